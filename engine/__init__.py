@@ -1,0 +1,29 @@
+"""The engine: walk forward, train, decide, simulate.
+
+Read ``backtest.py`` (the main flow), then ``walk_forward.py``, ``training.py``, ``costs.py``,
+``simulation.py``. The engine knows strategies by their contract alone.
+"""
+
+from engine.backtest import AllocationError, backtest
+from engine.costs import Costs
+from engine.losses import Loss, NegativeLogGrowth, NegativeMeanVariance, NegativeSharpe
+from engine.result import BacktestResult, load_run, save_run
+from engine.training import Training, TrainingError, train
+from engine.walk_forward import WalkForward
+
+__all__ = [
+    "AllocationError",
+    "BacktestResult",
+    "Costs",
+    "Loss",
+    "NegativeLogGrowth",
+    "NegativeMeanVariance",
+    "NegativeSharpe",
+    "Training",
+    "TrainingError",
+    "WalkForward",
+    "backtest",
+    "load_run",
+    "save_run",
+    "train",
+]

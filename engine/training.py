@@ -1,0 +1,206 @@
+"""train(): fit a learned strategy's module on a loss net of costs. Read ``train`` top to bottom."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from engine.costs import Account, Costs, account, drift
+from engine.losses import Loss, NegativeSharpe
+from strategies.base import ConvergenceError, Inputs, LearnedStrategy, record_solves
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says at which epoch and why."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How learned strategies are trained.
+
+    Args:
+        loss: what to minimise over a block of decisions.
+        epochs: passes over the training rows, at most.
+        block: decisions in a block, a contiguous stretch of time; about 100 for weekly ones.
+        learning_rate, weight_decay: of AdamW.
+        clip: largest norm of the gradient of a step.
+        validation: share of the training rows, the latest, kept for early stopping; training
+            rows whose label reaches into them are left out.
+        patience: epochs without a better validation loss before training stops.
+        cost_factor: costs in the training loss are the true costs times this. More than 1
+            counters overtrading; validation and the backtest charge the true costs.
+        seed: of the initial parameters and the order of blocks.
+    """
+
+    loss: Loss = field(default_factory=NegativeSharpe)
+    epochs: int = 40
+    block: int = 100
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    clip: float = 1.0
+    validation: float = 0.2
+    patience: int = 10
+    cost_factor: float = 5.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, low in (("epochs", 1), ("block", 3), ("patience", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if not (isinstance(value, int) and value >= low):
+                raise ValueError(f"{name} is a whole number from {low} on, got {value!r}")
+        for name in ("learning_rate", "clip"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)!r}")
+        for name in ("weight_decay", "cost_factor"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)!r}")
+        if not 0 < self.validation < 1:
+            raise ValueError(f"validation is a share between 0 and 1, got {self.validation!r}")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """K decisions in a row, each held from its fill to the next decision's fill.
+
+    Attributes:
+        inputs: prepared inputs, (K, ...) each.
+        growth: (K, N) growth factors of prices over the holding periods.
+        rows: (K,) rows of the panel at which the decisions are made.
+        ends: (K,) rows at which the holding periods end.
+        per_year: holding periods a year.
+    """
+
+    inputs: Inputs
+    growth: Tensor
+    rows: np.ndarray
+    ends: np.ndarray
+    per_year: float
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def train(
+    strategy: LearnedStrategy,
+    samples: Samples,
+    costs: Costs,
+    training: Training,
+    on_epoch: Callable[[dict], None] = lambda row: None,
+) -> tuple[pd.DataFrame, list[dict]]:
+    """Build the strategy's module, train it and leave the best state in ``strategy.module_``.
+
+    Epoch 0 is the untrained module: it stays unless training does better on the validation rows.
+
+    Returns:
+        The history, one row an epoch (epoch, loss, validation_loss, best, gradient_norm,
+        skipped), and the summary of all solves made.
+
+    Raises:
+        TrainingError: too few rows, a loss that is not finite, or no step that converges.
+    """
+    cut = round(len(samples) * (1 - training.validation))
+    last = int(np.sum(samples.ends[:cut] <= samples.rows[min(cut, len(samples) - 1)]))
+    if last < 4 or len(samples) - cut < 3:
+        raise TrainingError(
+            f"{len(samples)} training decisions are too few: a loss over a block needs 4 to train "
+            "and 3 to validate; give the plan a longer train span or more frequent decisions"
+        )
+    blocks = [
+        (int(part[0]), int(part[-1]) + 1)
+        for part in np.array_split(np.arange(1, last), max(1, round((last - 1) / training.block)))
+    ]
+    charged = costs.times(training.cost_factor)
+
+    with torch.random.fork_rng(devices=[]), record_solves() as record:
+        torch.manual_seed(training.seed)
+        fitted = {name: values[:last] for name, values in samples.inputs.items()}
+        module = strategy.build(fitted).to(torch.float64)
+        parameters = [p for p in module.parameters() if p.requires_grad]
+        if not parameters:
+            raise TrainingError(f"the module of {type(strategy).__name__} has no parameter to train")
+        optimiser = torch.optim.AdamW(
+            parameters, lr=training.learning_rate, weight_decay=training.weight_decay
+        )
+        history: list[dict] = []
+        best_loss, best_state, best_epoch = float("inf"), module.state_dict(), 0
+
+        for epoch in range(training.epochs + 1):
+            losses, norms, skipped = [], [], 0
+            module.train()
+            for index in torch.randperm(len(blocks)).tolist() if epoch else []:
+                optimiser.zero_grad(set_to_none=True)
+                try:
+                    earned = _hold(module, samples, *blocks[index], charged)
+                    loss = training.loss(earned, samples.per_year)
+                    loss.backward()
+                except ConvergenceError:
+                    skipped += 1  # a gradient from an unfinished solve is never applied
+                    continue
+                if not torch.isfinite(loss):
+                    raise TrainingError(f"the loss is {loss.item()} at epoch {epoch}")
+                norm = nn.utils.clip_grad_norm_(parameters, training.clip)
+                if not torch.isfinite(norm):
+                    skipped += 1
+                    continue
+                optimiser.step()
+                losses.append(loss.item())
+                norms.append(norm.item())
+            if epoch and not losses:
+                raise TrainingError(
+                    f"no step of epoch {epoch} had a solve and a gradient that converged; "
+                    "a lower learning_rate, or more max_steps in the solver, may help"
+                )
+
+            module.eval()
+            with torch.no_grad():
+                validated = training.loss(
+                    _hold(module, samples, cut, len(samples), costs), samples.per_year
+                ).item()
+                if not epoch:
+                    losses = [
+                        training.loss(_hold(module, samples, *block, charged), samples.per_year).item()
+                        for block in blocks
+                    ]
+            better = validated < best_loss
+            if better:
+                best_loss, best_epoch = validated, epoch
+                best_state = copy.deepcopy(module.state_dict())
+            row = {
+                "epoch": epoch,
+                "loss": float(np.mean(losses)),
+                "validation_loss": validated,
+                "best": better,
+                "gradient_norm": float(np.mean(norms)) if norms else float("nan"),
+                "skipped": skipped,
+            }
+            history.append(row)
+            on_epoch({**row, "solves": record.summary()})
+            if epoch - best_epoch >= training.patience:
+                break
+    if not np.isfinite(best_loss):
+        raise TrainingError("the validation loss was never finite")
+    module.load_state_dict(best_state)
+    module.eval()
+    strategy.module_ = module
+    return pd.DataFrame(history), record.summary()
+
+
+def _hold(module: nn.Module, samples: Samples, start: int, stop: int, costs: Costs) -> Account:
+    """The account of decisions ``start`` to ``stop``, entered with the one before them held.
+
+    So that the turnover across the edge of a block is charged, to both sides of it.
+    """
+    batch = {name: values[start - 1 : stop] for name, values in samples.inputs.items()}
+    growth = samples.growth[start - 1 : stop]
+    weights = module(batch)  # (stop - start + 1, N)
+    if weights.shape != growth.shape:
+        raise TrainingError(
+            f"the module gave weights of shape {tuple(weights.shape)}, expected {tuple(growth.shape)}"
+        )
+    return account(weights[1:], growth[1:], costs, before=drift(weights[0], growth[0]))

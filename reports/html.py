@@ -1,0 +1,437 @@
+"""The report: one HTML file that needs nothing else, from the results of a backtest."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from engine.result import BacktestResult
+from reports import figures, metrics, statistics
+
+BENCHMARK = "EqualWeight"
+SHOWN = len(figures.STRATEGY_COLOURS)  # strategies with a colour of their own
+DASH = "\N{EN DASH}"  # stands for a number that is not defined
+HIGH_IS_GOOD = {
+    "annual return": True,
+    "volatility": False,
+    "Sharpe": True,
+    "Sortino": True,
+    "max drawdown": True,  # negative: the highest is the shallowest
+    "Calmar": True,
+    "turnover/rebalance": False,
+    "turnover/year": False,
+    "cost drag/year": False,
+}
+SOLVE_COLOURS = {"fixed point": "s1", "adjoint": "s3", "mean-variance": "s4"}
+
+
+def write_report(results: Mapping[str, BacktestResult], path: str | Path) -> Path:
+    """Write the report of ``results`` to ``path``: the whole page or, on an error, nothing.
+
+    Args:
+        results: {name shown: result}, in the order of the tables. The learned strategy (the
+            first with a training history, else the first that is not the benchmark) is
+            compared with ``EqualWeight`` or, without it, with the next strategy.
+        path: of the HTML file; its folder is made where it is missing.
+
+    Returns:
+        The path written.
+
+    Raises:
+        OSError: the path cannot be written (see ``check_report_path``).
+        ValueError: there is no result, or returns hold a NaN.
+    """
+    target = check_report_path(path)
+    page = render_report(results)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = target.parent / f".report-{os.getpid()}.part"
+    try:
+        scratch.write_text(page, encoding="utf-8", errors="replace")
+        scratch.replace(target)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
+    return target
+
+
+def check_report_path(path: str | Path) -> Path:
+    """The path, if a report can be written there; call it before a long computation.
+
+    Raises:
+        OSError: it is a folder, lies under a file, or its folder cannot be written to.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise IsADirectoryError(f"the report cannot be written to {target}: it is a folder, name a file")
+    folder = next(part for part in target.absolute().parents if part.exists())
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return target
+    except OSError as error:
+        raise type(error)(
+            f"the report cannot be written to {target}: {folder} is not a folder that can be "
+            f"written to ({error.strerror}); choose another path"
+        ) from error
+
+
+def render_report(results: Mapping[str, BacktestResult]) -> str:
+    """The page as text; deterministic, so that the same results give the same bytes."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "number": number, "day": day, "count": count}
+    table = metrics.summary_table(results)
+    subject, benchmark = chosen(results)
+    first = results[subject]
+    ranked = [subject, *([benchmark] if benchmark else [])]
+    ranked += [name for name in results if name not in ranked]
+    shown = ranked[:SHOWN]
+    colours = dict.fromkeys(ranked, "rest") | dict(zip(shown, figures.STRATEGY_COLOURS, strict=False))
+    luck = _luck(results, benchmark) if benchmark else pd.DataFrame()
+    context = {
+        "palette": figures.PALETTE,
+        "subject": subject,
+        "benchmark": benchmark,
+        "colours": colours,
+        "shown": shown,
+        "rest": len(ranked) - len(shown),
+        "first": first,
+        "headline": headline(results, table, luck, subject, benchmark),
+        "table": table,
+        "best": _best(table),
+        "luck": luck,
+        "resamples": statistics.RESAMPLES,
+        "seed": statistics.SEED,
+        **_time_figures({name: results[name] for name in ranked}, table, colours),
+        **_weight_figures({name: results[name] for name in shown}),
+        **_learning_figures({name: results[name] for name in shown}),
+        "months": {name: metrics.monthly_returns(results[name].net_returns) for name in shown},
+        "folds": _folds({name: results[name] for name in shown}),
+        "solves": _solves(results),
+        "differences": {
+            name: result.settings.get("simulation_difference") for name, result in results.items()
+        },
+        "panel": first.settings.get("panel", {}),
+        "settings": list(_flat({**first.settings, "simulation_difference": None})),
+        "strategies": {name: result.strategy for name, result in results.items()},
+        "everything": json.dumps(
+            {
+                name: {"strategy": result.strategy, "settings": result.settings}
+                for name, result in results.items()
+            },
+            indent=1,
+            default=str,
+            ensure_ascii=False,
+        ),
+    }
+    context["heat"] = _heat_scale(context["months"])
+    return environment.get_template("template.html").render(context)
+
+
+def chosen(results: Mapping[str, BacktestResult]) -> tuple[str, str | None]:
+    """Whom the report is about, and whom it is compared with (None if there is no other)."""
+    if not results:
+        raise ValueError("there is no result to report: results are empty")
+    equal = [
+        name
+        for name, result in results.items()
+        if re.split(r"[.:]", str(result.strategy.get("class", "")))[-1] == BENCHMARK
+    ][:1]
+    learned = [name for name, result in results.items() if len(result.training)]
+    others = [name for name in results if name not in equal]
+    subject = [*learned, *others, *results][0]
+    rivals = [name for name in [*equal, *results] if name != subject]
+    return subject, rivals[0] if rivals else None
+
+
+def headline(
+    results: Mapping[str, BacktestResult],
+    table: pd.DataFrame,
+    luck: pd.DataFrame,
+    subject: str,
+    benchmark: str | None,
+) -> Markup:
+    """In plain words: how the subject did after costs, and how likely that is by luck."""
+    periods = len(results[subject].net_returns)
+    years = periods / results[subject].settings["periods_per_year"]
+    span = f"{years:.1f} years" if years >= 1 else f"{periods} periods ({years:.2f} years)"
+    who = Markup("Over {} <bdi>{}</bdi>").format(span, subject)
+    row = table.loc[subject]
+    alone = who + f" returned {percent(row['annual return'])} a year after costs"
+    if benchmark is None:
+        return alone + (
+            f", a Sharpe ratio of {number(row['Sharpe'])} \N{PLUS-MINUS SIGN} "
+            f"{number(row['Sharpe s.e.'])}; there is no other strategy to compare it with."
+        )
+    difference, p = luck.loc[subject, "difference"], luck.loc[subject, "p"]
+    if not np.isfinite(difference):
+        return alone + Markup(
+            "; its Sharpe ratio and that of <bdi>{}</bdi> cannot be compared, as returns without "
+            "spread have none."
+        ).format(benchmark)
+    more = "more" if difference > 0 else "less"
+    earned = Markup(" earned {} {} Sharpe than <bdi>{}</bdi> after costs; ").format(
+        number(abs(difference)), more, benchmark
+    )
+    if not np.isfinite(p):
+        return who + earned + "the history is too short to say how likely that is by chance."
+    share = "less than 1%" if p < 0.01 else f"{p:.0%}"
+    chance = f"a difference at least this large arises by chance in {share} of cases: "
+    if p >= 0.1:
+        verdict = f"this is not evidence of {'skill' if difference > 0 else 'a difference'}."
+    elif p >= 0.05:
+        verdict = "this is weak evidence at best."
+    elif difference > 0:
+        verdict = "luck alone is an unlikely reason, unless many variants were tried before."
+    else:
+        verdict = "it did worse, and luck alone is an unlikely reason."
+    return who + earned + chance + verdict
+
+
+def _luck(results: Mapping[str, BacktestResult], benchmark: str) -> pd.DataFrame:
+    returns = pd.concat({name: r.net_returns for name, r in results.items()}, axis=1, join="inner")
+    periods = results[benchmark].settings["periods_per_year"]
+    return statistics.sharpe_differences(returns, benchmark, periods)
+
+
+def _best(table: pd.DataFrame) -> dict[str, set[str]]:
+    """{column: the strategies that are best in it}; nobody where all are alike."""
+    best: dict[str, set[str]] = {}
+    for column, high in HIGH_IS_GOOD.items():
+        values = table[column]
+        top = values.index[values == (values.max() if high else values.min())]
+        best[column] = set(top) if len(top) < len(values) else set()
+    return best
+
+
+def _time_figures(
+    results: Mapping[str, BacktestResult], table: pd.DataFrame, colours: Mapping[str, str]
+) -> dict[str, Any]:
+    """Equity, drawdowns, rolling Sharpe, turnover and costs."""
+    subject = next(iter(results))
+    net = {name: result.net_returns for name, result in results.items()}
+    first = net[subject]
+    year = results[subject].settings["periods_per_year"]
+    window = int(min(year, len(first) // 2))
+    wealth = {name: metrics.wealth(returns) for name, returns in net.items()}
+    ends = ", ".join(f"{name} {line.iloc[-1]:.2f}" for name, line in list(wealth.items())[:SHOWN])
+    depths = ", ".join(f"{name} {percent(table.loc[name, 'max drawdown'])}" for name in list(net)[:SHOWN])
+    rolling = {name: metrics.rolling_sharpe(line, max(window, 2), year) for name, line in net.items()}
+    rolling = {name: line for name, line in rolling.items() if line.notna().any()}
+    trailing = {name: _trailing_year(r.turnover) for name, r in results.items() if len(r.turnover)}
+    paid = {name: r.costs.cumsum() for name, r in results.items() if len(r.costs)}
+    total = ", ".join(f"{name} {percent(line.iloc[-1])}" for name, line in list(paid.items())[:SHOWN])
+    lines = figures.time_lines
+    return {
+        "window": window,
+        "ruined": {
+            name: day(line.index[line <= 0][0]) for name, line in wealth.items() if line.iloc[-1] <= 0
+        },
+        "equity": lines(
+            "equity",
+            f"Growth of 1 after costs, logarithmic. At the end: {ends}.",
+            wealth,
+            colours,
+            log=True,
+            height=340,
+        ),
+        "drawdowns": lines(
+            "drawdowns",
+            f"Loss since the highest value so far. Deepest: {depths}.",
+            {name: metrics.drawdowns(returns) for name, returns in net.items()},
+            colours,
+            percent=True,
+            fill=subject,
+            height=260,
+        ),
+        "rolling": lines(
+            "rolling", f"Sharpe ratio of the last {window} periods by date.", rolling, colours, height=260
+        )
+        if window >= 10 and rolling
+        else None,
+        "turnover": lines(
+            "turnover", "Turnover over the trailing year.", trailing, colours, height=220
+        )
+        if trailing
+        else None,
+        "paid": lines(
+            "paid",
+            f"Costs paid since the start, share of the portfolio. In all: {total}.",
+            paid,
+            colours,
+            percent=True,
+            height=220,
+        )
+        if paid
+        else None,
+    }
+
+
+def _trailing_year(turnover: pd.Series) -> pd.Series:
+    """Sum over the last 365 days, from the first full year on where there is one."""
+    total = turnover.rolling("365D").sum()
+    full = total[total.index >= total.index[0] + pd.Timedelta("365D")]
+    return full if len(full) > 1 else total
+
+
+def _weight_figures(results: Mapping[str, BacktestResult]) -> dict[str, Any]:
+    """One stack a strategy; the largest assets over all strategies get the colours."""
+    sizes = pd.concat([result.weights.abs().mean() for result in results.values()], axis=1)
+    order = sizes.fillna(0).mean(axis=1).sort_values(ascending=False, kind="stable").index
+    large, small = order[: len(figures.ASSET_COLOURS)], order[len(figures.ASSET_COLOURS) :]
+    drawn = {}
+    for number_, (name, result) in enumerate(results.items()):
+        weights = result.weights.reindex(columns=order).fillna(0)
+        shown = weights[large].copy()
+        if len(small):
+            shown["other, long"] = weights[small].clip(lower=0).sum(axis=1)
+            shown["other, short"] = weights[small].clip(upper=0).sum(axis=1)
+        means = weights[large[:3]].mean()
+        top = ", ".join(f"{asset} {percent(mean)}" for asset, mean in means.items())
+        label = f"Weights of {name} over time, stacked. Mean weights: {top}."
+        drawn[name] = figures.stacked_weights(f"weights{number_}", label, shown)
+    assets = list(zip(large, figures.ASSET_COLOURS, strict=False))
+    return {"weights": drawn, "assets": assets, "small": len(small)}
+
+
+def _learning_figures(results: Mapping[str, BacktestResult]) -> dict[str, Any]:
+    """Training curves and solver steps of the strategies that have them."""
+    curves, steps, epochs = {}, {}, {}
+    for number_, (name, result) in enumerate(results.items()):
+        if len(result.training):
+            training = result.training
+            label = f"Loss by epoch of {name}, training and validation, one line a fold."
+            curves[name] = figures.training_curves(f"training{number_}", label, training)
+            epochs[name] = _epochs(training)
+        solves = result.solves
+        if len(solves) and solves["fold"].nunique() > 1:
+            phase = "training" if (solves["phase"] == "training").any() else "allocation"
+            label = f"Mean and most steps of the solves of {name} by fold, {phase}."
+            rows = solves[solves["phase"] == phase]
+            kinds = {k: c for k, c in SOLVE_COLOURS.items() if (rows["solve"] == k).any()}
+            figure = figures.solver_steps(f"steps{number_}", label, rows, kinds)
+            steps[name] = {"figure": figure, "kinds": kinds, "phase": phase}
+    return {"training": curves, "epochs": epochs, "steps": steps}
+
+
+def _epochs(training: pd.DataFrame) -> list[dict[str, Any]]:
+    """One row a fold: how long it trained and what was kept."""
+    kept = figures.kept_epochs(training)
+    rows = []
+    for fold, part in training.groupby("fold"):
+        best = part[part["epoch"] == kept.get(fold)]
+        rows.append(
+            {
+                "fold": fold,
+                "epochs": len(part),
+                "kept": kept.get(fold),
+                "loss": best["loss"].mean(),
+                "validation_loss": best["validation_loss"].mean(),
+                "gradient_norm": part["gradient_norm"].median(),
+                "skipped": part["skipped"].sum(),
+            }
+        )
+    return rows
+
+
+def _folds(results: Mapping[str, BacktestResult]) -> list[dict[str, Any]]:
+    """One row a refit of the first strategy that has any: its dates, and how each one did."""
+    refits = next((r.folds for r in results.values() if len(r.folds)), pd.DataFrame())
+    rows: list[dict[str, Any]] = []
+    for position, fold in enumerate(refits.to_dict("records")):
+        start = fold["test_start"]
+        end = refits["test_start"].iloc[position + 1] if position + 1 < len(refits) else None
+        scores = {}
+        for name, result in results.items():
+            net = result.net_returns
+            part = net[(net.index >= start) & (net.index < end if end is not None else True)]
+            periods = result.settings["periods_per_year"]
+            value = metrics.wealth(part).iloc[-1] - 1 if len(part) else np.nan
+            scores[name] = (value, metrics.sharpe(part, periods))
+        rows.append({**fold, "scores": scores})
+    return rows
+
+
+def _solves(results: Mapping[str, BacktestResult]) -> list[dict[str, Any]]:
+    """One row a strategy, phase and kind of solve, over all folds."""
+    rows = []
+    for name, result in results.items():
+        if not len(result.solves):
+            continue
+        for (phase, solve), part in result.solves.groupby(["phase", "solve"], sort=False):
+            samples = part["samples"].sum()
+            rows.append(
+                {
+                    "name": name,
+                    "phase": phase,
+                    "solve": solve,
+                    "samples": samples,
+                    "mean_steps": (part["mean_steps"] * part["samples"]).sum() / max(samples, 1),
+                    "most_steps": part["most_steps"].max(),
+                    "residual": part["residual"].max(),
+                    "failures": part["failures"].sum(),
+                }
+            )
+    return rows
+
+
+def _heat_scale(months: Mapping[str, pd.DataFrame]) -> float:
+    """The monthly return that gets the full colour: the 95% quantile of the sizes."""
+    sizes = np.concatenate([np.abs(t.drop(columns="year").to_numpy()).ravel() for t in months.values()])
+    sizes = sizes[np.isfinite(sizes)]
+    return float(np.quantile(sizes, 0.95)) or 1.0 if len(sizes) else 1.0
+
+
+def _flat(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+    """Nested settings as rows of (path, value); what is None is left out."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{path}{key}.")
+        elif isinstance(value, list | tuple):
+            more = f" and {len(value) - 12} more" if len(value) > 12 else ""
+            yield f"{path}{key}", ", ".join(map(str, value[:12])) + more
+        elif value is not None:
+            yield f"{path}{key}", str(value)
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A fraction as a percentage: 0.123 -> "12.3%"; a dash where it is not defined."""
+    return DASH if value is None or not np.isfinite(value) else number(100 * value, digits) + "%"
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """With a true minus sign and no minus zero; a dash where it is not defined."""
+    if value is None or not np.isfinite(value):
+        return DASH
+    text = f"{value:,.{digits}f}"
+    negative = text.startswith("-") and text.strip("-0.,") != ""
+    return ("\N{MINUS SIGN}" if negative else "") + text.lstrip("-")
+
+
+def count(value: float | None) -> str:
+    """A whole number with separators, or a small one in powers of ten (residuals)."""
+    if value is None or not np.isfinite(value):
+        return DASH
+    return f"{value:,.0f}" if value == int(value) else f"{value:.1e}".replace("-", "\N{MINUS SIGN}")
+
+
+def day(date: Any) -> str:
+    """2004-01-02, with the time of day where there is one; a dash for none."""
+    if pd.isna(date):
+        return DASH
+    stamp = pd.Timestamp(date)
+    return str(stamp.date()) if stamp == stamp.normalize() else f"{stamp:%Y-%m-%d %H:%M}"

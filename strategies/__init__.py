@@ -1,0 +1,20 @@
+"""Strategies: rules and networks that turn what is known into weights.
+
+Read ``base.py`` (the contract), ``baselines.py`` (rules), ``deq.py`` (the flagship), then
+``layers`` (the mathematics, no finance).
+"""
+
+from strategies.base import LearnedStrategy, Strategy
+from strategies.baselines import EqualWeight, InverseVolatility, MinimumVariance
+from strategies.deq import DEQMeanVariance
+from strategies.registry import load_strategy
+
+__all__ = [
+    "DEQMeanVariance",
+    "EqualWeight",
+    "InverseVolatility",
+    "LearnedStrategy",
+    "MinimumVariance",
+    "Strategy",
+    "load_strategy",
+]

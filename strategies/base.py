@@ -1,0 +1,114 @@
+"""The contract between strategies and the engine.
+
+A rule is a ``Strategy`` with one method, ``allocate``. A network is a ``LearnedStrategy`` with
+one method, ``build``; the engine trains what it returns. Both see only panels that end at the
+decision date, so there is nothing to peek at.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import NotFittedError
+from torch import Tensor, nn
+
+from data_loaders import Panel
+from strategies.layers.fixed_point import ConvergenceError
+from strategies.layers.record import SolveRecord, record_solves
+
+Inputs = dict[str, Tensor]
+
+__all__ = [
+    "ConvergenceError",
+    "Inputs",
+    "LearnedStrategy",
+    "SolveRecord",
+    "Strategy",
+    "record_solves",
+    "stack",
+]
+
+
+class Strategy(BaseEstimator):
+    """A rule that turns what is known at a date into target weights.
+
+    Parameters are arguments of ``__init__``, kept under the same names (as in scikit-learn:
+    ``clone``, ``get_params`` and ``set_params`` work). ``lookback`` is the number of rows of
+    history that ``allocate`` needs; the engine hands it exactly so many, the last of them
+    the decision date.
+    """
+
+    lookback: int = 253
+
+    def fit(self, history: Panel) -> Strategy:
+        """Learn from the training rows, all known before the first decision that follows."""
+        return self
+
+    def allocate(self, history: Panel, holdings: pd.Series) -> pd.Series:
+        """Target weights by asset for the close of the last date of ``history``.
+
+        Args:
+            history: ``lookback`` rows, the last one the decision date.
+            holdings: (N,) current weights by asset, drifted to that close; zeros at the start.
+
+        Returns:
+            (N,) weights by asset, fractions of the portfolio's value; what is missing to 1
+            is cash.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define allocate(history, holdings)")
+
+
+class LearnedStrategy(Strategy):
+    """A strategy that is a torch module, trained by the engine on a loss net of costs.
+
+    Write ``build``; override ``prepare`` to compute features once, outside the module.
+    After training the module stands in ``module_``, in float64.
+    """
+
+    module_: nn.Module
+
+    def prepare(self, history: Panel) -> Inputs:
+        """What the module sees at the last date of ``history``, without a batch dimension.
+
+        Called once a date; must depend on nothing but ``history`` and the parameters.
+        By default ``returns`` (lookback - 1, N), zero where there is none, and
+        ``tradable`` (N,) bool, true where an asset has every price of the window.
+        """
+        returns = torch.tensor(history.returns.to_numpy()[1:])
+        tradable = torch.from_numpy(history.prices.notna().to_numpy().all(axis=0))
+        return {"returns": returns.nan_to_num(0.0), "tradable": tradable}
+
+    def build(self, inputs: Inputs) -> nn.Module:
+        """A module whose ``forward(inputs)`` gives weights (B, N).
+
+        Args:
+            inputs: the prepared training rows, stacked to a leading dimension B: sizes and
+                scalers may be taken from them.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define build(inputs)")
+
+    def weights(self, inputs: Inputs) -> Tensor:
+        """Weights (B, N) of the trained module for stacked inputs, without a graph."""
+        if not hasattr(self, "module_"):
+            raise NotFittedError(
+                f"{type(self).__name__} is not trained yet: engine.backtest or engine.train does it"
+            )
+        self.module_.eval()
+        with torch.no_grad():
+            return self.module_(inputs)
+
+    def fit(self, history: Panel) -> Strategy:
+        raise TypeError(
+            f"{type(self).__name__} is trained by the engine, which knows the costs: "
+            "use engine.backtest or engine.train"
+        )
+
+    def allocate(self, history: Panel, holdings: pd.Series) -> pd.Series:
+        inputs = stack([self.prepare(history.last(self.lookback))])
+        return pd.Series(self.weights(inputs)[0].numpy(), index=history.assets)
+
+
+def stack(prepared: list[Inputs]) -> Inputs:
+    """Stack the inputs of single dates to one batch, (B, ...) each."""
+    return {name: torch.stack([row[name] for row in prepared]) for name in prepared[0]}

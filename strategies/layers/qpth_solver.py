@@ -1,0 +1,177 @@
+"""The mean-variance problem by qpth, the reference solver (Amos & Kolter 2017).
+
+qpth is an interior-point method; its faults, measured, are handled here: arguments are expanded
+to the batch (it averages the gradient of shared ones over the batch where it should sum), P and q
+are divided by mean(diag P) (its accuracy falls with the scale of P; the weights stay the same),
+its prints are off, and it runs under one torch thread, forward and backward, because torch's
+batched LU, on which it relies, is wrong with more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from strategies.layers.problem import Problem, Solution, kkt_residual
+
+
+@dataclass(frozen=True)
+class Qpth:
+    """Solve by qpth.
+
+    Bounds have to be finite. Weights are moved from the interior point onto the bounds and the
+    budget by at most the residual; the gradient is qpth's own, at its interior point.
+
+    Args:
+        tolerance: relative KKT residual above which a sample has not converged.
+        max_steps: of the interior-point method.
+    """
+
+    tolerance: float = 1e-6
+    max_steps: int = 30
+
+    def solve(self, problem: Problem) -> Solution:
+        if not (problem.lower.isfinite().all() and problem.upper.isfinite().all()):
+            raise ValueError("Qpth needs finite bounds; give each weight a floor and a cap")
+        risk, linear, inequalities, limits, equalities, targets = _standard_form(problem)
+        indefinite = torch.linalg.cholesky_ex(risk.detach()).info.nonzero().flatten().tolist()
+        if indefinite:
+            raise ValueError(f"the risk is not positive definite; {problem.name(indefinite)}")
+        interior, duals = _Solve.apply(
+            risk, -linear, inequalities, limits, equalities, targets, self.max_steps
+        )
+        duals = _row_duals(problem, duals) * _scale(problem)
+        with torch.no_grad():
+            exact = _onto_constraints(interior, problem)
+            residual = kkt_residual(problem, exact, duals)
+        return Solution(
+            weights=interior + (exact - interior).detach(),
+            converged=residual <= self.tolerance,
+            rounds=torch.zeros(len(residual), dtype=torch.int64),
+            residual=residual,
+            duals=duals,
+        )
+
+
+def _scale(problem: Problem) -> Tensor:
+    return problem.risk_diagonal().detach().mean(-1, keepdim=True)  # (1|B, 1)
+
+
+def _standard_form(problem: Problem) -> tuple[Tensor, ...]:
+    """P, q, G, h, A, b of ``1/2 z'Pz - q'z, Gz <= h, Az = b``, all with the batch dimension.
+
+    A weight with equal bounds leaves an interior-point method no interior. It is taken out of
+    the problem (its terms move to q, h and b) and comes back as a weight of its own, whose
+    unbounded optimum is its fixed value and whose bounds are one below and two above (qpth's
+    step length is -inf for a weight that does not move at all, as between symmetric bounds).
+    """
+    batch, assets = problem.expected_return.shape
+    scale = _scale(problem)
+    risk = (problem.dense_risk() / scale.unsqueeze(-1)).expand(batch, -1, -1)
+    linear = problem.expected_return / scale
+    rows = problem.rows.expand(batch, -1, -1)
+    fixed = problem.lower == problem.upper  # (B, N)
+    value = torch.where(fixed, problem.lower, 0.0)
+    lower = torch.where(fixed, value - 1, problem.lower)
+    upper = torch.where(fixed, value + 2, problem.upper)
+    linear = torch.where(fixed, value, linear - (risk @ value.unsqueeze(-1)).squeeze(-1))
+    taken = (rows @ value.unsqueeze(-1)).squeeze(-1)  # (B, R)
+    free = (~fixed).to(risk.dtype)
+    risk = risk * (free.unsqueeze(1) * free.unsqueeze(2)) + torch.diag_embed(1 - free)
+    rows = rows * free.unsqueeze(1)
+    equal = _equalities(problem)
+    box = torch.eye(assets, dtype=risk.dtype, device=risk.device).expand(batch, -1, -1)
+    limit_upper, limit_lower = _finite_limits(problem)
+    inequalities = torch.cat([-box, box, rows[:, ~equal], -rows[:, ~equal]], dim=1)
+    limits = torch.cat(
+        [
+            -lower,
+            upper,
+            (limit_upper - taken)[:, ~equal],
+            (taken - limit_lower)[:, ~equal],
+        ],
+        dim=1,
+    )
+    return (
+        risk,
+        linear,
+        inequalities,
+        limits,
+        rows[:, equal],
+        (problem.row_upper - taken)[:, equal],
+    )
+
+
+def _equalities(problem: Problem) -> Tensor:
+    """Which rows are equalities in every sample, (R,) bool."""
+    return (problem.row_lower == problem.row_upper).all(dim=0)
+
+
+def _finite_limits(problem: Problem) -> tuple[Tensor, Tensor]:
+    """Upper and lower row limits, (B, R); an infinite one becomes one that cannot bind."""
+    reach = torch.maximum(problem.lower.abs(), problem.upper.abs()).detach().unsqueeze(-1)
+    most = (problem.rows.detach().abs() @ reach).squeeze(-1) + 1
+    return (
+        torch.where(problem.row_upper.isinf(), most, problem.row_upper),
+        torch.where(problem.row_lower.isinf(), -most, problem.row_lower),
+    )
+
+
+def _row_duals(problem: Problem, duals: Tensor) -> Tensor:
+    """Multipliers by row, (B, R), from qpth's: equalities first, then inequalities."""
+    batch, assets = problem.expected_return.shape
+    equal = _equalities(problem)
+    count = int(equal.sum())
+    by_row = torch.zeros(batch, len(equal), dtype=duals.dtype, device=duals.device)
+    by_row[:, equal] = duals[:, :count]
+    upper, lower = duals[:, count + 2 * assets :].chunk(2, dim=1)
+    by_row[:, ~equal] = upper - lower
+    return by_row
+
+
+def _onto_constraints(weights: Tensor, problem: Problem) -> Tensor:
+    """Clip to the bounds and spread what the budget then lacks over the room that is left."""
+    for _ in range(3):  # once suffices but for rounding
+        weights = weights.clamp(problem.lower, problem.upper)
+        gap = problem.row_upper[:, :1] - weights.sum(1, keepdim=True)
+        room = torch.where(gap > 0, problem.upper - weights, weights - problem.lower)
+        weights = weights + gap * room / room.sum(1, keepdim=True).clamp(min=1e-300)
+    return weights.clamp(problem.lower, problem.upper)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+class _Solve(torch.autograd.Function):
+    """qpth with its own graph inside, so that its backward too runs under one thread."""
+
+    @staticmethod
+    def forward(ctx, *arguments):
+        from qpth.qp import QPFunction
+
+        *tensors, max_steps = arguments
+        with torch.enable_grad(), _one_thread():
+            ctx.inner = [tensor.detach().requires_grad_() for tensor in tensors]
+            solve = QPFunction(verbose=-1, maxIter=max_steps, check_Q_spd=False)
+            ctx.outer = solve(*ctx.inner)
+        node = ctx.outer.grad_fn
+        duals = torch.cat([node.nus, node.lams], dim=1)
+        ctx.mark_non_differentiable(duals)
+        return ctx.outer.detach(), duals
+
+    @staticmethod
+    def backward(ctx, gradient, _):
+        with _one_thread():
+            gradients = torch.autograd.grad(ctx.outer, ctx.inner, gradient, retain_graph=True)
+        return *gradients, None
