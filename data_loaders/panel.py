@@ -10,11 +10,12 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 
-DateLike = str | pd.Timestamp
+DateLike: TypeAlias = "str | pd.Timestamp"
 
 
 class DataError(ValueError):
@@ -67,7 +68,7 @@ class Panel:
         self.caveats = tuple(caveats)
 
     @classmethod
-    def from_returns(cls, returns: pd.DataFrame, **rest: object) -> Panel:
+    def from_returns(cls, returns: pd.DataFrame, **rest: Any) -> Panel:
         """A panel whose ``returns`` are these simple returns (T, N), in fractions.
 
         The panel has one row more: the first, one period earlier, where every price starts
@@ -77,19 +78,20 @@ class Panel:
         wrong = returns.le(-1) | np.isinf(returns)
         if wrong.to_numpy().any():
             raise _located("simple returns must be finite and above -1 (-100%)", returns, wrong)
-        period = returns.index.to_series().diff().median() if len(returns) > 1 else pd.Timedelta("1D")
+        gaps = returns.index.to_series().diff()
+        period = gaps.median() if len(returns) > 1 else pd.Timedelta("1D")
         growth = 100 * (1 + returns.fillna(0)).cumprod()
         base = pd.DataFrame(100.0, index=[returns.index[0] - period], columns=returns.columns)
         prices = pd.concat([base, growth])
         known = returns.notna().to_numpy()
         opens = np.vstack([known, np.zeros((1, known.shape[1]), bool)])  # a return starts here
         ends = np.vstack([np.zeros((1, known.shape[1]), bool), known])
-        return cls(prices.where(opens | ends), **rest)  # type: ignore[arg-type]
+        return cls(prices.where(opens | ends), **rest)
 
     @property
     def dates(self) -> pd.DatetimeIndex:
         """The session dates, (T,)."""
-        return self.prices.index  # type: ignore[return-value]
+        return self.prices.index
 
     @property
     def assets(self) -> pd.Index:
@@ -150,12 +152,13 @@ class Panel:
         """sha256 of the content: dates, names, prices and features, bit for bit."""
         digest = hashlib.sha256()
         parts = [("prices", self.prices), ("market", self.market_features)]
-        parts += [(f"asset:{name}", self.asset_features[name]) for name in sorted(self.asset_features)]
+        parts += [(f"asset:{name}", frame) for name, frame in sorted(self.asset_features.items())]
         digest.update(self.dates.values.astype("datetime64[ns]").tobytes())
         for name, frame in parts:
             digest.update("\x1f".join([name, *map(str, frame.columns)]).encode() + b"\x1e")
             values = np.ascontiguousarray(frame.to_numpy(np.float64))
-            digest.update(np.where(np.isnan(values), np.nan, values).tobytes())  # one NaN, one bit pattern
+            # NaN has many bit patterns; one of them stands for all.
+            digest.update(np.where(np.isnan(values), np.nan, values).tobytes())
         return digest.hexdigest()
 
     def __len__(self) -> int:
@@ -213,7 +216,8 @@ def _check_dates(index: pd.Index) -> None:
     backwards = index[1:][index[1:] < index[:-1]]
     if len(backwards):
         raise DataError(
-            f"dates are not in order: {_days(backwards)} after a later date; sort_index() sorts them",
+            f"dates are not in order: {_days(backwards)} stands after a later date; "
+            "sort_index() sorts them",
             dates=backwards,
         )
 
@@ -246,7 +250,7 @@ def _aligned(
     if not frame.index.equals(prices.index):
         odd = frame.index.symmetric_difference(prices.index)
         raise DataError(
-            f"{what}: dates differ from those of the prices, first at {_days(odd) or 'their order'}",
+            f"{what}: dates differ from the prices', first at {_days(odd) or 'their order'}",
             dates=odd,
         )
     if columns and not frame.columns.equals(prices.columns):

@@ -47,9 +47,7 @@ def load(source: str | Path, start: DateLike | None = None, end: DateLike | None
             f"{name} has no row from {start or 'its start'} to {end or 'its end'}: "
             f"it spans {panel.dates[0].date()} to {panel.dates[-1].date()}"
         )
-    return Panel(
-        kept.prices, kept.asset_features, kept.market_features, kept.source, kept.caveats
-    )
+    return Panel(kept.prices, kept.asset_features, kept.market_features, kept.source, kept.caveats)
 
 
 def _sp500() -> Panel:
@@ -59,9 +57,9 @@ def _sp500() -> Panel:
         load_sp500_dataset(),
         source="20 S&P 500 stocks bundled with skfolio (adjusted daily closes)",
         caveats=(
-            "The 20 stocks are hand-picked survivors: each was still large in 2022. Every long-only "
-            "strategy, 1/N above all, looks far better on them than it could have been.",
-            "Prices before 2000 are rounded to the cent after adjustment, so early returns are coarse.",
+            "The 20 stocks are hand-picked survivors: each was still large in 2022. Every "
+            "long-only strategy, 1/N above all, looks far better on them than it could have been.",
+            "Prices before 2000 are rounded after adjustment, so early returns are coarse.",
         ),
     )
 
@@ -70,7 +68,7 @@ def _csv(path: Path) -> Panel:
     if not path.is_file():
         raise DataError(f"there is no file {path}")
     try:
-        table = pd.read_csv(path)
+        table = pd.read_csv(path, float_precision="round_trip")
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not a readable CSV file: {error}") from error
     if table.shape[1] < 2:

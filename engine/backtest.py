@@ -214,15 +214,18 @@ def _checked(weights: pd.Series, history: Panel, name: str) -> np.ndarray:
     untraded = (values > 1e-9) & history.prices.iloc[-1].isna().to_numpy()
     if untraded.any():
         raise refuse(f"weights in {_names(weights.index[untraded])}, which do not trade that day")
-    values = np.where(np.abs(values) < 1e-12, 0.0, np.maximum(values, 0.0))  # no dust orders
+    values = np.where(values < 1e-9, 0.0, values)  # dust, which no order fills exactly
     return values / max(1.0, values.sum())
 
 
 def _names(assets: pd.Index) -> str:
-    return ", ".join(map(str, assets[:5])) + (f" and {len(assets) - 5} more" if len(assets) > 5 else "")
+    more = f" and {len(assets) - 5} more" if len(assets) > 5 else ""
+    return ", ".join(map(str, assets[:5])) + more
 
 
-def _named(strategies: Strategy | Iterable[Strategy] | Mapping[str, Strategy]) -> dict[str, Strategy]:
+def _named(
+    strategies: Strategy | Iterable[Strategy] | Mapping[str, Strategy],
+) -> dict[str, Strategy]:
     if isinstance(strategies, Strategy):
         strategies = [strategies]
     if isinstance(strategies, Mapping):
@@ -239,7 +242,7 @@ def _named(strategies: Strategy | Iterable[Strategy] | Mapping[str, Strategy]) -
         raise ValueError("there is no strategy to test")
     for name, strategy in named.items():
         if not isinstance(strategy, Strategy):
-            raise TypeError(f"{name!r} is {strategy!r}, expected an instance of strategies.Strategy")
+            raise TypeError(f"{name!r} is {strategy!r}, expected an instance of Strategy")
     return named
 
 

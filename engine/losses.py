@@ -1,6 +1,6 @@
 """Losses on what a portfolio earned, net of costs. Lower is better; add and scale them freely.
 
-    loss = NegativeSharpe() + 0.1 * NegativeLogGrowth()
+loss = NegativeSharpe() + 0.1 * NegativeLogGrowth()
 """
 
 from __future__ import annotations

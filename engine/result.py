@@ -28,7 +28,8 @@ class BacktestResult:
         net_returns: (T,) the same after costs.
         turnover: (K,) traded value over portfolio value, sum |w - w+|, by fill date.
         costs: (K,) cost over portfolio value before the trade, by fill date.
-        orders: one row an order: date, asset, side, size, price, fees (of an initial value 1).
+        orders: one row an order: date, asset, side, size, price, fees; the portfolio starts
+            with 1,000,000.
         folds: one row a refit: train_start, train_end, test_start, test_end, decisions.
         training: one row an epoch of a fold: fold, epoch, loss, validation_loss, best,
             gradient_norm, skipped; empty where nothing is trained.
@@ -66,7 +67,7 @@ class BacktestResult:
 
         target = Path(directory)
         if target.exists() and any(target.iterdir()) and not (target / "result.json").exists():
-            raise FileExistsError(f"{target} holds files that are not a result; choose another place")
+            raise FileExistsError(f"{target} holds files that are no result; choose another place")
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
         try:
@@ -103,7 +104,9 @@ class BacktestResult:
             raise FileNotFoundError(f"{source} holds no result.json: it is not a saved result")
         text = json.loads((source / "result.json").read_text())
         if text.get("format") != FORMAT:
-            raise ValueError(f"{source} has format {text.get('format')}, this version reads {FORMAT}")
+            raise ValueError(
+                f"{source} has format {text.get('format')}, this version reads {FORMAT}"
+            )
         frames: dict[str, pd.DataFrame | pd.Series] = {}
         for name, kind in FRAMES.items():
             frame = pd.read_parquet(source / f"{name}.parquet")
@@ -112,7 +115,8 @@ class BacktestResult:
             int(path.stem.removeprefix("state-")): load_file(path)
             for path in sorted(source.glob("state-*.safetensors"))
         }
-        return cls(text["name"], text["strategy"], settings=text["settings"], states=states, **frames)
+        rest = {"settings": text["settings"], "states": states, **frames}
+        return cls(text["name"], text["strategy"], **rest)
 
 
 FRAMES = {

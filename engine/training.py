@@ -123,7 +123,7 @@ def train(
         module = strategy.build(fitted).to(torch.float64)
         parameters = [p for p in module.parameters() if p.requires_grad]
         if not parameters:
-            raise TrainingError(f"the module of {type(strategy).__name__} has no parameter to train")
+            raise TrainingError(f"{type(strategy).__name__}'s module has no parameter to train")
         optimiser = torch.optim.AdamW(
             parameters, lr=training.learning_rate, weight_decay=training.weight_decay
         )
@@ -134,9 +134,10 @@ def train(
             losses, norms, skipped = [], [], 0
             module.train()
             for index in torch.randperm(len(blocks)).tolist() if epoch else []:
+                start, stop = blocks[index]
                 optimiser.zero_grad(set_to_none=True)
                 try:
-                    earned = _hold(module, samples, *blocks[index], charged)
+                    earned = _hold(module, samples, start, stop, charged)
                     loss = training.loss(earned, samples.per_year)
                     loss.backward()
                 except ConvergenceError:
@@ -163,10 +164,8 @@ def train(
                     _hold(module, samples, cut, len(samples), costs), samples.per_year
                 ).item()
                 if not epoch:
-                    losses = [
-                        training.loss(_hold(module, samples, *block, charged), samples.per_year).item()
-                        for block in blocks
-                    ]
+                    held = [_hold(module, samples, start, stop, charged) for start, stop in blocks]
+                    losses = [training.loss(one, samples.per_year).item() for one in held]
             better = validated < best_loss
             if better:
                 best_loss, best_epoch = validated, epoch
@@ -201,6 +200,7 @@ def _hold(module: nn.Module, samples: Samples, start: int, stop: int, costs: Cos
     weights = module(batch)  # (stop - start + 1, N)
     if weights.shape != growth.shape:
         raise TrainingError(
-            f"the module gave weights of shape {tuple(weights.shape)}, expected {tuple(growth.shape)}"
+            f"the module gave weights of shape {tuple(weights.shape)}, "
+            f"expected {tuple(growth.shape)}"
         )
     return account(weights[1:], growth[1:], costs, before=drift(weights[0], growth[0]))

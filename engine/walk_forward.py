@@ -63,7 +63,9 @@ class WalkForward:
         try:
             pd.tseries.frequencies.to_offset(self.rebalance)
         except ValueError as error:
-            raise ValueError(f"rebalance={self.rebalance!r} is no pandas frequency: {error}") from None
+            raise ValueError(
+                f"rebalance={self.rebalance!r} is no pandas frequency: {error}"
+            ) from None
 
     def decisions(self, dates: pd.DatetimeIndex) -> np.ndarray:
         """Rows at which decisions are made: the last session of each period.
@@ -115,6 +117,8 @@ class WalkForward:
 def _span(text: str, name: str) -> pd.DateOffset:
     match = re.fullmatch(r"([1-9]\d*)([YMWD])", str(text))
     if not match:
-        raise ValueError(f"{name}={text!r} is no span of time; write it like '5Y', '6M', '26W', '90D'")
+        raise ValueError(
+            f"{name}={text!r} is no span of time; write it like '5Y', '6M', '26W', '90D'"
+        )
     unit = {"Y": "years", "M": "months", "W": "weeks", "D": "days"}[match[2]]
     return pd.DateOffset(**{unit: int(match[1])})

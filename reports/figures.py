@@ -10,6 +10,8 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -25,7 +27,8 @@ PALETTE = {  # name: (light, dark); the series stand 3:1 against the page, in bo
     "grid": ("#e4e7eb", "#2a3038"),
     "axis": ("#8b95a1", "#6f7985"),
     "ink": ("#1b2027", "#e6e9ed"),
-    "rest": ("#9aa3ad", "#6b7480"),
+    "rest": ("#8a949f", "#6b7480"),
+    "other": ("#dadfe4", "#363d46"),
     "s1": ("#0b62c4", "#5aa9ff"),
     "s2": ("#4c5560", "#b4bcc6"),
     "s3": ("#c4500f", "#ff935c"),
@@ -80,12 +83,13 @@ def time_lines(
     axes = _axes(figure, height)
     for number, (name, line) in enumerate(lines.items()):
         line = line.where(line > 0) if log else line
-        shown = thin(line)
-        style = {"color": PALETTE[colours[name]][0], "zorder": 50 - number}
-        quiet = colours[name] == "rest"
-        axes.plot(date2num(shown.index.to_numpy()), shown, linewidth=0.7 if quiet else 1.3, **style)
+        shown = thin(line, min(POINTS, 8 * POINTS // len(lines)))
+        days = date2num(shown.index.to_numpy())
+        style: dict[str, Any] = {"color": PALETTE[colours[name]][0], "zorder": 50 - number}
+        width = 0.6 if colours[name] == "rest" else 1.0 if number else 1.4
+        axes.plot(days, shown, linewidth=width, **style)
         if name == fill:
-            axes.fill_between(date2num(shown.index.to_numpy()), shown, 0, alpha=0.12, linewidth=0, **style)
+            axes.fill_between(days, shown, 0, alpha=0.12, linewidth=0, **style)
     if log:
         _log_ticks(axes)
     else:
@@ -96,7 +100,7 @@ def time_lines(
     return _svg(figure, key, label)
 
 
-def stacked_weights(key: str, label: str, weights: pd.DataFrame, height: int = 250) -> Markup:
+def stacked_weights(key: str, label: str, weights: pd.DataFrame, height: int = 290) -> Markup:
     """Weights over time, (T, at most 14), columns from 0 outwards: longs above, shorts below.
 
     The colours are ``ASSET_COLOURS`` in the order of the columns; a 13th and 14th are grey.
@@ -105,7 +109,7 @@ def stacked_weights(key: str, label: str, weights: pd.DataFrame, height: int = 2
     axes = _axes(figure, height)
     rows = np.unique(np.linspace(0, len(weights) - 1, DATES).astype(int))
     shown = weights.iloc[rows].fillna(0)
-    names = [*ASSET_COLOURS, "rest", "rest"][: shown.shape[1]]
+    names = [*ASSET_COLOURS, "other", "other"][: shown.shape[1]]
     days = date2num(shown.index.to_numpy())
     days = np.concatenate([days[:1], days, days[-1:]])
     for side in (shown.clip(lower=0), shown.clip(upper=0)):
@@ -133,34 +137,26 @@ def stacked_weights(key: str, label: str, weights: pd.DataFrame, height: int = 2
 def training_curves(key: str, label: str, training: pd.DataFrame, height: int = 260) -> Markup:
     """Loss by epoch, one line a fold, the latest darkest: training left, validation right.
 
-    A dot marks the epoch whose state was kept (``kept_epochs``).
+    A dot marks the epoch whose state was kept, the last one marked best.
     """
     figure = Figure(figsize=(WIDTH / 72, height / 72))
     half = (WIDTH - LEFT - RIGHT - 40) / 2
     left = _axes(figure, height, width=half)
     right = _axes(figure, height, left=LEFT + half + 40, width=half, sharey=left)
     right.tick_params(labelleft=False)
-    kept = kept_epochs(training)
-    folds = sorted(training["fold"].unique())
-    for number, fold in enumerate(folds):
-        rows = training[training["fold"] == fold].set_index("epoch")
+    folds = training.groupby("fold")
+    for number, (_, rows) in enumerate(folds):
+        kept = rows[rows["best"].astype(bool)].tail(1)
         strength = 1.0 if len(folds) == 1 else 0.25 + 0.75 * number / (len(folds) - 1)
         for axes, column, colour in ((left, "loss", "s1"), (right, "validation_loss", "s3")):
-            style = {"color": PALETTE[colour][0], "alpha": strength}
-            axes.plot(rows.index, rows[column], linewidth=1.1, **style)
-            if fold in kept and np.isfinite(rows[column].get(kept[fold], np.nan)):
-                axes.plot([kept[fold]], [rows[column][kept[fold]]], "o", markersize=4, **style)
+            style: dict[str, Any] = {"color": PALETTE[colour][0], "alpha": strength}
+            axes.plot(rows["epoch"], rows[column], linewidth=1.1, **style)
+            axes.plot(kept["epoch"], kept[column], "o", markersize=4, **style)
     left.yaxis.set_major_locator(MaxNLocator(5))
     left.yaxis.set_major_formatter(FuncFormatter(_number))
     for axes in (left, right):
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     return _svg(figure, key, label)
-
-
-def kept_epochs(training: pd.DataFrame) -> dict[int, int]:
-    """{fold: the last epoch marked best}, the one whose state was kept."""
-    marked = training[training["best"].fillna(0).astype(bool)]
-    return marked.groupby("fold")["epoch"].last().to_dict()
 
 
 def solver_steps(
@@ -180,7 +176,7 @@ def solver_steps(
     axes = _axes(figure, height)
     for kind, colour in colours.items():
         rows = solves[solves["solve"] == kind].sort_values("fold")
-        style = {"color": PALETTE[colour][0]}
+        style: dict[str, Any] = {"color": PALETTE[colour][0]}
         axes.plot(rows["fold"], rows["mean_steps"], "o-", markersize=3.5, linewidth=1.4, **style)
         axes.plot(rows["fold"], rows["most_steps"], linewidth=0.8, alpha=0.6, **style)
     axes.set_ylim(bottom=0)
@@ -196,7 +192,7 @@ def thin(line: pd.Series, points: int = POINTS) -> pd.Series:
     values = np.nan_to_num(line.to_numpy(dtype=float))
     edges = np.linspace(0, len(line), points // 2).astype(int)
     keep = {0, len(line) - 1}
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in pairwise(edges):
         keep.add(start + int(values[start:stop].argmin()))
         keep.add(start + int(values[start:stop].argmax()))
     return line.iloc[sorted(keep)]

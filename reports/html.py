@@ -6,7 +6,8 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from reports import figures, metrics, statistics
 
 BENCHMARK = "EqualWeight"
 SHOWN = len(figures.STRATEGY_COLOURS)  # strategies with a colour of their own
+SHORTEST_WINDOW = 10  # periods; below, a rolling Sharpe ratio is not shown
 DASH = "\N{EN DASH}"  # stands for a number that is not defined
 HIGH_IS_GOOD = {
     "annual return": True,
@@ -68,11 +70,11 @@ def check_report_path(path: str | Path) -> Path:
     """The path, if a report can be written there; call it before a long computation.
 
     Raises:
-        OSError: it is a folder, lies under a file, or its folder cannot be written to.
+        OSError: it is a folder or a device, lies under a file, or its folder cannot be written to.
     """
     target = Path(path)
-    if target.is_dir():
-        raise IsADirectoryError(f"the report cannot be written to {target}: it is a folder, name a file")
+    if target.exists() and not target.is_file():
+        raise IsADirectoryError(f"the report cannot be written to {target}: it is no file")
     folder = next(part for part in target.absolute().parents if part.exists())
     try:
         with tempfile.TemporaryFile(dir=folder):
@@ -100,7 +102,8 @@ def render_report(results: Mapping[str, BacktestResult]) -> str:
     ranked = [subject, *([benchmark] if benchmark else [])]
     ranked += [name for name in results if name not in ranked]
     shown = ranked[:SHOWN]
-    colours = dict.fromkeys(ranked, "rest") | dict(zip(shown, figures.STRATEGY_COLOURS, strict=False))
+    colours = dict.fromkeys(ranked, "rest")
+    colours |= zip(shown, figures.STRATEGY_COLOURS, strict=False)
     luck = _luck(results, benchmark) if benchmark else pd.DataFrame()
     context = {
         "palette": figures.PALETTE,
@@ -126,17 +129,9 @@ def render_report(results: Mapping[str, BacktestResult]) -> str:
             name: result.settings.get("simulation_difference") for name, result in results.items()
         },
         "panel": first.settings.get("panel", {}),
-        "settings": list(_flat({**first.settings, "simulation_difference": None})),
+        "settings": list(_flat(first.settings)),
         "strategies": {name: result.strategy for name, result in results.items()},
-        "everything": json.dumps(
-            {
-                name: {"strategy": result.strategy, "settings": result.settings}
-                for name, result in results.items()
-            },
-            indent=1,
-            default=str,
-            ensure_ascii=False,
-        ),
+        "everything": json.dumps(_everything(results, first.settings), indent=1, default=str),
     }
     context["heat"] = _heat_scale(context["months"])
     return environment.get_template("template.html").render(context)
@@ -171,6 +166,8 @@ def headline(
     span = f"{years:.1f} years" if years >= 1 else f"{periods} periods ({years:.2f} years)"
     who = Markup("Over {} <bdi>{}</bdi>").format(span, subject)
     row = table.loc[subject]
+    if row["annual return"] == -1:
+        return who + " lost everything: at some point its value after costs was 0."
     alone = who + f" returned {percent(row['annual return'])} a year after costs"
     if benchmark is None:
         return alone + (
@@ -187,19 +184,11 @@ def headline(
     earned = Markup(" earned {} {} Sharpe than <bdi>{}</bdi> after costs; ").format(
         number(abs(difference)), more, benchmark
     )
+    quiet = Markup('<span class="quiet">{}</span>')
     if not np.isfinite(p):
-        return who + earned + "the history is too short to say how likely that is by chance."
-    share = "less than 1%" if p < 0.01 else f"{p:.0%}"
-    chance = f"a difference at least this large arises by chance in {share} of cases: "
-    if p >= 0.1:
-        verdict = f"this is not evidence of {'skill' if difference > 0 else 'a difference'}."
-    elif p >= 0.05:
-        verdict = "this is weak evidence at best."
-    elif difference > 0:
-        verdict = "luck alone is an unlikely reason, unless many variants were tried before."
-    else:
-        verdict = "it did worse, and luck alone is an unlikely reason."
-    return who + earned + chance + verdict
+        reason = "the history is too short to say how likely that is by chance."
+        return who + earned + quiet.format(reason)
+    return who + earned + quiet.format(statistics.verdict(difference, p))
 
 
 def _luck(results: Mapping[str, BacktestResult], benchmark: str) -> pd.DataFrame:
@@ -209,8 +198,9 @@ def _luck(results: Mapping[str, BacktestResult], benchmark: str) -> pd.DataFrame
 
 
 def _best(table: pd.DataFrame) -> dict[str, set[str]]:
-    """{column: the strategies that are best in it}; nobody where all are alike."""
+    """{column: the strategies that are best in it}; nobody where all are alike, no ruined one."""
     best: dict[str, set[str]] = {}
+    table = table[table["annual return"] > -1]
     for column, high in HIGH_IS_GOOD.items():
         values = table[column]
         top = values.index[values == (values.max() if high else values.min())]
@@ -221,71 +211,47 @@ def _best(table: pd.DataFrame) -> dict[str, set[str]]:
 def _time_figures(
     results: Mapping[str, BacktestResult], table: pd.DataFrame, colours: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Equity, drawdowns, rolling Sharpe, turnover and costs."""
+    """Equity, drawdowns, rolling Sharpe, turnover and costs; None where nothing can be shown."""
     subject = next(iter(results))
     net = {name: result.net_returns for name, result in results.items()}
-    first = net[subject]
     year = results[subject].settings["periods_per_year"]
-    window = int(min(year, len(first) // 2))
+    window = int(min(year, len(net[subject]) // 2))
     wealth = {name: metrics.wealth(returns) for name, returns in net.items()}
-    ends = ", ".join(f"{name} {line.iloc[-1]:.2f}" for name, line in list(wealth.items())[:SHOWN])
-    depths = ", ".join(f"{name} {percent(table.loc[name, 'max drawdown'])}" for name in list(net)[:SHOWN])
-    rolling = {name: metrics.rolling_sharpe(line, max(window, 2), year) for name, line in net.items()}
-    rolling = {name: line for name, line in rolling.items() if line.notna().any()}
-    trailing = {name: _trailing_year(r.turnover) for name, r in results.items() if len(r.turnover)}
-    paid = {name: r.costs.cumsum() for name, r in results.items() if len(r.costs)}
-    total = ", ".join(f"{name} {percent(line.iloc[-1])}" for name, line in list(paid.items())[:SHOWN])
-    lines = figures.time_lines
-    return {
-        "window": window,
-        "ruined": {
-            name: day(line.index[line <= 0][0]) for name, line in wealth.items() if line.iloc[-1] <= 0
-        },
-        "equity": lines(
-            "equity",
-            f"Growth of 1 after costs, logarithmic. At the end: {ends}.",
-            wealth,
-            colours,
-            log=True,
-            height=340,
-        ),
-        "drawdowns": lines(
-            "drawdowns",
-            f"Loss since the highest value so far. Deepest: {depths}.",
-            {name: metrics.drawdowns(returns) for name, returns in net.items()},
-            colours,
-            percent=True,
-            fill=subject,
-            height=260,
-        ),
-        "rolling": lines(
-            "rolling", f"Sharpe ratio of the last {window} periods by date.", rolling, colours, height=260
-        )
-        if window >= 10 and rolling
-        else None,
-        "turnover": lines(
-            "turnover", "Turnover over the trailing year.", trailing, colours, height=220
-        )
-        if trailing
-        else None,
-        "paid": lines(
-            "paid",
-            f"Costs paid since the start, share of the portfolio. In all: {total}.",
-            paid,
-            colours,
-            percent=True,
-            height=220,
-        )
-        if paid
-        else None,
+    drawdowns = {name: metrics.drawdowns(returns) for name, returns in net.items()}
+    rolling = {
+        name: metrics.rolling_sharpe(line, max(window, 2), year) for name, line in net.items()
     }
+    rolling = {name: line for name, line in rolling.items() if line.notna().any()}
+    traded = {name: result for name, result in results.items() if len(result.turnover)}
+    trailing = {name: metrics.trailing_turnover(r.turnover) for name, r in traded.items()}
+    paid = {name: r.costs.cumsum() for name, r in traded.items()}
+    ends = _listed(wealth, lambda name: number(wealth[name].iloc[-1]))
+    depths = _listed(net, lambda name: percent(table.loc[name, "max drawdown"]))
+    means = _listed(paid, lambda name: number(table.loc[name, "turnover/year"]))
+    total = _listed(paid, lambda name: percent(paid[name].iloc[-1]))
+    lines = partial(figures.time_lines, colours=colours)
+    drawn: dict[str, Any] = dict.fromkeys(("rolling", "turnover", "paid"))
+    label = f"Growth of 1 after costs, logarithmic. At the end: {ends}."
+    drawn["equity"] = lines("equity", label, wealth, log=True, height=340)
+    label = f"Loss since the highest value so far. Deepest: {depths}."
+    drawn["drawdowns"] = lines(
+        "drawdowns", label, drawdowns, percent=True, fill=subject, height=260
+    )
+    if window >= SHORTEST_WINDOW and rolling:
+        label = f"Sharpe ratio of the last {window} periods by date."
+        drawn["rolling"] = lines("rolling", label, rolling, height=260)
+    if traded:
+        label = f"Turnover over the trailing year. On average: {means}."
+        drawn["turnover"] = lines("turnover", label, trailing, height=270)
+        label = f"Costs paid since the start, share of the portfolio. In all: {total}."
+        drawn["paid"] = lines("paid", label, paid, percent=True, height=270)
+    ruined = {n: day(line.index[line <= 0][0]) for n, line in wealth.items() if line.iloc[-1] <= 0}
+    return {"window": window, "ruined": ruined, **drawn}
 
 
-def _trailing_year(turnover: pd.Series) -> pd.Series:
-    """Sum over the last 365 days, from the first full year on where there is one."""
-    total = turnover.rolling("365D").sum()
-    full = total[total.index >= total.index[0] + pd.Timedelta("365D")]
-    return full if len(full) > 1 else total
+def _listed(names: Iterable[str], value: Callable[[str], str]) -> str:
+    """The values of the first few, for those who do not see the figure."""
+    return ", ".join(f"{name} {value(name)}" for name in list(names)[:SHOWN])
 
 
 def _weight_figures(results: Mapping[str, BacktestResult]) -> dict[str, Any]:
@@ -329,20 +295,20 @@ def _learning_figures(results: Mapping[str, BacktestResult]) -> dict[str, Any]:
 
 
 def _epochs(training: pd.DataFrame) -> list[dict[str, Any]]:
-    """One row a fold: how long it trained and what was kept."""
-    kept = figures.kept_epochs(training)
+    """One row a fold: how long it trained and what was kept, the last epoch marked best."""
     rows = []
     for fold, part in training.groupby("fold"):
-        best = part[part["epoch"] == kept.get(fold)]
+        kept = part[part["best"].astype(bool)].tail(1)
         rows.append(
             {
                 "fold": fold,
                 "epochs": len(part),
-                "kept": kept.get(fold),
-                "loss": best["loss"].mean(),
-                "validation_loss": best["validation_loss"].mean(),
                 "gradient_norm": part["gradient_norm"].median(),
                 "skipped": part["skipped"].sum(),
+                **{
+                    name: kept[name].sum(min_count=1)
+                    for name in ("epoch", "loss", "validation_loss")
+                },
             }
         )
     return rows
@@ -350,20 +316,19 @@ def _epochs(training: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _folds(results: Mapping[str, BacktestResult]) -> list[dict[str, Any]]:
     """One row a refit of the first strategy that has any: its dates, and how each one did."""
-    refits = next((r.folds for r in results.values() if len(r.folds)), pd.DataFrame())
-    rows: list[dict[str, Any]] = []
-    for position, fold in enumerate(refits.to_dict("records")):
-        start = fold["test_start"]
-        end = refits["test_start"].iloc[position + 1] if position + 1 < len(refits) else None
-        scores = {}
-        for name, result in results.items():
-            net = result.net_returns
-            part = net[(net.index >= start) & (net.index < end if end is not None else True)]
-            periods = result.settings["periods_per_year"]
-            value = metrics.wealth(part).iloc[-1] - 1 if len(part) else np.nan
-            scores[name] = (value, metrics.sharpe(part, periods))
-        rows.append({**fold, "scores": scores})
-    return rows
+    refits = next((r.folds for r in results.values() if len(r.folds)), None)
+    if refits is None:
+        return []
+    scores = {
+        name: metrics.fold_returns(
+            result.net_returns, refits["test_start"], result.settings["periods_per_year"]
+        )
+        for name, result in results.items()
+    }
+    return [
+        {**fold, "scores": {name: of_fold[position] for name, of_fold in scores.items()}}
+        for position, fold in enumerate(refits.to_dict("records"))
+    ]
 
 
 def _solves(results: Mapping[str, BacktestResult]) -> list[dict[str, Any]]:
@@ -391,21 +356,33 @@ def _solves(results: Mapping[str, BacktestResult]) -> list[dict[str, Any]]:
 
 def _heat_scale(months: Mapping[str, pd.DataFrame]) -> float:
     """The monthly return that gets the full colour: the 95% quantile of the sizes."""
-    sizes = np.concatenate([np.abs(t.drop(columns="year").to_numpy()).ravel() for t in months.values()])
+    returns = [table.drop(columns="year").to_numpy().ravel() for table in months.values()]
+    sizes = np.abs(np.concatenate(returns))
     sizes = sizes[np.isfinite(sizes)]
     return float(np.quantile(sizes, 0.95)) or 1.0 if len(sizes) else 1.0
 
 
 def _flat(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
-    """Nested settings as rows of (path, value); what is None is left out."""
+    """Nested settings as rows of (path, value), without what has a place of its own."""
     for key, value in settings.items():
+        if key in ("caveats", "simulation_difference"):
+            continue
         if isinstance(value, Mapping):
             yield from _flat(value, f"{path}{key}.")
         elif isinstance(value, list | tuple):
             more = f" and {len(value) - 12} more" if len(value) > 12 else ""
             yield f"{path}{key}", ", ".join(map(str, value[:12])) + more
-        elif value is not None:
+        else:
             yield f"{path}{key}", str(value)
+
+
+def _everything(results: Mapping[str, BacktestResult], shared: Mapping[str, Any]) -> dict[str, Any]:
+    """All settings once, and for each strategy its parameters and the settings it differs in."""
+    strategies = {}
+    for name, result in results.items():
+        own = {key: value for key, value in result.settings.items() if shared.get(key) != value}
+        strategies[name] = {**result.strategy, "settings": own}
+    return {"settings": shared, "strategies": strategies}
 
 
 def percent(value: float | None, digits: int = 1) -> str:

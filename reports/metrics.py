@@ -40,7 +40,8 @@ def summary_table(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
     rows = {}
     for name, result in results.items():
         periods = result.settings["periods_per_year"]
-        net, gross = check_returns(result.net_returns, name), check_returns(result.gross_returns, name)
+        net = check_returns(result.net_returns, name)
+        gross = check_returns(result.gross_returns, name)
         rows[name] = (
             annual_return(net, periods),
             volatility(net, periods),
@@ -185,6 +186,13 @@ def rolling_sharpe(returns: pd.Series, window: int, periods_per_year: float) -> 
     return (ratio * np.sqrt(periods_per_year)).iloc[window - 1 :]
 
 
+def trailing_turnover(turnover: pd.Series) -> pd.Series:
+    """Sum over the last 365 days, by fill date, from the first full year on if there is one."""
+    total = turnover.rolling("365D").sum()
+    full = total[total.index >= total.index[0] + pd.Timedelta("365D")]
+    return full if len(full) > 1 else total
+
+
 def monthly_returns(returns: pd.Series) -> pd.DataFrame:
     """Compound return of each calendar month, a fraction: years by months 1 to 12 and "year".
 
@@ -195,6 +203,18 @@ def monthly_returns(returns: pd.Series) -> pd.DataFrame:
     table = growth.groupby([dates.year, dates.month]).prod().unstack()
     table = table.reindex(columns=list(range(1, 13)))
     return table.assign(year=growth.groupby(dates.year).prod()) - 1
+
+
+def fold_returns(
+    returns: pd.Series, starts: pd.Series, periods_per_year: float
+) -> list[tuple[float, float]]:
+    """(compound return, ``sharpe``) of each fold; a fold lasts until the next one starts."""
+    fold = starts.searchsorted(returns.index, side="right") - 1
+    parts = [returns[fold == number] for number in range(len(starts))]
+    return [
+        (wealth(part).iloc[-1] - 1 if len(part) else np.nan, sharpe(part, periods_per_year))
+        for part in parts
+    ]
 
 
 def _constant(returns: pd.Series) -> bool:

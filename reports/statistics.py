@@ -1,4 +1,4 @@
-"""How much of a difference could be luck."""
+"""How much of a difference could be luck, in numbers and in words."""
 
 from __future__ import annotations
 
@@ -80,7 +80,20 @@ def sharpe_differences(
     return table
 
 
-def _block_length(values: np.ndarray) -> float:
+def verdict(difference: float, p: float) -> str:
+    """What a Sharpe difference with this two-sided p-value is evidence of, in plain words."""
+    share = "less than 1%" if p < 0.01 else f"{p:.0%}"
+    chance = f"a difference at least this large arises by chance in {share} of cases: "
+    if p >= 0.1:
+        return chance + f"this is not evidence of {'skill' if difference > 0 else 'a difference'}."
+    if p >= 0.05:
+        return chance + "this is weak evidence at best."
+    if difference > 0:
+        return chance + "luck alone is an unlikely reason, unless many variants were tried before."
+    return chance + "it did worse, and luck alone is an unlikely reason."
+
+
+def _block_length(values: np.ndarray) -> int:
     """The longest of the best mean block lengths of the series that move the differences.
 
     By the delta method a Sharpe ratio moves by z - SR / 2 (z**2 - 1), z the standardised
@@ -93,12 +106,12 @@ def _block_length(values: np.ndarray) -> float:
     moves = influence[:, :-1] - influence[:, -1:]
     varying = moves[:, moves.std(axis=0) > 1e-10]
     if not varying.shape[1]:
-        return 1.0
+        return 1
     best = optimal_block_length(varying)["stationary"].max()
-    return float(np.clip(np.nan_to_num(best, nan=1.0), 1.0, np.sqrt(len(values))))
+    return int(np.ceil(np.clip(np.nan_to_num(best, nan=1.0), 1.0, np.sqrt(len(values)))))
 
 
-def _resampled_counts(rows: int, block: float, resamples: int, seed: int) -> Iterator[np.ndarray]:
+def _resampled_counts(rows: int, block: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
     """How often each row occurs in each resampled history, (T,) a resample."""
     from arch.bootstrap import StationaryBootstrap
 

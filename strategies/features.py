@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from data_loaders import Panel
@@ -32,10 +34,7 @@ def price_features(history: Panel) -> np.ndarray:
     volatility = {h: _volatility(returns[-h:]) for h in horizons}
     longest = volatility[horizons[-1]]
     momentum = [returns[-h:].sum(axis=0) / (longest * np.sqrt(h)) for h in horizons]
-    ratios = [
-        np.log(volatility[short] / volatility[long])
-        for short, long in zip(horizons[:-1], horizons[1:], strict=True)
-    ]
+    ratios = [np.log(volatility[short] / volatility[long]) for short, long in pairwise(horizons)]
     ranks = [_rank(momentum[0]), _rank(momentum[-1])]
     own = np.stack([*momentum, *ratios, *ranks], axis=1)  # (n, 2 horizons + 1)
     market = own[:, : len(momentum) + len(ratios)].mean(axis=0)

@@ -1,7 +1,324 @@
-"""Interim: ActiveSet is solved by qpth until the kernels land."""
+"""The mean-variance problem by an active-set method: exact, and fast because few weights are free.
 
-from strategies.layers.qpth_solver import Qpth
+A compact primal-dual active-set method (a semismooth Newton method; Hintermueller, Ito & Kunisch
+2002): guess what holds each weight, solve the equations that follow for the free ones, correct
+every guess that the result contradicts, and stop when there is none. In a capped portfolio 10 to
+20 of 500 weights are free, so no n^3 work is needed, and the result is exact to rounding.
+
+On the CPU the rounds run in compiled kernels (``active_set_kernels.py``), elsewhere in batched
+torch (``active_set_torch.py``). The rare sample whose rounds go in circles is started anew on an
+easier problem that is led back to the given one, and if need be walked by a primal method.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from strategies.layers.checks import check_jointly, check_problem, feasible_point
+from strategies.layers.problem import FactorRisk, Problem, Solution
+
+logger = logging.getLogger(__name__)
 
 
-class ActiveSet(Qpth):
-    pass
+@dataclass(frozen=True)
+class ActiveSet:
+    """Solve by the active-set method.
+
+    It looks only at the part of P that the solution depends on: a NaN, an asymmetry or a negative
+    direction of P elsewhere goes unnoticed unless ``check_risk`` is set, which costs more than
+    the solve (it reads all of P and factors it).
+
+    Args:
+        tolerance: relative KKT residual above which a sample has not converged.
+        threads: over which the batch is spread on the CPU.
+        check_risk: whether every entry of P is checked, and that P is positive definite.
+    """
+
+    tolerance: float = 1e-10
+    threads: int = 1
+    check_risk: bool = False
+
+    def solve(self, problem: Problem, start: Tensor | None = None) -> Solution:
+        """Solve; errors as in ``Solver``."""
+        if self.check_risk:
+            check_problem(problem)
+        tensors = _tensors(problem)
+        weights, duals, states, rounds, residual = _Solve.apply(
+            problem, start, self.threads, *tensors
+        )
+        converged = residual <= self.tolerance
+        if not bool(converged.all()):
+            check_problem(problem)  # raises where it finds the reason
+            check_jointly(problem, (~converged).nonzero().flatten().tolist())
+        return Solution(weights, converged, rounds, residual, duals, states)
+
+
+def _tensors(problem: Problem) -> tuple[Tensor | None, ...]:
+    """All that has a gradient, in the order of ``_Solve``."""
+    risk = problem.risk
+    parts = (
+        (None, risk.loadings, risk.specific) if isinstance(risk, FactorRisk) else (risk, None, None)
+    )
+    return (
+        *parts,
+        problem.expected_return,
+        problem.lower,
+        problem.upper,
+        problem.rows,
+        problem.row_lower,
+        problem.row_upper,
+        problem.held,
+        problem.cost,
+        problem.turnover_limit,
+        problem.gross_limit,
+    )
+
+
+class _Solve(torch.autograd.Function):
+    """Forward and backward by the compiled kernels."""
+
+    @staticmethod
+    def forward(ctx, problem, start, threads, *tensors):  # type: ignore[no-untyped-def]
+        batch = _batch(*tensors)
+        weights, duals, states, rounds, residual = _solve_batch(batch, problem, start, threads)
+        ctx.saved = batch, states, weights, duals, threads
+        outputs = tuple(
+            torch.from_numpy(part) for part in (weights, duals, states, rounds, residual)
+        )
+        ctx.mark_non_differentiable(*outputs[1:])
+        return outputs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient, *_):  # type: ignore[no-untyped-def]
+        return None, None, None, *_gradients(*ctx.saved, gradient, ctx.needs_input_grad[3:])
+
+
+def _batch(*tensors: Tensor | None) -> Any:
+    """The arrays that the kernels take. Views where they can be: one layout, one compilation."""
+    from strategies.layers.active_set_kernels import Batch
+
+    arrays = [None if t is None else t.detach().contiguous().numpy() for t in tensors]
+    risk, loadings, specific, linear, lower, upper, rows, row_lower, row_upper = arrays[:9]
+    held, cost, turnover_limit, gross_limit = arrays[9:]
+    batch, assets = linear.shape
+    bounds = np.empty((batch, 2, assets))
+    bounds[:, 0], bounds[:, 1] = lower, upper
+    limits = np.full((batch, 2, row_lower.shape[1] + 2), np.inf)
+    limits[:, 0, -2:] = -np.inf
+    limits[:, 0, :-2], limits[:, 1, :-2] = row_lower, row_upper
+    if turnover_limit is not None:
+        limits[:, 1, -2] = turnover_limit
+    if gross_limit is not None:
+        limits[:, 1, -1] = gross_limit
+    trade = np.empty((1, 2, 0))
+    if held is not None:
+        trade = np.stack([held, cost], axis=1)
+    return Batch(
+        np.empty((1, 0, 0)) if risk is None else risk,
+        np.empty((1, 0, 0)) if loadings is None else loadings,
+        np.empty((1, 0)) if specific is None else specific,
+        linear,
+        bounds,
+        rows,
+        limits,
+        trade,
+        gross_limit is not None,
+    )
+
+
+def _slices(batch: Any, threads: int) -> list[tuple[slice, Any]]:
+    """The batch in one part a thread: contiguous samples, shared arrays whole."""
+    count = batch.linear.shape[0]
+    edges = np.linspace(0, count, min(threads, count) + 1).astype(int)
+    parts = [slice(low, high) for low, high in zip(edges[:-1], edges[1:], strict=True)]
+    return [(part, _part(batch, part)) for part in parts]
+
+
+def _part(batch: Any, part: slice) -> Any:
+    shared = {1} if batch.linear.shape[0] > 1 else set()
+    return type(batch)(
+        *(
+            array if isinstance(array, bool) or array.shape[0] in shared else array[part]
+            for array in batch
+        )
+    )
+
+
+def _run(work: Callable[[slice, Any], None], batch: Any, threads: int) -> None:
+    """Call ``work`` on every part of the batch; the kernels release the GIL."""
+    parts = _slices(batch, threads)
+    if len(parts) == 1:
+        work(*parts[0])
+        return
+    with ThreadPoolExecutor(len(parts)) as pool:
+        for done in [pool.submit(work, *part) for part in parts]:
+            done.result()
+
+
+def _solve_batch(
+    batch: Any, problem: Problem, start: Tensor | None, threads: int
+) -> tuple[np.ndarray, ...]:
+    """Weights (B, N), duals (B, R + 2), states, rounds and residual (B,)."""
+    kernels = compiled()
+    count, assets = batch.linear.shape
+    width = batch.limits.shape[2]
+    if start is None:
+        states = np.full((count, assets + width), -1, dtype=np.int8)
+    else:
+        if start.shape != (count, assets + width):
+            raise ValueError(
+                f"start must have shape ({count}, {assets + width}), got {tuple(start.shape)}"
+            )
+        states = start.to(device="cpu", dtype=torch.int8, copy=True).contiguous().numpy()
+    weights, duals = np.zeros((count, assets)), np.zeros((count, width))
+    rounds, status = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
+    residual = np.zeros(count)
+
+    def work(part: slice, of_part: Any) -> None:
+        kernels.solve_batch(
+            of_part,
+            states[part],
+            weights[part],
+            duals[part],
+            rounds[part],
+            residual[part],
+            status[part],
+        )
+
+    _run(work, batch, threads)
+    for sample in np.flatnonzero(status == kernels.STALLED):
+        part = slice(sample, sample + 1)
+        point, lacking = feasible_point(problem, int(sample))
+        single = _part(batch, part)
+        limit = 100 * states.shape[1]
+        if not lacking and kernels.walk(single, states[part], point, limit):
+            work(part, single)
+    return weights, duals, states, rounds, residual
+
+
+def _gradients(
+    batch: Any,
+    states: np.ndarray,
+    weights: np.ndarray,
+    duals: np.ndarray,
+    threads: int,
+    gradient: Tensor,
+    needed: tuple[bool, ...],
+) -> tuple[Tensor | None, ...]:
+    """Gradients of the tensors of ``_tensors``, None where not needed."""
+    kernels = compiled()
+    incoming = gradient.detach().contiguous().numpy()
+    wanted = np.array([any(needed[:3]), needed[4] or needed[5] or needed[9], needed[6]])
+    parts = {
+        "risk": wanted[0],
+        "loadings": wanted[0],
+        "specific": wanted[0],
+        "linear": True,
+        "bounds": True,
+        "rows": wanted[2],
+        "limits": True,
+        "trade": True,
+    }
+
+    def zeros(of_part: Any) -> Any:
+        # np.zeros leaves memory untouched until written; only few rows of the risk ever are
+        arrays = [
+            np.zeros(
+                getattr(of_part, name).shape
+                if want
+                else (1,) + (0,) * (getattr(of_part, name).ndim - 1)
+            )
+            for name, want in parts.items()
+        ]
+        return kernels.Batch(*arrays, of_part.gross)
+
+    found: dict[int, Any] = {}
+
+    def work(part: slice, of_part: Any) -> None:
+        out = zeros(of_part)
+        kernels.differentiate_batch(
+            of_part, states[part], weights[part], duals[part], incoming[part], out, wanted
+        )
+        found[part.start] = out
+
+    _run(work, batch, threads)
+    outs = [found[key] for key in sorted(found)]
+    joined = {}
+    for name in parts:
+        arrays = [getattr(out, name) for out in outs]
+        if len(arrays) == 1:
+            joined[name] = arrays[0]
+        elif getattr(batch, name).shape[0] == 1:
+            joined[name] = np.sum(arrays, axis=0)
+        else:
+            joined[name] = np.concatenate(arrays)
+    bounds, limits, trade = joined["bounds"], joined["limits"], joined["trade"]
+    gradients = (
+        joined["risk"],
+        joined["loadings"],
+        joined["specific"],
+        joined["linear"],
+        bounds[:, 0],
+        bounds[:, 1],
+        joined["rows"],
+        limits[:, 0, :-2],
+        limits[:, 1, :-2],
+        trade[:, 0],
+        trade[:, 1],
+        limits[:, 1, -2],
+        limits[:, 1, -1],
+    )
+    return tuple(
+        torch.from_numpy(array) if need else None
+        for array, need in zip(gradients, needed, strict=True)
+    )
+
+
+@cache
+def compiled() -> Any:
+    """The kernels' module, compiled; says so if that takes a while (once per installation)."""
+    note = threading.Timer(
+        1.0,
+        logger.warning,
+        ("compiling the mean-variance kernels, about 20 seconds, once per installation",),
+    )
+    note.start()
+    try:
+        from strategies.layers import active_set_kernels as kernels
+
+        ones = np.ones((1, 1))
+        limits = np.array([[[1.0, -np.inf, -np.inf], [1.0, np.inf, np.inf]]])
+        batch = kernels.Batch(
+            ones[None],
+            np.empty((1, 0, 0)),
+            np.empty((1, 0)),
+            ones,
+            np.array([[[0.0], [1.0]]]),
+            ones[None],
+            limits,
+            np.empty((1, 2, 0)),
+            False,
+        )
+        states = np.full((1, 4), -1, dtype=np.int8)
+        weights, duals, residual = np.zeros((1, 1)), np.zeros((1, 3)), np.zeros(1)
+        rounds, status = np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64)
+        kernels.solve_batch(batch, states, weights, duals, rounds, residual, status)
+        out = kernels.Batch(*(np.zeros_like(array) for array in batch[:-1]), False)
+        kernels.differentiate_batch(
+            batch, states, weights, duals, ones, out, np.zeros(3, dtype=np.bool_)
+        )
+    finally:
+        note.cancel()
+    return kernels

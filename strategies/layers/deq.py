@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from strategies.layers.fixed_point import Adjoint, Picard, Solution, fixed_point
+from strategies.layers.fixed_point import Adjoint, Implicit, Picard, Solution, fixed_point
 from strategies.layers.solvers import OnFailure, Solver
 
 
@@ -68,7 +68,7 @@ class DEQEncoder(nn.Module):
         self.inject = nn.Linear(features, hidden)
         self.cell = MeanFieldCell(hidden, bound)
         self.solver = solver or Picard()
-        self.adjoint = adjoint
+        self.adjoint = adjoint or Implicit()
         self.on_failure: OnFailure = on_failure
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:

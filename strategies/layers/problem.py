@@ -2,11 +2,14 @@
 
 For each sample of a batch the weights are
 
-    argmin_z  1/2 z'Pz - q'z   subject to   1'z = budget,  lower <= z <= upper,
-                                            row_lower <= rows z <= row_upper
+    argmin_z  1/2 z'Pz - q'z + cost'|z - z0|
 
-with P the risk (symmetric positive definite) and q the expected return. Rows say group limits
-and equalities alike.
+    subject to   1'z = budget,  lower <= z <= upper,  row_lower <= rows z <= row_upper,
+                 sum |z - z0| <= turnover limit,  sum |z| <= gross limit
+
+with P the risk (symmetric positive definite), q the expected return and z0 the holdings traded
+from. Rows say group limits and linear equalities alike. A tracking term in the objective is a
+change of q and cost (``build_problem``).
 
 Letters: B samples, N assets, K factors, R rows (the budget is row 0).
 """
@@ -14,13 +17,13 @@ Letters: B samples, N assets, K factors, R rows (the budget is row 0).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-SLACK = 1e-9  # how far constraints may miss each other before a problem counts as infeasible
+SLACK = 1e-12  # how far constraints may miss each other before a problem counts as infeasible
 NAMED = 5  # samples named in a message
 
 
@@ -71,7 +74,12 @@ class Problem:
     rows: Tensor  # (1|B, R, N), row 0 is all ones
     row_lower: Tensor  # (B, R)
     row_upper: Tensor  # (B, R), equal to row_lower for equalities
+    held: Tensor | None = None  # (B, N) z0, where there is a turnover cost or limit
+    cost: Tensor | None = None  # (B, N), with ``held``
+    turnover_limit: Tensor | None = None  # (B,), with ``held``
+    gross_limit: Tensor | None = None  # (B,)
     labels: Sequence[object] | None = None  # a name for each sample, for messages
+    row_names: Sequence[str] | None = None  # of the further rows, for messages
 
     def name(self, samples: Sequence[int]) -> str:
         """``samples 3, 17 (2008-10-10, ...)``: the first few, by number and label."""
@@ -81,6 +89,12 @@ class Problem:
         if self.labels is not None:
             text += f" ({', '.join(str(self.labels[sample]) for sample in named)}{more})"
         return text
+
+    def row_name(self, row: int) -> str:
+        """``budget``, or the name of a further row."""
+        if row == 0:
+            return "budget"
+        return self.row_names[row - 1] if self.row_names is not None else f"row {row - 1}"
 
     def dense_risk(self) -> Tensor:
         return self.risk.dense() if isinstance(self.risk, FactorRisk) else self.risk
@@ -108,8 +122,11 @@ class Solution:
         converged: (B,) bool, the residual is within the solver's tolerance.
         rounds: (B,) steps the solver took; zero where it does not say (qpth).
         residual: (B,) relative residual of the optimality conditions, see ``kkt_residual``.
-        duals: (B, R) multipliers of the rows, the budget's first; positive where the upper
-            limit holds the row, negative at the lower one. In the unit of ``P z``. No gradient.
+        duals: (B, R + 2) multipliers: of the rows, the budget's first, of the turnover limit, of
+            the gross limit; positive where the upper limit holds the row, negative at the lower
+            one. In the unit of ``P z``. No gradient.
+        states: (B, N + R + 2) int8, what holds each weight and each row, to start a later solve of
+            a similar problem from; None from a solver that has none.
     """
 
     weights: Tensor
@@ -117,12 +134,21 @@ class Solution:
     rounds: Tensor
     residual: Tensor
     duals: Tensor
+    states: Tensor | None = None
 
 
 class Solver(Protocol):
-    tolerance: float
+    """Finds the weights of a batch of problems, with their gradient."""
 
-    def solve(self, problem: Problem) -> Solution: ...
+    @property
+    def tolerance(self) -> float:
+        """Relative KKT residual above which a sample has not converged."""
+
+    def solve(self, problem: Problem, start: Tensor | None) -> Solution:
+        """Solve; ``start`` is the ``states`` of an earlier solution, or None.
+
+        Raises what ``check_problem`` raises.
+        """
 
 
 def build_problem(
@@ -135,23 +161,50 @@ def build_problem(
     rows: Tensor | None = None,
     row_lower: Tensor | float = -torch.inf,
     row_upper: Tensor | float = torch.inf,
+    holdings: Tensor | None = None,
+    turnover_cost: Tensor | float | None = None,
+    turnover_limit: Tensor | float | None = None,
+    gross_limit: Tensor | float | None = None,
+    benchmark: Tensor | None = None,
+    tracking: Tensor | float | None = None,
     labels: Sequence[object] | None = None,
+    row_names: Sequence[str] | None = None,
 ) -> Problem:
     """Bring the layer's arguments to one batch, float64, with the budget as row 0.
 
     Args:
         risk: P, (B, N, N) or (N, N) shared by the batch, or a ``FactorRisk``.
         expected_return: q, (B, N) or (N,). Only its ratio to P matters.
-        lower, upper: bounds of the weights, fractions (0.1 = 10 %): a number, (N,) or (B, N).
+        lower, upper: bounds of the weights, fractions (0.1 = 10 %): a number, (N,) or (B, N). An
+            asset that cannot trade is held where it is by equal bounds.
         budget: sum of the weights, a number or (B,); 0 for dollar-neutral.
         rows: further rows, (R, N) or (B, R, N): a group's 0 and 1, or betas.
         row_lower, row_upper: limits of ``rows z``: a number, (R,) or (B, R); equal ones make
             an equality, infinite ones are no limit.
+        holdings: z0, (N,) or (B, N); needed by the two turnover terms.
+        turnover_cost: c in the term ``c'|z - z0|`` of the objective, in the unit of q: a number,
+            (N,) or (B, N).
+        turnover_limit: of ``sum |z - z0|``, a number or (B,); 0.3 = 30 % bought plus sold.
+        gross_limit: of ``sum |z|``, a number or (B,); 1.6 with a budget of 1 is 130/30.
+        benchmark, tracking: add ``tracking / 2 (z - benchmark)'P(z - benchmark)`` to the
+            objective: (N,) or (B, N); a number or (B,), not negative.
         labels: a name for each sample, such as its date, for messages.
+        row_names: a name for each of the further rows, for messages.
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: shapes that do not fit, or one of a pair of arguments without the other.
     """
+    if (holdings is None) != (turnover_cost is None and turnover_limit is None):
+        raise ValueError("holdings go with a turnover_cost or a turnover_limit")
+    if (benchmark is None) != (tracking is None):
+        raise ValueError("benchmark and tracking go together")
+    if rows is None and not (
+        isinstance(row_lower, float)
+        and isinstance(row_upper, float)
+        and row_lower == -torch.inf
+        and row_upper == torch.inf
+    ):
+        raise ValueError("row_lower and row_upper need rows")
     given = (risk.loadings, risk.specific) if isinstance(risk, FactorRisk) else (risk,)
     device = given[0].device
     assets = expected_return.shape[-1]
@@ -160,31 +213,42 @@ def build_problem(
         return torch.as_tensor(value, dtype=torch.float64, device=device)
 
     parts = [tensor(part) for part in given]
-    wanted = [(assets, assets)] if len(parts) == 1 else [(assets, parts[0].shape[-1]), (assets,)]
-    for part, tail in zip(parts, wanted, strict=True):
-        if part.shape[-len(tail) :] != tail or part.dim() > len(tail) + 1:
-            raise ValueError(
-                f"risk must have shape {tail} or (B, {', '.join(map(str, tail))}) to fit "
-                f"expected_return {tuple(expected_return.shape)}, got {tuple(part.shape)}"
-            )
-    parts = [
-        part if part.dim() > len(tail) else part.unsqueeze(0)
-        for part, tail in zip(parts, wanted, strict=True)
-    ]
-    named = {"expected_return": expected_return, "lower": lower, "upper": upper}
-    by_asset = {name: tensor(value) for name, value in named.items()}
-    budget = tensor(budget)
+    tails = [(assets, assets)] if len(parts) == 1 else [(assets, parts[0].shape[-1]), (assets,)]
+    parts = [_shared(part, tail, expected_return) for part, tail in zip(parts, tails, strict=True)]
     matrix = torch.ones(1, 1, assets, dtype=torch.float64, device=device)
+    limits: dict[str, Tensor] = {}
     if rows is not None:
         extra = tensor(rows)
         extra = extra if extra.dim() == 3 else extra.unsqueeze(0)
+        if extra.dim() != 3 or extra.shape[-1] != assets:
+            raise ValueError(
+                f"rows must be (R, {assets}) or (B, R, {assets}), got {tuple(extra.shape)}"
+            )
         matrix = torch.cat([matrix.expand(extra.shape[0], -1, -1), extra], dim=1)  # (1|B, R, N)
-    count = matrix.shape[1] - 1
-    limits = {"row_lower": tensor(row_lower), "row_upper": tensor(row_upper)}
+        limits = {"row_lower": tensor(row_lower), "row_upper": tensor(row_upper)}
 
+    by_asset = {"expected_return": expected_return, "lower": lower, "upper": upper}
+    if holdings is not None:
+        by_asset |= {
+            "holdings": holdings,
+            "turnover_cost": 0.0 if turnover_cost is None else turnover_cost,
+        }
+    if benchmark is not None:
+        by_asset["benchmark"] = benchmark
+    by_asset = {name: tensor(value) for name, value in by_asset.items()}
+    by_sample = {
+        name: tensor(value)
+        for name, value in (
+            ("budget", budget),
+            ("turnover_limit", turnover_limit),
+            ("gross_limit", gross_limit),
+            ("tracking", tracking),
+        )
+        if value is not None
+    }
     sizes = [part.shape[0] for part in parts] + [matrix.shape[0]]
     sizes += [value.shape[0] for value in (*by_asset.values(), *limits.values()) if value.dim() > 1]
-    sizes += [budget.shape[0]] if budget.dim() else []
+    sizes += [value.shape[0] for value in by_sample.values() if value.dim() > 0]
     batch = max(sizes)
     if any(size not in (1, batch) for size in sizes):
         raise ValueError(f"the arguments have different batch sizes: {sorted(set(sizes))}")
@@ -197,117 +261,52 @@ def build_problem(
             )
         return value.expand(batch, width)
 
-    budget = budget.reshape(-1, 1).expand(batch, 1)
-    by_row = {
-        name: torch.cat([budget, expand(name, value, count)], dim=1) if count else budget
-        for name, value in limits.items()
-    }
-    return Problem(
-        parts[0] if len(parts) == 1 else FactorRisk(*parts),
-        **{name: expand(name, value, assets) for name, value in by_asset.items()},
-        rows=matrix,
-        **by_row,
-        labels=labels,
+    by_asset = {name: expand(name, value, assets) for name, value in by_asset.items()}
+    count = matrix.shape[1] - 1
+    limits = {name: expand(name, value, count) for name, value in limits.items()}
+    by_sample = {name: value.expand(batch) for name, value in by_sample.items()}
+    column = by_sample["budget"].unsqueeze(1)  # (B, 1)
+    problem = Problem(
+        FactorRisk(*parts) if isinstance(risk, FactorRisk) else parts[0],
+        by_asset["expected_return"],
+        by_asset["lower"],
+        by_asset["upper"],
+        matrix,
+        torch.cat([column, limits["row_lower"]], dim=1) if limits else column,
+        torch.cat([column, limits["row_upper"]], dim=1) if limits else column,
+        by_asset.get("holdings"),
+        by_asset.get("turnover_cost"),
+        by_sample.get("turnover_limit"),
+        by_sample.get("gross_limit"),
+        labels,
+        row_names,
     )
+    if benchmark is None:
+        return problem
+    return _track(problem, by_asset["benchmark"], by_sample["tracking"].unsqueeze(1))
 
 
-def _where(bad: Tensor) -> list[int]:
-    """Samples with a true entry; ``bad`` has shape (B, ...)."""
-    return bad.reshape(bad.shape[0], -1).any(dim=1).nonzero().flatten().tolist()
+def _shared(part: Tensor, tail: tuple[int, ...], expected_return: Tensor) -> Tensor:
+    """Part of the risk as (1|B, *tail); one that is expanded over the batch is taken once."""
+    if part.dim() == len(tail):
+        part = part.unsqueeze(0)
+    if part.shape[1:] != tail:
+        shape = ", ".join(map(str, tail))
+        raise ValueError(
+            f"risk must have shape ({shape}) or (B, {shape}) to fit expected_return "
+            f"{tuple(expected_return.shape)}, got {tuple(part.shape)}"
+        )
+    return part[:1] if part.shape[0] > 1 and part.stride(0) == 0 else part
 
 
-@torch.no_grad()
-def check_problem(problem: Problem) -> None:
-    """Raise if some sample has no solution; the message names the samples and the reason.
-
-    Found here: NaN and infinity, an asymmetric risk or one with a diagonal that is not positive,
-    and constraints of which one alone cannot be met within the bounds.
-    """
-
-    def refuse(bad: Tensor, reason: str) -> None:
-        if bad.any():
-            raise ValueError(f"{reason}; {problem.name(_where(bad.expand(batch, -1)))}")
-
-    batch = problem.expected_return.shape[0]
-    risk = problem.risk
-    parts = (risk.loadings, risk.specific) if isinstance(risk, FactorRisk) else (risk,)
-    for part in parts:
-        refuse(~part.isfinite().flatten(1), "the risk has a NaN or an infinity")
-    refuse(
-        ~problem.expected_return.isfinite(),
-        "the expected return has a NaN or an infinity",
+def _track(problem: Problem, benchmark: Tensor, tracking: Tensor) -> Problem:
+    """Add the tracking term: with a = tracking, P becomes (1 + a) P and q becomes q + a P z_b.
+    All divided by 1 + a, P stays as it is."""
+    if not bool((tracking >= 0).all()):
+        raise ValueError("tracking must not be negative")
+    pulled = problem.expected_return + tracking * problem.risk_times(benchmark)
+    return replace(
+        problem,
+        expected_return=pulled / (1 + tracking),
+        cost=None if problem.cost is None else problem.cost / (1 + tracking),
     )
-    refuse(~problem.rows.isfinite().flatten(1), "the rows have a NaN or an infinity")
-    for name in ("lower", "upper", "row_lower", "row_upper"):
-        refuse(getattr(problem, name).isnan(), f"{name} has a NaN")
-    if isinstance(risk, FactorRisk):
-        refuse(risk.specific <= 0, "the specific risk is not positive")
-    else:
-        diagonal = risk.diagonal(dim1=-2, dim2=-1)
-        refuse(diagonal <= 0, "the diagonal of the risk is not positive")
-        asymmetry = (risk - risk.mT).abs().amax(dim=(-2, -1))
-        refuse(
-            (asymmetry > 1e-8 * diagonal.amax(-1)).unsqueeze(1),
-            "the risk is not symmetric",
-        )
-    _check_feasible(problem)
-
-
-def _check_feasible(problem: Problem) -> None:
-    lower, upper = problem.lower, problem.upper
-
-    def refuse(bad: Tensor, reason: str) -> None:
-        samples = _where(bad)
-        raise InfeasibleError(f"{reason}; {problem.name(samples)}", samples)
-
-    crossed = lower > upper + SLACK
-    if crossed.any():
-        sample, asset = (int(i) for i in crossed.nonzero()[0])
-        refuse(
-            crossed,
-            f"asset {asset} has a floor of {float(lower[sample, asset]):.6g} above its cap of "
-            f"{float(upper[sample, asset]):.6g}",
-        )
-    positive, negative = problem.rows.clamp(min=0), problem.rows.clamp(max=0)
-    least = _times(positive, lower) + _times(negative, upper)  # (B, R)
-    most = _times(positive, upper) + _times(negative, lower)
-    for row in range(problem.rows.shape[1]):
-        name = "budget" if row == 0 else f"row {row - 1}"
-        reach = "caps sum to {:.6g}" if row == 0 else "the bounds let it reach at most {:.6g}"
-        short = problem.row_lower[:, row] > most[:, row] + SLACK
-        if short.any():
-            i = int(short.nonzero()[0])
-            wanted = float(problem.row_lower[i, row])
-            refuse(short, f"{reach.format(float(most[i, row]))}, {name} is {wanted:.6g}")
-        reach = "floors sum to {:.6g}" if row == 0 else "the bounds make it at least {:.6g}"
-        over = problem.row_upper[:, row] < least[:, row] - SLACK
-        if over.any():
-            i = int(over.nonzero()[0])
-            wanted = float(problem.row_upper[i, row])
-            refuse(over, f"{reach.format(float(least[i, row]))}, {name} is {wanted:.6g}")
-
-
-def _times(rows: Tensor, bound: Tensor) -> Tensor:
-    """``rows bound``, (B, R), with 0 times infinity = 0."""
-    product = rows * bound.unsqueeze(1)
-    return torch.where(rows == 0, 0.0, product).sum(-1)
-
-
-@torch.no_grad()
-def kkt_residual(problem: Problem, weights: Tensor, duals: Tensor) -> Tensor:
-    """How far weights and row multipliers are from optimal, (B,), without unit.
-
-    The largest of: the natural residual ``|z - clip(z - r / s, lower, upper)|``, with r the
-    gradient of the Lagrangian and s the largest of its terms; the violation of the rows; and the
-    complementarity of row limits and multipliers (Facchinei & Pang 2003, section 1.5).
-    """
-    risk_term = problem.risk_times(weights)  # (B, N)
-    row_term = (problem.rows.mT @ duals.unsqueeze(-1)).squeeze(-1)
-    gradient = risk_term - problem.expected_return + row_term
-    terms = torch.stack([risk_term, problem.expected_return, row_term]).abs().amax(dim=(0, 2))
-    scale = torch.maximum(terms, problem.risk_diagonal().mean(-1)).unsqueeze(1)  # (B, 1)
-    step = (weights - gradient / scale).clamp(problem.lower, problem.upper)
-    stationary = (weights - step).abs().amax(1)
-    value = (problem.rows @ weights.unsqueeze(-1)).squeeze(-1)  # (B, R)
-    row_step = (value + duals / scale).clamp(problem.row_lower, problem.row_upper)
-    return torch.maximum(stationary, (value - row_step).abs().amax(1))

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from strategies.layers.problem import Problem, Solution, kkt_residual
+from strategies.layers.checks import check_jointly, check_problem, kkt_residual
+from strategies.layers.problem import Problem, Solution
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,12 @@ class Qpth:
     tolerance: float = 1e-6
     max_steps: int = 30
 
-    def solve(self, problem: Problem) -> Solution:
+    def solve(self, problem: Problem, start: Tensor | None = None) -> Solution:
+        """Solve; an interior-point method has no use for a start. Errors as in ``Solver``."""
+        check_problem(problem)
         if not (problem.lower.isfinite().all() and problem.upper.isfinite().all()):
             raise ValueError("Qpth needs finite bounds; give each weight a floor and a cap")
         risk, linear, inequalities, limits, equalities, targets = _standard_form(problem)
-        indefinite = torch.linalg.cholesky_ex(risk.detach()).info.nonzero().flatten().tolist()
-        if indefinite:
-            raise ValueError(f"the risk is not positive definite; {problem.name(indefinite)}")
         interior, duals = _Solve.apply(
             risk, -linear, inequalities, limits, equalities, targets, self.max_steps
         )
@@ -48,9 +48,12 @@ class Qpth:
         with torch.no_grad():
             exact = _onto_constraints(interior, problem)
             residual = kkt_residual(problem, exact, duals)
+        converged = residual <= self.tolerance
+        if not converged.all():
+            check_jointly(problem, (~converged).nonzero().flatten().tolist())
         return Solution(
             weights=interior + (exact - interior).detach(),
-            converged=residual <= self.tolerance,
+            converged=converged,
             rounds=torch.zeros(len(residual), dtype=torch.int64),
             residual=residual,
             duals=duals,

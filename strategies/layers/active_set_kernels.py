@@ -1,0 +1,971 @@
+"""Compiled kernels of the active-set solver: one sample after the other, no n^3 work.
+
+Read in this order: ``solve_batch`` (the rounds), ``_solve_state`` (the weights that belong to a
+guess of what holds each weight), ``_flip`` (what the guess got wrong), ``differentiate_batch``
+(the gradient at the solution), ``walk`` (the slow, sure way for the rare sample that stalls).
+
+Every weight is in a state, an int8. Its break points are its bounds and, between them, the places
+where its costs have a kink (the holding it trades from, and zero for the gross limit):
+
+    state 2j: held at break point j            state 2j + 1: free between break points j and j + 1
+
+so without kinks 0 is at the lower bound, 1 free, 2 at the upper bound. A row is 0 if it is slack,
+1 if held at its upper limit, -1 at its lower limit. Two rows follow the given ones: the turnover
+limit and the gross limit, whose coefficients are the signs of z - z0 and of z.
+
+All helpers are in this one file because Numba's cache on disk does not notice an edit elsewhere.
+The kernels are safe in threads (they release the GIL) and after a fork.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+SOLVED, STALLED, REFUSED, INDEFINITE = 0, 1, 2, 3
+
+ROUND_LIMIT = 60  # rounds of one attempt
+PATIENCE = 6  # rounds without fewer violations before an attempt is given up
+HOMOTOPY = (0.0, 0.3, 0.03, 0.003, 0.0)  # P + tau diag(P): the plain attempt, then a path to it
+RETURN_TOLERANCE = 1e-12  # of a multiplier, relative to P_ii
+ROUNDING = 1e-14  # of a weight beyond its segment; of a multiplier, relative to the gradient
+DEPENDENT = 1e-11  # pivot below which a row is a combination of rows before it
+FEASIBLE = 1e-12  # how far bounds and rows may miss each other
+
+# Nothing that assumes NaN away: a NaN has to reach the residual.
+FAST = {"reassoc", "contract", "nsz", "arcp"}
+
+
+class Batch(NamedTuple):
+    """A batch of problems, C-contiguous float64; a leading 1 is shared by the batch."""
+
+    risk: np.ndarray  # (1|B, N, N), or (1, 0, 0) with a factor risk
+    loadings: np.ndarray  # (1|B, N, K), or (1, 0, 0) with a dense risk
+    specific: np.ndarray  # (1|B, N), or (1, 0)
+    linear: np.ndarray  # (B, N) expected returns q
+    bounds: np.ndarray  # (B, 2, N) lower, upper
+    rows: np.ndarray  # (1|B, R, N), row 0 all ones
+    limits: np.ndarray  # (B, 2, R + 2) lower, upper; the last two are turnover and gross
+    trade: np.ndarray  # (B, 2, N) holdings z0 and cost c, or (1, 2, 0) without turnover terms
+    gross: bool  # there is a gross limit
+
+
+class Sample(NamedTuple):
+    """One problem of the batch; the shapes of ``Batch`` without B."""
+
+    risk: np.ndarray
+    loadings: np.ndarray
+    specific: np.ndarray
+    linear: np.ndarray
+    bounds: np.ndarray
+    rows: np.ndarray
+    limits: np.ndarray
+    trade: np.ndarray
+    gross: bool
+
+
+class Work(NamedTuple):
+    """What is known about the sample in hand, and room to compute."""
+
+    diagonal: np.ndarray  # (N,) of P
+    breaks: np.ndarray  # (N, 2..4) break points, ascending
+    side: np.ndarray  # (2, N) signs of z - z0 and of z
+    z: np.ndarray  # (N,) weights
+    gradient: np.ndarray  # (N,) Pz - q, plus the given rows times their multipliers
+    common: np.ndarray  # (K,) loadings' z
+    inner: np.ndarray  # (K,)
+    duals: np.ndarray  # (R + 2,)
+    gaps: np.ndarray  # (R + 2,) what an active row still lacks
+    free: np.ndarray  # (N,) indices of the free weights
+    matrix: np.ndarray  # (max(N, K)^2,) Cholesky factor of the free block, packed at the front
+    right: np.ndarray  # (R + 3, N) right-hand sides, then solutions
+    coefficients: np.ndarray  # (R + 2, N) active rows on the free weights
+    active: np.ndarray  # (R + 2,) indices of the active rows
+    schur: np.ndarray  # (R + 2, R + 2)
+
+
+@njit(fastmath=FAST, error_model="numpy")
+def _sample(batch, b):
+    return Sample(
+        batch.risk[b % batch.risk.shape[0]],
+        batch.loadings[b % batch.loadings.shape[0]],
+        batch.specific[b % batch.specific.shape[0]],
+        batch.linear[b],
+        batch.bounds[b],
+        batch.rows[b % batch.rows.shape[0]],
+        batch.limits[b],
+        batch.trade[b % batch.trade.shape[0]],
+        batch.gross,
+    )
+
+
+@njit(fastmath=FAST, error_model="numpy")
+def _work(batch):
+    n = batch.linear.shape[1]
+    k = batch.loadings.shape[2]
+    count = batch.limits.shape[2]
+    kinks = int(batch.trade.shape[2] > 0) + int(batch.gross)
+    return Work(
+        np.empty(n),
+        np.empty((n, 2 + kinks)),
+        np.zeros((2, n)),
+        np.empty(n),
+        np.empty(n),
+        np.empty(k),
+        np.empty(k),
+        np.zeros(count),
+        np.zeros(count),
+        np.empty(n, np.int64),
+        np.empty(max(n, k) ** 2),
+        np.empty((count + 1, n)),
+        np.empty((count, n)),
+        np.empty(count, np.int64),
+        np.empty((count, count)),
+    )
+
+
+# ---- The problem of one sample ------------------------------------------------------------------
+
+
+@njit(fastmath=FAST, error_model="numpy")
+def _diagonal(s, i):
+    """P_ii."""
+    if s.specific.shape[0] == 0:
+        return s.risk[i, i]
+    value = s.specific[i]
+    for k in range(s.loadings.shape[1]):
+        value += s.loadings[i, k] * s.loadings[i, k]
+    return value
+
+
+@njit(fastmath=FAST, error_model="numpy")
+def _set_breaks(s, w, i):
+    """Break points of weight i: its bounds and, clipped to them, its kinks."""
+    low = s.bounds[0, i]
+    high = max(low, s.bounds[1, i])
+    w.breaks[i, 0] = low
+    last = 1
+    if s.trade.shape[1]:
+        w.breaks[i, last] = min(max(s.trade[0, i], low), high)
+        last += 1
+    if s.gross:
+        kink = min(max(0.0, low), high)
+        if last == 2 and kink < w.breaks[i, 1]:
+            w.breaks[i, 2] = w.breaks[i, 1]
+            w.breaks[i, 1] = kink
+        else:
+            w.breaks[i, last] = kink
+        last += 1
+    w.breaks[i, last] = high
+
+
+@njit(fastmath=FAST, error_model="numpy")
+def _prepare(s, w):
+    """Diagonal and break points; False for numbers or limits that no weights can meet."""
+    for i in range(s.linear.shape[0]):
+        w.diagonal[i] = _diagonal(s, i)
+        if s.specific.shape[0] and not s.specific[i] > 0:
+            return False
+        if not (0 < w.diagonal[i] < np.inf and abs(s.linear[i]) < np.inf):
+            return False
+        low, high = s.bounds[0, i], s.bounds[1, i]
+        if not (low <= high + FEASIBLE and low < np.inf and high > -np.inf):
+            return False
+        if s.trade.shape[1] and not (abs(s.trade[0, i]) < np.inf and 0 <= s.trade[1, i] < np.inf):
+            return False
+        _set_breaks(s, w, i)
+    for row in range(s.rows.shape[0]):
+        least = most = 0.0
+        for i in range(s.linear.shape[0]):
+            value = s.rows[row, i]
+            if not abs(value) < np.inf:
+                return False
+            if value > 0:
+                least += value * s.bounds[0, i]
+                most += value * s.bounds[1, i]
+            elif value < 0:
+                least += value * s.bounds[1, i]
+                most += value * s.bounds[0, i]
+        if not (s.limits[0, row] <= most + FEASIBLE and s.limits[1, row] >= least - FEASIBLE):
+            return False
+    for row in range(s.limits.shape[1]):
+        if not s.limits[0, row] <= s.limits[1, row] + FEASIBLE:
+            return False
+    return True
+
+
+@njit(fastmath=FAST, error_model="numpy")
+def _coefficient(s, w, row, i):
+    """Of weight i in a row; in the turnover and gross rows it is a sign."""
+    given = s.rows.shape[0]
+    return s.rows[row, i] if row < given else w.side[row - given, i]
+
+
+@njit(fastmath=FAST, error_model="numpy")
+def _target(s, w, row, state):
+    """What an active row sums to."""
+    target = s.limits[1, row] if state > 0 else s.limits[0, row]
+    if row == s.rows.shape[0]:
+        for i in range(s.trade.shape[1]):
+            target += w.side[0, i] * s.trade[0, i]
+    return target
+
+
+@njit(fastmath=FAST, error_model="numpy")
+def _slopes(s, w, i, at):
+    """Slope of the costs of weight i at a point, to its left and to its right."""
+    left = right = 0.0
+    given = s.rows.shape[0]
+    if s.trade.shape[1]:
+        width = s.trade[1, i] + w.duals[given]
+        left += width if at > s.trade[0, i] else -width
+        right += width if at >= s.trade[0, i] else -width
+    if s.gross:
+        width = w.duals[given + 1]
+        left += width if at > 0 else -width
+        right += width if at >= 0 else -width
+    return left, right
+
+
+@njit(fastmath=FAST, error_model="numpy")
+def _neighbour(w, i, at, step):
+    """State of the segment to the right (step 1) or left (-1) of a break point."""
+    last = w.breaks.shape[1] - 1
+    j = 0 if step > 0 else last
+    while w.breaks[i, j] * step <= at * step:
+        j += step
+    return 2 * j - 1 if step > 0 else 2 * j + 1
+
+
+# ---- Linear algebra on the free weights ---------------------------------------------------------
+
+
+@njit(fastmath=FAST, error_model="numpy")
+def _cholesky(a, n):
+    """Lower factor in place, row by row; False if a pivot is not clearly positive."""
+    for i in range(n):
+        before = a[i, i]
+        for j in range(i):
+            value = a[i, j]
+            for k in range(j):
+                value -= a[i, k] * a[j, k]
+            a[i, j] = value / a[j, j]
+        value = before
+        for k in range(i):
+            value -= a[i, k] * a[i, k]
+        if not value > 1e-15 * before:
+            return False
+        a[i, i] = np.sqrt(value)
+    return True
+
+
+@njit(fastmath=FAST, error_model="numpy")
+def _triangles(a, n, x):
+    """Solve ``a a' x = x`` in place with the lower factor a."""
+    for i in range(n):
+        value = x[i]
+        for k in range(i):
+            value -= a[i, k] * x[k]
+        x[i] = value / a[i, i]
+    for i in range(n - 1, -1, -1):
+        value = x[i] / a[i, i]
+        x[i] = value
+        for k in range(i):
+            x[k] -= value * a[i, k]
+
+
+@njit(fastmath=FAST, error_model="numpy")
+def _factorise(s, w, m, tau):
+    """Cholesky factor of the m free weights' block of P + tau diag(P), or by Woodbury of
+    ``I + F'D^-1 F`` where that is smaller. Returns its size, -1 if P is not positive definite."""
+    k = s.loadings.shape[1]
+    if s.specific.shape[0] == 0 or m <= k:
+        a = w.matrix[: m * m].reshape(m, m)
+        for i in range(m):
+            p = w.free[i]
+            for j in range(i + 1):
+                if s.specific.shape[0] == 0:
+                    a[i, j] = s.risk[p, w.free[j]]
+                else:
+                    value = 0.0
+                    for t in range(k):
+                        value += s.loadings[p, t] * s.loadings[w.free[j], t]
+                    a[i, j] = value
+            a[i, i] = (1 + tau) * w.diagonal[p]
+        return m if _cholesky(a, m) else -1
+    a = w.matrix[: k * k].reshape(k, k)
+    a[:] = 0.0
+    for i in range(m):
+        p = w.free[i]
+        weight = 1 / (s.specific[p] + tau * w.diagonal[p])
+        for t in range(k):
+            value = s.loadings[p, t] * weight
+            for u in range(t + 1):
+                a[t, u] += value * s.loadings[p, u]
+    for t in range(k):
+        a[t, t] += 1
+    return k if _cholesky(a, k) else -1
+
+
+@njit(fastmath=FAST, error_model="numpy")
+def _solve_free(s, w, m, size, tau, x):
+    """Multiply x (m,) by the inverse of the free block, in place."""
+    a = w.matrix[: size * size].reshape(size, size)
+    if s.specific.shape[0] == 0 or m <= s.loadings.shape[1]:
+        _triangles(a, m, x)
+        return
+    inner = w.inner
+    inner[:] = 0.0
+    for i in range(m):
+        p = w.free[i]
+        x[i] /= s.specific[p] + tau * w.diagonal[p]
+        for t in range(size):
+            inner[t] += s.loadings[p, t] * x[i]
+    _triangles(a, size, inner)
+    for i in range(m):
+        p = w.free[i]
+        value = 0.0
+        for t in range(size):
+            value += s.loadings[p, t] * inner[t]
+        x[i] -= value / (s.specific[p] + tau * w.diagonal[p])
+
+
+@njit(fastmath=FAST, error_model="numpy")
+def _solve_rows(w, m, count, x):
+    """Multipliers y and, in x (m,), the solution of ``K x + C'y = x, C x = gaps``.
+
+    ``right[1 + r]`` holds K^-1 C_r' already and x holds K^-1 times its right-hand side. A row that
+    is a combination of earlier ones gets no multiplier. Returns y in ``duals[active]``; what rows
+    lack afterwards is in ``gaps``.
+    """
+    s = w.schur
+    for r in range(count):
+        for c in range(r + 1):
+            value = 0.0
+            for i in range(m):
+                value += w.coefficients[r, i] * w.right[1 + c, i]
+            s[r, c] = value
+    y = w.duals
+    for r in range(count):
+        value = -w.gaps[w.active[r]]
+        for i in range(m):
+            value += w.coefficients[r, i] * x[i]
+        y[w.active[r]] = value
+    for r in range(count):  # Cholesky that skips dependent rows, and forward substitution
+        before = s[r, r]
+        for c in range(r):
+            value = s[r, c]
+            for k in range(c):
+                value -= s[r, k] * s[c, k]
+            s[r, c] = value / s[c, c] if s[c, c] > 0 else 0.0
+        value = before
+        for c in range(r):
+            value -= s[r, c] * s[r, c]
+        if value > DEPENDENT * before:
+            s[r, r] = np.sqrt(value)
+            value = y[w.active[r]]
+            for c in range(r):
+                value -= s[r, c] * y[w.active[c]]
+            y[w.active[r]] = value / s[r, r]
+        else:
+            s[r, r] = 0.0
+            y[w.active[r]] = 0.0
+    for r in range(count - 1, -1, -1):
+        if s[r, r] > 0:
+            value = y[w.active[r]]
+            for c in range(r + 1, count):
+                value -= s[c, r] * y[w.active[c]]
+            y[w.active[r]] = value / s[r, r]
+    for r in range(count):
+        value = y[w.active[r]]
+        if value != 0:
+            for i in range(m):
+                x[i] -= value * w.right[1 + r, i]
+    for r in range(count):
+        value = w.gaps[w.active[r]]
+        for i in range(m):
+            value -= w.coefficients[r, i] * x[i]
+        w.gaps[w.active[r]] = value
+
+
+# ---- The weights of a state ---------------------------------------------------------------------
+
+
+@njit(fastmath=FAST, error_model="numpy")
+def _side(w, e, i, kink):
+    """Sign of z - kink for weight i in state e."""
+    low = w.breaks[i, e // 2]
+    if e % 2 == 1:
+        return 1.0 if low >= kink else -1.0
+    return 1.0 if low > kink else (-1.0 if low < kink else 0.0)
+
+
+@njit(fastmath=FAST, error_model="numpy")
+def _place(s, w, state):
+    """Held weights on their break points, free ones at zero; returns how many are free."""
+    m = 0
+    for i in range(s.linear.shape[0]):
+        e = state[i]
+        if e % 2 == 1:
+            w.free[m] = i
+            m += 1
+            w.z[i] = 0.0
+        else:
+            w.z[i] = w.breaks[i, e // 2]
+        if s.trade.shape[1]:
+            w.side[0, i] = _side(w, e, i, s.trade[0, i])
+        if s.gross:
+            w.side[1, i] = _side(w, e, i, 0.0)
+    return m
+
+
+@njit(fastmath=FAST, error_model="numpy")
+def _gather_rows(s, w, row_state, m, size, tau):
+    """Active rows on the free weights, and K^-1 times them; returns how many are active."""
+    count = 0
+    for row in range(s.limits.shape[1]):
+        if row_state[row] == 0:
+            continue
+        w.active[count] = row
+        for a in range(m):
+            value = _coefficient(s, w, row, w.free[a])
+            w.coefficients[count, a] = value
+            w.right[1 + count, a] = value
+        _solve_free(s, w, m, size, tau, w.right[1 + count, :m])
+        count += 1
+    return count
+
+
+@njit(fastmath=FAST, error_model="numpy")
+def _solve_state(s, w, state, row_state, tau):
+    """Weights, multipliers and gradient if each weight and row is held as its state says.
+
+    P is ``P + tau diag(P)``. Returns how many weights are free (-1 if P is not positive definite)
+    and the largest term of the gradient.
+    """
+    n = s.linear.shape[0]
+    k = s.loadings.shape[1]
+    dense = s.specific.shape[0] == 0
+    m = _place(s, w, state)
+    w.gradient[:] = 0.0
+    w.common[:] = 0.0
+    for i in range(n):  # P z from the held weights that are not zero
+        if w.z[i] != 0:
+            if dense:
+                for j in range(n):
+                    w.gradient[j] += w.z[i] * s.risk[i, j]
+            else:
+                for t in range(k):
+                    w.common[t] += w.z[i] * s.loadings[i, t]
+    for a in range(m):
+        p = w.free[a]
+        value = s.linear[p] - w.gradient[p]
+        for t in range(k):
+            value -= s.loadings[p, t] * w.common[t]
+        if s.trade.shape[1]:
+            value -= w.side[0, p] * s.trade[1, p]
+        w.right[0, a] = value
+    size = _factorise(s, w, m, tau)
+    if size < 0:
+        return -1, 0.0
+    _solve_free(s, w, m, size, tau, w.right[0, :m])
+    count = _gather_rows(s, w, row_state, m, size, tau)
+    w.duals[:] = 0.0
+    for r in range(count):
+        row = w.active[r]
+        value = _target(s, w, row, row_state[row])
+        for i in range(n):
+            if w.z[i] != 0:
+                value -= _coefficient(s, w, row, i) * w.z[i]
+        w.gaps[row] = value
+    _solve_rows(w, m, count, w.right[0, :m])
+    for a in range(m):  # and P z from the free ones
+        p = w.free[a]
+        w.z[p] = w.right[0, a]
+        if dense:
+            for j in range(n):
+                w.gradient[j] += w.z[p] * s.risk[p, j]
+        else:
+            for t in range(k):
+                w.common[t] += w.z[p] * s.loadings[p, t]
+    scale = 0.0
+    for i in range(n):
+        value = w.gradient[i]
+        if not dense:
+            value = s.specific[i] * w.z[i]
+            for t in range(k):
+                value += s.loadings[i, t] * w.common[t]
+        value += tau * w.diagonal[i] * w.z[i]
+        scale = max(scale, abs(value), abs(s.linear[i]))
+        w.gradient[i] = value - s.linear[i]
+    for r in range(count):
+        row = w.active[r]
+        if row < s.rows.shape[0] and w.duals[row] != 0:
+            for i in range(n):
+                w.gradient[i] += w.duals[row] * s.rows[row, i]
+                scale = max(scale, abs(w.duals[row] * s.rows[row, i]))
+    return m, scale
+
+
+@njit(fastmath=FAST, error_model="numpy")
+def _row_value(s, w, row, z):
+    """What a row sums to now: a combination, turnover or gross exposure."""
+    value = 0.0
+    given = s.rows.shape[0]
+    for i in range(s.linear.shape[0]):
+        if row < given:
+            value += s.rows[row, i] * z[i]
+        elif row == given:
+            value += abs(z[i] - s.trade[0, i])
+        else:
+            value += abs(z[i])
+    return value
+
+
+@njit(fastmath=FAST, error_model="numpy")
+def _flip(s, w, state, row_state, scale):
+    """Correct every state that the weights or the multipliers contradict; return how many."""
+    flipped = 0
+    last = w.breaks.shape[1] - 1
+    for i in range(s.linear.shape[0]):
+        j = state[i] // 2
+        at = w.breaks[i, j]
+        if state[i] % 2 == 1:
+            room = ROUNDING * (1 + abs(w.z[i]))
+            if w.z[i] < at - room:
+                state[i] = 2 * j
+                flipped += 1
+            elif w.z[i] > w.breaks[i, j + 1] + room:
+                state[i] = 2 * j + 2
+                flipped += 1
+            continue
+        left, right = _slopes(s, w, i, at)
+        tolerance = RETURN_TOLERANCE * w.diagonal[i] + ROUNDING * scale
+        if at < w.breaks[i, last] and w.gradient[i] + right < -tolerance:
+            state[i] = _neighbour(w, i, at, 1)
+            flipped += 1
+        elif at > w.breaks[i, 0] and w.gradient[i] + left > tolerance:
+            state[i] = _neighbour(w, i, at, -1)
+            flipped += 1
+    for row in range(s.limits.shape[1]):
+        low, high = s.limits[0, row], s.limits[1, row]
+        if row_state[row] != 0:
+            room = FEASIBLE * (1 + abs(high if row_state[row] > 0 else low))
+            if low < high and row_state[row] * w.duals[row] < -ROUNDING * scale:
+                row_state[row] = 0
+                flipped += 1
+            elif abs(w.gaps[row]) > room:
+                _free_for(s, w, state, row)
+                flipped += 1
+        elif low > -np.inf or high < np.inf:
+            value = _row_value(s, w, row, w.z)
+            if value > high + ROUNDING * 10 * (1 + abs(high)):
+                row_state[row] = 1
+                flipped += 1
+            elif value < low - ROUNDING * 10 * (1 + abs(low)):
+                row_state[row] = -1
+                flipped += 1
+    return flipped
+
+
+@njit(fastmath=FAST, error_model="numpy")
+def _free_for(s, w, state, row):
+    """Free the held weight that fills the gap of a row at the least cost."""
+    best = np.inf
+    which = -1
+    direction = 0
+    for i in range(s.linear.shape[0]):
+        coefficient = _coefficient(s, w, row, i)
+        if state[i] % 2 == 1 or coefficient == 0:
+            continue
+        at = w.breaks[i, state[i] // 2]
+        left, right = _slopes(s, w, i, at)
+        if w.gaps[row] * coefficient > 0:
+            price = w.gradient[i] + right
+            possible = at < w.breaks[i, w.breaks.shape[1] - 1]
+            step = 1
+        else:
+            price = -w.gradient[i] - left
+            possible = at > w.breaks[i, 0]
+            step = -1
+        if possible and price / abs(coefficient) < best:
+            best = price / abs(coefficient)
+            which = i
+            direction = step
+    if which >= 0:
+        state[which] = _neighbour(w, which, w.breaks[which, state[which] // 2], direction)
+
+
+# ---- Solving ------------------------------------------------------------------------------------
+
+
+@njit(fastmath=FAST, error_model="numpy")
+def _start(s, w, state, row_state, tau):
+    """States of the optimum for diag(P) and the budget alone, by a safeguarded Newton method on
+    the budget's multiplier (total weight falls with it, piecewise linearly)."""
+    n = s.linear.shape[0]
+    last = w.breaks.shape[1] - 1
+    below, above = -np.inf, np.inf
+    reach = 0.0
+    top = bottom = 0.0
+    for i in range(n):
+        bottom += 1 / w.diagonal[i]
+        top += s.linear[i] / w.diagonal[i]
+        reach = max(reach, abs(s.linear[i]), w.diagonal[i])
+    dual = (top - (1 + tau) * s.limits[0, 0]) / bottom
+    for _ in range(50):
+        total = give = 0.0
+        for i in range(n):
+            curvature = w.diagonal[i] * (1 + tau)
+            z = (s.linear[i] - dual) / curvature
+            if s.trade.shape[1]:
+                width = s.trade[1, i] / curvature
+                z = min(z + width, max(s.trade[0, i], z - width))
+            if z <= w.breaks[i, 0]:
+                total += w.breaks[i, 0]
+            elif z >= w.breaks[i, last]:
+                total += w.breaks[i, last]
+            else:
+                total += z
+                if not (s.trade.shape[1] and z == s.trade[0, i]):
+                    give += 1 / curvature
+            w.z[i] = z
+        excess = total - s.limits[0, 0]
+        if abs(excess) <= 1e-9:
+            break
+        if excess > 0:
+            below = dual
+        else:
+            above = dual
+        if give > 0:
+            dual += excess / give
+        if give == 0 or not below < dual < above:
+            if below == -np.inf:
+                dual = above - reach
+                reach *= 2
+            elif above == np.inf:
+                dual = below + reach
+                reach *= 2
+            else:
+                dual = (below + above) / 2
+    _locate(s, w, state)
+    for row in range(s.limits.shape[1]):
+        row_state[row] = 1 if s.limits[0, row] == s.limits[1, row] else 0
+
+
+@njit(fastmath=FAST, error_model="numpy")
+def _locate(s, w, state):
+    """States from where the weights are."""
+    last = w.breaks.shape[1] - 1
+    for i in range(s.linear.shape[0]):
+        j = 0
+        while j < last and w.breaks[i, j + 1] <= w.z[i]:
+            j += 1
+        state[i] = 2 * j if j == last or w.z[i] <= w.breaks[i, j] else 2 * j + 1
+
+
+@njit(fastmath=FAST, error_model="numpy")
+def _residual(s, w, m, scale):
+    """Largest residual of the optimality conditions, without unit."""
+    worst = 0.0
+    mean = 0.0
+    for i in range(s.linear.shape[0]):
+        mean += w.diagonal[i] / s.linear.shape[0]
+    for a in range(m):
+        p = w.free[a]
+        value = w.gradient[p]
+        if s.trade.shape[1]:
+            value += w.side[0, p] * (s.trade[1, p] + w.duals[s.rows.shape[0]])
+        if s.gross:
+            value += w.side[1, p] * w.duals[s.rows.shape[0] + 1]
+        if not abs(value) <= worst:
+            worst = abs(value)
+    worst /= max(scale, mean)
+    for row in range(s.limits.shape[1]):
+        if s.limits[0, row] > -np.inf or s.limits[1, row] < np.inf:
+            value = _row_value(s, w, row, w.z)
+            worst = max(worst, value - s.limits[1, row], s.limits[0, row] - value)
+    return worst
+
+
+@njit(fastmath=FAST, error_model="numpy")
+def _rounds(s, w, state, row_state, tau):
+    """Solve and flip until nothing contradicts; returns status, rounds, free weights, scale."""
+    fewest = 2**62
+    waited = 0
+    for taken in range(1, ROUND_LIMIT + 1):
+        m, scale = _solve_state(s, w, state, row_state, tau)
+        if m < 0:
+            return INDEFINITE, taken, m, scale
+        flipped = _flip(s, w, state, row_state, scale)
+        if flipped == 0:
+            return SOLVED, taken, m, scale
+        waited = 0 if flipped < fewest else waited + 1
+        fewest = min(fewest, flipped)
+        if waited > PATIENCE:
+            break
+    return STALLED, taken, m, scale
+
+
+@njit(fastmath=FAST, error_model="numpy", nogil=True, cache=True)
+def solve_batch(batch, states, weights, duals, rounds, residual, status):
+    """Solve every sample; all but ``batch`` is written.
+
+    Args:
+        states: (B, N + R + 2) int8, of weights then rows, a start as well as a result; -1 in
+            front for a cold start.
+        weights: (B, N). duals: (B, R + 2). rounds, status: (B,) int64. residual: (B,).
+    """
+    n = batch.linear.shape[1]
+    w = _work(batch)
+    for b in range(batch.linear.shape[0]):
+        s = _sample(batch, b)
+        state, row_state = states[b, :n], states[b, n:]
+        rounds[b] = 0
+        residual[b] = np.nan
+        status[b] = REFUSED
+        if not _prepare(s, w):
+            continue
+        for attempt in range(len(HOMOTOPY)):
+            tau = HOMOTOPY[attempt]
+            if attempt == 1 or state[0] < 0:
+                _start(s, w, state, row_state, tau)
+            status[b], taken, m, scale = _rounds(s, w, state, row_state, tau)
+            rounds[b] += taken
+            if status[b] == INDEFINITE or (status[b] == SOLVED and tau == 0):
+                break
+        if status[b] == SOLVED:
+            residual[b] = _residual(s, w, m, scale)
+            for a in range(m):
+                p = w.free[a]
+                j = state[p] // 2
+                w.z[p] = min(max(w.z[p], w.breaks[p, j]), w.breaks[p, j + 1])
+            weights[b] = w.z
+            duals[b] = w.duals
+
+
+@njit(fastmath=FAST, error_model="numpy", nogil=True, cache=True)
+def walk(batch, states, point, limit):
+    """The states at the optimum of a single sample, by a primal active-set method.
+
+    From a feasible point, walk towards the optimum of the current states until a break point or a
+    row stops it, which then holds; where nothing does, let go of one whose multiplier has the wrong
+    sign. The objective never rises, so it ends (Nocedal & Wright 2006, section 16.5); after a
+    run of steps of length zero the first candidate is taken instead of the worst (Bland's rule).
+
+    Args:
+        batch: with B = 1. states: (1, N + R + 2), written. point: (N,), written.
+        limit: most steps.
+
+    Returns: whether it ended at the optimum.
+    """
+    n = batch.linear.shape[1]
+    w = _work(batch)
+    s = _sample(batch, 0)
+    state, row_state = states[0, :n], states[0, n:]
+    if not _prepare(s, w):
+        return False
+    last = w.breaks.shape[1] - 1
+    w.z[:] = point
+    _locate(s, w, state)
+    for row in range(s.limits.shape[1]):
+        row_state[row] = 1 if s.limits[0, row] == s.limits[1, row] else 0
+    idle = 0
+    for _ in range(limit):
+        m, scale = _solve_state(s, w, state, row_state, 0.0)
+        if m < 0:
+            return False
+        length = 1.0
+        stop = -1
+        stop_state = 0
+        for a in range(m):
+            p = w.free[a]
+            j = state[p] // 2
+            low, high = w.breaks[p, j], w.breaks[p, j + 1]
+            room = ROUNDING * (1 + abs(w.z[p]))
+            if w.z[p] > high + room and high - point[p] < length * (w.z[p] - point[p]):
+                length = max(0.0, (high - point[p]) / (w.z[p] - point[p]))
+                stop, stop_state = p, 2 * j + 2
+            elif w.z[p] < low - room and point[p] - low < length * (point[p] - w.z[p]):
+                length = max(0.0, (point[p] - low) / (point[p] - w.z[p]))
+                stop, stop_state = p, 2 * j
+        for row in range(s.limits.shape[1]):
+            if row_state[row] != 0:
+                continue
+            low, high = s.limits[0, row], s.limits[1, row]
+            if low == -np.inf and high == np.inf:
+                continue
+            here = _row_value(s, w, row, point)
+            change = 0.0
+            for a in range(m):
+                p = w.free[a]
+                change += _coefficient(s, w, row, p) * (w.z[p] - point[p])
+            room = 10 * ROUNDING * (1 + abs(here))
+            if here + change > high + room and high - here < length * change:
+                length = max(0.0, (high - here) / change)
+                stop, stop_state = n + row, 1
+            elif here + change < low - room and here - low < -length * change:
+                length = max(0.0, (low - here) / change)
+                stop, stop_state = n + row, -1
+        idle = 0 if length > 0 else idle + 1
+        for a in range(m):
+            p = w.free[a]
+            point[p] += length * (w.z[p] - point[p])
+        if stop >= 0:
+            states[0, stop] = stop_state
+            if stop < n:
+                point[stop] = w.breaks[stop, stop_state // 2]
+            continue
+        worst = 0.0
+        which = -1
+        release = 0
+        for i in range(n):
+            if state[i] % 2 == 1:
+                continue
+            at = w.breaks[i, state[i] // 2]
+            left, right = _slopes(s, w, i, at)
+            tolerance = RETURN_TOLERANCE * w.diagonal[i] + ROUNDING * scale
+            up = -(w.gradient[i] + right) if at < w.breaks[i, last] else 0.0
+            down = w.gradient[i] + left if at > w.breaks[i, 0] else 0.0
+            if max(up, down) > max(tolerance, worst) and (idle < n or which < 0):
+                worst = max(up, down)
+                which, release = i, _neighbour(w, i, at, 1 if up > down else -1)
+        for row in range(s.limits.shape[1]):
+            wrong = -row_state[row] * w.duals[row]
+            if s.limits[0, row] < s.limits[1, row] and wrong > max(ROUNDING * scale, worst):
+                if idle < n or which < 0:
+                    worst = wrong
+                    which, release = n + row, 0
+        if which < 0:
+            return True
+        states[0, which] = release
+    return False
+
+
+# ---- The gradient -------------------------------------------------------------------------------
+
+
+@njit(fastmath=FAST, error_model="numpy", nogil=True, cache=True)
+def differentiate_batch(batch, states, weights, duals, incoming, out, wanted):
+    """Gradients by implicit differentiation of the optimality conditions.
+
+    With K the free block of P, C the active rows and w the incoming gradient,
+
+        [K C'; C 0] [u; v] = [w; 0]
+
+    gives them all: q gets u, P gets -(u z' + z u') / 2, a row's limit v, a row -(y u' + v z'), a
+    held weight's break point w - P u - C'v.
+
+    Args:
+        states, weights, duals: of the solution. incoming: (B, N) gradient of the weights.
+        out: a ``Batch`` of zeros to add to. wanted: (3,) of risk, bounds and holdings, rows.
+    """
+    n = batch.linear.shape[1]
+    k = batch.loadings.shape[2]
+    w = _work(batch)
+    through = np.empty(n)
+    for b in range(batch.linear.shape[0]):
+        s = _sample(batch, b)
+        d = _sample(out, b)
+        state, row_state, z = states[b, :n], states[b, n:], weights[b]
+        m = 0
+        for i in range(n):
+            if state[i] % 2 == 1:
+                w.free[m] = i
+                m += 1
+                w.diagonal[i] = _diagonal(s, i)
+            if w.breaks.shape[1] > 2:
+                _set_breaks(s, w, i)
+                if s.trade.shape[1]:
+                    w.side[0, i] = _side(w, state[i], i, s.trade[0, i])
+                if s.gross:
+                    w.side[1, i] = _side(w, state[i], i, 0.0)
+        size = _factorise(s, w, m, 0.0)
+        u = w.right[0, :m]
+        for a in range(m):
+            u[a] = incoming[b, w.free[a]]
+        _solve_free(s, w, m, size, 0.0, u)
+        count = _gather_rows(s, w, row_state, m, size, 0.0)
+        w.gaps[:] = 0.0
+        _solve_rows(w, m, count, u)
+        for a in range(m):
+            d.linear[w.free[a]] += u[a]
+            if s.trade.shape[1]:
+                d.trade[1, w.free[a]] -= w.side[0, w.free[a]] * u[a]
+        for r in range(count):
+            row = w.active[r]
+            d.limits[1 if row_state[row] > 0 else 0, row] += w.duals[row]
+            if row == s.rows.shape[0]:
+                for i in range(n):
+                    d.trade[0, i] += w.duals[row] * w.side[0, i]
+            if row < s.rows.shape[0] and wanted[2]:
+                for a in range(m):
+                    d.rows[row, w.free[a]] -= duals[b, row] * u[a]
+                for i in range(n):
+                    d.rows[row, i] -= w.duals[row] * z[i]
+        if wanted[0]:
+            _risk_gradient(s, w, d, z, u, m)
+        if wanted[1]:
+            through[:] = 0.0
+            w.common[:] = 0.0
+            for a in range(m):
+                p = w.free[a]
+                if s.specific.shape[0] == 0:
+                    for j in range(n):
+                        through[j] += u[a] * s.risk[p, j]
+                for t in range(k):
+                    w.common[t] += u[a] * s.loadings[p, t]
+            for i in range(n):
+                if state[i] % 2 == 1:
+                    continue
+                value = incoming[b, i] - through[i]
+                for t in range(k):
+                    value -= s.loadings[i, t] * w.common[t]
+                for r in range(count):
+                    value -= w.duals[w.active[r]] * _coefficient(s, w, w.active[r], i)
+                if z[i] == s.bounds[0, i]:
+                    d.bounds[0, i] += value
+                elif z[i] == s.bounds[1, i]:
+                    d.bounds[1, i] += value
+                elif s.trade.shape[1] and z[i] == s.trade[0, i]:
+                    d.trade[0, i] += value
+
+
+@njit(fastmath=FAST, error_model="numpy")
+def _risk_gradient(s, w, d, z, u, m):
+    """``-(u z' + z u') / 2``, or in factor form ``-(u (F'z)' + z (F'u)')`` and ``-u z``."""
+    n = s.linear.shape[0]
+    k = s.loadings.shape[1]
+    if s.specific.shape[0] == 0:
+        for a in range(m):
+            p = w.free[a]
+            half = 0.5 * u[a]
+            for j in range(n):
+                d.risk[p, j] -= half * z[j]
+        for i in range(n):
+            if z[i] != 0:
+                half = 0.5 * z[i]
+                for a in range(m):
+                    d.risk[i, w.free[a]] -= half * u[a]
+        return
+    held, moved = w.common, w.inner
+    held[:] = 0.0
+    moved[:] = 0.0
+    for i in range(n):
+        if z[i] != 0:
+            for t in range(k):
+                held[t] += z[i] * s.loadings[i, t]
+    for a in range(m):
+        p = w.free[a]
+        d.specific[p] -= u[a] * z[p]
+        for t in range(k):
+            moved[t] += u[a] * s.loadings[p, t]
+    for a in range(m):
+        for t in range(k):
+            d.loadings[w.free[a], t] -= u[a] * held[t]
+    for i in range(n):
+        if z[i] != 0:
+            for t in range(k):
+                d.loadings[i, t] -= z[i] * moved[t]

@@ -1,0 +1,31 @@
+"""Data shared by the tests: real prices, and small random ones."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data_loaders import Panel, load
+
+
+@pytest.fixture(scope="session")
+def stocks() -> Panel:
+    """20 US stocks, daily, 2000 to 2005."""
+    return load("sp500", start="2000-01-01", end="2005-12-31")
+
+
+@pytest.fixture
+def walks() -> Panel:
+    """5 random walks on 900 business days from 2010, seed 0."""
+    return random_walks(900, 5)
+
+
+def random_walks(rows: int, assets: int, seed: int = 0) -> Panel:
+    rng = np.random.default_rng(seed)
+    returns = rng.normal(3e-4, 0.01, (rows, assets)) * np.linspace(0.7, 1.6, assets)
+    return Panel(
+        pd.DataFrame(
+            100 * np.exp(returns.cumsum(axis=0)),
+            index=pd.bdate_range("2010-01-04", periods=rows, name="date"),
+            columns=[f"A{i}" for i in range(assets)],
+        )
+    )

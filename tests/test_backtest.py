@@ -1,0 +1,233 @@
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import random_walks
+from torch import nn
+
+from data_loaders import Panel
+from engine import (
+    AllocationError,
+    BacktestResult,
+    Costs,
+    Training,
+    WalkForward,
+    backtest,
+    load_run,
+    save_run,
+)
+from strategies import (
+    DEQMeanVariance,
+    EqualWeight,
+    InverseVolatility,
+    LearnedStrategy,
+    MinimumVariance,
+    Strategy,
+)
+
+PLAN = WalkForward(train="18M", refit="9M", rebalance="ME")
+QUICK = Training(epochs=2, block=20, learning_rate=0.01)
+ALL = [DEQMeanVariance(lookback=64, hidden=4, cap=0.5), EqualWeight(), InverseVolatility(64)]
+ALL += [MinimumVariance(64, cap=0.5)]
+
+
+class Softmax(LearnedStrategy):
+    """A learned strategy is a module and nothing else."""
+
+    lookback = 21
+
+    def build(self, inputs):
+        return SoftmaxModule(inputs["returns"].shape[1])
+
+
+class SoftmaxModule(nn.Module):
+    def __init__(self, rows):
+        super().__init__()
+        self.score = nn.Linear(rows, 1)
+
+    def forward(self, inputs):
+        score = self.score(inputs["returns"].transpose(1, 2) * 100).squeeze(-1)
+        return torch.softmax(score.masked_fill(~inputs["tradable"], -torch.inf), dim=-1)
+
+
+@pytest.fixture(scope="module")
+def panel():
+    return random_walks(880, 4)
+
+
+@pytest.fixture(scope="module")
+def results(panel):
+    return backtest([*ALL, Softmax()], panel, PLAN, Costs(0.001), QUICK)
+
+
+def test_all_strategies_walk_the_same_dates(results, panel):
+    assert list(results) == [
+        "DEQMeanVariance",
+        "EqualWeight",
+        "InverseVolatility",
+        "MinimumVariance",
+        "Softmax",
+    ]
+    folds = PLAN.folds(panel.dates, 64)
+    decided = panel.dates[np.concatenate([fold.test for fold in folds])]
+    for result in results.values():
+        assert (result.targets.index == decided).all()
+        assert result.net_returns.index[0] == panel.dates[folds[0].refit + 1]
+        assert result.net_returns.index[-1] == panel.dates[-1]
+        assert result.targets.sum(axis=1).between(1 - 1e-6, 1 + 1e-9).all()
+        assert result.settings["simulation_difference"] < 1e-10
+        assert result.settings["panel"]["fingerprint"] == panel.fingerprint
+
+
+def test_equal_weight_earns_the_mean_return_at_daily_rebalancing(panel):
+    plan = WalkForward(train="18M", refit="9M", rebalance="D", execution_lag=0)
+    result = backtest(EqualWeight(), panel, plan, Costs(0.0))["EqualWeight"]
+    expected = panel.returns.loc[result.net_returns.index[1:]].mean(axis=1)
+    np.testing.assert_allclose(result.net_returns.iloc[1:], expected, atol=1e-14)
+
+
+def test_a_learned_strategy_leaves_its_training_behind(results):
+    result = results["DEQMeanVariance"]
+    folds = len(result.folds)
+    assert folds == 3
+    assert set(result.training["fold"]) == set(range(folds))
+    assert set(result.states) == set(range(folds))
+    kinds = set(result.solves.loc[result.solves["phase"] == "training", "solve"])
+    assert kinds == {"fixed point", "adjoint", "mean-variance"}
+    assert (result.solves["failures"] == 0).all()
+    assert results["EqualWeight"].training.empty
+
+
+@pytest.mark.parametrize("strategy", [*ALL, Softmax()], ids=lambda s: type(s).__name__)
+def test_the_future_changes_nothing_before_it(panel, strategy):
+    cut = 600
+    rng = np.random.default_rng(9)
+    prices = panel.prices.copy()
+    noise = rng.normal(0, 0.05, prices.iloc[cut + 1 :].shape)
+    prices.iloc[cut + 1 :] = 50 * np.exp(noise.cumsum(axis=0))
+    before = backtest(strategy, panel, PLAN, Costs(), QUICK)
+    after = backtest(strategy, Panel(prices), PLAN, Costs(), QUICK)
+    name = type(strategy).__name__
+    one, two = (run[name].targets.loc[: panel.dates[cut]] for run in (before, after))
+    assert len(one) > 8
+    assert (one.to_numpy() == two.to_numpy()).all()
+    if name != "EqualWeight":
+        assert (before[name].targets.to_numpy() != after[name].targets.to_numpy()).any()
+
+
+def test_same_seed_same_weights_bit_for_bit(panel, results):
+    again = backtest(ALL[0], panel, PLAN, Costs(0.001), QUICK)["DEQMeanVariance"]
+    assert (again.targets.to_numpy() == results["DEQMeanVariance"].targets.to_numpy()).all()
+    for fold, state in again.states.items():
+        for name, value in state.items():
+            assert torch.equal(value, results["DEQMeanVariance"].states[fold][name])
+
+
+def test_saving_and_loading_loses_nothing(results, tmp_path):
+    loaded = load_run(save_run(results, tmp_path / "run"))
+    assert list(loaded) == list(results)
+    for name, result in results.items():
+        same(result, loaded[name])
+    assert not list(tmp_path.rglob("*.pkl"))
+    save_run({"EqualWeight": results["EqualWeight"]}, tmp_path / "run")  # replaces the larger run
+    assert list(load_run(tmp_path / "run")) == ["EqualWeight"]
+
+
+def same(one: BacktestResult, two: BacktestResult):
+    for name in vars(one):
+        a, b = getattr(one, name), getattr(two, name)
+        if isinstance(a, pd.DataFrame):
+            pd.testing.assert_frame_equal(a, b, check_freq=False)
+        elif isinstance(a, pd.Series):
+            pd.testing.assert_series_equal(a, b, check_freq=False)
+        elif name == "states":
+            assert a.keys() == b.keys()
+            for fold in a:
+                assert all(torch.equal(a[fold][key], b[fold][key]) for key in a[fold])
+        else:
+            assert a == b
+
+
+def test_a_failed_save_leaves_the_old_result(results, tmp_path):
+    results["EqualWeight"].save(tmp_path / "kept")
+    broken = replace(results["MinimumVariance"], settings={"cost": float("nan")})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        broken.save(tmp_path / "kept")
+    assert BacktestResult.load(tmp_path / "kept").name == "EqualWeight"
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_a_result_overwrites_nothing_else(results, tmp_path):
+    (tmp_path / "thesis.txt").write_text("three years of work")
+    with pytest.raises(FileExistsError, match="no result"):
+        results["EqualWeight"].save(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"no run.json"):
+        load_run(tmp_path)
+
+
+def test_holdings_are_drifted_to_the_decision(panel):
+    seen = []
+
+    class Spy(Strategy):
+        lookback = 2
+
+        def allocate(self, history, holdings):
+            seen.append((history.dates[-1], holdings))
+            return pd.Series([1.0, 0, 0, 0], history.assets) * 0.6
+
+    result = backtest(Spy(), panel, PLAN, Costs(0.001))["Spy"]
+    assert (seen[0][1] == 0).all()
+    for date, holdings in seen[1:]:
+        pd.testing.assert_series_equal(
+            holdings, result.weights.loc[date], check_names=False, rtol=1e-12
+        )
+
+
+class Fixed(Strategy):
+    lookback = 1
+
+    def __init__(self, weights=None):
+        self.weights = weights
+
+    def allocate(self, history, holdings):
+        return self.weights
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (pd.Series([0.5, np.nan, 0, 0], list("0123")), "A1 are not finite"),
+        (pd.Series([0.5, -0.1, 0, 0], list("0123")), "negative weights of A1"),
+        (pd.Series([0.9, 0.9, 0, 0], list("0123")), "sum to 1.800000"),
+        (pd.Series([0.5, 0.5], list("01")), "not indexed by the assets: A2, A3"),
+        (pd.Series([0.5, 0.5, 0, 0], list("3210")), "another order"),
+        (np.ones(4) / 4, "must return a Series by asset, got ndarray"),
+    ],
+)
+def test_wrong_weights_name_strategy_date_and_assets(panel, weights, message):
+    if isinstance(weights, pd.Series):
+        weights.index = [f"A{i}" for i in weights.index]
+    with pytest.raises(AllocationError, match=rf"Fixed on 2011-07-29: .*{message}"):
+        backtest(Fixed(weights), panel, PLAN)
+
+
+def test_weights_in_assets_that_do_not_trade_are_refused(panel):
+    prices = panel.prices.copy()
+    prices.loc["2011-06":"2011-08", "A2"] = np.nan
+    weights = pd.Series(0.25, panel.assets)
+    with pytest.raises(AllocationError, match="weights in A2, which do not trade"):
+        backtest(Fixed(weights), Panel(prices), PLAN)
+    assert (backtest(EqualWeight(), Panel(prices), PLAN)["EqualWeight"].targets["A2"] == 0).any()
+
+
+def test_bad_calls(panel):
+    with pytest.raises(ValueError, match="too short a history"):
+        backtest(EqualWeight(), panel.last(100))
+    with pytest.raises(ValueError, match="no strategy"):
+        backtest([], panel)
+    with pytest.raises(TypeError, match="expected an instance of Strategy"):
+        backtest({"mine": EqualWeight}, panel)
+    names = backtest([EqualWeight(), EqualWeight()], panel, PLAN)
+    assert list(names) == ["EqualWeight", "EqualWeight 2"]

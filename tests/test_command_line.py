@@ -1,0 +1,77 @@
+import subprocess
+import sys
+
+import pytest
+
+from deqfolio import main
+
+SHORT = ["--train", "18M", "--refit", "9M", "--rebalance", "ME"]
+
+
+@pytest.fixture
+def prices(tmp_path, walks, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    walks.prices.to_csv("prices.csv")
+    return "prices.csv"
+
+
+def test_backtest_writes_a_report_and_a_run(prices, tmp_path, capsys):
+    words = ["backtest", "--data", prices, "--report", "out/report.html", "--out", "out/run"]
+    assert (
+        main([*words, "--strategy", "EqualWeight", "--strategy", "InverseVolatility", *SHORT]) == 0
+    )
+    printed = capsys.readouterr().out
+    assert "EqualWeight" in printed
+    assert "InverseVolatility" in printed
+    assert "out/report.html" in printed
+    assert "<html" in (tmp_path / "out/report.html").read_text()
+    assert (tmp_path / "out/run/run.json").exists()
+
+
+def test_a_strategy_of_the_users_own(prices, tmp_path, capsys):
+    (tmp_path / "my_alpha.py").write_text(
+        "from strategies import EqualWeight\nclass Fast(EqualWeight):\n    pass\n"
+    )
+    words = ["backtest", "--data", prices, "--strategy", "my_alpha:Fast", *SHORT]
+    assert main([*words, "--report", "r.html"]) == 0
+    assert "Fast" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--data", "sp50", "--strategy", "EqualWeight"], "did you mean 'sp500'"),
+        (["--data", "prices.csv", "--strategy", "EqualWait"], "did you mean EqualWeight"),
+        (["--data", "prices.csv", "--strategy", "EqualWeight"], "too short a history"),
+        (["--data", "prices.csv", "--strategy", "EqualWeight", "--train", "5y"], "no span of time"),
+        (
+            ["--data", "prices.csv", "--strategy", "EqualWeight", "--report", "/proc/no/r.html"],
+            "/proc/no",
+        ),
+    ],
+)
+def test_errors_are_one_line_and_leave_nothing(prices, tmp_path, capsys, words, message):
+    before = sorted(path for path in tmp_path.rglob("*") if path.is_file())
+    assert main(["backtest", *words]) == 1
+    errors = capsys.readouterr().err.strip().splitlines()
+    assert message in errors[-1]
+    assert errors[-1].startswith("error: ")
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == before
+
+
+def test_wrong_options_end_with_the_usage(capsys):
+    assert main(["backtest", "--data", "sp500"]) == 2
+    assert "--strategy" in capsys.readouterr().err
+
+
+def test_debug_shows_the_trace():
+    with pytest.raises(ValueError, match="unknown strategy"):
+        main(["backtest", "--data", "sp500", "--strategy", "x", "--debug"])
+
+
+def test_help_teaches_as_a_program():
+    told = subprocess.run(
+        [sys.executable, "-m", "deqfolio", "backtest", "--help"], capture_output=True, text=True
+    )
+    assert told.returncode == 0
+    assert "module:Class" in told.stdout

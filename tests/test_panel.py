@@ -1,0 +1,174 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from data_loaders import DataError, Panel, load
+
+
+def frame(values, start="2020-01-01", columns=None):
+    values = np.asarray(values, dtype=float)
+    columns = columns or [f"A{i}" for i in range(values.shape[1])]
+    return pd.DataFrame(values, index=pd.bdate_range(start, periods=len(values)), columns=columns)
+
+
+def test_returns_are_simple_returns_by_hand():
+    panel = Panel(frame([[100, 50], [110, np.nan], [99, 60]]))
+    expected = [[np.nan, np.nan], [0.1, np.nan], [-0.1, np.nan]]
+    np.testing.assert_allclose(panel.returns.to_numpy(), expected, rtol=1e-14)
+
+
+def test_until_is_a_view_of_what_was_known(walks):
+    then = walks.until(walks.dates[99])
+    assert len(then) == 100
+    assert then.dates[-1] == walks.dates[99]
+    assert np.shares_memory(then.prices.to_numpy(), walks.prices.to_numpy())
+    assert np.shares_memory(then.returns.to_numpy(), walks.returns.to_numpy())
+    assert len(walks.until(walks.dates[0] - pd.Timedelta("1D"))) == 0
+    assert len(walks.last(10)) == 10
+    assert walks.since(walks.dates[5]).dates[0] == walks.dates[5]
+
+
+def test_a_panel_cannot_be_changed(walks):
+    original = walks.prices.iloc[3, 1]
+    with pytest.raises(ValueError, match="read-only"):
+        walks.prices.to_numpy()[3, 1] = 1.0
+    with pytest.raises(ValueError, match="read-only"):
+        walks.prices.iloc[3, 1] = 1.0
+    assert walks.prices.iloc[3, 1] == original
+
+
+def test_a_panel_does_not_follow_the_frame_it_was_made_from():
+    prices = frame([[1, 2], [3, 4]])
+    panel = Panel(prices)
+    prices.iloc[0, 0] = 99
+    assert panel.prices.iloc[0, 0] == 1
+
+
+def test_fingerprint_is_of_the_content():
+    prices = frame([[1, 2], [3, np.nan]])
+    panel = Panel(prices)
+    assert panel.fingerprint == Panel(prices.copy(), source="elsewhere").fingerprint
+    assert len(panel.fingerprint) == 64
+    changed = prices.copy()
+    changed.iloc[0, 0] += 1e-12
+    others = [
+        Panel(changed),
+        Panel(prices.rename(columns={"A0": "B0"})),
+        Panel(prices.set_axis(prices.index + pd.Timedelta("1D"))),
+        Panel(prices, asset_features={"volume": prices}),
+        Panel(prices, market_features=prices[["A0"]]),
+    ]
+    assert len({panel.fingerprint, *(other.fingerprint for other in others)}) == 6
+
+
+def test_from_returns_gives_the_returns_back():
+    rng = np.random.default_rng(0)
+    returns = frame(rng.normal(0, 0.02, (200, 3)))
+    returns.iloc[:20, 1] = np.nan  # listed later
+    returns.iloc[150:, 2] = np.nan  # delisted
+    panel = Panel.from_returns(returns)
+    assert len(panel) == 201
+    np.testing.assert_allclose(panel.returns.iloc[1:].to_numpy(), returns, atol=1e-14)
+
+
+def test_features_travel_with_the_rows(walks):
+    volume = walks.prices * 10
+    rates = pd.DataFrame({"rate": np.arange(len(walks.dates))}, index=walks.dates)
+    panel = Panel(walks.prices, {"volume": volume}, rates)
+    then = panel.until(walks.dates[4])
+    assert then.asset_features["volume"].shape == (5, 5)
+    assert then.market_features["rate"].tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("dates", "expected"),
+    [
+        (pd.bdate_range("2020-01-01", periods=300), 252),
+        (pd.date_range("2020-01-01", periods=300), 365),
+        (pd.date_range("2020-01-03", periods=100, freq="W-FRI"), 52),
+        (pd.date_range("2020-01-31", periods=40, freq="ME"), 12),
+    ],
+)
+def test_periods_a_year_are_read_off_the_dates(dates, expected):
+    panel = Panel(pd.DataFrame({"A": 1.0}, index=dates))
+    assert panel.periods_per_year == expected
+    assert panel.last(3).periods_per_year == expected
+
+
+def test_bundled_stocks(stocks):
+    assert stocks.prices.shape == (1508, 20)
+    assert "AAPL" in stocks.assets
+    assert any("survivors" in caveat for caveat in stocks.caveats)
+
+
+def test_csv_is_read_as_written(tmp_path, walks):
+    path = tmp_path / "prices.csv"
+    walks.prices.to_csv(path, float_format="%.17g")
+    assert load(path).fingerprint == walks.fingerprint
+    assert load(str(path), start="2011-01-01", end="2011-03-01").dates[-1].month == 3
+
+
+def bad(prices, message, dates=(), assets=()):
+    with pytest.raises(DataError, match=message) as caught:
+        Panel(prices)
+    assert [str(d)[:10] for d in caught.value.dates] == list(dates)
+    assert caught.value.assets == list(assets)
+
+
+def test_bad_prices_are_named():
+    good = frame([[1, 2], [3, 4], [5, 6]])
+    bad(good.iloc[[0, 2, 1]], "not in order: 2020-01-02", ["2020-01-02"])
+    bad(good.iloc[[0, 1, 1]], "more than once: 2020-01-02", ["2020-01-02"])
+    zero = good.copy()
+    zero.iloc[1, 1] = 0
+    bad(zero, "positive and finite: A1 0 on 2020-01-02", ["2020-01-02"], ["A1"])
+    zero.iloc[1, 1] = np.inf
+    bad(zero, "positive and finite: A1 inf", ["2020-01-02"], ["A1"])
+    zero["A1"] = np.nan
+    bad(zero, "without a single price: A1", (), ["A1"])
+    bad(good.set_axis(["A", "A"], axis=1), "more than once: A", (), ["A"])
+    bad(good.reset_index(drop=True), "must hold dates")
+    bad(good.tz_localize("UTC"), "time zone UTC")
+    bad(good.iloc[:0], "no row")
+    bad(good[[]], "no asset")
+    text = good.astype(object)
+    text.iloc[2, 0] = "n/a"
+    bad(text, "'A0' holds 'n/a' at 2020-01-03, which is not a number", ["2020-01-03"], ["A0"])
+
+
+def test_bad_features_are_named():
+    prices = frame([[1, 2], [3, 4]])
+    with pytest.raises(DataError, match="asset feature 'volume': columns differ"):
+        Panel(prices, {"volume": prices[["A0"]]})
+    with pytest.raises(DataError, match="market features: dates differ"):
+        Panel(prices, market_features=prices.iloc[:1])
+
+
+def test_bad_returns_are_named():
+    returns = frame([[0.1, 0.2], [-1.0, 0.0]])
+    with pytest.raises(DataError, match="A0 -1 on 2020-01-02"):
+        Panel.from_returns(returns)
+
+
+def test_bad_sources_are_named(tmp_path):
+    with pytest.raises(DataError, match="did you mean 'sp500'"):
+        load("SP-500")
+    with pytest.raises(DataError, match="there is no file"):
+        load(tmp_path / "missing.csv")
+    path = tmp_path / "bad.csv"
+    path.write_text("date,A\n2020-01-01,1\nyesterday,2\n")
+    with pytest.raises(DataError, match=r"line 3, column 'date': 'yesterday' is not a date"):
+        load(path)
+    path.write_text("date,A\n2020-01-01,1\n2020-01-02,-2\n")
+    with pytest.raises(DataError, match=r"bad.csv: .*A -2 on 2020-01-02"):
+        load(path)
+    path.write_text("")
+    with pytest.raises(DataError, match="not a readable CSV"):
+        load(path)
+    path.write_text("date\n2020-01-01\n")
+    with pytest.raises(DataError, match="at least one of prices"):
+        load(path)
+    with pytest.raises(DataError, match="no row from 2030"):
+        load("sp500", start="2030-01-01")
+    with pytest.raises(DataError, match="start='soon' is not a date"):
+        load("sp500", start="soon")
