@@ -43,7 +43,7 @@ def demo(
             InverseVolatility(),
             MinimumVariance(),
         ],
-        plan=WalkForward(train="5Y", refit="2Y", rebalance="W-FRI"),
+        plan=WalkForward(train="5Y", refit="3Y", rebalance="W-FRI"),
         costs=Costs(commission=0.001),
         training=Training(seed=seed),
         out=out,

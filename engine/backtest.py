@@ -18,7 +18,7 @@ from data_loaders import Panel
 from engine.costs import Costs, drift
 from engine.result import BacktestResult
 from engine.simulation import simulate
-from engine.training import Samples, Training, train
+from engine.training import Samples, Training, TrainingError, train
 from engine.walk_forward import Fold, WalkForward
 from strategies.base import LearnedStrategy, Strategy, record_solves, stack
 
@@ -87,7 +87,13 @@ def _walk(
         fitted = clone(strategy)
         if isinstance(fitted, LearnedStrategy):
             samples = _samples(fold, panel, plan, valuation, prepare)
-            history, trained = train(fitted, samples, costs, training, _epoch_on(bar, fold, folds))
+            try:
+                history, trained = train(
+                    fitted, samples, costs, training, _epoch_on(bar, fold, folds)
+                )
+            except (ValueError, RuntimeError) as error:
+                day = panel.dates[fold.refit].date()
+                raise TrainingError(f"{name}, refit of {day}: {error}") from error
             histories.append(history.assign(fold=fold.number))
             solves += [{"fold": fold.number, "phase": "training", **row} for row in trained]
             states[fold.number] = {k: v.clone() for k, v in fitted.module_.state_dict().items()}
@@ -97,8 +103,7 @@ def _walk(
             for row in fold.test:
                 history_then = panel.until(panel.dates[row]).last(fitted.lookback)
                 holdings = _holdings(row, targets, plan.execution_lag, valuation, panel.assets)
-                weights = fitted.allocate(history_then, holdings)
-                targets[int(row)] = _checked(weights, history_then, name)
+                targets[int(row)] = _allocated(name, fitted, history_then, holdings)
                 bar.update()
         rows = record.summary()
         solves += [{"fold": fold.number, "phase": "allocation", **row} for row in rows]
@@ -189,13 +194,17 @@ def _holdings(
     return pd.Series(drift(torch.from_numpy(targets[decided]), growth).numpy(), index=assets)
 
 
-def _checked(weights: pd.Series, history: Panel, name: str) -> np.ndarray:
-    """The weights as an array (N,), or an error that says what is wrong with them."""
+def _allocated(name: str, strategy: Strategy, history: Panel, holdings: pd.Series) -> np.ndarray:
+    """The strategy's weights (N,), or an error that says what is wrong with them."""
     day = history.dates[-1].date()
 
-    def refuse(reason: str) -> AllocationError:
+    def refuse(reason: object) -> AllocationError:
         return AllocationError(f"{name} on {day}: {reason}")
 
+    try:
+        weights = strategy.allocate(history, holdings)
+    except (ValueError, RuntimeError) as error:
+        raise refuse(error) from error
     if not isinstance(weights, pd.Series):
         raise refuse(f"allocate must return a Series by asset, got {type(weights).__name__}")
     if not weights.index.equals(history.assets):
@@ -249,10 +258,10 @@ def _named(
 def _fold_table(folds: list[Fold], panel: Panel) -> pd.DataFrame:
     return pd.DataFrame(
         {
-            "train_start": [panel.dates[f.start].isoformat() for f in folds],
-            "train_end": [panel.dates[f.refit].isoformat() for f in folds],
-            "test_start": [panel.dates[f.test[0]].isoformat() for f in folds],
-            "test_end": [panel.dates[f.test[-1]].isoformat() for f in folds],
+            "train_start": [panel.dates[f.start] for f in folds],
+            "train_end": [panel.dates[f.refit] for f in folds],
+            "test_start": [panel.dates[f.test[0]] for f in folds],
+            "test_end": [panel.dates[f.test[-1]] for f in folds],
             "decisions": [len(f.test) for f in folds],
         },
         index=pd.Index([f.number for f in folds], name="fold"),

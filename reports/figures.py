@@ -135,7 +135,7 @@ def stacked_weights(key: str, label: str, weights: pd.DataFrame, height: int = 2
 
 
 def training_curves(key: str, label: str, training: pd.DataFrame, height: int = 260) -> Markup:
-    """Loss by epoch, one line a fold, the latest darkest: training left, validation right.
+    """Loss by epoch, one line a fold, the latest strongest: training left, validation right.
 
     A dot marks the epoch whose state was kept, the last one marked best.
     """
@@ -265,6 +265,7 @@ def _svg(figure: Figure, key: str, label: str) -> Markup:
     text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
     text = re.sub(r'<text style="[^"]*text-anchor: (\w+)[^"]*"', r'<text text-anchor="\1"', text)
     text = re.sub(r' transform="rotate\(-0 [^"]*"', "", text)
+    text = re.sub(r'<g id="[^"]*"', "<g", text)  # nothing refers to groups
     text = re.sub(r' id="(\w+)"', rf' id="{key}-\1"', text)
     text = re.sub(r'(href="#|url\(#)', rf"\g<1>{key}-", text)
     text = re.sub(r' (d|x|y)="[^"]*"', _shortened, text)

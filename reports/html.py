@@ -18,22 +18,11 @@ from markupsafe import Markup
 
 from engine.result import BacktestResult
 from reports import figures, metrics, statistics
+from reports.metrics import count, day, number, percent
 
 BENCHMARK = "EqualWeight"
 SHOWN = len(figures.STRATEGY_COLOURS)  # strategies with a colour of their own
 SHORTEST_WINDOW = 10  # periods; below, a rolling Sharpe ratio is not shown
-DASH = "\N{EN DASH}"  # stands for a number that is not defined
-HIGH_IS_GOOD = {
-    "annual return": True,
-    "volatility": False,
-    "Sharpe": True,
-    "Sortino": True,
-    "max drawdown": True,  # negative: the highest is the shallowest
-    "Calmar": True,
-    "turnover/rebalance": False,
-    "turnover/year": False,
-    "cost drag/year": False,
-}
 SOLVE_COLOURS = {"fixed point": "s1", "adjoint": "s3", "mean-variance": "s4"}
 
 
@@ -115,7 +104,7 @@ def render_report(results: Mapping[str, BacktestResult]) -> str:
         "first": first,
         "headline": headline(results, table, luck, subject, benchmark),
         "table": table,
-        "best": _best(table),
+        "best": metrics.best_in_columns(table),
         "luck": luck,
         "resamples": statistics.RESAMPLES,
         "seed": statistics.SEED,
@@ -180,9 +169,10 @@ def headline(
             "; its Sharpe ratio and that of <bdi>{}</bdi> cannot be compared, as returns without "
             "spread have none."
         ).format(benchmark)
+    size = number(abs(difference)) if abs(difference) >= 0.005 else "less than 0.01"
     more = "more" if difference > 0 else "less"
     earned = Markup(" earned {} {} Sharpe than <bdi>{}</bdi> after costs; ").format(
-        number(abs(difference)), more, benchmark
+        size, more, benchmark
     )
     quiet = Markup('<span class="quiet">{}</span>')
     if not np.isfinite(p):
@@ -195,17 +185,6 @@ def _luck(results: Mapping[str, BacktestResult], benchmark: str) -> pd.DataFrame
     returns = pd.concat({name: r.net_returns for name, r in results.items()}, axis=1, join="inner")
     periods = results[benchmark].settings["periods_per_year"]
     return statistics.sharpe_differences(returns, benchmark, periods)
-
-
-def _best(table: pd.DataFrame) -> dict[str, set[str]]:
-    """{column: the strategies that are best in it}; nobody where all are alike, no ruined one."""
-    best: dict[str, set[str]] = {}
-    table = table[table["annual return"] > -1]
-    for column, high in HIGH_IS_GOOD.items():
-        values = table[column]
-        top = values.index[values == (values.max() if high else values.min())]
-        best[column] = set(top) if len(top) < len(values) else set()
-    return best
 
 
 def _time_figures(
@@ -284,7 +263,7 @@ def _learning_figures(results: Mapping[str, BacktestResult]) -> dict[str, Any]:
             curves[name] = figures.training_curves(f"training{number_}", label, training)
             epochs[name] = _epochs(training)
         solves = result.solves
-        if len(solves) and solves["fold"].nunique() > 1:
+        if len(result.training) and len(solves) and solves["fold"].nunique() > 1:
             phase = "training" if (solves["phase"] == "training").any() else "allocation"
             label = f"Mean and most steps of the solves of {name} by fold, {phase}."
             rows = solves[solves["phase"] == phase]
@@ -321,7 +300,9 @@ def _folds(results: Mapping[str, BacktestResult]) -> list[dict[str, Any]]:
         return []
     scores = {
         name: metrics.fold_returns(
-            result.net_returns, refits["test_start"], result.settings["periods_per_year"]
+            result.net_returns,
+            pd.to_datetime(refits["test_start"]),
+            result.settings["periods_per_year"],
         )
         for name, result in results.items()
     }
@@ -383,32 +364,3 @@ def _everything(results: Mapping[str, BacktestResult], shared: Mapping[str, Any]
         own = {key: value for key, value in result.settings.items() if shared.get(key) != value}
         strategies[name] = {**result.strategy, "settings": own}
     return {"settings": shared, "strategies": strategies}
-
-
-def percent(value: float | None, digits: int = 1) -> str:
-    """A fraction as a percentage: 0.123 -> "12.3%"; a dash where it is not defined."""
-    return DASH if value is None or not np.isfinite(value) else number(100 * value, digits) + "%"
-
-
-def number(value: float | None, digits: int = 2) -> str:
-    """With a true minus sign and no minus zero; a dash where it is not defined."""
-    if value is None or not np.isfinite(value):
-        return DASH
-    text = f"{value:,.{digits}f}"
-    negative = text.startswith("-") and text.strip("-0.,") != ""
-    return ("\N{MINUS SIGN}" if negative else "") + text.lstrip("-")
-
-
-def count(value: float | None) -> str:
-    """A whole number with separators, or a small one in powers of ten (residuals)."""
-    if value is None or not np.isfinite(value):
-        return DASH
-    return f"{value:,.0f}" if value == int(value) else f"{value:.1e}".replace("-", "\N{MINUS SIGN}")
-
-
-def day(date: Any) -> str:
-    """2004-01-02, with the time of day where there is one; a dash for none."""
-    if pd.isna(date):
-        return DASH
-    stamp = pd.Timestamp(date)
-    return str(stamp.date()) if stamp == stamp.normalize() else f"{stamp:%Y-%m-%d %H:%M}"

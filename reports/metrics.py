@@ -1,4 +1,4 @@
-"""What a series of returns amounts to: each number from its definition.
+"""What a series of returns amounts to: each number from its definition, and how it is written.
 
 All functions are pure. ``returns`` are simple returns of equal periods as fractions (0.01 =
 1%), oldest first; ``periods_per_year`` is the number of such periods in a year (252 sessions,
@@ -8,6 +8,7 @@ All functions are pure. ``returns`` are simple returns of equal periods as fract
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,6 +27,18 @@ COLUMNS = (
     "turnover/year",
     "cost drag/year",
 )
+HIGH_IS_GOOD = {
+    "annual return": True,
+    "volatility": False,
+    "Sharpe": True,
+    "Sortino": True,
+    "max drawdown": True,  # negative: the highest is the shallowest
+    "Calmar": True,
+    "turnover/rebalance": False,
+    "turnover/year": False,
+    "cost drag/year": False,
+}
+DASH = "\N{EN DASH}"  # stands for a number that is not defined
 ROUNDING = 1e-10  # a spread below this share of the largest return is a rounding error
 
 
@@ -57,6 +70,17 @@ def summary_table(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(COLUMNS), dtype=float)
 
 
+def best_in_columns(table: pd.DataFrame) -> dict[str, set[str]]:
+    """{column of ``summary_table``: who is best in it}; nobody if all are alike, no ruined one."""
+    best: dict[str, set[str]] = {}
+    table = table[table["annual return"] > -1]
+    for column, high in HIGH_IS_GOOD.items():
+        values = table[column]
+        top = values.index[values == (values.max() if high else values.min())]
+        best[column] = set(top) if len(top) < len(values) else set()
+    return best
+
+
 def check_returns(returns: pd.Series, name: str) -> pd.Series:
     """``returns`` themselves where there are some and all are finite; an error elsewhere."""
     bad = returns.index[~np.isfinite(returns.to_numpy(dtype=float))]
@@ -82,8 +106,8 @@ def annual_return(returns: pd.Series, periods_per_year: float) -> float:
     if not len(returns):
         return np.nan
     with np.errstate(over="ignore"):
-        value = float(wealth(returns).iloc[-1]) ** (periods_per_year / len(returns)) - 1
-    return value if np.isfinite(value) else np.nan
+        value = np.float_power(wealth(returns).iloc[-1], periods_per_year / len(returns)) - 1
+    return float(value) if np.isfinite(value) else np.nan
 
 
 def volatility(returns: pd.Series, periods_per_year: float) -> float:
@@ -187,9 +211,10 @@ def rolling_sharpe(returns: pd.Series, window: int, periods_per_year: float) -> 
 
 
 def trailing_turnover(turnover: pd.Series) -> pd.Series:
-    """Sum over the last 365 days, by fill date, from the first full year on if there is one."""
-    total = turnover.rolling("365D").sum()
-    full = total[total.index >= total.index[0] + pd.Timedelta("365D")]
+    """Sum over the last 52 weeks, by fill date, from the first full year on if there is one."""
+    year = pd.Timedelta("364D")  # a day more would count the same weekday 53 times
+    total = turnover.rolling(year).sum()
+    full = total[total.index >= total.index[0] + year]
     return full if len(full) > 1 else total
 
 
@@ -220,3 +245,32 @@ def fold_returns(
 def _constant(returns: pd.Series) -> bool:
     """Whether the returns have no spread, so that a ratio to it says nothing."""
     return len(returns) < 2 or not returns.std(ddof=1) > ROUNDING * returns.abs().max()
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A fraction as a percentage: 0.123 -> "12.3%"; a dash where it is not defined."""
+    return DASH if value is None or not np.isfinite(value) else number(100 * value, digits) + "%"
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """With a true minus sign and no minus zero; a dash where it is not defined."""
+    if value is None or not np.isfinite(value):
+        return DASH
+    text = f"{value:,.{digits}f}"
+    negative = text.startswith("-") and text.strip("-0.,") != ""
+    return ("\N{MINUS SIGN}" if negative else "") + text.lstrip("-")
+
+
+def count(value: float | None) -> str:
+    """A whole number with separators, or a small one in powers of ten (residuals)."""
+    if value is None or not np.isfinite(value):
+        return DASH
+    return f"{value:,.0f}" if value == int(value) else f"{value:.1e}".replace("-", "\N{MINUS SIGN}")
+
+
+def day(date: Any) -> str:
+    """2004-01-02, with the time of day where there is one; a dash for none."""
+    if pd.isna(date):
+        return DASH
+    stamp = pd.Timestamp(date)
+    return str(stamp.date()) if stamp == stamp.normalize() else f"{stamp:%Y-%m-%d %H:%M}"

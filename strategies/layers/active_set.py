@@ -186,9 +186,10 @@ def _solve_batch(
     rounds, status = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
     residual = np.zeros(count)
 
-    def work(part: slice, of_part: Any) -> None:
+    def work(part: slice, of_part: Any, points: np.ndarray | None = None) -> None:
         kernels.solve_batch(
             of_part,
+            np.empty((0, assets)) if points is None else points,
             states[part],
             weights[part],
             duals[part],
@@ -199,12 +200,10 @@ def _solve_batch(
 
     _run(work, batch, threads)
     for sample in np.flatnonzero(status == kernels.STALLED):
-        part = slice(sample, sample + 1)
         point, lacking = feasible_point(problem, int(sample))
-        single = _part(batch, part)
-        limit = 100 * states.shape[1]
-        if not lacking and kernels.walk(single, states[part], point, limit):
-            work(part, single)
+        if not lacking:
+            part = slice(sample, sample + 1)
+            work(part, _part(batch, part), point[None])
     return weights, duals, states, rounds, residual
 
 
@@ -314,7 +313,9 @@ def compiled() -> Any:
         states = np.full((1, 4), -1, dtype=np.int8)
         weights, duals, residual = np.zeros((1, 1)), np.zeros((1, 3)), np.zeros(1)
         rounds, status = np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64)
-        kernels.solve_batch(batch, states, weights, duals, rounds, residual, status)
+        kernels.solve_batch(
+            batch, np.empty((0, 1)), states, weights, duals, rounds, residual, status
+        )
         out = kernels.Batch(*(np.zeros_like(array) for array in batch[:-1]), False)
         kernels.differentiate_batch(
             batch, states, weights, duals, ones, out, np.zeros(3, dtype=np.bool_)

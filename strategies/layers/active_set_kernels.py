@@ -2,7 +2,7 @@
 
 Read in this order: ``solve_batch`` (the rounds), ``_solve_state`` (the weights that belong to a
 guess of what holds each weight), ``_flip`` (what the guess got wrong), ``differentiate_batch``
-(the gradient at the solution), ``walk`` (the slow, sure way for the rare sample that stalls).
+(the gradient at the solution), ``_step`` (the slow, sure way for the rare sample that stalls).
 
 Every weight is in a state, an int8. Its break points are its bounds and, between them, the places
 where its costs have a kink (the holding it trades from, and zero for the gross limit):
@@ -19,7 +19,8 @@ The kernels are safe in threads (they release the GIL) and after a fork.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -27,15 +28,27 @@ from numba import njit
 SOLVED, STALLED, REFUSED, INDEFINITE = 0, 1, 2, 3
 
 ROUND_LIMIT = 60  # rounds of one attempt
+WALK_LIMIT = 100  # steps of the primal method, for each weight and row
 PATIENCE = 6  # rounds without fewer violations before an attempt is given up
 HOMOTOPY = (0.0, 0.3, 0.03, 0.003, 0.0)  # P + tau diag(P): the plain attempt, then a path to it
 RETURN_TOLERANCE = 1e-12  # of a multiplier, relative to P_ii
 ROUNDING = 1e-14  # of a weight beyond its segment; of a multiplier, relative to the gradient
-DEPENDENT = 1e-11  # pivot below which a row is a combination of rows before it
+DEPENDENT = 1e-10  # part of a row that has to be new, or it is a combination of rows before it
 FEASIBLE = 1e-12  # how far bounds and rows may miss each other
 
 # Nothing that assumes NaN away: a NaN has to reach the residual.
 FAST = {"reassoc", "contract", "nsz", "arcp"}
+
+_helper = njit(fastmath=FAST, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+def _kernel(function: Callable[..., Any]) -> Any:
+    """Compile for callers in Python, and keep it on disk where there is a place to."""
+    options = {"fastmath": FAST, "error_model": "numpy", "nogil": True}
+    try:
+        return njit(cache=True, **options)(function)
+    except RuntimeError:  # neither the package's folder nor the home folder is writable
+        return njit(**options)(function)
 
 
 class Batch(NamedTuple):
@@ -81,12 +94,14 @@ class Work(NamedTuple):
     free: np.ndarray  # (N,) indices of the free weights
     matrix: np.ndarray  # (max(N, K)^2,) Cholesky factor of the free block, packed at the front
     right: np.ndarray  # (R + 3, N) right-hand sides, then solutions
-    coefficients: np.ndarray  # (R + 2, N) active rows on the free weights
+    coefficients: np.ndarray  # (R + 2, N) active rows on the free weights, orthonormal
+    triangle: np.ndarray  # (R + 2, R + 2) what they were made orthonormal by
+    lacking: np.ndarray  # (R + 2,)
     active: np.ndarray  # (R + 2,) indices of the active rows
     schur: np.ndarray  # (R + 2, R + 2)
 
 
-@njit(fastmath=FAST, error_model="numpy")
+@_helper
 def _sample(batch, b):
     return Sample(
         batch.risk[b % batch.risk.shape[0]],
@@ -101,7 +116,7 @@ def _sample(batch, b):
     )
 
 
-@njit(fastmath=FAST, error_model="numpy")
+@_helper
 def _work(batch):
     n = batch.linear.shape[1]
     k = batch.loadings.shape[2]
@@ -121,6 +136,8 @@ def _work(batch):
         np.empty(max(n, k) ** 2),
         np.empty((count + 1, n)),
         np.empty((count, n)),
+        np.empty((count, count)),
+        np.empty(count),
         np.empty(count, np.int64),
         np.empty((count, count)),
     )
@@ -129,7 +146,7 @@ def _work(batch):
 # ---- The problem of one sample ------------------------------------------------------------------
 
 
-@njit(fastmath=FAST, error_model="numpy")
+@_helper
 def _diagonal(s, i):
     """P_ii."""
     if s.specific.shape[0] == 0:
@@ -140,7 +157,7 @@ def _diagonal(s, i):
     return value
 
 
-@njit(fastmath=FAST, error_model="numpy")
+@_helper
 def _set_breaks(s, w, i):
     """Break points of weight i: its bounds and, clipped to them, its kinks."""
     low = s.bounds[0, i]
@@ -161,7 +178,7 @@ def _set_breaks(s, w, i):
     w.breaks[i, last] = high
 
 
-@njit(fastmath=FAST, error_model="numpy")
+@_helper
 def _prepare(s, w):
     """Diagonal and break points; False for numbers or limits that no weights can meet."""
     for i in range(s.linear.shape[0]):
@@ -196,14 +213,14 @@ def _prepare(s, w):
     return True
 
 
-@njit(fastmath=FAST, error_model="numpy")
+@_helper
 def _coefficient(s, w, row, i):
     """Of weight i in a row; in the turnover and gross rows it is a sign."""
     given = s.rows.shape[0]
     return s.rows[row, i] if row < given else w.side[row - given, i]
 
 
-@njit(fastmath=FAST, error_model="numpy")
+@_helper
 def _target(s, w, row, state):
     """What an active row sums to."""
     target = s.limits[1, row] if state > 0 else s.limits[0, row]
@@ -213,7 +230,7 @@ def _target(s, w, row, state):
     return target
 
 
-@njit(fastmath=FAST, error_model="numpy")
+@_helper
 def _slopes(s, w, i, at):
     """Slope of the costs of weight i at a point, to its left and to its right."""
     left = right = 0.0
@@ -229,7 +246,7 @@ def _slopes(s, w, i, at):
     return left, right
 
 
-@njit(fastmath=FAST, error_model="numpy")
+@_helper
 def _neighbour(w, i, at, step):
     """State of the segment to the right (step 1) or left (-1) of a break point."""
     last = w.breaks.shape[1] - 1
@@ -242,7 +259,7 @@ def _neighbour(w, i, at, step):
 # ---- Linear algebra on the free weights ---------------------------------------------------------
 
 
-@njit(fastmath=FAST, error_model="numpy")
+@_helper
 def _cholesky(a, n):
     """Lower factor in place, row by row; False if a pivot is not clearly positive."""
     for i in range(n):
@@ -261,7 +278,7 @@ def _cholesky(a, n):
     return True
 
 
-@njit(fastmath=FAST, error_model="numpy")
+@_helper
 def _triangles(a, n, x):
     """Solve ``a a' x = x`` in place with the lower factor a."""
     for i in range(n):
@@ -276,7 +293,7 @@ def _triangles(a, n, x):
             x[k] -= value * a[i, k]
 
 
-@njit(fastmath=FAST, error_model="numpy")
+@_helper
 def _factorise(s, w, m, tau):
     """Cholesky factor of the m free weights' block of P + tau diag(P), or by Woodbury of
     ``I + F'D^-1 F`` where that is smaller. Returns its size, -1 if P is not positive definite."""
@@ -309,7 +326,7 @@ def _factorise(s, w, m, tau):
     return k if _cholesky(a, k) else -1
 
 
-@njit(fastmath=FAST, error_model="numpy")
+@_helper
 def _solve_free(s, w, m, size, tau, x):
     """Multiply x (m,) by the inverse of the free block, in place."""
     a = w.matrix[: size * size].reshape(size, size)
@@ -332,68 +349,95 @@ def _solve_free(s, w, m, size, tau, x):
         x[i] -= value / (s.specific[p] + tau * w.diagonal[p])
 
 
-@njit(fastmath=FAST, error_model="numpy")
-def _solve_rows(w, m, count, x):
-    """Multipliers y and, in x (m,), the solution of ``K x + C'y = x, C x = gaps``.
+@_helper
+def _gather_rows(s, w, row_state, m, size, tau):
+    """Active rows on the free weights; returns how many are active.
 
-    ``right[1 + r]`` holds K^-1 C_r' already and x holds K^-1 times its right-hand side. A row that
-    is a combination of earlier ones gets no multiplier. Returns y in ``duals[active]``; what rows
-    lack afterwards is in ``gaps``.
+    ``coefficients`` holds them made orthonormal one after the other, C = triangle Q, a row that is
+    a combination of earlier ones as zero; ``right`` after its first holds K^-1 Q'.
     """
-    s = w.schur
+    count = 0
+    for row in range(s.limits.shape[1]):
+        if row_state[row] == 0:
+            continue
+        w.active[count] = row
+        q = w.coefficients[count]
+        before = 0.0
+        for a in range(m):
+            q[a] = _coefficient(s, w, row, w.free[a])
+            before += q[a] * q[a]
+        for c in range(count):
+            w.triangle[count, c] = 0.0
+        for _ in range(2 if count else 0):  # twice is enough for orthogonality to rounding
+            for c in range(count):
+                value = 0.0
+                for a in range(m):
+                    value += q[a] * w.coefficients[c, a]
+                for a in range(m):
+                    q[a] -= value * w.coefficients[c, a]
+                w.triangle[count, c] += value
+        norm = 0.0
+        for a in range(m):
+            norm += q[a] * q[a]
+        norm = np.sqrt(norm)
+        if norm <= DEPENDENT * np.sqrt(before):
+            norm = 0.0
+        w.triangle[count, count] = norm
+        for a in range(m):
+            q[a] = q[a] / norm if norm > 0 else 0.0
+            w.right[1 + count, a] = q[a]
+        if norm > 0:
+            _solve_free(s, w, m, size, tau, w.right[1 + count, :m])
+        count += 1
+    return count
+
+
+@_helper
+def _solve_rows(w, m, count, x):
+    """Multipliers y and, in x (m,), the solution of ``K x + C'y = right, C x = gaps``.
+
+    On entry x holds K^-1 right. A dependent row gets no multiplier and does not bind x; what it
+    lacks, and zero for all others, is in ``gaps`` afterwards. y is in ``duals[active]``.
+    """
+    schur, y = w.schur, w.duals
     for r in range(count):
+        gap = w.gaps[w.active[r]]
+        for c in range(r):
+            gap -= w.triangle[r, c] * w.lacking[c]
+        bound = w.triangle[r, r] > 0
+        w.lacking[r] = gap / w.triangle[r, r] if bound else 0.0  # what row r of Q is to sum to
+        w.gaps[w.active[r]] = 0.0 if bound else gap
         for c in range(r + 1):
-            value = 0.0
+            value = 0.0 if bound or c < r else 1.0
             for i in range(m):
                 value += w.coefficients[r, i] * w.right[1 + c, i]
-            s[r, c] = value
-    y = w.duals
+            schur[r, c] = value
     for r in range(count):
-        value = -w.gaps[w.active[r]]
+        value = -w.lacking[r]
         for i in range(m):
             value += w.coefficients[r, i] * x[i]
-        y[w.active[r]] = value
-    for r in range(count):  # Cholesky that skips dependent rows, and forward substitution
-        before = s[r, r]
-        for c in range(r):
-            value = s[r, c]
-            for k in range(c):
-                value -= s[r, k] * s[c, k]
-            s[r, c] = value / s[c, c] if s[c, c] > 0 else 0.0
-        value = before
-        for c in range(r):
-            value -= s[r, c] * s[r, c]
-        if value > DEPENDENT * before:
-            s[r, r] = np.sqrt(value)
-            value = y[w.active[r]]
-            for c in range(r):
-                value -= s[r, c] * y[w.active[c]]
-            y[w.active[r]] = value / s[r, r]
-        else:
-            s[r, r] = 0.0
-            y[w.active[r]] = 0.0
-    for r in range(count - 1, -1, -1):
-        if s[r, r] > 0:
-            value = y[w.active[r]]
-            for c in range(r + 1, count):
-                value -= s[c, r] * y[w.active[c]]
-            y[w.active[r]] = value / s[r, r]
+        w.lacking[r] = value
+    if _cholesky(schur, count):
+        _triangles(schur, count, w.lacking)
     for r in range(count):
-        value = y[w.active[r]]
-        if value != 0:
-            for i in range(m):
-                x[i] -= value * w.right[1 + r, i]
-    for r in range(count):
-        value = w.gaps[w.active[r]]
+        value = w.lacking[r]
         for i in range(m):
-            value -= w.coefficients[r, i] * x[i]
-        w.gaps[w.active[r]] = value
+            x[i] -= value * w.right[1 + r, i]
+    for r in range(count - 1, -1, -1):  # y = triangle^-T times the multipliers of Q
+        if w.triangle[r, r] == 0:
+            y[w.active[r]] = 0.0
+            continue
+        value = w.lacking[r]
+        for c in range(r + 1, count):
+            if w.triangle[c, c] > 0:
+                value -= w.triangle[c, r] * y[w.active[c]]
+        y[w.active[r]] = value / w.triangle[r, r]
 
 
 # ---- The weights of a state ---------------------------------------------------------------------
 
 
-@njit(fastmath=FAST, error_model="numpy")
+@_helper
 def _side(w, e, i, kink):
     """Sign of z - kink for weight i in state e."""
     low = w.breaks[i, e // 2]
@@ -402,7 +446,7 @@ def _side(w, e, i, kink):
     return 1.0 if low > kink else (-1.0 if low < kink else 0.0)
 
 
-@njit(fastmath=FAST, error_model="numpy")
+@_helper
 def _place(s, w, state):
     """Held weights on their break points, free ones at zero; returns how many are free."""
     m = 0
@@ -421,24 +465,7 @@ def _place(s, w, state):
     return m
 
 
-@njit(fastmath=FAST, error_model="numpy")
-def _gather_rows(s, w, row_state, m, size, tau):
-    """Active rows on the free weights, and K^-1 times them; returns how many are active."""
-    count = 0
-    for row in range(s.limits.shape[1]):
-        if row_state[row] == 0:
-            continue
-        w.active[count] = row
-        for a in range(m):
-            value = _coefficient(s, w, row, w.free[a])
-            w.coefficients[count, a] = value
-            w.right[1 + count, a] = value
-        _solve_free(s, w, m, size, tau, w.right[1 + count, :m])
-        count += 1
-    return count
-
-
-@njit(fastmath=FAST, error_model="numpy")
+@_helper
 def _solve_state(s, w, state, row_state, tau):
     """Weights, multipliers and gradient if each weight and row is held as its state says.
 
@@ -509,7 +536,7 @@ def _solve_state(s, w, state, row_state, tau):
     return m, scale
 
 
-@njit(fastmath=FAST, error_model="numpy")
+@_helper
 def _row_value(s, w, row, z):
     """What a row sums to now: a combination, turnover or gross exposure."""
     value = 0.0
@@ -524,7 +551,7 @@ def _row_value(s, w, row, z):
     return value
 
 
-@njit(fastmath=FAST, error_model="numpy")
+@_helper
 def _flip(s, w, state, row_state, scale):
     """Correct every state that the weights or the multipliers contradict; return how many."""
     flipped = 0
@@ -570,7 +597,7 @@ def _flip(s, w, state, row_state, scale):
     return flipped
 
 
-@njit(fastmath=FAST, error_model="numpy")
+@_helper
 def _free_for(s, w, state, row):
     """Free the held weight that fills the gap of a row at the least cost."""
     best = np.inf
@@ -601,7 +628,7 @@ def _free_for(s, w, state, row):
 # ---- Solving ------------------------------------------------------------------------------------
 
 
-@njit(fastmath=FAST, error_model="numpy")
+@_helper
 def _start(s, w, state, row_state, tau):
     """States of the optimum for diag(P) and the budget alone, by a safeguarded Newton method on
     the budget's multiplier (total weight falls with it, piecewise linearly)."""
@@ -651,11 +678,17 @@ def _start(s, w, state, row_state, tau):
             else:
                 dual = (below + above) / 2
     _locate(s, w, state)
+    _only_equalities(s, row_state)
+
+
+@_helper
+def _only_equalities(s, row_state):
+    """Equalities active, all other rows slack."""
     for row in range(s.limits.shape[1]):
         row_state[row] = 1 if s.limits[0, row] == s.limits[1, row] else 0
 
 
-@njit(fastmath=FAST, error_model="numpy")
+@_helper
 def _locate(s, w, state):
     """States from where the weights are."""
     last = w.breaks.shape[1] - 1
@@ -666,7 +699,7 @@ def _locate(s, w, state):
         state[i] = 2 * j if j == last or w.z[i] <= w.breaks[i, j] else 2 * j + 1
 
 
-@njit(fastmath=FAST, error_model="numpy")
+@_helper
 def _residual(s, w, m, scale):
     """Largest residual of the optimality conditions, without unit."""
     worst = 0.0
@@ -690,30 +723,91 @@ def _residual(s, w, m, scale):
     return worst
 
 
-@njit(fastmath=FAST, error_model="numpy")
-def _rounds(s, w, state, row_state, tau):
-    """Solve and flip until nothing contradicts; returns status, rounds, free weights, scale."""
-    fewest = 2**62
-    waited = 0
-    for taken in range(1, ROUND_LIMIT + 1):
-        m, scale = _solve_state(s, w, state, row_state, tau)
-        if m < 0:
-            return INDEFINITE, taken, m, scale
-        flipped = _flip(s, w, state, row_state, scale)
-        if flipped == 0:
-            return SOLVED, taken, m, scale
-        waited = 0 if flipped < fewest else waited + 1
-        fewest = min(fewest, flipped)
-        if waited > PATIENCE:
-            break
-    return STALLED, taken, m, scale
+@_helper
+def _step(s, w, state, row_state, point, m, scale, bland):
+    """One step of a primal active-set method (Nocedal & Wright 2006, section 16.5).
+
+    Walk from ``point`` (feasible) towards the optimum of the current states, until a break point
+    or a row stops it, which then holds. Where nothing does, let go of the one whose multiplier is
+    most wrong (under Bland's rule the first that is wrong). The objective never rises, so it ends.
+
+    Returns the length of the step from 0 to 1, or -1 at the optimum.
+    """
+    n = s.linear.shape[0]
+    last = w.breaks.shape[1] - 1
+    length = 1.0
+    stop = -1
+    stop_state = 0
+    for a in range(m):
+        p = w.free[a]
+        j = state[p] // 2
+        low, high = w.breaks[p, j], w.breaks[p, j + 1]
+        room = ROUNDING * (1 + abs(w.z[p]))
+        if w.z[p] > high + room and high - point[p] < length * (w.z[p] - point[p]):
+            length = max(0.0, (high - point[p]) / (w.z[p] - point[p]))
+            stop, stop_state = p, 2 * j + 2
+        elif w.z[p] < low - room and point[p] - low < length * (point[p] - w.z[p]):
+            length = max(0.0, (point[p] - low) / (point[p] - w.z[p]))
+            stop, stop_state = p, 2 * j
+    for row in range(s.limits.shape[1]):
+        low, high = s.limits[0, row], s.limits[1, row]
+        if row_state[row] != 0 or (low == -np.inf and high == np.inf):
+            continue
+        here = _row_value(s, w, row, point)
+        change = 0.0
+        for a in range(m):
+            p = w.free[a]
+            change += _coefficient(s, w, row, p) * (w.z[p] - point[p])
+        room = 10 * ROUNDING * (1 + abs(here))
+        if here + change > high + room and high - here < length * change:
+            length = max(0.0, (high - here) / change)
+            stop, stop_state = n + row, 1
+        elif here + change < low - room and here - low < -length * change:
+            length = max(0.0, (low - here) / change)
+            stop, stop_state = n + row, -1
+    for a in range(m):
+        p = w.free[a]
+        point[p] += length * (w.z[p] - point[p])
+    if stop >= n:
+        row_state[stop - n] = stop_state
+        return length
+    if stop >= 0:
+        state[stop] = stop_state
+        point[stop] = w.breaks[stop, stop_state // 2]
+        return length
+    worst = 0.0
+    which = -1
+    release = 0
+    for i in range(n):
+        if state[i] % 2 == 1:
+            continue
+        at = w.breaks[i, state[i] // 2]
+        left, right = _slopes(s, w, i, at)
+        tolerance = RETURN_TOLERANCE * w.diagonal[i] + ROUNDING * scale
+        up = -(w.gradient[i] + right) if at < w.breaks[i, last] else 0.0
+        down = w.gradient[i] + left if at > w.breaks[i, 0] else 0.0
+        if max(up, down) > max(tolerance, worst) and not (bland and which >= 0):
+            worst = max(up, down)
+            which, release = i, _neighbour(w, i, at, 1 if up > down else -1)
+    for row in range(s.limits.shape[1]):
+        wrong = -row_state[row] * w.duals[row]
+        wrong = wrong if s.limits[0, row] < s.limits[1, row] else 0.0
+        if wrong > max(ROUNDING * scale, worst) and not (bland and which >= 0):
+            worst = wrong
+            which, release = n + row, 0
+    if which >= n:
+        row_state[which - n] = release
+    elif which >= 0:
+        state[which] = release
+    return length if which >= 0 else -1.0
 
 
-@njit(fastmath=FAST, error_model="numpy", nogil=True, cache=True)
-def solve_batch(batch, states, weights, duals, rounds, residual, status):
+@_kernel
+def solve_batch(batch, points, states, weights, duals, rounds, residual, status):
     """Solve every sample; all but ``batch`` is written.
 
     Args:
+        points: (B, N) feasible weights to walk from, or (0, N) to solve by rounds.
         states: (B, N + R + 2) int8, of weights then rows, a start as well as a result; -1 in
             front for a cold start.
         weights: (B, N). duals: (B, R + 2). rounds, status: (B,) int64. residual: (B,).
@@ -728,14 +822,43 @@ def solve_batch(batch, states, weights, duals, rounds, residual, status):
         status[b] = REFUSED
         if not _prepare(s, w):
             continue
-        for attempt in range(len(HOMOTOPY)):
+        walking = points.shape[0] > 0
+        if walking:
+            w.z[:] = points[b]
+            _locate(s, w, state)
+            _only_equalities(s, row_state)
+        elif state[0] < 0:
+            _start(s, w, state, row_state, 0.0)
+        attempt = taken = waited = idle = 0
+        fewest = 2**62
+        status[b] = STALLED
+        while True:  # the one place that solves: compiled once, a second call would double it
             tau = HOMOTOPY[attempt]
-            if attempt == 1 or state[0] < 0:
-                _start(s, w, state, row_state, tau)
-            status[b], taken, m, scale = _rounds(s, w, state, row_state, tau)
-            rounds[b] += taken
-            if status[b] == INDEFINITE or (status[b] == SOLVED and tau == 0):
+            m, scale = _solve_state(s, w, state, row_state, tau)
+            rounds[b] += 1
+            if m < 0:
+                status[b] = INDEFINITE
                 break
+            if walking:
+                length = _step(s, w, state, row_state, points[b], m, scale, idle > n)
+                idle = 0 if length > 0 else idle + 1
+                walking = length >= 0 and rounds[b] < WALK_LIMIT * states.shape[1]
+                continue
+            flipped = _flip(s, w, state, row_state, scale)
+            if flipped == 0 and tau == 0:
+                status[b] = SOLVED
+                break
+            taken += 1
+            waited = 0 if flipped < fewest else waited + 1
+            fewest = min(fewest, flipped)
+            if flipped == 0 or waited > PATIENCE or taken == ROUND_LIMIT:
+                attempt += 1
+                if attempt == len(HOMOTOPY):
+                    break
+                if attempt == 1:
+                    _start(s, w, state, row_state, HOMOTOPY[1])
+                taken = waited = 0
+                fewest = 2**62
         if status[b] == SOLVED:
             residual[b] = _residual(s, w, m, scale)
             for a in range(m):
@@ -746,108 +869,10 @@ def solve_batch(batch, states, weights, duals, rounds, residual, status):
             duals[b] = w.duals
 
 
-@njit(fastmath=FAST, error_model="numpy", nogil=True, cache=True)
-def walk(batch, states, point, limit):
-    """The states at the optimum of a single sample, by a primal active-set method.
-
-    From a feasible point, walk towards the optimum of the current states until a break point or a
-    row stops it, which then holds; where nothing does, let go of one whose multiplier has the wrong
-    sign. The objective never rises, so it ends (Nocedal & Wright 2006, section 16.5); after a
-    run of steps of length zero the first candidate is taken instead of the worst (Bland's rule).
-
-    Args:
-        batch: with B = 1. states: (1, N + R + 2), written. point: (N,), written.
-        limit: most steps.
-
-    Returns: whether it ended at the optimum.
-    """
-    n = batch.linear.shape[1]
-    w = _work(batch)
-    s = _sample(batch, 0)
-    state, row_state = states[0, :n], states[0, n:]
-    if not _prepare(s, w):
-        return False
-    last = w.breaks.shape[1] - 1
-    w.z[:] = point
-    _locate(s, w, state)
-    for row in range(s.limits.shape[1]):
-        row_state[row] = 1 if s.limits[0, row] == s.limits[1, row] else 0
-    idle = 0
-    for _ in range(limit):
-        m, scale = _solve_state(s, w, state, row_state, 0.0)
-        if m < 0:
-            return False
-        length = 1.0
-        stop = -1
-        stop_state = 0
-        for a in range(m):
-            p = w.free[a]
-            j = state[p] // 2
-            low, high = w.breaks[p, j], w.breaks[p, j + 1]
-            room = ROUNDING * (1 + abs(w.z[p]))
-            if w.z[p] > high + room and high - point[p] < length * (w.z[p] - point[p]):
-                length = max(0.0, (high - point[p]) / (w.z[p] - point[p]))
-                stop, stop_state = p, 2 * j + 2
-            elif w.z[p] < low - room and point[p] - low < length * (point[p] - w.z[p]):
-                length = max(0.0, (point[p] - low) / (point[p] - w.z[p]))
-                stop, stop_state = p, 2 * j
-        for row in range(s.limits.shape[1]):
-            if row_state[row] != 0:
-                continue
-            low, high = s.limits[0, row], s.limits[1, row]
-            if low == -np.inf and high == np.inf:
-                continue
-            here = _row_value(s, w, row, point)
-            change = 0.0
-            for a in range(m):
-                p = w.free[a]
-                change += _coefficient(s, w, row, p) * (w.z[p] - point[p])
-            room = 10 * ROUNDING * (1 + abs(here))
-            if here + change > high + room and high - here < length * change:
-                length = max(0.0, (high - here) / change)
-                stop, stop_state = n + row, 1
-            elif here + change < low - room and here - low < -length * change:
-                length = max(0.0, (low - here) / change)
-                stop, stop_state = n + row, -1
-        idle = 0 if length > 0 else idle + 1
-        for a in range(m):
-            p = w.free[a]
-            point[p] += length * (w.z[p] - point[p])
-        if stop >= 0:
-            states[0, stop] = stop_state
-            if stop < n:
-                point[stop] = w.breaks[stop, stop_state // 2]
-            continue
-        worst = 0.0
-        which = -1
-        release = 0
-        for i in range(n):
-            if state[i] % 2 == 1:
-                continue
-            at = w.breaks[i, state[i] // 2]
-            left, right = _slopes(s, w, i, at)
-            tolerance = RETURN_TOLERANCE * w.diagonal[i] + ROUNDING * scale
-            up = -(w.gradient[i] + right) if at < w.breaks[i, last] else 0.0
-            down = w.gradient[i] + left if at > w.breaks[i, 0] else 0.0
-            if max(up, down) > max(tolerance, worst) and (idle < n or which < 0):
-                worst = max(up, down)
-                which, release = i, _neighbour(w, i, at, 1 if up > down else -1)
-        for row in range(s.limits.shape[1]):
-            wrong = -row_state[row] * w.duals[row]
-            if s.limits[0, row] < s.limits[1, row] and wrong > max(ROUNDING * scale, worst):
-                if idle < n or which < 0:
-                    worst = wrong
-                    which, release = n + row, 0
-        if which < 0:
-            return True
-        states[0, which] = release
-    return False
-
-
 # ---- The gradient -------------------------------------------------------------------------------
 
 
-@njit(fastmath=FAST, error_model="numpy", nogil=True, cache=True)
+@_kernel
 def differentiate_batch(batch, states, weights, duals, incoming, out, wanted):
     """Gradients by implicit differentiation of the optimality conditions.
 
@@ -933,7 +958,7 @@ def differentiate_batch(batch, states, weights, duals, incoming, out, wanted):
                     d.trade[0, i] += value
 
 
-@njit(fastmath=FAST, error_model="numpy")
+@_helper
 def _risk_gradient(s, w, d, z, u, m):
     """``-(u z' + z u') / 2``, or in factor form ``-(u (F'z)' + z (F'u)')`` and ``-u z``."""
     n = s.linear.shape[0]

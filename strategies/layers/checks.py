@@ -188,19 +188,43 @@ def feasible_point(problem: Problem, sample: int) -> tuple[np.ndarray, str]:
 
 @torch.no_grad()
 def kkt_residual(problem: Problem, weights: Tensor, duals: Tensor) -> Tensor:
-    """How far weights and row multipliers are from optimal, (B,), without unit.
+    """How far weights (B, N) and multipliers (B, R + 2) are from optimal, (B,), without unit.
 
-    The largest of: the natural residual ``|z - clip(z - r / s, lower, upper)|``, with r the
-    gradient of the Lagrangian and s the largest of its terms; the violation of the rows; and the
-    complementarity of row limits and multipliers (Facchinei & Pang 2003, section 1.5).
+    The natural residual, the largest ``|z - prox(z - r / s)|``: r is the gradient of the
+    Lagrangian, s the largest of its terms (at least the mean of P's diagonal) and prox that of the
+    bounds and the turnover and gross terms. And the same for every limit with its multiplier.
+    Zero at the solution and only there (Facchinei & Pang 2003, section 1.5).
     """
+    given = problem.rows.shape[1]
     risk_term = problem.risk_times(weights)  # (B, N)
-    row_term = (problem.rows.mT @ duals.unsqueeze(-1)).squeeze(-1)
+    row_term = (problem.rows.mT @ duals[:, :given].unsqueeze(-1)).squeeze(-1)
     gradient = risk_term - problem.expected_return + row_term
     terms = torch.stack([risk_term, problem.expected_return, row_term]).abs().amax(dim=(0, 2))
     scale = torch.maximum(terms, problem.risk_diagonal().mean(-1)).unsqueeze(1)  # (B, 1)
-    step = (weights - gradient / scale).clamp(problem.lower, problem.upper)
-    stationary = (weights - step).abs().amax(1)
-    value = (problem.rows @ weights.unsqueeze(-1)).squeeze(-1)  # (B, R)
-    row_step = (value + duals / scale).clamp(problem.row_lower, problem.row_upper)
+
+    zero, never = torch.zeros_like(weights), torch.full_like(duals[:, 0], torch.inf)
+    held = zero if problem.held is None else problem.held
+    cost = zero if problem.cost is None else problem.cost
+    widths = [(cost + duals[:, -2:-1]) / scale, (duals[:, -1:] / scale).expand_as(zero)]
+    step = weights - gradient / scale + widths[0] + widths[1]
+    turnover_first = held <= 0
+    for first, second in ((0, 1), (1, 0)):  # the two kinks in ascending order of place
+        place = torch.where(turnover_first, (held, zero)[first], (held, zero)[second])
+        width = torch.where(turnover_first, widths[first], widths[second])
+        step = torch.minimum(step, torch.maximum(place, step - 2 * width))
+    stationary = (weights - step.clamp(problem.lower, problem.upper)).abs().amax(1)
+
+    value = torch.cat(
+        [
+            (problem.rows @ weights.unsqueeze(-1)).squeeze(-1),
+            (weights - held).abs().sum(1, keepdim=True),
+            weights.abs().sum(1, keepdim=True),
+        ],
+        dim=1,
+    )  # (B, R + 2)
+    turnover = never if problem.turnover_limit is None else problem.turnover_limit
+    gross = never if problem.gross_limit is None else problem.gross_limit
+    least = torch.cat([problem.row_lower, torch.stack([-never, -never], 1)], dim=1)
+    most = torch.cat([problem.row_upper, torch.stack([turnover, gross], 1)], dim=1)
+    row_step = (value + duals / scale).clamp(least, most)
     return torch.maximum(stationary, (value - row_step).abs().amax(1))

@@ -7,7 +7,7 @@ Problem, solver and adjoint are separate arguments:
     solution = fixed_point(lambda z: torch.tanh(z @ W + x), z0, solver=Anderson())
     solution.value.sum().backward()        # gradients of W and of x
 
-Read `fixed_point`, then `Implicit`; the solvers are in solvers.py.
+Read `fixed_point`, then `Implicit`; then solvers.py and iteration.py.
 """
 
 from __future__ import annotations
@@ -19,21 +19,19 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from strategies.layers.record import open_record
-from strategies.layers.solvers import (
-    Anderson,
-    Broyden,
+from strategies.layers.iteration import (
     ConvergenceError,
     OnFailure,
-    Picard,
     Solution,
-    Solver,
     check_image,
     check_tolerance,
     conclude,
     norm,
     solve,
+    solve_linear,
 )
+from strategies.layers.record import open_record
+from strategies.layers.solvers import Anderson, Broyden, Picard, Solver
 
 __all__ = [
     "Adjoint",
@@ -100,7 +98,12 @@ class Implicit:
 
             with torch.autocast(v.device.type, enabled=False):
                 return solve_linear(
-                    pull, v, self.solver, on_failure=problem.on_failure, record=record
+                    pull,
+                    v,
+                    self.solver,
+                    kind="adjoint",
+                    on_failure=problem.on_failure,
+                    record=record,
                 ).value
 
         return replace(solution, value=_Attach.apply(image, solution.value, cotangent))
@@ -152,7 +155,7 @@ class Unrolled:
             raise TypeError(f"Unrolled() needs solver=Picard(), got {solver}: or use Implicit()")
         check_tolerance(solver, problem.z0.dtype)
         z, B = problem.z0, problem.z0.shape[0]
-        residual = first = z.new_zeros(B)
+        residual = midway = z.new_zeros(B)
         steps = torch.zeros(B, dtype=torch.long, device=z.device)
         active = torch.ones(B, dtype=torch.bool, device=z.device)
         traced = []
@@ -163,7 +166,7 @@ class Unrolled:
                 scale = norm(image) + solver.atol / solver.rtol
                 relative = norm(image - z) / scale.clamp_min(torch.finfo(z.dtype).tiny)
             residual = torch.where(active, relative, residual)
-            first = residual if count == 1 else first
+            midway = residual if count == solver.max_steps // 2 else midway
             traced.append(residual)
             steps += active
             following = torch.lerp(image, z, solver.damping)
@@ -175,7 +178,7 @@ class Unrolled:
         return conclude(
             Solution(z, residual <= solver.rtol, steps, residual, history),
             solver,
-            first,
+            midway,
             kind="fixed point",
             on_failure=problem.on_failure,
             record=open_record(),
@@ -187,8 +190,8 @@ def fixed_point(
     z0: Tensor,
     *,
     inputs: tuple[Tensor, ...] = (),
-    solver: Solver = Picard(),  # noqa: B008 - frozen
-    adjoint: Adjoint = Implicit(),  # noqa: B008 - frozen
+    solver: Solver = Picard(),
+    adjoint: Adjoint = Implicit(),
     on_failure: OnFailure = "raise",
     history: bool = False,
 ) -> Solution:
@@ -249,7 +252,7 @@ class _Attach(torch.autograd.Function):
         return value.detach()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         # once_differentiable lets torch.autograd.grad(..., inputs) pass in silence: it cuts the
         # graph, and a path that is cut is not an error there.
         if torch.is_grad_enabled():

@@ -38,6 +38,8 @@ class Qpth:
     def solve(self, problem: Problem, start: Tensor | None = None) -> Solution:
         """Solve; an interior-point method has no use for a start. Errors as in ``Solver``."""
         check_problem(problem)
+        if problem.held is not None or problem.gross_limit is not None:
+            raise ValueError("Qpth has no turnover or gross terms; solve by ActiveSet")
         if not (problem.lower.isfinite().all() and problem.upper.isfinite().all()):
             raise ValueError("Qpth needs finite bounds; give each weight a floor and a cap")
         risk, linear, inequalities, limits, equalities, targets = _standard_form(problem)
@@ -129,10 +131,11 @@ def _row_duals(problem: Problem, duals: Tensor) -> Tensor:
     batch, assets = problem.expected_return.shape
     equal = _equalities(problem)
     count = int(equal.sum())
-    by_row = torch.zeros(batch, len(equal), dtype=duals.dtype, device=duals.device)
+    by_row = torch.zeros(batch, len(equal) + 2, dtype=duals.dtype, device=duals.device)
+    equal = torch.cat([equal, equal.new_zeros(2)])  # no turnover and gross
     by_row[:, equal] = duals[:, :count]
     upper, lower = duals[:, count + 2 * assets :].chunk(2, dim=1)
-    by_row[:, ~equal] = upper - lower
+    by_row[:, :-2][:, ~equal[:-2]] = upper - lower
     return by_row
 
 

@@ -1,0 +1,318 @@
+"""Encoders: well-posed whatever their parameters, alike to all assets, blind to absent ones."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from strategies.layers.deq import (
+    DEQEncoder,
+    GraphCell,
+    MeanFieldCell,
+    jacobian_penalty,
+    spectral_radius,
+)
+from strategies.layers.fixed_point import Anderson, ConvergenceError, Implicit, Picard
+
+CELLS = ["mean_field", "graph", "monotone"]
+by_cell = pytest.mark.parametrize("cell", CELLS)
+FINE = Picard(rtol=1e-12, max_steps=5000)
+
+
+def encoder(cell: str, features: int = 3, hidden: int = 5, growth: float = 1.0, **arguments):
+    """In float64, its weights multiplied by ``growth``."""
+    torch.manual_seed(0)
+    arguments = {"solver": FINE, **arguments}
+    module = DEQEncoder(features, hidden, cell=cell, **arguments).double()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter *= growth
+    return module
+
+
+def features(B: int = 4, N: int = 6, F: int = 3, seed: int = 1) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(B, N, F, generator=generator, dtype=torch.float64)
+
+
+def jacobian(f, z: Tensor) -> Tensor:
+    """(D, D) of a map of (1, N, H), by autograd."""
+    D = z.numel()
+    return torch.autograd.functional.jacobian(f, z).view(D, D)
+
+
+# The equilibrium
+
+
+@by_cell
+@pytest.mark.parametrize("growth", [1, 10])
+def test_the_value_is_the_equilibrium_of_the_network_as_written(cell, growth):
+    module, x = encoder(cell, growth=growth), features()
+    with torch.no_grad():
+        z, u = module(x), module.cell.inject(x)
+        if isinstance(module.cell, MeanFieldCell):
+            W1, W2 = module.cell.weights()
+            image = torch.tanh(z @ W1 + z.mean(1, keepdim=True) @ W2 + u)
+        elif isinstance(module.cell, GraphCell):
+            W1, W2 = module.cell.weights()
+            graph = module.cell.graph(x, torch.ones_like(x[:, :, :1]))
+            image = torch.tanh(z @ W1 + graph @ z @ W2 + u)
+        else:
+            W1, W2 = module.cell.weights()
+            mean = z.mean(1, keepdim=True)
+            image = torch.relu((z - mean) @ W1 + mean @ W2 + u)
+    torch.testing.assert_close(z, image, rtol=1e-8, atol=1e-9)
+    assert z.abs().max() > 0.1
+
+
+@by_cell
+def test_gradcheck(cell):
+    module, x = encoder(cell, 2, 3), features(2, 4, 2).requires_grad_()
+    mask = torch.tensor([[1, 1, 1, 0], [1, 1, 1, 1]], dtype=torch.bool)
+    names = [name for name, _ in module.named_parameters()]
+    assert torch.autograd.gradcheck(
+        lambda x, *values: torch.func.functional_call(
+            module, dict(zip(names, values, strict=True)), (x, mask)
+        ),
+        (x, *module.parameters()),
+    )
+
+
+@settings(deadline=None, max_examples=15)
+@given(
+    cell=st.sampled_from(CELLS),
+    B=st.integers(1, 3),
+    N=st.integers(1, 7),
+    H=st.integers(1, 6),
+    growth=st.floats(0.01, 30),
+    seed=st.integers(0, 1000),
+)
+def test_any_parameters_any_shape(cell, B, N, H, growth, seed):
+    module = encoder(cell, 2, H, growth, solver=Picard(max_steps=50_000))
+    x = features(B, N, 2, seed)
+    solution = module.equilibrium(x)
+    assert solution.converged.all()
+    order = torch.randperm(N)
+    with torch.no_grad():
+        permuted = module(x[:, order])
+    scale = solution.value.norm() + 1e-12
+    assert (permuted - solution.value[:, order]).norm() <= 1e-4 * scale
+
+
+# The bounds
+
+
+@pytest.mark.parametrize("growth", [0.1, 1, 100])
+def test_mean_field_norm_is_exactly_the_bound(growth):
+    cell = encoder("mean_field", growth=growth).cell
+    W1, W2 = cell.weights()
+    N, H = 6, W1.shape[0]
+    linear = jacobian(lambda z: z @ W1 + z.mean(1, keepdim=True) @ W2, torch.zeros(1, N, H).to(W1))
+    largest = max(torch.linalg.matrix_norm(W, ord=2) for W in (W1, W1 + W2))
+    torch.testing.assert_close(torch.linalg.matrix_norm(linear, ord=2), largest)
+    assert largest <= 0.95 + 1e-12
+    if growth == 100:
+        assert largest >= 0.95 - 1e-12
+
+
+@pytest.mark.parametrize("growth", [1, 100])
+def test_graph_contracts_in_the_largest_norm_over_assets(growth):
+    module, x = encoder("graph", growth=growth), features()
+    f, inputs = module.cell.problem(x, torch.ones_like(x[:, :, :1]))
+    graph = inputs[2]
+    torch.testing.assert_close(graph.sum(2), torch.ones_like(graph[:, :, 0]))
+    assert (graph >= 0).all()
+    a, b = (torch.randn(4, 6, 5, dtype=torch.float64) for _ in range(2))
+    apart = (f(a, *inputs) - f(b, *inputs)).norm(dim=2).amax(1)
+    assert (apart <= 0.95 * (a - b).norm(dim=2).amax(1)).all()
+
+
+@pytest.mark.parametrize("growth", [0.1, 1, 30])
+def test_monotone_weights_keep_their_margin_at_any_norm(growth):
+    module = encoder("monotone", growth=growth)
+    for W in module.cell.weights():
+        symmetric = torch.eye(5).to(W) - (W + W.T) / 2
+        assert torch.linalg.eigvalsh(symmetric).min() >= 0.05 - 1e-9
+    if growth == 30:
+        assert torch.linalg.matrix_norm(module.cell.weights(), ord=2).min() > 1
+    f, inputs = module.cell.problem(features(), torch.ones(4, 6, 1, dtype=torch.float64))
+    a, b = (torch.randn(4, 6, 5, dtype=torch.float64) for _ in range(2))
+    assert ((f(a, *inputs) - f(b, *inputs)).norm(dim=(1, 2)) < (a - b).norm(dim=(1, 2))).all()
+
+
+def test_monotone_solution_does_not_depend_on_the_splitting():
+    x = features()
+    plain = encoder("monotone")(x)
+    damped = encoder("monotone", solver=Picard(damping=0.5, rtol=1e-12, max_steps=5000))(x)
+    mixed = encoder("monotone", solver=Anderson(rtol=1e-12, max_steps=5000))(x)
+    torch.testing.assert_close(damped, plain, rtol=1e-8, atol=1e-9)
+    torch.testing.assert_close(mixed, plain, rtol=1e-8, atol=1e-9)
+
+
+# Symmetry, masks, embeddings
+
+
+@by_cell
+def test_permuting_the_assets_permutes_the_states(cell):
+    module, x = encoder(cell), features()
+    mask = torch.rand(4, 6, generator=torch.Generator().manual_seed(0)) > 0.3
+    order = torch.tensor([3, 1, 5, 0, 2, 4])
+    torch.testing.assert_close(
+        module(x[:, order], mask[:, order]), module(x, mask)[:, order], rtol=1e-9, atol=1e-10
+    )
+
+
+@by_cell
+def test_masked_assets_are_as_if_they_were_not_there(cell):
+    module, x = encoder(cell), features()
+    mask = torch.tensor([True, True, False, True, False, True]).expand(4, -1)
+    broken = x.clone()
+    broken[:, ~mask[0]] = torch.nan  # what an asset that does not trade has for features
+    broken.requires_grad_()
+    z = module(broken, mask)
+    torch.testing.assert_close(
+        z[:, mask[0]], module(x[:, mask[0]]), rtol=1e-9, atol=1e-10
+    )  # fmt: skip
+    assert (z[:, ~mask[0]] == 0).all()
+    z.sum().backward()
+    assert broken.grad.isfinite().all()
+    assert (broken.grad[:, ~mask[0]] == 0).all()
+    assert all(p.grad.isfinite().all() for p in module.parameters())
+
+
+@by_cell
+def test_a_date_on_which_nothing_trades(cell):
+    module, x = encoder(cell), features()
+    mask = torch.ones(4, 6, dtype=torch.bool)
+    mask[1] = False
+    z = module(x, mask)
+    assert (z[1] == 0).all()
+    torch.testing.assert_close(z[[0, 2]], module(x[[0, 2]]), rtol=1e-9, atol=1e-10)
+    z.sum().backward()
+    assert all(p.grad.isfinite().all() for p in module.parameters())
+
+
+@by_cell
+def test_any_number_of_assets_at_prediction(cell):
+    module = encoder(cell)
+    for N in (1, 2, 50):
+        assert module(features(2, N)).shape == (2, N, 5)
+
+
+def test_asset_three_follows_asset_seven():
+    """Only embeddings can tell the leader from the rest: the error drops by far with them."""
+
+    def error(embedding: int) -> float:
+        torch.manual_seed(0)
+        names = {"assets": 8, "embedding": embedding} if embedding else {}
+        module = DEQEncoder(1, 6, cell="graph", **names).double()
+        read = torch.nn.Linear(6, 1).double()
+        parameters = [*module.parameters(), *read.parameters()]
+        optimiser = torch.optim.Adam(parameters, lr=0.03)
+        for step in range(150):
+            x = features(32, 8, 1, seed=step)
+            loss = (read(module(x))[:, 3, 0] - x[:, 7, 0]).square().mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        return float(loss)
+
+    assert error(embedding=0) > 0.5
+    assert error(embedding=4) < 0.2
+
+
+# Regularisation and monitor
+
+
+def test_jacobian_penalty_is_the_mean_square_of_the_jacobian():
+    W = torch.randn(5, 5, dtype=torch.float64, requires_grad=True)
+    z = torch.zeros(400, 5, dtype=torch.float64)
+    torch.manual_seed(0)
+    estimate = jacobian_penalty(lambda z: z @ W, z, probes=50)
+    exact = W.square().sum() / 5
+    torch.testing.assert_close(estimate, exact, rtol=0.03, atol=0)
+    (slope,) = torch.autograd.grad(estimate, W)
+    torch.testing.assert_close(slope, 2 * W.detach() / 5, rtol=0.2, atol=0.1)
+
+
+@by_cell
+def test_penalty_lowers_the_spectral_radius_when_it_is_trained(cell):
+    module, x = encoder(cell, growth=2.0, solver=Picard(max_steps=5000)), features()
+    before = module.spectral_radius(x).max()
+    optimiser = torch.optim.Adam(module.cell.parameters(), lr=0.02)
+    torch.manual_seed(0)
+    for _ in range(30):
+        _, penalty = module.regularised(x)
+        optimiser.zero_grad()
+        penalty.backward()
+        optimiser.step()
+    assert module.spectral_radius(x).max() < 0.8 * before
+
+
+@pytest.mark.parametrize("turn", [0.0, 1.0])
+def test_spectral_radius_of_real_and_complex_eigenvalues(turn):
+    angle = torch.tensor(turn, dtype=torch.float64)
+    M = torch.tensor([[0.3, 2.0, 0], [0, 0.5, 0], [0, 0, 0]], dtype=torch.float64)
+    if turn:
+        M[:2, :2] = 0.7 * torch.stack(
+            [torch.stack([angle.cos(), angle.sin()]), torch.stack([-angle.sin(), angle.cos()])]
+        )
+    got = spectral_radius(lambda z: z @ M, torch.zeros(4, 3, dtype=torch.float64))
+    expected = torch.full_like(got, 0.7 if turn else 0.5)
+    torch.testing.assert_close(got, expected, rtol=0.01, atol=0)
+
+
+@by_cell
+def test_spectral_radius_is_that_of_the_dense_jacobian(cell):
+    module, x = encoder(cell, growth=3), features(1, 4)
+    with torch.no_grad():
+        f, inputs = module.cell.problem(x, torch.ones_like(x[:, :, :1]))
+        state = torch.zeros_like(inputs[0])
+        for _ in range(3000):
+            state = f(state, *inputs)
+    dense = jacobian(lambda z: f(z, *inputs), state)
+    expected = torch.linalg.eigvals(dense).abs().max()
+    torch.manual_seed(0)
+    got = module.spectral_radius(x, steps=400)
+    torch.testing.assert_close(got[0], expected, rtol=0.02, atol=0)
+
+
+# Arguments
+
+
+def test_failure_reaches_the_caller():
+    module, x = encoder("mean_field", growth=10, solver=Picard(max_steps=3)), features()
+    with pytest.raises(ConvergenceError, match="max_steps="):
+        module(x)
+    flagged = encoder(
+        "mean_field", growth=10, solver=Picard(max_steps=3), adjoint=Implicit(), on_failure="flag"
+    ).equilibrium(x)  # fmt: skip
+    assert not flagged.converged.any()
+
+
+def test_what_does_not_fit_is_named():
+    with pytest.raises(ValueError, match="did you mean 'monotone'"):
+        DEQEncoder(3, 4, cell="monoton")
+    with pytest.raises(ValueError, match="bound must lie"):
+        DEQEncoder(3, 4, bound=1.0)
+    with pytest.raises(ValueError, match="go together"):
+        DEQEncoder(3, 4, embedding=2)
+    module, x = encoder("mean_field"), features()
+    with pytest.raises(ValueError, match=r"\(B, N, 3\), got \(4, 6, 2\)"):
+        module(x[:, :, :2])
+    with pytest.raises(TypeError, match=r"float32.*float64"):
+        module(x.float())
+    with pytest.raises(ValueError, match=r"bool of shape \(4, 6\)"):
+        module(x, torch.ones(4, 5, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"bool of shape"):
+        module(x, torch.ones(4, 6))
+    broken = x.clone()
+    broken[2, 5, 1] = torch.nan
+    with pytest.raises(ValueError, match=r"not finite for 1 .*\[2, 5\]"):
+        module(broken)
+    named = encoder("graph", assets=6, embedding=2)
+    with pytest.raises(ValueError, match="5 assets and there are embeddings for 6"):
+        named(x[:, :5])
+    with pytest.raises(ValueError, match="reaches about"):
+        DEQEncoder(3, 4)(x.float())
