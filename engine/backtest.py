@@ -79,7 +79,7 @@ def _walk(
     bar: tqdm,
 ) -> BacktestResult:
     targets: dict[int, np.ndarray] = {}
-    histories, solves, states = [], [], {}
+    histories, solves, checks, states = [], [], [], {}
     valuation = torch.from_numpy(panel.prices.ffill().fillna(1.0).to_numpy())
     prepare = _preparer(strategy, panel)
 
@@ -88,14 +88,13 @@ def _walk(
         if isinstance(fitted, LearnedStrategy):
             samples = _samples(fold, panel, plan, valuation, prepare)
             try:
-                history, trained = train(
-                    fitted, samples, costs, training, _epoch_on(bar, fold, folds)
-                )
+                trained = train(fitted, samples, costs, training, _epoch_on(bar, fold, folds))
             except (ValueError, RuntimeError) as error:
                 day = panel.dates[fold.refit].date()
                 raise TrainingError(f"{name}, refit of {day}: {error}") from error
-            histories.append(history.assign(fold=fold.number))
-            solves += [{"fold": fold.number, "phase": "training", **row} for row in trained]
+            histories.append(trained.history.assign(fold=fold.number))
+            solves += [{"fold": fold.number, "phase": "training", **row} for row in trained.solves]
+            checks += [{"fold": fold.number, **row} for row in trained.checks]
             states[fold.number] = {k: v.clone() for k, v in fitted.module_.state_dict().items()}
         else:
             fitted.fit(panel.until(panel.dates[fold.refit]).since(panel.dates[fold.start]))
@@ -128,6 +127,7 @@ def _walk(
         folds=_fold_table(folds, panel),
         training=pd.concat(histories, ignore_index=True) if histories else pd.DataFrame(),
         solves=pd.DataFrame(solves),
+        checks=pd.DataFrame(checks),
         settings={
             "panel": {
                 "source": panel.source,
@@ -175,7 +175,8 @@ def _samples(
     fills = fold.train + plan.execution_lag
     years = (panel.dates[fold.ends[-1]] - panel.dates[fills[0]]).days / 365.25
     return Samples(
-        inputs=stack([prepare(int(row)) for row in fold.train]),
+        inputs=stack([prepare(int(row)) for row in fold.train])
+        | {"row": torch.from_numpy(fold.train)},
         growth=valuation[fold.ends] / valuation[fills],
         rows=fold.train,
         ends=fold.ends,

@@ -35,6 +35,8 @@ class BacktestResult:
             gradient_norm, skipped; empty where nothing is trained.
         solves: one row a fold, phase and kind of solve: fold, phase ("training" or
             "allocation"), solve, samples, mean_steps, most_steps, residual, failures.
+        checks: one row a fold and time of a comparison of the optimiser with qpth: fold, when,
+            samples, weights, gradients (the largest differences).
         states: {fold: state of the trained module}.
         settings: what reproduces the run: panel (source, fingerprint, caveats, start, end,
             assets), plan, costs, training, seed, periods_per_year, versions, and
@@ -55,6 +57,7 @@ class BacktestResult:
     training: pd.DataFrame
     solves: pd.DataFrame
     settings: dict
+    checks: pd.DataFrame = field(default_factory=pd.DataFrame)
     states: dict[int, dict[str, Tensor]] = field(default_factory=dict)
 
     def save(self, directory: str | Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from engine.costs import Account, Costs, account, drift
 from engine.losses import Loss, NegativeSharpe
-from strategies.base import ConvergenceError, Inputs, LearnedStrategy, record_solves
+from strategies.base import ConvergenceError, Inputs, LearnedStrategy, cross_check, record_solves
 
 
 class TrainingError(RuntimeError):
@@ -86,22 +87,37 @@ class Samples:
         return len(self.rows)
 
 
+class Trained(NamedTuple):
+    """What training leaves behind, besides the strategy's module.
+
+    Attributes:
+        history: one row an epoch: epoch, loss, validation_loss, best, gradient_norm, skipped.
+        solves: the summary of all solves made.
+        checks: differences to qpth: when, samples, weights, gradients; empty where the module
+            holds no mean-variance layer.
+    """
+
+    history: pd.DataFrame
+    solves: list[dict]
+    checks: list[dict]
+
+
 def train(
     strategy: LearnedStrategy,
     samples: Samples,
     costs: Costs,
     training: Training,
     on_epoch: Callable[[dict], None] = lambda row: None,
-) -> tuple[pd.DataFrame, list[dict]]:
+) -> Trained:
     """Build the strategy's module, train it and leave the best state in ``strategy.module_``.
 
     Epoch 0 is the untrained module: it stays unless training does better on the validation rows.
 
-    Returns:
-        The history, one row an epoch (epoch, loss, validation_loss, best, gradient_norm,
-        skipped), and the summary of all solves made.
+    Before the first step and after the last, a handful of the optimisations is solved by qpth
+    as well, and the run stops where the solvers disagree.
 
     Raises:
+        SolverMismatch: they disagree.
         TrainingError: too few rows, a loss that is not finite, or no step that converges.
     """
     cut = round(len(samples) * (1 - training.validation))
@@ -121,6 +137,7 @@ def train(
         torch.manual_seed(training.seed)
         fitted = {name: values[:last] for name, values in samples.inputs.items()}
         module = strategy.build(fitted).to(torch.float64)
+        checks = [{"when": "before training", **_cross_checked(module, samples, slice(0, 4))}]
         parameters = [p for p in module.parameters() if p.requires_grad]
         if not parameters:
             raise TrainingError(f"{type(strategy).__name__}'s module has no parameter to train")
@@ -187,7 +204,16 @@ def train(
     module.load_state_dict(best_state)
     module.eval()
     strategy.module_ = module
-    return pd.DataFrame(history), record.summary()
+    checks.append({"when": "after training", **_cross_checked(module, samples, slice(-4, None))})
+    compared = [check for check in checks if check["samples"]]
+    return Trained(pd.DataFrame(history), record.summary(), compared)
+
+
+def _cross_checked(module: nn.Module, samples: Samples, chosen: slice) -> dict:
+    """Differences to qpth on some samples; no samples where the module solves no problem."""
+    with torch.no_grad(), cross_check() as check:
+        module({name: values[chosen] for name, values in samples.inputs.items()})
+    return {"samples": check.samples, "weights": check.weights, "gradients": check.gradients}
 
 
 def _hold(module: nn.Module, samples: Samples, start: int, stop: int, costs: Costs) -> Account:

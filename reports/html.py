@@ -114,6 +114,7 @@ def render_report(results: Mapping[str, BacktestResult]) -> str:
         "months": {name: metrics.monthly_returns(results[name].net_returns) for name in shown},
         "folds": _folds({name: results[name] for name in shown}),
         "solves": _solves(results),
+        "checks": _checks(results),
         "differences": {
             name: result.settings.get("simulation_difference") for name, result in results.items()
         },
@@ -257,19 +258,17 @@ def _learning_figures(results: Mapping[str, BacktestResult]) -> dict[str, Any]:
     """Training curves and solver steps of the strategies that have them."""
     curves, steps, epochs = {}, {}, {}
     for number_, (name, result) in enumerate(results.items()):
-        if len(result.training):
-            training = result.training
-            label = f"Loss by epoch of {name}, training and validation, one line a fold."
-            curves[name] = figures.training_curves(f"training{number_}", label, training)
-            epochs[name] = _epochs(training)
-        solves = result.solves
-        if len(result.training) and len(solves) and solves["fold"].nunique() > 1:
-            phase = "training" if (solves["phase"] == "training").any() else "allocation"
-            label = f"Mean and most steps of the solves of {name} by fold, {phase}."
-            rows = solves[solves["phase"] == phase]
+        if not len(result.training):
+            continue
+        label = f"Loss by epoch of {name}, training and validation, one line a fold."
+        curves[name] = figures.training_curves(f"training{number_}", label, result.training)
+        epochs[name] = _epochs(result.training)
+        if len(result.solves):
+            rows = result.solves[result.solves["phase"] == "training"]
             kinds = {k: c for k, c in SOLVE_COLOURS.items() if (rows["solve"] == k).any()}
+            label = f"Mean and most steps of the solves of {name} in training, by fold."
             figure = figures.solver_steps(f"steps{number_}", label, rows, kinds)
-            steps[name] = {"figure": figure, "kinds": kinds, "phase": phase}
+            steps[name] = {"figure": figure, "kinds": kinds}
     return {"training": curves, "epochs": epochs, "steps": steps}
 
 
@@ -333,6 +332,18 @@ def _solves(results: Mapping[str, BacktestResult]) -> list[dict[str, Any]]:
                 }
             )
     return rows
+
+
+def _checks(results: Mapping[str, BacktestResult]) -> list[dict[str, Any]]:
+    """One row a strategy and time of comparison: the largest differences to qpth, all folds."""
+    rows = []
+    for name, result in results.items():
+        if not len(result.checks):
+            continue
+        for when, part in result.checks.groupby("when", sort=False):
+            largest = part[["weights", "gradients"]].max().to_dict()
+            rows.append({"name": name, "when": when, "samples": part["samples"].sum(), **largest})
+    return [row for row in rows if row["samples"]]
 
 
 def _heat_scale(months: Mapping[str, pd.DataFrame]) -> float:

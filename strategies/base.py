@@ -14,6 +14,7 @@ from sklearn.exceptions import NotFittedError
 from torch import Tensor, nn
 
 from data_loaders import Panel
+from strategies.layers.cross_check import cross_check
 from strategies.layers.fixed_point import ConvergenceError
 from strategies.layers.record import SolveRecord, record_solves
 
@@ -25,6 +26,7 @@ __all__ = [
     "LearnedStrategy",
     "SolveRecord",
     "Strategy",
+    "cross_check",
     "record_solves",
     "stack",
 ]
@@ -81,6 +83,9 @@ class LearnedStrategy(Strategy):
 
     def build(self, inputs: Inputs) -> nn.Module:
         """A module whose ``forward(inputs)`` gives weights (B, N).
+
+        In training, the inputs also hold ``row`` (B,), a number that stays with a date from one
+        epoch to the next.
 
         Args:
             inputs: the prepared training rows, stacked to a leading dimension B: sizes and

@@ -104,7 +104,14 @@ class DEQMeanVarianceNetwork(nn.Module):
         scale = within(scale, 2.0)
         risk = scale.unsqueeze(-1) * inputs["covariance"] * scale.unsqueeze(-2)  # (B, N, N)
         risk = risk + torch.diag_embed(self.log_ridge.exp() * within(ridge, 4.0))
-        return self.optimiser(risk, expected_return * trades, lower=0.0, upper=self.cap * trades)
+        return self.optimiser(
+            risk, expected_return * trades, upper=self.cap * trades, keys=known_by(inputs)
+        )
+
+
+def known_by(inputs: Inputs) -> list[int] | None:
+    """What identifies each sample in training, so that its next solve can start from its last."""
+    return inputs["row"].tolist() if "row" in inputs else None
 
 
 class Standardise(nn.Module):

@@ -40,7 +40,7 @@ def samples(rows=300, assets=4, signal=0.02, seed=0):
 def test_training_finds_a_planted_signal():
     strategy = Tilt()
     training = Training(epochs=60, learning_rate=0.05, cost_factor=1.0)
-    history, _ = train(strategy, samples(), Costs(0.0), training)
+    history = train(strategy, samples(), Costs(0.0), training).history
     assert strategy.module_.strength.item() > 1
     best = history.loc[history["best"]].iloc[-1]
     assert best["validation_loss"] < history["validation_loss"].iloc[0] - 1
@@ -53,7 +53,7 @@ def test_a_signal_that_does_not_last_leaves_the_untrained_state():
     turned[240:] = 2 - turned[240:]  # what worked loses in the validation rows
     given = Samples(given.inputs, turned, given.rows, given.ends, given.per_year)
     strategy = Tilt()
-    history, _ = train(strategy, given, Costs(), Training(epochs=50, patience=4))
+    history = train(strategy, given, Costs(), Training(epochs=50, patience=4)).history
     assert history.loc[history["best"], "epoch"].tolist() == [0]
     assert len(history) == 5  # stopped early
     assert strategy.module_.strength.item() == 0
@@ -122,7 +122,7 @@ def test_a_step_that_does_not_converge_is_skipped_and_counted():
         def build(self, inputs):
             return Flaky()
 
-    history, _ = train(FlakyTilt(), samples(), Costs(), Training(epochs=3, block=40))
+    history = train(FlakyTilt(), samples(), Costs(), Training(epochs=3, block=40)).history
     assert history["skipped"].sum() == Flaky.calls // 3 > 0
 
 

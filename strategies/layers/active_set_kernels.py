@@ -39,16 +39,20 @@ FEASIBLE = 1e-12  # how far bounds and rows may miss each other
 # Nothing that assumes NaN away: a NaN has to reach the residual.
 FAST = {"reassoc", "contract", "nsz", "arcp"}
 
-_helper = njit(fastmath=FAST, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+_OPTIONS: dict[str, Any] = {"fastmath": FAST, "error_model": "numpy"}
+_INNER = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+_maker = njit(**_OPTIONS, **_INNER)
+# Counting references to the arrays on every access would take most of the time; helpers that
+# neither make nor return arrays go without.
+_helper = njit(**_OPTIONS, **_INNER, _nrt=False)
 
 
 def _kernel(function: Callable[..., Any]) -> Any:
     """Compile for callers in Python, and keep it on disk where there is a place to."""
-    options = {"fastmath": FAST, "error_model": "numpy", "nogil": True}
     try:
-        return njit(cache=True, **options)(function)
+        return njit(**_OPTIONS, nogil=True, cache=True)(function)
     except RuntimeError:  # neither the package's folder nor the home folder is writable
-        return njit(**options)(function)
+        return njit(**_OPTIONS, nogil=True)(function)
 
 
 class Batch(NamedTuple):
@@ -101,7 +105,7 @@ class Work(NamedTuple):
     schur: np.ndarray  # (R + 2, R + 2)
 
 
-@_helper
+@_maker
 def _sample(batch, b):
     return Sample(
         batch.risk[b % batch.risk.shape[0]],
@@ -116,7 +120,7 @@ def _sample(batch, b):
     )
 
 
-@_helper
+@_maker
 def _work(batch):
     n = batch.linear.shape[1]
     k = batch.loadings.shape[2]
@@ -137,7 +141,7 @@ def _work(batch):
         np.empty((count + 1, n)),
         np.empty((count, n)),
         np.empty((count, count)),
-        np.empty(count),
+        np.empty(max(2, count)),
         np.empty(count, np.int64),
         np.empty((count, count)),
     )
@@ -552,22 +556,25 @@ def _row_value(s, w, row, z):
 
 
 @_helper
-def _flip(s, w, state, row_state, scale):
-    """Correct every state that the weights or the multipliers contradict; return how many."""
+def _flip(s, w, m, state, row_state, scale):
+    """Correct the states that the weights or the multipliers contradict; return how many.
+
+    Of the free weights beyond their segments only those beyond the side that is missed by more in
+    total are held, as in variable fixing for the continuous knapsack (Kiwiel 2008): held on both
+    sides at once, too few would stay free to meet the budget.
+    """
     flipped = 0
     last = w.breaks.shape[1] - 1
-    for i in range(s.linear.shape[0]):
+    below = above = 0.0
+    for a in range(m):
+        i = w.free[a]
         j = state[i] // 2
-        at = w.breaks[i, j]
+        below += max(0.0, w.breaks[i, j] - w.z[i])
+        above += max(0.0, w.z[i] - w.breaks[i, j + 1])
+    for i in range(s.linear.shape[0]):
         if state[i] % 2 == 1:
-            room = ROUNDING * (1 + abs(w.z[i]))
-            if w.z[i] < at - room:
-                state[i] = 2 * j
-                flipped += 1
-            elif w.z[i] > w.breaks[i, j + 1] + room:
-                state[i] = 2 * j + 2
-                flipped += 1
             continue
+        at = w.breaks[i, state[i] // 2]
         left, right = _slopes(s, w, i, at)
         tolerance = RETURN_TOLERANCE * w.diagonal[i] + ROUNDING * scale
         if at < w.breaks[i, last] and w.gradient[i] + right < -tolerance:
@@ -576,6 +583,18 @@ def _flip(s, w, state, row_state, scale):
         elif at > w.breaks[i, 0] and w.gradient[i] + left > tolerance:
             state[i] = _neighbour(w, i, at, -1)
             flipped += 1
+    for a in range(m):
+        i = w.free[a]
+        j = state[i] // 2
+        room = ROUNDING * (1 + abs(w.z[i]))
+        if w.z[i] < w.breaks[i, j] - room:
+            flipped += 1
+            if below >= above:
+                state[i] = 2 * j
+        elif w.z[i] > w.breaks[i, j + 1] + room:
+            flipped += 1
+            if above >= below:
+                state[i] = 2 * j + 2
     for row in range(s.limits.shape[1]):
         low, high = s.limits[0, row], s.limits[1, row]
         if row_state[row] != 0:
@@ -629,35 +648,44 @@ def _free_for(s, w, state, row):
 
 
 @_helper
-def _start(s, w, state, row_state, tau):
-    """States of the optimum for diag(P) and the budget alone, by a safeguarded Newton method on
-    the budget's multiplier (total weight falls with it, piecewise linearly)."""
+def _spread(s, w, tau, turnover, gross):
+    """Optimum for diag(P), the budget, and given multipliers of the turnover and gross limits, by
+    a safeguarded Newton method on the budget's multiplier (the total falls with it, piecewise
+    linearly)."""
     n = s.linear.shape[0]
     last = w.breaks.shape[1] - 1
     below, above = -np.inf, np.inf
-    reach = 0.0
-    top = bottom = 0.0
+    reach = top = bottom = 0.0
     for i in range(n):
-        bottom += 1 / w.diagonal[i]
-        top += s.linear[i] / w.diagonal[i]
-        reach = max(reach, abs(s.linear[i]), w.diagonal[i])
-    dual = (top - (1 + tau) * s.limits[0, 0]) / bottom
+        curvature = w.diagonal[i] * (1 + tau)
+        bottom += 1 / curvature
+        top += s.linear[i] / curvature
+        reach = max(reach, abs(s.linear[i]), curvature)
+    dual = (top - s.limits[0, 0]) / bottom
     for _ in range(50):
         total = give = 0.0
         for i in range(n):
             curvature = w.diagonal[i] * (1 + tau)
             z = (s.linear[i] - dual) / curvature
-            if s.trade.shape[1]:
-                width = s.trade[1, i] / curvature
-                z = min(z + width, max(s.trade[0, i], z - width))
+            inside = True
+            if last > 1:  # lift by both widths, then let each kink, ascending, take its own twice
+                held = s.trade[0, i] if s.trade.shape[1] else 0.0
+                trade = (s.trade[1, i] + turnover) / curvature if s.trade.shape[1] else 0.0
+                short = gross / curvature
+                z += trade + short
+                if held <= 0:
+                    z = min(z, max(held, z - 2 * trade))
+                z = min(z, max(0.0, z - 2 * short))
+                if held > 0:
+                    z = min(z, max(held, z - 2 * trade))
+                inside = not (z == held and trade > 0) and not (z == 0 and short > 0)
             if z <= w.breaks[i, 0]:
-                total += w.breaks[i, 0]
+                z = w.breaks[i, 0]
             elif z >= w.breaks[i, last]:
-                total += w.breaks[i, last]
-            else:
-                total += z
-                if not (s.trade.shape[1] and z == s.trade[0, i]):
-                    give += 1 / curvature
+                z = w.breaks[i, last]
+            elif inside:
+                give += 1 / curvature
+            total += z
             w.z[i] = z
         excess = total - s.limits[0, 0]
         if abs(excess) <= 1e-9:
@@ -677,8 +705,35 @@ def _start(s, w, state, row_state, tau):
                 reach *= 2
             else:
                 dual = (below + above) / 2
-    _locate(s, w, state)
+
+
+@_helper
+def _start(s, w, state, row_state, tau):
+    """States of the optimum for diag(P), the budget and, one after the other, the gross and the
+    turnover limit, whose multipliers are found by bisection."""
+    given = s.rows.shape[0]
     _only_equalities(s, row_state)
+    multiplier = w.lacking[:2]
+    multiplier[:] = 0.0
+    _spread(s, w, tau, 0.0, 0.0)
+    top = 0.0
+    for i in range(s.linear.shape[0]):
+        top = max(top, abs(s.linear[i]), w.diagonal[i])
+    for kink in range(1, -1, -1):
+        row = given + kink
+        limit = s.limits[1, row]
+        if limit == np.inf or _row_value(s, w, row, w.z) <= limit:
+            continue
+        row_state[row] = 1
+        low, high = 0.0, 4 * top
+        for _ in range(30):
+            multiplier[kink] = (low + high) / 2
+            _spread(s, w, tau, multiplier[0], multiplier[1])
+            if _row_value(s, w, row, w.z) > limit:
+                low = multiplier[kink]
+            else:
+                high = multiplier[kink]
+    _locate(s, w, state)
 
 
 @_helper
@@ -844,7 +899,7 @@ def solve_batch(batch, points, states, weights, duals, rounds, residual, status)
                 idle = 0 if length > 0 else idle + 1
                 walking = length >= 0 and rounds[b] < WALK_LIMIT * states.shape[1]
                 continue
-            flipped = _flip(s, w, state, row_state, scale)
+            flipped = _flip(s, w, m, state, row_state, scale)
             if flipped == 0 and tau == 0:
                 status[b] = SOLVED
                 break

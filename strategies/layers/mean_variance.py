@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from strategies.layers.active_set import ActiveSet
+from strategies.layers.cross_check import open_cross_check
 from strategies.layers.problem import (
     FactorRisk,
     InfeasibleError,
@@ -115,6 +116,9 @@ class MeanVarianceLayer(nn.Module):
     def _solve(
         self, problem: Problem, keys: Sequence[Hashable] | None, start: Tensor | None
     ) -> Solution:
+        check = open_cross_check()
+        if check is not None:
+            check.compare(problem, self.solver)
         batch, assets = problem.expected_return.shape
         if keys is not None:
             if start is not None:

@@ -1,0 +1,119 @@
+"""Hold the mean-variance layer against qpth while a network runs.
+
+    with cross_check() as check:
+        module(inputs)
+    check.weights, check.gradients       # the largest differences, over a handful of problems
+
+Two solvers that share no code agree, or ``SolverMismatch`` stops the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from strategies.layers.problem import FactorRisk, Problem, Solver
+from strategies.layers.qpth_solver import Qpth
+
+_open: ContextVar[CrossCheck | None] = ContextVar("open_cross_check", default=None)
+
+
+class SolverMismatch(RuntimeError):
+    """The layer's solver and qpth disagree beyond the tolerance."""
+
+
+@dataclass
+class CrossCheck:
+    """What was compared, and the largest differences seen.
+
+    Attributes:
+        most: problems of a batch that are compared, the first and the last among them.
+        weights_tolerance: largest difference of a weight, a fraction of the portfolio.
+        gradients_tolerance: largest difference of the gradient of q, relative to its largest
+            entry, or to that of an unconstrained weight if that is more. An interior point method blurs the gradient where a constraint is barely
+            active: qpth's own error reaches 6e-3.
+        samples: problems compared.
+        weights, gradients: the largest differences.
+    """
+
+    most: int = 4
+    weights_tolerance: float = 1e-5
+    gradients_tolerance: float = 1e-2
+    samples: int = 0
+    weights: float = 0.0
+    gradients: float = 0.0
+
+    def compare(self, problem: Problem, solver: Solver) -> None:
+        """Solve a handful of the batch by ``solver`` and by qpth, forward and backward.
+
+        Raises:
+            SolverMismatch: they differ by more than the tolerances.
+        """
+        batch = problem.expected_return.shape[0]
+        chosen = torch.linspace(0, batch - 1, min(self.most, batch)).round().long()
+        few = _some(problem, chosen)
+        pull = torch.linspace(-1, 1, few.expected_return.numel(), dtype=torch.float64)
+        pull = pull.to(few.expected_return.device).view_as(few.expected_return)
+        ours, theirs = (_with_gradient(few, each, pull) for each in (solver, Qpth()))
+        self.samples += len(chosen)
+        self.weights = max(self.weights, _gap(ours[0], theirs[0]))
+        free = 1 / float(few.risk_diagonal().detach().mean())  # of an unconstrained weight
+        scale = max(free, float(theirs[1].abs().max()))
+        self.gradients = max(self.gradients, _gap(ours[1], theirs[1]) / scale)
+        if not (
+            self.weights <= self.weights_tolerance and self.gradients <= self.gradients_tolerance
+        ):
+            raise SolverMismatch(
+                f"{solver} and qpth differ by {self.weights:.1e} in a weight and by "
+                f"{self.gradients:.1e} in a gradient; the tolerances are "
+                f"{self.weights_tolerance:.0e} and {self.gradients_tolerance:.0e}"
+            )
+
+
+@contextmanager
+def cross_check() -> Iterator[CrossCheck]:
+    """Compare a handful of the problems of every solve inside the block."""
+    check = CrossCheck()
+    token = _open.set(check)
+    try:
+        yield check
+    finally:
+        _open.reset(token)
+
+
+def open_cross_check() -> CrossCheck | None:
+    """The check that is open now, for a layer to call, or None."""
+    return _open.get()
+
+
+def _with_gradient(problem: Problem, solver: Solver, pull: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights (B, N), and the gradient of q (B, N) for the cotangent ``pull``."""
+    with torch.enable_grad():
+        expected_return = problem.expected_return.detach().requires_grad_()
+        solution = solver.solve(replace(problem, expected_return=expected_return), None)
+        (gradient,) = torch.autograd.grad(solution.weights, expected_return, pull)
+    return solution.weights.detach(), gradient
+
+
+def _some(problem: Problem, chosen: Tensor) -> Problem:
+    """The problems of those samples, without a graph."""
+
+    def pick(value: object) -> object:
+        if isinstance(value, FactorRisk):
+            return FactorRisk(*(take(part) for part in (value.loadings, value.specific)))
+        return take(value) if isinstance(value, Tensor) else value
+
+    def take(value: Tensor) -> Tensor:
+        return (value if value.shape[0] == 1 else value[chosen.to(value.device)]).detach()
+
+    picked = {name: pick(value) for name, value in vars(problem).items() if name != "labels"}
+    return Problem(**picked)  # type: ignore[arg-type]
+
+
+def _gap(one: Tensor, two: Tensor) -> float:
+    return float((one - two).abs().max())

@@ -1,0 +1,46 @@
+import pytest
+import torch
+
+from strategies.layers.active_set import ActiveSet
+from strategies.layers.cross_check import SolverMismatch, cross_check
+from strategies.layers.mean_variance import MeanVarianceLayer
+
+
+def problem(B=6, N=5, seed=0):
+    torch.manual_seed(seed)
+    root = torch.randn(B, N, N, dtype=torch.float64)
+    return root @ root.mT + torch.eye(N), torch.randn(B, N, dtype=torch.float64)
+
+
+def test_solvers_that_agree_are_counted():
+    layer = MeanVarianceLayer()
+    with cross_check() as check:
+        weights = layer(*problem(), upper=0.5)
+    assert check.samples == 4
+    assert 0 < check.weights < 1e-6
+    assert check.gradients < 1e-3
+    assert torch.equal(weights, layer(*problem(), upper=0.5))
+
+
+def test_nothing_is_compared_outside_of_the_block():
+    with cross_check() as check:
+        pass
+    MeanVarianceLayer()(*problem())
+    assert check.samples == 0
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_a_wrong_solver_stops_the_run(part):
+    class Wrong(ActiveSet):
+        def solve(self, problem, start=None):
+            solution = super().solve(problem, start)
+            weights = solution.weights
+            wrong = (
+                weights + 1e-3
+                if part == 0
+                else weights.detach() + 0.9 * (weights - weights.detach())
+            )
+            return type(solution)(wrong, *list(vars(solution).values())[1:])
+
+    with pytest.raises(SolverMismatch, match="differ by"), cross_check():
+        MeanVarianceLayer(Wrong())(*problem(), upper=0.5)
