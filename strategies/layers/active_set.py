@@ -115,13 +115,11 @@ def _batch(*tensors: Tensor | None) -> Any:
     batch, assets = linear.shape
     bounds = np.empty((batch, 2, assets))
     bounds[:, 0], bounds[:, 1] = lower, upper
-    limits = np.full((batch, 2, row_lower.shape[1] + 2), np.inf)
-    limits[:, 0, -2:] = -np.inf
+    limits = np.empty((batch, 2, row_lower.shape[1] + 2))
     limits[:, 0, :-2], limits[:, 1, :-2] = row_lower, row_upper
-    if turnover_limit is not None:
-        limits[:, 1, -2] = turnover_limit
-    if gross_limit is not None:
-        limits[:, 1, -1] = gross_limit
+    limits[:, 0, -2:] = -np.inf
+    limits[:, 1, -2] = np.inf if turnover_limit is None else turnover_limit
+    limits[:, 1, -1] = np.inf if gross_limit is None else gross_limit
     trade = np.empty((1, 2, 0))
     if held is not None:
         trade = np.stack([held, cost], axis=1)
@@ -138,32 +136,28 @@ def _batch(*tensors: Tensor | None) -> Any:
     )
 
 
-def _slices(batch: Any, threads: int) -> list[tuple[slice, Any]]:
-    """The batch in one part a thread: contiguous samples, shared arrays whole."""
-    count = batch.linear.shape[0]
-    edges = np.linspace(0, count, min(threads, count) + 1).astype(int)
-    parts = [slice(low, high) for low, high in zip(edges[:-1], edges[1:], strict=True)]
-    return [(part, _part(batch, part)) for part in parts]
-
-
 def _part(batch: Any, part: slice) -> Any:
-    shared = {1} if batch.linear.shape[0] > 1 else set()
+    """Some samples of the batch; arrays that all share stay whole."""
+    count = batch.linear.shape[0]
     return type(batch)(
         *(
-            array if isinstance(array, bool) or array.shape[0] in shared else array[part]
+            array if isinstance(array, bool) or array.shape[0] != count else array[part]
             for array in batch
         )
     )
 
 
 def _run(work: Callable[[slice, Any], None], batch: Any, threads: int) -> None:
-    """Call ``work`` on every part of the batch; the kernels release the GIL."""
-    parts = _slices(batch, threads)
-    if len(parts) == 1:
-        work(*parts[0])
+    """Call ``work`` on the batch, in one part a thread; the kernels release the GIL."""
+    count = batch.linear.shape[0]
+    threads = min(threads, count)
+    if threads == 1:
+        work(slice(0, count), batch)
         return
-    with ThreadPoolExecutor(len(parts)) as pool:
-        for done in [pool.submit(work, *part) for part in parts]:
+    edges = [count * i // threads for i in range(threads + 1)]
+    parts = [slice(low, high) for low, high in zip(edges[:-1], edges[1:], strict=True)]
+    with ThreadPoolExecutor(threads) as pool:
+        for done in [pool.submit(work, part, _part(batch, part)) for part in parts]:
             done.result()
 
 
@@ -175,7 +169,8 @@ def _solve_batch(
     count, assets = batch.linear.shape
     width = batch.limits.shape[2]
     if start is None:
-        states = np.full((count, assets + width), -1, dtype=np.int8)
+        states = np.empty((count, assets + width), dtype=np.int8)
+        states[:, 0] = -1
     else:
         if start.shape != (count, assets + width):
             raise ValueError(
@@ -219,59 +214,53 @@ def _gradients(
     """Gradients of the tensors of ``_tensors``, None where not needed."""
     kernels = compiled()
     incoming = gradient.detach().contiguous().numpy()
-    wanted = np.array([any(needed[:3]), needed[4] or needed[5] or needed[9], needed[6]])
-    parts = {
-        "risk": wanted[0],
-        "loadings": wanted[0],
-        "specific": wanted[0],
-        "linear": True,
-        "bounds": True,
-        "rows": wanted[2],
-        "limits": True,
-        "trade": True,
-    }
-
-    def zeros(of_part: Any) -> Any:
-        # np.zeros leaves memory untouched until written; only few rows of the risk ever are
-        arrays = [
-            np.zeros(
-                getattr(of_part, name).shape
-                if want
-                else (1,) + (0,) * (getattr(of_part, name).ndim - 1)
-            )
-            for name, want in parts.items()
-        ]
-        return kernels.Batch(*arrays, of_part.gross)
-
-    found: dict[int, Any] = {}
+    risk = any(needed[:3])
+    wanted = np.array([risk, needed[4] or needed[5] or needed[9], needed[6]])
+    # np.zeros leaves memory untouched until written, and only few rows of the risk ever are
+    out = kernels.Batch(
+        np.zeros(batch.risk.shape if risk else (1, 0, 0)),
+        np.zeros(batch.loadings.shape if risk else (1, 0, 0)),
+        np.zeros(batch.specific.shape if risk else (1, 0)),
+        np.zeros(batch.linear.shape),
+        np.zeros(batch.bounds.shape),
+        np.zeros(batch.rows.shape if needed[6] else (1, 0, 0)),
+        np.zeros(batch.limits.shape),
+        np.zeros(batch.trade.shape),
+        batch.gross,
+    )
+    count = batch.linear.shape[0]
+    lock = threading.Lock()
 
     def work(part: slice, of_part: Any) -> None:
-        out = zeros(of_part)
-        kernels.differentiate_batch(
-            of_part, states[part], weights[part], duals[part], incoming[part], out, wanted
+        whole = part == slice(0, count)
+        # what all samples share, each thread adds up for itself
+        own = kernels.Batch(
+            *(
+                array
+                if whole or isinstance(array, bool)
+                else (array[part] if array.shape[0] == count else np.zeros_like(array))
+                for array in out
+            )
         )
-        found[part.start] = out
+        kernels.differentiate_batch(
+            of_part, states[part], weights[part], duals[part], incoming[part], own, wanted
+        )
+        if not whole:
+            with lock:
+                for array, addend in zip(out[:-1], own[:-1], strict=True):
+                    if array.shape[0] != count:
+                        array += addend
 
     _run(work, batch, threads)
-    outs = [found[key] for key in sorted(found)]
-    joined = {}
-    for name in parts:
-        arrays = [getattr(out, name) for out in outs]
-        if len(arrays) == 1:
-            joined[name] = arrays[0]
-        elif getattr(batch, name).shape[0] == 1:
-            joined[name] = np.sum(arrays, axis=0)
-        else:
-            joined[name] = np.concatenate(arrays)
-    bounds, limits, trade = joined["bounds"], joined["limits"], joined["trade"]
+    bounds, limits, trade = out.bounds, out.limits, out.trade
     gradients = (
-        joined["risk"],
-        joined["loadings"],
-        joined["specific"],
-        joined["linear"],
+        out.risk,
+        out.loadings,
+        out.specific,
+        out.linear,
         bounds[:, 0],
         bounds[:, 1],
-        joined["rows"],
+        out.rows,
         limits[:, 0, :-2],
         limits[:, 1, :-2],
         trade[:, 0],
@@ -289,7 +278,7 @@ def _gradients(
 def compiled() -> Any:
     """The kernels' module, compiled; says so if that takes a while (once per installation)."""
     note = threading.Timer(
-        1.0,
+        3.0,
         logger.warning,
         ("compiling the mean-variance kernels, about 20 seconds, once per installation",),
     )
