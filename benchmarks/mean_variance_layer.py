@@ -10,7 +10,6 @@ compared runs within the same seconds on the same problems.
 from __future__ import annotations
 
 import argparse
-import gc
 import importlib.util
 import os
 import statistics

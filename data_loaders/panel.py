@@ -15,16 +15,19 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 
+from data_loaders.validation import (
+    DataError,
+    aligned,
+    check_assets,
+    check_dates,
+    check_prices,
+    located,
+    not_a_number,
+)
+
 DateLike: TypeAlias = "str | pd.Timestamp"
 
-
-class DataError(ValueError):
-    """Data that cannot be used; ``dates`` and ``assets`` name where, as far as it is known."""
-
-    def __init__(self, message: str, dates: Sequence = (), assets: Sequence[str] = ()):
-        super().__init__(message)
-        self.dates = list(dates)
-        self.assets = list(assets)
+HALT = 10  # rows without a price at the end of a panel, from which on an asset is delisted
 
 
 class Panel:
@@ -37,6 +40,10 @@ class Panel:
         market_features: (T, E) frame, index as ``prices``.
         source: where the data came from, in words; shown in the report.
         caveats: what a reader of results must know about the data (survivorship, ...).
+        members: (T, N) frame of bool, index and columns as ``prices``: in the universe at that
+            close. By default every asset is, whenever it trades. A price outside of the
+            universe still values what is held.
+        snapshots: {name: identity} of what was read from the store, if anything was.
 
     Raises:
         DataError: naming the first offending dates and assets.
@@ -49,23 +56,31 @@ class Panel:
         market_features: pd.DataFrame | None = None,
         source: str = "prices given by the caller",
         caveats: Sequence[str] = (),
+        members: pd.DataFrame | None = None,
+        snapshots: Mapping[str, str] | None = None,
     ):
-        _check_dates(prices.index)
-        _check_assets(prices.columns)
+        check_dates(prices.index)
+        check_assets(prices.columns)
         self.prices = _frozen(prices, "prices")
-        _check_prices(self.prices)
+        check_prices(self.prices)
         self.asset_features = MappingProxyType(
             {
-                name: _frozen(_aligned(frame, self.prices, f"asset feature {name!r}"), name)
+                name: _frozen(aligned(frame, self.prices, f"asset feature {name!r}"), name)
                 for name, frame in (asset_features or {}).items()
             }
         )
         market = pd.DataFrame(index=prices.index) if market_features is None else market_features
         self.market_features = _frozen(
-            _aligned(market, self.prices, "market features", columns=False), "market features"
+            aligned(market, self.prices, "market features", columns=False), "market features"
         )
         self.source = source
         self.caveats = tuple(caveats)
+        self.snapshots = MappingProxyType(dict(snapshots or {}))
+        if members is not None:
+            inside = aligned(members, self.prices, "members").to_numpy(dtype=bool)
+            self.__dict__["members"] = _frame(
+                inside & self.prices.notna().to_numpy(), self.dates, self.assets
+            )
 
     @classmethod
     def from_returns(cls, returns: pd.DataFrame, **rest: Any) -> Panel:
@@ -74,19 +89,7 @@ class Panel:
         The panel has one row more: the first, one period earlier, where every price starts
         at 100. NaN is a period in which the asset did not trade.
         """
-        _check_dates(returns.index)
-        wrong = returns.le(-1) | np.isinf(returns)
-        if wrong.to_numpy().any():
-            raise _located("simple returns must be finite and above -1 (-100%)", returns, wrong)
-        gaps = returns.index.to_series().diff()
-        period = gaps.median() if len(returns) > 1 else pd.Timedelta("1D")
-        growth = 100 * (1 + returns.fillna(0)).cumprod()
-        base = pd.DataFrame(100.0, index=[returns.index[0] - period], columns=returns.columns)
-        prices = pd.concat([base, growth])
-        known = returns.notna().to_numpy()
-        opens = np.vstack([known, np.zeros((1, known.shape[1]), bool)])  # a return starts here
-        ends = np.vstack([np.zeros((1, known.shape[1]), bool), known])
-        return cls(prices.where(opens | ends), **rest)
+        return cls(prices_from(returns), **rest)
 
     @property
     def dates(self) -> pd.DatetimeIndex:
@@ -103,7 +106,8 @@ class Panel:
         """Simple returns from the row before, (T, N), fractions; NaN in the first row."""
         values = self.prices.to_numpy()
         out = np.full(values.shape, np.nan)
-        out[1:] = values[1:] / values[:-1] - 1
+        np.divide(values[1:], values[:-1], out=out[1:])
+        out -= 1
         return _frame(out, self.dates, self.assets)
 
     @cached_property
@@ -118,9 +122,17 @@ class Panel:
         return 365 if len(days) >= 7 and days.max() == 1 else 252
 
     @cached_property
+    def members(self) -> pd.DataFrame:
+        """(T, N) bool: trades and is in the universe at that close, so it may be bought then."""
+        return self.prices.notna()
+
+    @cached_property
     def trades_throughout(self) -> pd.Series:
-        """(N,) bool by asset: has a price on every date of this panel."""
-        return self.prices.notna().all()
+        """(N,) bool by asset: has a price on every date, and is a member on the last.
+
+        An asset enters a strategy with it: once it has the lookback that the strategy needs.
+        """
+        return self.prices.notna().all() & self.members.iloc[-1:].all()
 
     def until(self, date: DateLike) -> Panel:
         """What was known at the close of ``date``: the rows up to it, without a copy."""
@@ -143,13 +155,52 @@ class Panel:
         )
         part.market_features = self.market_features.iloc[start:stop]
         part.source, part.caveats = self.source, self.caveats
+        part.snapshots = self.snapshots
         part.__dict__["periods_per_year"] = self.periods_per_year
         part.__dict__["returns"] = self.returns.iloc[start:stop]
+        if "members" in self.__dict__:
+            part.__dict__["members"] = self.members.iloc[start:stop]
         return part
+
+    def with_delisting_return(self, fraction: float) -> Panel:
+        """A panel in which a delisted asset has one price more: the last one times 1 + fraction.
+
+        Delisted is what has no price in the last 10 rows. In the added row it can be sold, but
+        is no member, so that nobody buys it. Without this, a holding is worth its last price.
+
+        Args:
+            fraction: the return after the last trade; -0.3 is a loss of 30%. Shumway (1997)
+                finds about -30% for stocks delisted by NYSE and AMEX for poor performance.
+        """
+        if not -1 < fraction < np.inf:
+            raise ValueError(
+                f"a delisting return must be above -1 (-100%, a price of zero), got {fraction}"
+            )
+        rows, columns = self.delistings
+        values = self.prices.to_numpy().copy()
+        values[rows + 1, columns] = values[rows, columns] * (1 + fraction)
+        note = f"A delisted holding earns {fraction:.0%} after its last price."
+        return Panel(
+            _frame(values, self.dates, self.assets),
+            self.asset_features,
+            self.market_features,
+            self.source,
+            (*self.caveats, note),
+            self.members,
+            self.snapshots,
+        )
+
+    @property
+    def delistings(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of the last prices, and columns, of the assets that are delisted."""
+        known = self.prices.notna().to_numpy()
+        rows = len(self) - 1 - known[::-1].argmax(axis=0)
+        columns = np.flatnonzero(rows < len(self) - HALT)
+        return rows[columns], columns
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 of the content: dates, names, prices and features, bit for bit."""
+        """sha256 of the content: dates, names, prices, features and members, bit for bit."""
         digest = hashlib.sha256()
         parts = [("prices", self.prices), ("market", self.market_features)]
         parts += [(f"asset:{name}", frame) for name, frame in sorted(self.asset_features.items())]
@@ -158,7 +209,10 @@ class Panel:
             digest.update("\x1f".join([name, *map(str, frame.columns)]).encode() + b"\x1e")
             values = np.ascontiguousarray(frame.to_numpy(np.float64))
             # NaN has many bit patterns; one of them stands for all.
-            digest.update(np.where(np.isnan(values), np.nan, values).tobytes())
+            digest.update(np.where(np.isnan(values), np.nan, values).data)
+        members = self.members.to_numpy()
+        if not np.array_equal(members, self.prices.notna().to_numpy()):
+            digest.update(np.ascontiguousarray(members).data)
         return digest.hexdigest()
 
     def __len__(self) -> int:
@@ -171,6 +225,25 @@ class Panel:
         return f"Panel({len(self)} dates from {span}, {len(self.assets)} assets, {self.source})"
 
 
+def prices_from(returns: pd.DataFrame) -> pd.DataFrame:
+    """Prices (T + 1, N) with these simple returns (T, N), in fractions, all starting at 100."""
+    check_dates(returns.index)
+    check_assets(returns.columns)
+    returns = _frozen(returns, "returns")
+    wrong = returns.le(-1) | np.isinf(returns)
+    if wrong.to_numpy().any():
+        raise located("simple returns must be finite and above -1 (-100%)", returns, wrong)
+    gaps = returns.index.to_series().diff()
+    period = gaps.median() if len(returns) > 1 else pd.Timedelta("1D")
+    growth = 100 * (1 + returns.fillna(0)).cumprod()
+    base = pd.DataFrame(100.0, index=[returns.index[0] - period], columns=returns.columns)
+    prices = pd.concat([base, growth])
+    known = returns.notna().to_numpy()
+    opens = np.vstack([known, np.zeros((1, known.shape[1]), bool)])  # a return starts here
+    ends = np.vstack([np.zeros((1, known.shape[1]), bool), known])
+    return prices.where(opens | ends).rename_axis(returns.index.name)
+
+
 def _frame(values: np.ndarray, index: pd.Index, columns: pd.Index) -> pd.DataFrame:
     """A frame over ``values`` itself, which becomes read-only."""
     values.flags.writeable = False
@@ -178,108 +251,21 @@ def _frame(values: np.ndarray, index: pd.Index, columns: pd.Index) -> pd.DataFra
 
 
 def _frozen(frame: pd.DataFrame, what: str) -> pd.DataFrame:
+    """The frame in float64, in an array that nobody can write to."""
     try:
-        values = np.array(frame.to_numpy(dtype=np.float64, na_value=np.nan), order="C", copy=True)
-    except (TypeError, ValueError):
-        for name in frame.columns:
-            numbers = pd.to_numeric(frame[name], errors="coerce")
-            bad = frame.index[numbers.isna() & frame[name].notna()]
-            if len(bad):
-                raise DataError(
-                    f"{what}: column {name!r} holds {frame[name].loc[bad[0]]!r} at {_day(bad[0])}, "
-                    "which is not a number",
-                    dates=bad,
-                    assets=[name],
-                ) from None
-        raise
+        values = frame.to_numpy(dtype=np.float64, na_value=np.nan)
+    except (TypeError, ValueError) as error:
+        raise not_a_number(frame, what) or error from None
+    if not (_unwritable(values) and values.flags.c_contiguous):
+        values = np.array(values, order="C", copy=True)
     return _frame(values, frame.index, frame.columns)
 
 
-def _check_dates(index: pd.Index) -> None:
-    if not isinstance(index, pd.DatetimeIndex):
-        raise DataError(
-            f"the index of prices must hold dates (a DatetimeIndex), got {type(index).__name__}; "
-            "pd.to_datetime(frame.index) makes one"
-        )
-    if index.tz is not None:
-        raise DataError(
-            f"dates carry the time zone {index.tz}; session dates have none: "
-            "frame.index = frame.index.tz_localize(None).normalize()"
-        )
-    if not len(index):
-        raise DataError("there is no row of prices")
-    if index.hasnans:
-        raise DataError(f"row {int(np.flatnonzero(index.isna())[0])} has no date")
-    twice = index[index.duplicated()]
-    if len(twice):
-        raise DataError(f"dates occur more than once: {_days(twice)}", dates=twice)
-    backwards = index[1:][index[1:] < index[:-1]]
-    if len(backwards):
-        raise DataError(
-            f"dates are not in order: {_days(backwards)} stands after a later date; "
-            "sort_index() sorts them",
-            dates=backwards,
-        )
-
-
-def _check_assets(columns: pd.Index) -> None:
-    if not len(columns):
-        raise DataError("there is no asset: prices have no column")
-    if not all(isinstance(name, str) and name for name in columns):
-        raise DataError(f"asset names must be non-empty text, got {list(columns)[:5]}")
-    twice = list(columns[columns.duplicated()])
-    if twice:
-        raise DataError(f"assets occur more than once: {', '.join(twice[:5])}", assets=twice)
-
-
-def _check_prices(prices: pd.DataFrame) -> None:
-    values = prices.to_numpy()
-    wrong = (values <= 0) | np.isinf(values)
-    if wrong.any():
-        raise _located("prices must be positive and finite", prices, wrong)
-    empty = list(prices.columns[np.isnan(values).all(axis=0)])
-    if empty:
-        raise DataError(
-            f"assets without a single price: {', '.join(empty[:5])}; leave them out", assets=empty
-        )
-
-
-def _aligned(
-    frame: pd.DataFrame, prices: pd.DataFrame, what: str, columns: bool = True
-) -> pd.DataFrame:
-    if not frame.index.equals(prices.index):
-        odd = frame.index.symmetric_difference(prices.index)
-        raise DataError(
-            f"{what}: dates differ from the prices', first at {_days(odd) or 'their order'}",
-            dates=odd,
-        )
-    if columns and not frame.columns.equals(prices.columns):
-        names = [str(name) for name in frame.columns.symmetric_difference(prices.columns)]
-        raise DataError(
-            f"{what}: columns differ from the assets: {', '.join(names[:5]) or 'their order'}",
-            assets=names,
-        )
-    return frame
-
-
-def _located(message: str, frame: pd.DataFrame, wrong: np.ndarray | pd.DataFrame) -> DataError:
-    rows, columns = np.nonzero(np.asarray(wrong))
-    places = [
-        f"{frame.columns[j]} {frame.iat[i, j]:g} on {_day(frame.index[i])}"
-        for i, j in zip(rows[:3], columns[:3], strict=True)
-    ]
-    more = f" and {len(rows) - 3} more" if len(rows) > 3 else ""
-    return DataError(
-        f"{message}: {'; '.join(places)}{more}",
-        dates=frame.index[np.unique(rows)],
-        assets=list(frame.columns[np.unique(columns)]),
-    )
-
-
-def _day(date: pd.Timestamp) -> str:
-    return date.strftime("%Y-%m-%d") if date == date.normalize() else str(date)
-
-
-def _days(dates: pd.Index) -> str:
-    more = f" and {len(dates) - 3} more" if len(dates) > 3 else ""
-    return ", ".join(_day(date) for date in dates[:3]) + more
+def _unwritable(values: np.ndarray) -> bool:
+    """Nobody holds the array, or one that it is a view of, so that they could write to it."""
+    base: object = values
+    while isinstance(base, np.ndarray):
+        if base.flags.writeable:
+            return False
+        base = base.base
+    return base is None

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from data_loaders.panel import DataError, DateLike, Panel
+from data_loaders.panel import DateLike, Panel
+from data_loaders.validation import DataError
 
 
 def load(source: str | Path, start: DateLike | None = None, end: DateLike | None = None) -> Panel:

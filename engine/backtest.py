@@ -18,6 +18,7 @@ from data_loaders import Panel
 from engine.costs import Costs, drift
 from engine.result import BacktestResult
 from engine.simulation import simulate
+from engine.threads import limited_threads
 from engine.training import Samples, Training, TrainingError, train
 from engine.walk_forward import Fold, WalkForward
 from strategies.base import LearnedStrategy, Strategy, record_solves, stack
@@ -34,6 +35,7 @@ def backtest(
     costs: Costs | None = None,
     training: Training | None = None,
     progress: bool | None = None,
+    threads: int = 1,
 ) -> dict[str, BacktestResult]:
     """Walk the strategies forward through the panel, on the same dates, at the same costs.
 
@@ -44,6 +46,8 @@ def backtest(
         costs: charged in training and simulation alike; default 10 bp on value traded.
         training: how learned strategies are trained; default ``Training()``, seed 0.
         progress: show a progress bar; by default where there is a terminal.
+        threads: of torch and BLAS. The problems are many and small: below some hundred assets
+            one is the fastest, and never waits for a core that is busy.
 
     Returns:
         {name: BacktestResult}, in the order given.
@@ -58,12 +62,15 @@ def backtest(
     folds = plan.folds(panel.dates, lookback)
     results = {}
     for name, strategy in named.items():
-        with tqdm(
-            total=sum(len(fold.test) for fold in folds),
-            desc=name,
-            unit="decision",
-            disable=None if progress is None else not progress,
-        ) as bar:
+        with (
+            tqdm(
+                total=sum(len(fold.test) for fold in folds),
+                desc=name,
+                unit="decision",
+                disable=None if progress is None else not progress,
+            ) as bar,
+            limited_threads(threads),
+        ):
             results[name] = _walk(name, strategy, panel, folds, plan, costs, training, bar)
     return results
 

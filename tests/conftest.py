@@ -3,8 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from data_loaders import Panel, load
+
+
+torch.set_num_threads(1)  # the problems are small: more threads only wait for each other
 
 
 @pytest.fixture(scope="session")

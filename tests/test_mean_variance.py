@@ -86,7 +86,8 @@ def test_weights_equal_quadprog_at_any_scale(scale: float) -> None:
 def test_constraints_hold_exactly() -> None:
     risk, q = factor_problem(16, 20)
     weights = MeanVarianceLayer(Qpth())(risk, q, upper=0.2)
-    assert (weights >= 0).all() and (weights <= 0.2).all()
+    assert (weights >= 0).all()
+    assert (weights <= 0.2).all()
     assert (weights.sum(1) - 1).abs().max() <= 4e-16
 
 
@@ -119,7 +120,8 @@ def test_factor_risk_is_the_dense_risk_it_stands_for() -> None:
     dense = layer(loadings @ loadings.T + torch.diag_embed(specific), q, upper=0.5)
     torch.testing.assert_close(factored, dense, rtol=0, atol=1e-9)
     factored.square().sum().backward()
-    assert loadings.grad is not None and specific.grad is not None
+    assert loadings.grad is not None
+    assert specific.grad is not None
     assert loadings.grad.abs().max() > 0
 
 
@@ -140,7 +142,8 @@ def test_float32_arguments_are_solved_in_float64() -> None:
     weights = MeanVarianceLayer(Qpth())(risk.float(), q32, upper=0.5)
     weights[:, 0].sum().backward()
     assert weights.dtype == torch.float64
-    assert q32.grad is not None and q32.grad.dtype == torch.float32
+    assert q32.grad is not None
+    assert q32.grad.dtype == torch.float32
 
 
 def test_solves_report_to_the_open_record() -> None:
@@ -148,7 +151,8 @@ def test_solves_report_to_the_open_record() -> None:
     with record_solves() as record:
         MeanVarianceLayer(Qpth())(risk, q, upper=0.5)
     tally = record.tallies["mean-variance"]
-    assert tally.samples == 7 and tally.failures == 0 and tally.residual < 1e-8
+    assert (tally.samples, tally.failures) == (7, 0)
+    assert tally.residual < 1e-8
 
 
 def test_a_missed_tolerance_is_an_error_that_names_samples() -> None:
@@ -173,7 +177,7 @@ def test_infeasible_caps_are_refused_in_words() -> None:
     with pytest.raises(InfeasibleError, match="floor of 0.6 above its cap of 0.5"):
         layer(risk, q, lower=0.6, upper=0.5)
     group = torch.tensor([[1.0, 1, 0, 0, 0]])
-    with pytest.raises(InfeasibleError, match="at most 0.4, row 0 is 0.5"):
+    with pytest.raises(InfeasibleError, match="at most 0.4, row 0 is at least 0.5"):
         layer(risk, q, upper=0.2, budget=0.9, rows=group, row_lower=0.5)
 
 

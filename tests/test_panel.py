@@ -172,3 +172,67 @@ def test_bad_sources_are_named(tmp_path):
         load("sp500", start="2030-01-01")
     with pytest.raises(DataError, match="start='soon' is not a date"):
         load("sp500", start="soon")
+
+
+def test_an_array_that_nobody_can_write_to_is_not_copied():
+    values = np.ones((3, 2))
+    prices = pd.DataFrame(values, index=pd.bdate_range("2020-01-01", periods=3), columns=["A", "B"])
+    assert not np.shares_memory(Panel(prices).prices.to_numpy(), values)
+    values.flags.writeable = False
+    assert np.shares_memory(Panel(prices).prices.to_numpy(), values)
+    again = Panel(Panel(prices).until("2020-01-02").prices)
+    assert np.shares_memory(again.prices.to_numpy(), values)
+    writable = np.ones((3, 2))
+    view = writable[:]
+    view.flags.writeable = False  # but its base can be written to
+    panel = Panel(pd.DataFrame(view, index=prices.index, columns=prices.columns, copy=False))
+    writable[0, 0] = 7
+    assert panel.prices.iloc[0, 0] == 1
+
+
+def test_members_are_what_trades_in_the_universe():
+    prices = frame([[1, 2, 3], [1, np.nan, 3], [1, 2, 3]])
+    inside = prices.notna()
+    inside.iloc[:, 0] = [True, True, False]  # leaves on the last row
+    inside.iloc[1, 1] = True  # in the universe, but halted
+    panel = Panel(prices, members=inside)
+    assert panel.members.to_numpy().tolist() == [
+        [True, True, True],
+        [True, False, True],
+        [False, True, True],
+    ]
+    assert panel.trades_throughout.tolist() == [False, False, True]
+    assert panel.last(1).trades_throughout.tolist() == [False, True, True]
+    assert panel.until("2020-01-02").members.shape == (2, 3)
+    assert panel.until("2020-01-02").trades_throughout.tolist() == [True, False, True]
+    assert panel.prices.iloc[2, 0] == 1, "the price outside of the universe stays known"
+    assert panel.fingerprint != Panel(prices).fingerprint
+    assert Panel(prices, members=prices.notna()).fingerprint == Panel(prices).fingerprint
+    assert Panel(prices).members.equals(prices.notna())
+    with pytest.raises(DataError, match="members: columns differ"):
+        Panel(prices, members=inside[["A0"]])
+    with pytest.raises(ValueError, match="read-only"):
+        panel.members.iloc[0, 0] = False
+
+
+def test_a_delisted_asset_earns_the_delisting_return_once():
+    prices = frame(np.arange(1.0, 61.0).reshape(20, 3))
+    prices.iloc[5:, 0] = np.nan  # delisted
+    prices.iloc[12:, 1] = np.nan  # 8 rows without a price: not yet
+    panel = Panel(prices, source="here").with_delisting_return(-0.3)
+    last = prices.iloc[4, 0]
+    assert panel.prices.iloc[5, 0] == pytest.approx(0.7 * last, rel=1e-15)
+    assert panel.returns.iloc[5, 0] == pytest.approx(-0.3, rel=1e-12)
+    assert panel.prices.iloc[6:, 0].isna().all()
+    assert not panel.members.iloc[5:, 0].any(), "nobody buys it after its last trade"
+    pd.testing.assert_frame_equal(panel.prices.iloc[:, 1:], prices.iloc[:, 1:])
+    assert "earns -30% after" in panel.caveats[-1]
+    with pytest.raises(ValueError, match="above -1"):
+        Panel(prices).with_delisting_return(-1)
+
+
+def test_prices_come_from_returns_with_names_and_numbers():
+    text = frame([[0.1, 0.2], [0.1, 0.0]]).astype(object)
+    text.iloc[1, 1] = "x"
+    with pytest.raises(DataError, match="returns: column 'A1' holds 'x' at 2020-01-02"):
+        Panel.from_returns(text)

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -89,7 +90,7 @@ class _Solve(torch.autograd.Function):
     """Forward and backward by the compiled kernels."""
 
     @staticmethod
-    def forward(ctx, problem, start, threads, *tensors):  # type: ignore[no-untyped-def]
+    def forward(ctx, problem, start, threads, *tensors):
         batch = _batch(*tensors)
         weights, duals, states, rounds, residual = _solve_batch(batch, problem, start, threads)
         ctx.saved = batch, states, weights, duals, threads
@@ -101,7 +102,7 @@ class _Solve(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient, *_):  # type: ignore[no-untyped-def]
+    def backward(ctx, gradient, *_):
         return None, None, None, *_gradients(*ctx.saved, gradient, ctx.needs_input_grad[3:])
 
 
@@ -155,7 +156,7 @@ def _run(work: Callable[[slice, Any], None], batch: Any, threads: int) -> None:
         work(slice(0, count), batch)
         return
     edges = [count * i // threads for i in range(threads + 1)]
-    parts = [slice(low, high) for low, high in zip(edges[:-1], edges[1:], strict=True)]
+    parts = [slice(low, high) for low, high in pairwise(edges)]
     with ThreadPoolExecutor(threads) as pool:
         for done in [pool.submit(work, part, _part(batch, part)) for part in parts]:
             done.result()

@@ -40,11 +40,11 @@ FEASIBLE = 1e-12  # how far bounds and rows may miss each other
 FAST = {"reassoc", "contract", "nsz", "arcp"}
 
 _OPTIONS: dict[str, Any] = {"fastmath": FAST, "error_model": "numpy"}
-_INNER = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-_maker = njit(**_OPTIONS, **_INNER)
+_INNER: dict[str, Any] = _OPTIONS | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+_maker: Any = njit(**_INNER)
 # Counting references to the arrays on every access would take most of the time; helpers that
 # neither make nor return arrays go without.
-_helper = njit(**_OPTIONS, **_INNER, _nrt=False)
+_helper: Any = njit(**_INNER, _nrt=False)
 
 
 def _kernel(function: Callable[..., Any]) -> Any:
@@ -100,7 +100,8 @@ class Work(NamedTuple):
     right: np.ndarray  # (R + 3, N) right-hand sides, then solutions
     coefficients: np.ndarray  # (R + 2, N) active rows on the free weights, orthonormal
     triangle: np.ndarray  # (R + 2, R + 2) what they were made orthonormal by
-    lacking: np.ndarray  # (R + 2,)
+    lacking: np.ndarray  # (R + 2,) what these are to sum to
+    multipliers: np.ndarray  # (R + 2,) theirs
     active: np.ndarray  # (R + 2,) indices of the active rows
     schur: np.ndarray  # (R + 2, R + 2)
 
@@ -141,7 +142,8 @@ def _work(batch):
         np.empty((count + 1, n)),
         np.empty((count, n)),
         np.empty((count, count)),
-        np.empty(max(2, count)),
+        np.empty(count),
+        np.empty(count),
         np.empty(count, np.int64),
         np.empty((count, count)),
     )
@@ -211,10 +213,10 @@ def _prepare(s, w):
                 most += value * s.bounds[0, i]
         if not (s.limits[0, row] <= most + FEASIBLE and s.limits[1, row] >= least - FEASIBLE):
             return False
+    ordered = True
     for row in range(s.limits.shape[1]):
-        if not s.limits[0, row] <= s.limits[1, row] + FEASIBLE:
-            return False
-    return True
+        ordered = ordered and s.limits[0, row] <= s.limits[1, row] + FEASIBLE
+    return ordered
 
 
 @_helper
@@ -416,22 +418,24 @@ def _solve_rows(w, m, count, x):
             for i in range(m):
                 value += w.coefficients[r, i] * w.right[1 + c, i]
             schur[r, c] = value
-    for r in range(count):
-        value = -w.lacking[r]
-        for i in range(m):
-            value += w.coefficients[r, i] * x[i]
-        w.lacking[r] = value
-    if _cholesky(schur, count):
-        _triangles(schur, count, w.lacking)
-    for r in range(count):
-        value = w.lacking[r]
-        for i in range(m):
-            x[i] -= value * w.right[1 + r, i]
+    regular = _cholesky(schur, count)
+    w.multipliers[:count] = 0.0
+    for _ in range(2 if regular else 0):  # again, so that rows hold to rounding if x starts large
+        for r in range(count):
+            value = -w.lacking[r]
+            for i in range(m):
+                value += w.coefficients[r, i] * x[i]
+            y[r] = value
+        _triangles(schur, count, y)
+        for r in range(count):
+            w.multipliers[r] += y[r]
+            for i in range(m):
+                x[i] -= y[r] * w.right[1 + r, i]
+    y[:] = 0.0
     for r in range(count - 1, -1, -1):  # y = triangle^-T times the multipliers of Q
         if w.triangle[r, r] == 0:
-            y[w.active[r]] = 0.0
             continue
-        value = w.lacking[r]
+        value = w.multipliers[r]
         for c in range(r + 1, count):
             if w.triangle[c, c] > 0:
                 value -= w.triangle[c, r] * y[w.active[c]]
@@ -713,7 +717,7 @@ def _start(s, w, state, row_state, tau):
     turnover limit, whose multipliers are found by bisection."""
     given = s.rows.shape[0]
     _only_equalities(s, row_state)
-    multiplier = w.lacking[:2]
+    multiplier = w.multipliers[:2]
     multiplier[:] = 0.0
     _spread(s, w, tau, 0.0, 0.0)
     top = 0.0

@@ -49,8 +49,8 @@ class _Tolerances:
         max_steps: evaluations of f, at most.
     """
 
-    rtol: float = 1e-8
-    atol: float = 1e-12
+    rtol: float = 1e-9
+    atol: float = 1e-13
     max_steps: int = 500
 
     def __post_init__(self) -> None:

@@ -1,0 +1,122 @@
+"""What a panel refuses, and how it says so: which dates, which assets, which values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+
+class DataError(ValueError):
+    """Data that cannot be used; ``dates`` and ``assets`` name where, as far as it is known."""
+
+    def __init__(self, message: str, dates: Sequence = (), assets: Sequence[str] = ()):
+        super().__init__(message)
+        self.dates = list(dates)
+        self.assets = list(assets)
+
+
+def not_a_number(frame: pd.DataFrame, what: str) -> DataError | None:
+    """The error that names the first value of ``frame`` that is not a number, if there is one."""
+    for name in frame.columns:
+        numbers = pd.to_numeric(frame[name], errors="coerce")
+        bad = frame.index[numbers.isna() & frame[name].notna()]
+        if len(bad):
+            return DataError(
+                f"{what}: column {name!r} holds {frame[name].loc[bad[0]]!r} at {day(bad[0])}, "
+                "which is not a number",
+                dates=bad,
+                assets=[name],
+            )
+    return None
+
+
+def check_dates(index: pd.Index) -> None:
+    if not isinstance(index, pd.DatetimeIndex):
+        raise DataError(
+            f"the index of prices must hold dates (a DatetimeIndex), got {type(index).__name__}; "
+            "pd.to_datetime(frame.index) makes one"
+        )
+    if index.tz is not None:
+        raise DataError(
+            f"dates carry the time zone {index.tz}; session dates have none: "
+            "frame.index = frame.index.tz_localize(None).normalize()"
+        )
+    if not len(index):
+        raise DataError("there is no row of prices")
+    if index.hasnans:
+        raise DataError(f"row {int(np.flatnonzero(index.isna())[0])} has no date")
+    twice = index[index.duplicated()]
+    if len(twice):
+        raise DataError(f"dates occur more than once: {days(twice)}", dates=twice)
+    backwards = index[1:][index[1:] < index[:-1]]
+    if len(backwards):
+        raise DataError(
+            f"dates are not in order: {days(backwards)} stands after a later date; "
+            "sort_index() sorts them",
+            dates=backwards,
+        )
+
+
+def check_assets(columns: pd.Index) -> None:
+    if not len(columns):
+        raise DataError("there is no asset: prices have no column")
+    if not all(isinstance(name, str) and name for name in columns):
+        raise DataError(f"asset names must be non-empty text, got {list(columns)[:5]}")
+    twice = list(columns[columns.duplicated()])
+    if twice:
+        raise DataError(f"assets occur more than once: {', '.join(twice[:5])}", assets=twice)
+
+
+def check_prices(prices: pd.DataFrame) -> None:
+    values = prices.to_numpy()
+    wrong = (values <= 0) | np.isinf(values)
+    if wrong.any():
+        raise located("prices must be positive and finite", prices, wrong)
+    empty = list(prices.columns[np.isnan(values).all(axis=0)])
+    if empty:
+        raise DataError(
+            f"assets without a single price: {', '.join(empty[:5])}; leave them out", assets=empty
+        )
+
+
+def aligned(
+    frame: pd.DataFrame, prices: pd.DataFrame, what: str, columns: bool = True
+) -> pd.DataFrame:
+    if not frame.index.equals(prices.index):
+        odd = frame.index.symmetric_difference(prices.index)
+        raise DataError(
+            f"{what}: dates differ from the prices', first at {days(odd) or 'their order'}",
+            dates=odd,
+        )
+    if columns and not frame.columns.equals(prices.columns):
+        names = [str(name) for name in frame.columns.symmetric_difference(prices.columns)]
+        raise DataError(
+            f"{what}: columns differ from the assets: {', '.join(names[:5]) or 'their order'}",
+            assets=names,
+        )
+    return frame
+
+
+def located(message: str, frame: pd.DataFrame, wrong: np.ndarray | pd.DataFrame) -> DataError:
+    rows, columns = np.nonzero(np.asarray(wrong))
+    places = [
+        f"{frame.columns[j]} {frame.iat[i, j]:g} on {day(frame.index[i])}"
+        for i, j in zip(rows[:3], columns[:3], strict=True)
+    ]
+    more = f" and {len(rows) - 3} more" if len(rows) > 3 else ""
+    return DataError(
+        f"{message}: {'; '.join(places)}{more}",
+        dates=frame.index[np.unique(rows)],
+        assets=list(frame.columns[np.unique(columns)]),
+    )
+
+
+def day(date: pd.Timestamp) -> str:
+    return date.strftime("%Y-%m-%d") if date == date.normalize() else str(date)
+
+
+def days(dates: pd.Index) -> str:
+    more = f" and {len(dates) - 3} more" if len(dates) > 3 else ""
+    return ", ".join(day(date) for date in dates[:3]) + more

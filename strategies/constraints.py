@@ -1,0 +1,252 @@
+"""What a portfolio has to satisfy, said once and by name.
+
+Strategies hand it to the mean-variance layer (``arguments``), the report shows it (``describe``)
+and checks weights against it (``violations``), and the command line reads it (``from_dict``):
+
+    constraints = Constraints(
+        upper=0.1,
+        caps={"TSLA": 0.05},
+        groups=[Group("tech", ["AAPL", "MSFT"], upper=0.3)],
+        exposures=[Exposure("beta", {"AAPL": 1.2, "MSFT": 0.9}, lower=0, upper=0.5)],
+        turnover_limit=0.3,
+    )
+    weights = layer(risk, expected_return, **constraints.arguments(assets, holdings=holdings))
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+INFINITY = float("inf")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Limits of the sum of some assets' weights, such as a sector's; fractions, 0.3 = 30 %."""
+
+    name: str
+    assets: Sequence[str]
+    lower: float = -INFINITY
+    upper: float = INFINITY
+
+    @property
+    def loadings(self) -> dict[str, float]:
+        return dict.fromkeys(self.assets, 1.0)
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """Limits of ``sum of loading times weight``; equal limits make an equality (beta-neutral: 0
+    and 0). An asset without a loading has zero."""
+
+    name: str
+    loadings: Mapping[str, float]
+    lower: float = -INFINITY
+    upper: float = INFINITY
+
+
+@dataclass(frozen=True)
+class Constraints:
+    """Limits of a portfolio's weights and what it pays to change them.
+
+    Args:
+        lower, upper: bounds of every weight, fractions; 0.1 = 10 %. A negative lower bound allows
+            short positions.
+        floors, caps: bounds of single assets, in place of ``lower`` and ``upper``.
+        budget: sum of the weights; 0 for dollar-neutral.
+        groups, exposures: limits of sums of weights.
+        gross_limit: of the sum of absolute weights; 1.6 with a budget of 1 is 130/30.
+        turnover_cost: in the objective, ``c sum |z - holdings|``, in the unit of expected returns;
+            0.001 = 10 bp.
+        turnover_limit: of ``sum |z - holdings|``; 0.3 = 30 % bought plus sold.
+        benchmark, tracking: weights by asset (others zero), and how strongly to stay near them:
+            ``tracking / 2`` times the variance of the difference is added to the objective.
+    """
+
+    lower: float = 0.0
+    upper: float = 1.0
+    floors: Mapping[str, float] = field(default_factory=dict)
+    caps: Mapping[str, float] = field(default_factory=dict)
+    budget: float = 1.0
+    groups: Sequence[Group] = ()
+    exposures: Sequence[Exposure] = ()
+    gross_limit: float | None = None
+    turnover_cost: float = 0.0
+    turnover_limit: float | None = None
+    benchmark: Mapping[str, float] = field(default_factory=dict)
+    tracking: float = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "groups", tuple(self.groups))
+        object.__setattr__(self, "exposures", tuple(self.exposures))
+        if bool(self.benchmark) != (self.tracking > 0):
+            raise ValueError("a benchmark goes with a positive tracking, and the reverse")
+        if self.turnover_cost < 0:
+            raise ValueError(f"turnover_cost must not be negative, got {self.turnover_cost}")
+        names = [row.name for row in self.rows]
+        if len(set(names)) < len(names):
+            raise ValueError(f"groups and exposures need different names, got {names}")
+
+    @property
+    def rows(self) -> list[Group | Exposure]:
+        return [*self.groups, *self.exposures]
+
+    @property
+    def needs_holdings(self) -> bool:
+        return self.turnover_cost > 0 or self.turnover_limit is not None
+
+    def arguments(
+        self,
+        assets: Sequence[str],
+        holdings: Tensor | None = None,
+        trades: Tensor | None = None,
+    ) -> dict[str, Any]:
+        """Keyword arguments for ``MeanVarianceLayer``, for assets in this order.
+
+        Args:
+            assets: N names.
+            holdings: (N,) or (B, N) weights traded from; needed by the turnover terms.
+            trades: (N,) or (B, N) bool; an asset that does not trade is held at its holding, or at
+                zero if no holdings are given.
+
+        Raises:
+            ValueError: names that are not among the assets, or holdings missing.
+        """
+        self._check_names(assets)
+        lower = self._by_asset(assets, self.floors, self.lower)
+        upper = self._by_asset(assets, self.caps, self.upper)
+        if trades is not None:
+            kept = torch.zeros_like(lower) if holdings is None else holdings.to(torch.float64)
+            lower, upper = torch.where(trades, lower, kept), torch.where(trades, upper, kept)
+        found: dict[str, Any] = {"lower": lower, "upper": upper, "budget": self.budget}
+        if self.rows:
+            found["rows"] = torch.stack(
+                [self._by_asset(assets, r.loadings, 0.0) for r in self.rows]
+            )
+            found["row_lower"] = torch.tensor([r.lower for r in self.rows], dtype=torch.float64)
+            found["row_upper"] = torch.tensor([r.upper for r in self.rows], dtype=torch.float64)
+            found["row_names"] = [row.name for row in self.rows]
+        if self.needs_holdings:
+            if holdings is None:
+                raise ValueError("a turnover cost or limit needs the holdings traded from")
+            found["holdings"] = holdings
+            if self.turnover_cost > 0:
+                found["turnover_cost"] = self.turnover_cost
+            if self.turnover_limit is not None:
+                found["turnover_limit"] = self.turnover_limit
+        if self.gross_limit is not None:
+            found["gross_limit"] = self.gross_limit
+        if self.tracking > 0:
+            found["benchmark"] = self._by_asset(assets, self.benchmark, 0.0)
+            found["tracking"] = self.tracking
+        return found
+
+    def violations(
+        self, assets: Sequence[str], weights: Tensor, holdings: Tensor | None = None
+    ) -> dict[str, float]:
+        """By how much weights (N,) or (B, N) miss each limit at most, by its name; 0 = met."""
+        weights = weights.to(torch.float64)
+        lower = self._by_asset(assets, self.floors, self.lower)
+        upper = self._by_asset(assets, self.caps, self.upper)
+        missed = {
+            "floors": lower - weights,
+            "caps": weights - upper,
+            "budget": (weights.sum(-1) - self.budget).abs(),
+        }
+        for row in self.rows:
+            value = (weights * self._by_asset(assets, row.loadings, 0.0)).sum(-1)
+            missed[row.name] = torch.maximum(value - row.upper, row.lower - value)
+        if self.gross_limit is not None:
+            missed["gross"] = weights.abs().sum(-1) - self.gross_limit
+        if self.turnover_limit is not None and holdings is not None:
+            missed["turnover"] = (weights - holdings).abs().sum(-1) - self.turnover_limit
+        return {name: max(0.0, float(value.max())) for name, value in missed.items()}
+
+    def describe(self) -> list[tuple[str, str]]:
+        """Name and limits of every constraint in force, for people."""
+        lines = [("each weight", f"{_percent(self.lower)} to {_percent(self.upper)}")]
+        lines += [(name, f"at least {_percent(floor)}") for name, floor in self.floors.items()]
+        lines += [(name, f"at most {_percent(cap)}") for name, cap in self.caps.items()]
+        lines.append(("sum of weights", _percent(self.budget)))
+        lines += [(group.name, _range(group, _percent)) for group in self.groups]
+        lines += [(exposure.name, _range(exposure, "{:g}".format)) for exposure in self.exposures]
+        if self.gross_limit is not None:
+            lines.append(("gross exposure", f"at most {_percent(self.gross_limit)}"))
+        if self.turnover_limit is not None:
+            lines.append(("turnover", f"at most {_percent(self.turnover_limit)}"))
+        if self.turnover_cost > 0:
+            lines.append(("cost of turnover", f"{1e4 * self.turnover_cost:g} bp"))
+        if self.tracking > 0:
+            lines.append(("tracking of the benchmark", f"{self.tracking:g} times its variance"))
+        return lines
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON or TOML, what differs from the defaults; see ``from_dict``."""
+        return _plain(self)
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Constraints:
+        """From plain values, as a JSON or TOML file has them.
+
+        Raises:
+            ValueError: a key that is no constraint, with the nearest that is.
+        """
+        known = [f.name for f in fields(cls)]
+        for key in plain:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, 1)
+                hint = f"did you mean {near[0]!r}? " if near else ""
+                raise ValueError(
+                    f"unknown constraint {key!r}; {hint}constraints are {', '.join(known)}"
+                )
+        values = dict(plain)
+        values["groups"] = [Group(**group) for group in plain.get("groups", ())]
+        values["exposures"] = [Exposure(**exposure) for exposure in plain.get("exposures", ())]
+        return cls(**values)
+
+    def _check_names(self, assets: Sequence[str]) -> None:
+        said = {*self.floors, *self.caps, *self.benchmark}
+        said.update(name for row in self.rows for name in row.loadings)
+        missing = sorted(said - set(assets))
+        if missing:
+            near = difflib.get_close_matches(missing[0], list(assets), 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ValueError(f"not among the assets: {', '.join(missing)}{hint}")
+
+    def _by_asset(self, assets: Sequence[str], values: Mapping[str, float], other: float) -> Tensor:
+        return torch.tensor([values.get(asset, other) for asset in assets], dtype=torch.float64)
+
+
+def _plain(said: Constraints | Group | Exposure) -> dict[str, Any]:
+    """Fields that differ from their defaults, as plain values."""
+    found: dict[str, Any] = {}
+    for f in fields(said):
+        value = getattr(said, f.name)
+        if value == f.default or (f.default_factory is not MISSING and not value):
+            continue
+        if f.name in ("groups", "exposures"):
+            value = [_plain(row) for row in value]
+        elif isinstance(value, Mapping):
+            value = dict(value)
+        elif not isinstance(value, int | float | str):
+            value = list(value)
+        found[f.name] = value
+    return found
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:g} %"
+
+
+def _range(row: Group | Exposure, text: Any) -> str:
+    if row.lower == row.upper:
+        return str(text(row.upper))
+    parts = [f"at least {text(row.lower)}"] if row.lower > -INFINITY else []
+    parts += [f"at most {text(row.upper)}"] if row.upper < INFINITY else []
+    return ", ".join(parts)

@@ -1,0 +1,120 @@
+"""Constraints by name: what the layer is handed, what the report says, what files say."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+
+import pytest
+import torch
+
+from strategies.constraints import Constraints, Exposure, Group
+from strategies.layers.mean_variance import InfeasibleError, MeanVarianceLayer
+
+ASSETS = ["AAPL", "MSFT", "XOM", "CVX", "JNJ"]
+EVERYTHING = Constraints(
+    lower=-0.1,
+    upper=0.4,
+    floors={"JNJ": 0.05},
+    caps={"XOM": 0.15},
+    groups=[Group("tech", ["AAPL", "MSFT"], upper=0.5), Group("oil", ["XOM", "CVX"], 0.1, 0.4)],
+    exposures=[
+        Exposure("beta", dict(zip(ASSETS, [1.2, 1.0, 0.8, 0.9, 0.6], strict=True)), 0.9, 0.9)
+    ],
+    gross_limit=1.2,
+    turnover_cost=0.0005,
+    turnover_limit=0.8,
+    benchmark={"AAPL": 0.5, "JNJ": 0.5},
+    tracking=1.0,
+)
+
+
+def problem(batch: int = 6) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Risk (B, N, N), expected returns (B, N), equal holdings (N,)."""
+    draw = torch.Generator().manual_seed(0)
+    loadings = 0.02 * torch.randn(batch, 5, 3, generator=draw, dtype=torch.float64)
+    risk = loadings @ loadings.mT + 1e-4 * torch.eye(5, dtype=torch.float64)
+    q = 1e-3 * torch.randn(batch, 5, generator=draw, dtype=torch.float64)
+    return risk, q, torch.full((5,), 0.2, dtype=torch.float64)
+
+
+def test_weights_meet_every_constraint() -> None:
+    risk, q, holdings = problem()
+    weights = MeanVarianceLayer()(risk, q, **EVERYTHING.arguments(ASSETS, holdings))
+    violations = EVERYTHING.violations(ASSETS, weights, holdings)
+    assert list(violations) == [
+        "floors", "caps", "budget", "tech", "oil", "beta", "gross", "turnover",
+    ]  # fmt: skip
+    assert max(violations.values()) < 1e-14
+
+
+def test_violations_are_measured() -> None:
+    weights = torch.tensor([0.5, 0.3, 0.2, 0.1, 0.0])
+    missed = EVERYTHING.violations(ASSETS, weights, torch.full((5,), 0.2))
+    expected = {
+        "floors": 0.05, "caps": 0.1, "budget": 0.1, "tech": 0.3, "oil": 0.0,
+        "beta": 0.25, "gross": 0.0, "turnover": 0.0,
+    }  # fmt: skip
+    assert missed == pytest.approx(expected, abs=1e-7)
+
+
+def test_assets_that_do_not_trade_are_held_where_they_are() -> None:
+    risk, q, _ = problem(batch=2)
+    trades = torch.tensor([[True] * 5, [True, True, False, True, True]])
+    weights = MeanVarianceLayer()(risk, q, **Constraints().arguments(ASSETS, trades=trades))
+    assert weights[1, 2] == 0
+    holdings = torch.tensor([0.1, 0.2, 0.3, 0.2, 0.2])
+    arguments = Constraints(upper=0.25).arguments(ASSETS, holdings, trades)
+    assert MeanVarianceLayer()(risk, q, **arguments)[1, 2] == holdings[2].double()
+
+
+def test_what_cannot_be_met_is_refused_by_name() -> None:
+    risk, q, _ = problem()
+    constraints = Constraints(groups=[Group("tech", ["AAPL", "MSFT"], lower=0.5)], upper=0.2)
+    with pytest.raises(InfeasibleError, match="tech is at least 0.5"):
+        MeanVarianceLayer()(risk, q, **constraints.arguments(ASSETS))
+
+
+def test_a_file_says_the_same() -> None:
+    assert Constraints.from_dict(json.loads(json.dumps(EVERYTHING.to_dict()))) == EVERYTHING
+    assert Constraints().to_dict() == {}
+    text = """
+        upper = 0.3
+        [[groups]]
+        name = "oil"
+        assets = ["XOM", "CVX"]
+        upper = 0.2
+    """
+    expected = Constraints(upper=0.3, groups=[Group("oil", ["XOM", "CVX"], upper=0.2)])
+    assert Constraints.from_dict(tomllib.loads(text)) == expected
+
+
+def test_people_can_read_it() -> None:
+    assert EVERYTHING.describe() == [
+        ("each weight", "-10 % to 40 %"),
+        ("JNJ", "at least 5 %"),
+        ("XOM", "at most 15 %"),
+        ("sum of weights", "100 %"),
+        ("tech", "at most 50 %"),
+        ("oil", "at least 10 %, at most 40 %"),
+        ("beta", "0.9"),
+        ("gross exposure", "at most 120 %"),
+        ("turnover", "at most 80 %"),
+        ("cost of turnover", "5 bp"),
+        ("tracking of the benchmark", "1 times its variance"),
+    ]
+
+
+def test_mistakes_are_named() -> None:
+    with pytest.raises(ValueError, match="not among the assets: APPL; did you mean AAPL"):
+        Constraints(caps={"APPL": 0.1}).arguments(ASSETS)
+    with pytest.raises(ValueError, match="unknown constraint 'uper'; did you mean 'upper'"):
+        Constraints.from_dict({"uper": 0.1})
+    with pytest.raises(ValueError, match="needs the holdings"):
+        Constraints(turnover_limit=0.1).arguments(ASSETS)
+    with pytest.raises(ValueError, match="benchmark goes with a positive tracking"):
+        Constraints(tracking=1.0)
+    with pytest.raises(ValueError, match="different names"):
+        Constraints(groups=[Group("a", ["X"]), Group("a", ["Y"])])
+    with pytest.raises(ValueError, match="must not be negative"):
+        Constraints(turnover_cost=-0.1)
