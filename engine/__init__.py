@@ -1,13 +1,15 @@
 """The engine: walk forward, train, decide, simulate.
 
-Read ``backtest.py`` (the main flow), then ``walk_forward.py``, ``training.py``, ``costs.py``,
-``simulation.py``. The engine knows strategies by their contract alone.
+Read ``backtest.py`` (the main flow), then ``walk_forward.py``, ``training.py``, ``decisions.py``,
+``costs.py``, ``simulation.py``. The engine knows strategies by their contract alone.
 """
 
-from engine.backtest import AllocationError, backtest
+from engine.backtest import backtest
 from engine.costs import Costs
+from engine.decisions import AllocationError
 from engine.losses import Loss, NegativeLogGrowth, NegativeMeanVariance, NegativeSharpe
 from engine.result import BacktestResult, load_run, save_run
+from engine.run_directory import RunMismatch
 from engine.training import Training, TrainingError, train
 from engine.walk_forward import WalkForward
 
@@ -19,6 +21,7 @@ __all__ = [
     "NegativeLogGrowth",
     "NegativeMeanVariance",
     "NegativeSharpe",
+    "RunMismatch",
     "Training",
     "TrainingError",
     "WalkForward",

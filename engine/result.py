@@ -31,13 +31,14 @@ class BacktestResult:
         orders: one row an order: date, asset, side, size, price, fees; the portfolio starts
             with 1,000,000.
         folds: one row a refit: train_start, train_end, test_start, test_end, decisions.
-        training: one row an epoch of a fold: fold, epoch, loss, validation_loss, best,
-            gradient_norm, skipped; empty where nothing is trained.
-        solves: one row a fold, phase and kind of solve: fold, phase ("training" or
-            "allocation"), solve, samples, mean_steps, most_steps, residual, failures.
-        checks: one row a fold and time of a comparison of the optimiser with qpth: fold, when,
-            samples, weights, gradients (the largest differences).
-        states: {fold: state of the trained module}.
+        training: one row an epoch of a fold and seed: fold, seed, epoch, loss,
+            validation_loss, best, gradient_norm, skipped; empty where nothing is trained.
+        solves: one row a fold, seed, phase and kind of solve: fold, seed (NaN in allocation),
+            phase ("training" or "allocation"), solve, samples, mean_steps, most_steps,
+            residual, failures.
+        checks: one row a fold, seed and time of a comparison of the optimiser with qpth: fold,
+            seed, when, samples, weights, gradients (the largest differences).
+        states: {(fold, seed): state of the trained module}.
         settings: what reproduces the run: panel (source, fingerprint, caveats, start, end,
             assets), plan, costs, training, seed, periods_per_year, versions, and
             "simulation_difference", the largest gap between our net returns and the
@@ -58,7 +59,7 @@ class BacktestResult:
     solves: pd.DataFrame
     settings: dict
     checks: pd.DataFrame = field(default_factory=pd.DataFrame)
-    states: dict[int, dict[str, Tensor]] = field(default_factory=dict)
+    states: dict[tuple[int, int], dict[str, Tensor]] = field(default_factory=dict)
 
     def save(self, directory: str | Path) -> Path:
         """Write the result to ``directory``: all of it or, on an error, nothing.
@@ -78,9 +79,9 @@ class BacktestResult:
                 frame = getattr(self, name)
                 frame = frame.to_frame(name) if isinstance(frame, pd.Series) else frame
                 frame.to_parquet(scratch / f"{name}.parquet")
-            for fold, state in self.states.items():
+            for (fold, seed), state in self.states.items():
                 tensors = {key: value.detach().contiguous().clone() for key, value in state.items()}
-                save_file(tensors, scratch / f"state-{fold}.safetensors")
+                save_file(tensors, scratch / f"state-{fold}-{seed}.safetensors")
             text = {
                 "format": FORMAT,
                 "name": self.name,
@@ -115,8 +116,9 @@ class BacktestResult:
             frame = pd.read_parquet(source / f"{name}.parquet")
             frames[name] = frame[name] if kind == "Series" else frame
         states = {
-            int(path.stem.removeprefix("state-")): load_file(path)
+            (int(fold), int(seed)): load_file(path)
             for path in sorted(source.glob("state-*.safetensors"))
+            for _, fold, seed in [path.stem.split("-")]
         }
         rest = {"settings": text["settings"], "states": states, **frames}
         return cls(text["name"], text["strategy"], **rest)

@@ -37,6 +37,9 @@ class Training:
         cost_factor: costs in the training loss are the true costs times this. More than 1
             counters overtrading; validation and the backtest charge the true costs.
         seed: of the initial parameters and the order of blocks.
+        ensemble: how many seeds, from ``seed`` on, are trained in each fold; the weights held are
+            the mean of theirs.
+        warm_start: a refit starts from the parameters of the fold before it.
     """
 
     loss: Loss = field(default_factory=NegativeSharpe)
@@ -49,9 +52,17 @@ class Training:
     patience: int = 10
     cost_factor: float = 5.0
     seed: int = 0
+    ensemble: int = 1
+    warm_start: bool = False
 
     def __post_init__(self) -> None:
-        for name, low in (("epochs", 1), ("block", 3), ("patience", 1), ("seed", 0)):
+        for name, low in (
+            ("epochs", 1),
+            ("block", 3),
+            ("patience", 1),
+            ("seed", 0),
+            ("ensemble", 1),
+        ):
             value = getattr(self, name)
             if not (isinstance(value, int) and value >= low):
                 raise ValueError(f"{name} is a whole number from {low} on, got {value!r}")
@@ -108,10 +119,12 @@ def train(
     costs: Costs,
     training: Training,
     on_epoch: Callable[[dict], None] = lambda row: None,
+    initial: dict[str, Tensor] | None = None,
 ) -> Trained:
     """Build the strategy's module, train it and leave the best state in ``strategy.module_``.
 
-    Epoch 0 is the untrained module: it stays unless training does better on the validation rows.
+    Epoch 0 is the untrained module, with the parameters of ``initial`` if that is given: it stays
+    unless training does better on the validation rows.
 
     Before the first step and after the last, a handful of the optimisations is solved by qpth
     as well, and the run stops where the solvers disagree.
@@ -120,8 +133,7 @@ def train(
         SolverMismatch: they disagree.
         TrainingError: too few rows, a loss that is not finite, or no step that converges.
     """
-    cut = round(len(samples) * (1 - training.validation))
-    last = int(np.sum(samples.ends[:cut] <= samples.rows[min(cut, len(samples) - 1)]))
+    last, cut = _split(samples, training)
     if last < 4 or len(samples) - cut < 3:
         raise TrainingError(
             f"{len(samples)} training decisions are too few: a loss over a block needs 4 to train "
@@ -135,8 +147,11 @@ def train(
 
     with torch.random.fork_rng(devices=[]), record_solves() as record:
         torch.manual_seed(training.seed)
-        fitted = {name: values[:last] for name, values in samples.inputs.items()}
-        module = strategy.build(fitted).to(torch.float64)
+        module = build(strategy, samples, training)
+        if initial is not None:
+            with torch.no_grad():
+                for name, parameter in module.named_parameters():
+                    parameter.copy_(initial[name])
         checks = [{"when": "before training", **_cross_checked(module, samples, slice(0, 4))}]
         parameters = [p for p in module.parameters() if p.requires_grad]
         if not parameters:
@@ -207,6 +222,23 @@ def train(
     checks.append({"when": "after training", **_cross_checked(module, samples, slice(-4, None))})
     compared = [check for check in checks if check["samples"]]
     return Trained(pd.DataFrame(history), record.summary(), compared)
+
+
+def build(strategy: LearnedStrategy, samples: Samples, training: Training) -> nn.Module:
+    """The strategy's untrained module, in float64, which has seen the rows to train on only."""
+    last, _ = _split(samples, training)
+    rows = {name: values[:last] for name, values in samples.inputs.items()}
+    return strategy.build(rows).to(torch.float64)
+
+
+def _split(samples: Samples, training: Training) -> tuple[int, int]:
+    """Samples before the first number are trained on, those from the second on validate.
+
+    Between them lie those whose label reaches into the validation rows.
+    """
+    cut = round(len(samples) * (1 - training.validation))
+    last = int(np.sum(samples.ends[:cut] <= samples.rows[min(cut, len(samples) - 1)]))
+    return last, cut
 
 
 def _cross_checked(module: nn.Module, samples: Samples, chosen: slice) -> dict:

@@ -98,7 +98,8 @@ class WalkForward:
                 f"{dates[0].date()} to {dates[-1].date()} ({len(dates)} rows)"
             )
         usable = decisions[decisions + 1 >= lookback]
-        folds, first = [], dates[testable[0]]
+        folds: list[Fold] = []
+        first = dates[testable[0]]
         while first <= dates[testable[-1]]:
             end = first + _span(self.refit, "refit")
             test = testable[(dates[testable] >= first) & (dates[testable] < end)]

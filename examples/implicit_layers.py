@@ -1,6 +1,6 @@
 """Implicit layers by example: what each system is, what it costs, and that their gradients agree.
 
-1. an explicit network of three layers,
+1. an explicit network of three layers, with three times the parameters,
 2. the simple implicit layer: iterate tanh(Z W1 + mean(Z) W2 + x U + b) until it rests,
 3. the DEQ: Anderson forward without a graph, the implicit function theorem backward,
 4. the same layer, trained through its unrolled iterations,
@@ -13,7 +13,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
-from strategies.layers.deq import DEQEncoder
+from strategies.layers.deq import DEQEncoder, MeanFieldCell
 from strategies.layers.fixed_point import (
     Anderson,
     Broyden,
@@ -43,10 +43,24 @@ class Regression(nn.Module):
         return self.read(self.encoder(x)).squeeze(2)  # (B, N)
 
 
+class Explicit(nn.Module):
+    """Three layers of the same kind as the implicit one's cell, each with its own weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(MeanFieldCell(F, H, bound=0.95) for _ in range(3))
+
+    def forward(self, x):
+        z = x.new_zeros(len(x), N, H)
+        for layer in self.layers:
+            f, inputs = layer.problem(x, present=x.new_ones(len(x), N, 1))
+            z = f(z, *inputs)
+        return z
+
+
 def systems():
-    layers = [nn.Linear(F, H), nn.Tanh(), nn.Linear(H, H), nn.Tanh(), nn.Linear(H, H), nn.Tanh()]
     return {
-        "explicit": nn.Sequential(*layers),
+        "explicit": Explicit(),
         "implicit, Picard": DEQEncoder(F, H),
         "DEQ, Anderson": DEQEncoder(F, H, solver=Anderson()),
         "unrolled": DEQEncoder(F, H, adjoint=Unrolled()),

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from strategies.layers.active_set import ActiveSet
+from strategies.layers.active_set import ActiveSet, BatchedSolve, problem_tensors
+from strategies.layers.active_set_torch import solve_batched
 from strategies.layers.checks import kkt_residual
 from strategies.layers.mean_variance import FactorRisk, InfeasibleError, MeanVarianceLayer, Qpth
 from strategies.layers.problem import build_problem
@@ -251,6 +252,43 @@ def test_an_asset_that_cannot_trade_stays_where_it_is() -> None:
     weights = LAYER(risk, q, **(constraints | {"lower": lower, "upper": upper}))
     assert (weights[:, 2] == held[:, 2]).all()
     assert weights[1, 3] == 0
+
+
+@pytest.mark.parametrize("form", ["dense", "factor", "shared"])
+@pytest.mark.parametrize("case", ["bounds", "groups", "beta", "cost", "turnover", "all"])
+def test_the_torch_version_gives_what_the_kernels_give(
+    case: str, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loadings, specific, q = factors(6, 7, seed=9)
+    matrix = dense(loadings, specific)
+    parts = {"dense": [matrix], "factor": [loadings, specific], "shared": [matrix[0]]}[form]
+    given = {
+        name: torch.as_tensor(value, dtype=torch.float64) for name, value in CASES[case].items()
+    }
+    for name in ("holdings", "benchmark"):
+        if name in given:
+            given[name] = torch.tensor([0.1, 0.15, 0.05, 0.25, 0.2, 0.13, 0.12]).double()
+    inputs = [part.requires_grad_() for part in (*parts, q, *given.values())]
+    incoming = torch.randn(6, 7, generator=torch.Generator().manual_seed(0)).double()
+    results = []
+    for solve in (None, BatchedSolve):
+        if solve is not None:
+            monkeypatch.setattr("strategies.layers.active_set.CompiledSolve", solve)
+        risk = FactorRisk(parts[0], parts[1]) if form == "factor" else parts[0]
+        solution = LAYER.solve(risk, q, **given)
+        gradients = torch.autograd.grad(solution.weights, inputs, incoming, allow_unused=True)
+        states = solution.states
+        results.append([solution.weights, solution.duals, states, *gradients])
+    for ours, expected in zip(*results, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_the_torch_version_leaves_what_it_does_not_solve_to_the_kernels() -> None:
+    risk, q, constraints = make_problem("everything", 16, 25, seed=25)
+    problem = build_problem(risk, q, **constraints)
+    assert solve_batched(problem, None)[-1].isinf().any()
+    weights = BatchedSolve.apply(problem, None, 1, *problem_tensors(problem))[0]
+    torch.testing.assert_close(weights, LAYER(risk, q, **constraints), rtol=0, atol=1e-12)
 
 
 def test_unbounded_weights_have_a_closed_form() -> None:

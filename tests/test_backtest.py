@@ -93,7 +93,7 @@ def test_a_learned_strategy_leaves_its_training_behind(results):
     folds = len(result.folds)
     assert folds == 3
     assert set(result.training["fold"]) == set(range(folds))
-    assert set(result.states) == set(range(folds))
+    assert set(result.states) == {(fold, 0) for fold in range(folds)}
     kinds = set(result.solves.loc[result.solves["phase"] == "training", "solve"])
     assert kinds == {"fixed point", "adjoint", "mean-variance"}
     assert (result.solves["failures"] == 0).all()

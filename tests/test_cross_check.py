@@ -3,7 +3,7 @@ import torch
 
 from strategies.layers.active_set import ActiveSet
 from strategies.layers.cross_check import SolverMismatch, cross_check
-from strategies.layers.mean_variance import MeanVarianceLayer
+from strategies.layers.mean_variance import MeanVarianceLayer, Qpth
 
 
 def problem(B=6, N=5, seed=0):
@@ -44,3 +44,12 @@ def test_a_wrong_solver_stops_the_run(part):
 
     with pytest.raises(SolverMismatch, match="differ by"), cross_check():
         MeanVarianceLayer(Wrong())(*problem(), upper=0.5)
+
+
+def test_a_problem_that_qpth_does_not_solve_is_not_counted():
+    # Between symmetric bounds qpth stops at once, with the right weights and a wrong gradient.
+    risk, q = torch.eye(4, dtype=torch.float64), torch.zeros(3, 4, dtype=torch.float64)
+    assert not MeanVarianceLayer(Qpth()).solve(risk, q, upper=0.5).converged.any()
+    with cross_check() as check:
+        MeanVarianceLayer()(risk, q, upper=0.5)
+    assert check.samples == 0

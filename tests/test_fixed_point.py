@@ -357,6 +357,12 @@ def test_no_gradient_where_nothing_asks_for_one():
         assert not fixed_point(lambda z: torch.cos(z) / 2, z0, adjoint=adjoint).value.requires_grad
 
 
+def test_a_map_that_does_not_depend_on_z():
+    x = torch.ones(2, 3, dtype=torch.float64, requires_grad=True)
+    value = fixed_point(lambda z: 2 * x, torch.zeros_like(x)).value
+    assert torch.autograd.grad(value.sum(), x)[0].equal(torch.full_like(x, 2.0))
+
+
 def test_two_forward_calls_before_one_backward():
     W, x = tanh_problem(3, 4, 0.9)
     z0 = torch.zeros_like(x)

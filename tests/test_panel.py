@@ -175,10 +175,11 @@ def test_bad_sources_are_named(tmp_path):
 
 
 def test_an_array_that_nobody_can_write_to_is_not_copied():
+    prices = frame(np.ones((3, 2)))
+    assert not np.shares_memory(Panel(prices).prices.to_numpy(), prices.to_numpy())
     values = np.ones((3, 2))
-    prices = pd.DataFrame(values, index=pd.bdate_range("2020-01-01", periods=3), columns=["A", "B"])
-    assert not np.shares_memory(Panel(prices).prices.to_numpy(), values)
     values.flags.writeable = False
+    prices = pd.DataFrame(values, index=prices.index, columns=prices.columns, copy=False)
     assert np.shares_memory(Panel(prices).prices.to_numpy(), values)
     again = Panel(Panel(prices).until("2020-01-02").prices)
     assert np.shares_memory(again.prices.to_numpy(), values)

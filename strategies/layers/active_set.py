@@ -26,10 +26,27 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from strategies.layers.active_set_torch import differentiate_batched, solve_batched
 from strategies.layers.checks import check_jointly, check_problem, feasible_point
 from strategies.layers.problem import FactorRisk, Problem, Solution
 
 logger = logging.getLogger(__name__)
+
+NAMES = (
+    "risk",
+    "loadings",
+    "specific",
+    "linear",
+    "lower",
+    "upper",
+    "rows",
+    "row_lower",
+    "row_upper",
+    "held",
+    "cost",
+    "turnover_limit",
+    "gross_limit",
+)
 
 
 @dataclass(frozen=True)
@@ -54,9 +71,9 @@ class ActiveSet:
         """Solve; errors as in ``Solver``."""
         if self.check_risk:
             check_problem(problem)
-        tensors = _tensors(problem)
-        weights, duals, states, rounds, residual = _Solve.apply(
-            problem, start, self.threads, *tensors
+        solve = CompiledSolve if problem.lower.device.type == "cpu" else BatchedSolve
+        weights, duals, states, rounds, residual = solve.apply(
+            problem, start, self.threads, *problem_tensors(problem)
         )
         converged = residual <= self.tolerance
         if not bool(converged.all()):
@@ -65,8 +82,8 @@ class ActiveSet:
         return Solution(weights, converged, rounds, residual, duals, states)
 
 
-def _tensors(problem: Problem) -> tuple[Tensor | None, ...]:
-    """All that has a gradient, in the order of ``_Solve``."""
+def problem_tensors(problem: Problem) -> tuple[Tensor | None, ...]:
+    """All that has a gradient, in the order of ``NAMES``."""
     risk = problem.risk
     parts = (
         (None, risk.loadings, risk.specific) if isinstance(risk, FactorRisk) else (risk, None, None)
@@ -86,51 +103,95 @@ def _tensors(problem: Problem) -> tuple[Tensor | None, ...]:
     )
 
 
-class _Solve(torch.autograd.Function):
+class CompiledSolve(torch.autograd.Function):
     """Forward and backward by the compiled kernels."""
 
     @staticmethod
     def forward(ctx, problem, start, threads, *tensors):
         batch = _batch(*tensors)
         weights, duals, states, rounds, residual = _solve_batch(batch, problem, start, threads)
-        ctx.saved = batch, states, weights, duals, threads
         outputs = tuple(
             torch.from_numpy(part) for part in (weights, duals, states, rounds, residual)
         )
+        ctx.arrays = batch, states, weights, duals, threads
+        ctx.save_for_backward(*tensors, *outputs[:3])  # that changes in place are noticed
         ctx.mark_non_differentiable(*outputs[1:])
         return outputs
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient, *_):
-        return None, None, None, *_gradients(*ctx.saved, gradient, ctx.needs_input_grad[3:])
+        _ = ctx.saved_tensors
+        batch, states, weights, duals, threads = ctx.arrays
+        needed = ctx.needs_input_grad[3:]
+        gradients = _gradients(batch, states, weights, duals, threads, gradient, needed)
+        return None, None, None, *gradients
+
+
+class BatchedSolve(torch.autograd.Function):
+    """Forward and backward in torch; what its rounds do not solve is left to the kernels."""
+
+    @staticmethod
+    def forward(ctx, problem, start, threads, *tensors):
+        outputs = solve_batched(problem, start)
+        residual = outputs[-1]
+        for sample in residual.isinf().nonzero().flatten().tolist():
+            own = [_of_sample(tensor, sample) for tensor in tensors]
+            solved = _solve_batch(_batch(*own), problem, None, 1, sample)
+            for output, array in zip(outputs, solved, strict=True):
+                output[sample] = torch.from_numpy(array[0]) if array.ndim > 1 else array[0].item()
+        ctx.problem = problem
+        ctx.save_for_backward(*tensors, *outputs[:3])
+        ctx.mark_non_differentiable(*outputs[1:])
+        return outputs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient, *_):
+        weights, duals, states = ctx.saved_tensors[-3:]
+        found = differentiate_batched(ctx.problem, weights, duals, states, gradient)
+        needed = zip(NAMES, ctx.needs_input_grad[3:], strict=True)
+        return None, None, None, *(found[name] if need else None for name, need in needed)
+
+
+def _of_sample(tensor: Tensor | None, sample: int) -> Tensor | None:
+    if tensor is None:
+        return None
+    sample %= tensor.shape[0]
+    return tensor[sample : sample + 1].cpu()
 
 
 def _batch(*tensors: Tensor | None) -> Any:
     """The arrays that the kernels take. Views where they can be: one layout, one compilation."""
     from strategies.layers.active_set_kernels import Batch
 
-    arrays = [None if t is None else t.detach().contiguous().numpy() for t in tensors]
-    risk, loadings, specific, linear, lower, upper, rows, row_lower, row_upper = arrays[:9]
-    held, cost, turnover_limit, gross_limit = arrays[9:]
-    batch, assets = linear.shape
+    def array(tensor: Tensor | None, *empty: int) -> np.ndarray:
+        return np.empty(empty) if tensor is None else tensor.detach().contiguous().numpy()
+
+    risk, loadings, specific, linear, lower, upper, rows, row_lower, row_upper = tensors[:9]
+    held, cost, turnover_limit, gross_limit = (
+        None if tensor is None else array(tensor) for tensor in tensors[9:]
+    )
+    expected = array(linear)
+    batch, assets = expected.shape
     bounds = np.empty((batch, 2, assets))
-    bounds[:, 0], bounds[:, 1] = lower, upper
-    limits = np.empty((batch, 2, row_lower.shape[1] + 2))
-    limits[:, 0, :-2], limits[:, 1, :-2] = row_lower, row_upper
+    bounds[:, 0], bounds[:, 1] = array(lower), array(upper)
+    lowest, highest = array(row_lower), array(row_upper)
+    limits = np.empty((batch, 2, lowest.shape[1] + 2))
+    limits[:, 0, :-2], limits[:, 1, :-2] = lowest, highest
     limits[:, 0, -2:] = -np.inf
     limits[:, 1, -2] = np.inf if turnover_limit is None else turnover_limit
     limits[:, 1, -1] = np.inf if gross_limit is None else gross_limit
     trade = np.empty((1, 2, 0))
-    if held is not None:
+    if held is not None and cost is not None:
         trade = np.stack([held, cost], axis=1)
     return Batch(
-        np.empty((1, 0, 0)) if risk is None else risk,
-        np.empty((1, 0, 0)) if loadings is None else loadings,
-        np.empty((1, 0)) if specific is None else specific,
-        linear,
+        array(risk, 1, 0, 0),
+        array(loadings, 1, 0, 0),
+        array(specific, 1, 0),
+        expected,
         bounds,
-        rows,
+        array(rows),
         limits,
         trade,
         gross_limit is not None,
@@ -163,9 +224,12 @@ def _run(work: Callable[[slice, Any], None], batch: Any, threads: int) -> None:
 
 
 def _solve_batch(
-    batch: Any, problem: Problem, start: Tensor | None, threads: int
+    batch: Any, problem: Problem, start: Tensor | None, threads: int, first: int = 0
 ) -> tuple[np.ndarray, ...]:
-    """Weights (B, N), duals (B, R + 2), states, rounds and residual (B,)."""
+    """Weights (B, N), duals (B, R + 2), states, rounds and residual (B,).
+
+    The batch is that of the problem's samples from ``first``.
+    """
     kernels = compiled()
     count, assets = batch.linear.shape
     width = batch.limits.shape[2]
@@ -196,7 +260,7 @@ def _solve_batch(
 
     _run(work, batch, threads)
     for sample in np.flatnonzero(status == kernels.STALLED):
-        point, lacking = feasible_point(problem, int(sample))
+        point, lacking = feasible_point(problem, first + int(sample))
         if not lacking:
             part = slice(sample, sample + 1)
             work(part, _part(batch, part), point[None])
@@ -306,7 +370,7 @@ def compiled() -> Any:
         kernels.solve_batch(
             batch, np.empty((0, 1)), states, weights, duals, rounds, residual, status
         )
-        out = kernels.Batch(*(np.zeros_like(array) for array in batch[:-1]), False)
+        out = kernels.Batch._make([*map(np.zeros_like, batch[:-1]), False])
         kernels.differentiate_batch(
             batch, states, weights, duals, ones, out, np.zeros(3, dtype=np.bool_)
         )

@@ -44,7 +44,7 @@ _INNER: dict[str, Any] = _OPTIONS | {"no_cpython_wrapper": True, "no_cfunc_wrapp
 _maker: Any = njit(**_INNER)
 # Counting references to the arrays on every access would take most of the time; helpers that
 # neither make nor return arrays go without.
-_helper: Any = njit(**_INNER, _nrt=False)
+_helper: Any = njit(**(_INNER | {"_nrt": False}))
 
 
 def _kernel(function: Callable[..., Any]) -> Any:

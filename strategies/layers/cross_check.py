@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,7 +38,7 @@ class CrossCheck:
         gradients_tolerance: largest difference of the gradient of q, relative to its largest
             entry, or to that of an unconstrained weight if that is more. An interior point method blurs the gradient where a constraint is barely
             active: qpth's own error reaches 6e-3.
-        samples: problems compared.
+        samples: problems compared; one that qpth does not solve is not counted.
         weights, gradients: the largest differences.
     """
 
@@ -60,11 +61,15 @@ class CrossCheck:
         pull = torch.linspace(-1, 1, few.expected_return.numel(), dtype=torch.float64)
         pull = pull.to(few.expected_return.device).view_as(few.expected_return)
         ours, theirs = (_with_gradient(few, each, pull) for each in (solver, Qpth()))
-        self.samples += len(chosen)
-        self.weights = max(self.weights, _gap(ours[0], theirs[0]))
+        solved = theirs.converged
+        if not bool(solved.any()):
+            return
+        self.samples += int(solved.sum())
+        self.weights = max(self.weights, _gap(ours.weights[solved], theirs.weights[solved]))
         free = 1 / float(few.risk_diagonal().detach().mean())  # of an unconstrained weight
-        scale = max(free, float(theirs[1].abs().max()))
-        self.gradients = max(self.gradients, _gap(ours[1], theirs[1]) / scale)
+        scale = max(free, float(theirs.gradient[solved].abs().max()))
+        gap = _gap(ours.gradient[solved], theirs.gradient[solved]) / scale
+        self.gradients = max(self.gradients, gap)
         if not (
             self.weights <= self.weights_tolerance and self.gradients <= self.gradients_tolerance
         ):
@@ -91,13 +96,19 @@ def open_cross_check() -> CrossCheck | None:
     return _open.get()
 
 
-def _with_gradient(problem: Problem, solver: Solver, pull: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights (B, N), and the gradient of q (B, N) for the cotangent ``pull``."""
+class _Answer(NamedTuple):
+    weights: Tensor  # (B, N)
+    gradient: Tensor  # (B, N), of q
+    converged: Tensor  # (B,)
+
+
+def _with_gradient(problem: Problem, solver: Solver, pull: Tensor) -> _Answer:
+    """What a solver says, with the gradient of q for the cotangent ``pull`` (B, N)."""
     with torch.enable_grad():
         expected_return = problem.expected_return.detach().requires_grad_()
         solution = solver.solve(replace(problem, expected_return=expected_return), None)
         (gradient,) = torch.autograd.grad(solution.weights, expected_return, pull)
-    return solution.weights.detach(), gradient
+    return _Answer(solution.weights.detach(), gradient, solution.converged)
 
 
 def _some(problem: Problem, chosen: Tensor) -> Problem:

@@ -93,7 +93,9 @@ class Implicit:
 
         def cotangent(v: Tensor) -> Tensor:
             def pull(g: Tensor) -> Tensor:
-                (product,) = torch.autograd.grad(image, z, g, retain_graph=True)
+                (product,) = torch.autograd.grad(
+                    image, z, g, retain_graph=True, materialize_grads=True
+                )
                 return product
 
             with torch.autocast(v.device.type, enabled=False):

@@ -159,8 +159,8 @@ def build_problem(
     upper: Tensor | float = 1.0,
     budget: Tensor | float = 1.0,
     rows: Tensor | None = None,
-    row_lower: Tensor | float = -torch.inf,
-    row_upper: Tensor | float = torch.inf,
+    row_lower: Tensor | float | None = None,
+    row_upper: Tensor | float | None = None,
     holdings: Tensor | None = None,
     turnover_cost: Tensor | float | None = None,
     turnover_limit: Tensor | float | None = None,
@@ -180,7 +180,7 @@ def build_problem(
         budget: sum of the weights, a number or (B,); 0 for dollar-neutral.
         rows: further rows, (R, N) or (B, R, N): a group's 0 and 1, or betas.
         row_lower, row_upper: limits of ``rows z``: a number, (R,) or (B, R); equal ones make
-            an equality, infinite ones are no limit.
+            an equality (its gradient goes to ``row_upper``), None or infinite ones are no limit.
         holdings: z0, (N,) or (B, N); needed by the two turnover terms.
         turnover_cost: c in the term ``c'|z - z0|`` of the objective, in the unit of q: a number,
             (N,) or (B, N).
@@ -198,82 +198,69 @@ def build_problem(
         raise ValueError("holdings go with a turnover_cost or a turnover_limit")
     if (benchmark is None) != (tracking is None):
         raise ValueError("benchmark and tracking go together")
-    if rows is None and not (
-        isinstance(row_lower, float)
-        and isinstance(row_upper, float)
-        and row_lower == -torch.inf
-        and row_upper == torch.inf
-    ):
-        raise ValueError("row_lower and row_upper need rows")
-    given = (risk.loadings, risk.specific) if isinstance(risk, FactorRisk) else (risk,)
-    device = given[0].device
     assets = expected_return.shape[-1]
+    parts = _risk_parts(risk, expected_return)
+    device = parts[0].device
 
-    def tensor(value: Tensor | float) -> Tensor:
-        return torch.as_tensor(value, dtype=torch.float64, device=device)
-
-    parts = [tensor(part) for part in given]
-    tails = [(assets, assets)] if len(parts) == 1 else [(assets, parts[0].shape[-1]), (assets,)]
-    parts = [_shared(part, tail, expected_return) for part, tail in zip(parts, tails, strict=True)]
-    matrix = torch.ones(1, 1, assets, dtype=torch.float64, device=device)
-    limits: dict[str, Tensor] = {}
-    if rows is not None:
-        extra = tensor(rows)
-        extra = extra if extra.dim() == 3 else extra.unsqueeze(0)
-        if extra.dim() != 3 or extra.shape[-1] != assets:
-            raise ValueError(
-                f"rows must be (R, {assets}) or (B, R, {assets}), got {tuple(extra.shape)}"
-            )
-        matrix = torch.cat([matrix.expand(extra.shape[0], -1, -1), extra], dim=1)  # (1|B, R, N)
-        limits = {"row_lower": tensor(row_lower), "row_upper": tensor(row_upper)}
-
-    by_asset = {"expected_return": expected_return, "lower": lower, "upper": upper}
-    if holdings is not None:
-        by_asset |= {
-            "holdings": holdings,
-            "turnover_cost": 0.0 if turnover_cost is None else turnover_cost,
+    def tensors(**values: Tensor | float | None) -> dict[str, Tensor]:
+        return {
+            name: torch.as_tensor(value, dtype=torch.float64, device=device)
+            for name, value in values.items()
+            if value is not None
         }
-    if benchmark is not None:
-        by_asset["benchmark"] = benchmark
-    by_asset = {name: tensor(value) for name, value in by_asset.items()}
-    by_sample = {
-        name: tensor(value)
-        for name, value in (
-            ("budget", budget),
-            ("turnover_limit", turnover_limit),
-            ("gross_limit", gross_limit),
-            ("tracking", tracking),
+
+    by_asset = tensors(
+        expected_return=expected_return,
+        lower=lower,
+        upper=upper,
+        holdings=holdings,
+        turnover_cost=0.0 if turnover_cost is None and holdings is not None else turnover_cost,
+        benchmark=benchmark,
+    )
+    by_sample = tensors(
+        budget=budget, turnover_limit=turnover_limit, gross_limit=gross_limit, tracking=tracking
+    )
+    by_row = {}
+    if rows is not None:
+        by_row = tensors(
+            row_lower=-torch.inf if row_lower is None else row_lower,
+            row_upper=torch.inf if row_upper is None else row_upper,
         )
-        if value is not None
-    }
-    sizes = [part.shape[0] for part in parts] + [matrix.shape[0]]
-    sizes += [value.shape[0] for value in (*by_asset.values(), *limits.values()) if value.dim() > 1]
-    sizes += [value.shape[0] for value in by_sample.values() if value.dim() > 0]
+    elif not (row_lower is None and row_upper is None and row_names is None):
+        raise ValueError("row_lower, row_upper and row_names need rows")
+    matrix = torch.ones(1, 1, assets, dtype=torch.float64, device=device)
+    if rows is not None:
+        extra = _with_batch("rows", tensors(rows=rows)["rows"], (rows.shape[-2], assets))
+        matrix = torch.cat([matrix.expand(extra.shape[0], -1, -1), extra], dim=1)  # (1|B, R, N)
+
+    sizes = {part.shape[0] for part in (*parts, matrix)}
+    sizes |= {value.shape[0] for value in (*by_asset.values(), *by_row.values()) if value.dim() > 1}
+    sizes |= {value.shape[0] for value in by_sample.values() if value.dim() > 0}
     batch = max(sizes)
-    if any(size not in (1, batch) for size in sizes):
-        raise ValueError(f"the arguments have different batch sizes: {sorted(set(sizes))}")
+    if sizes - {1, batch}:
+        raise ValueError(f"the arguments have different batch sizes: {sorted(sizes)}")
 
-    def expand(name: str, value: Tensor, width: int) -> Tensor:
-        if value.dim() > 2 or (value.dim() and value.shape[-1] not in (1, width)):
-            raise ValueError(
-                f"{name} must be a number, ({width},) or ({batch}, {width}), "
-                f"got shape {tuple(value.shape)}"
-            )
-        return value.expand(batch, width)
+    def expand(values: dict[str, Tensor], width: int) -> dict[str, Tensor]:
+        for name, value in values.items():
+            if value.dim() > 2 or (value.dim() and value.shape[-1] not in (1, width)):
+                raise ValueError(
+                    f"{name} must be a number, ({width},) or ({batch}, {width}), "
+                    f"got shape {tuple(value.shape)}"
+                )
+        return {name: value.expand(batch, width) for name, value in values.items()}
 
-    by_asset = {name: expand(name, value, assets) for name, value in by_asset.items()}
-    count = matrix.shape[1] - 1
-    limits = {name: expand(name, value, count) for name, value in limits.items()}
+    by_asset = expand(by_asset, assets)
+    by_row = expand(by_row, matrix.shape[1] - 1)
     by_sample = {name: value.expand(batch) for name, value in by_sample.items()}
     column = by_sample["budget"].unsqueeze(1)  # (B, 1)
     problem = Problem(
-        FactorRisk(*parts) if isinstance(risk, FactorRisk) else parts[0],
+        _collapse(parts[0]) if len(parts) == 1 else FactorRisk(*map(_collapse, parts)),
         by_asset["expected_return"],
         by_asset["lower"],
         by_asset["upper"],
         matrix,
-        torch.cat([column, limits["row_lower"]], dim=1) if limits else column,
-        torch.cat([column, limits["row_upper"]], dim=1) if limits else column,
+        torch.cat([column, by_row["row_lower"]], dim=1) if by_row else column,
+        torch.cat([column, by_row["row_upper"]], dim=1) if by_row else column,
         by_asset.get("holdings"),
         by_asset.get("turnover_cost"),
         by_sample.get("turnover_limit"),
@@ -286,16 +273,33 @@ def build_problem(
     return _track(problem, by_asset["benchmark"], by_sample["tracking"].unsqueeze(1))
 
 
-def _shared(part: Tensor, tail: tuple[int, ...], expected_return: Tensor) -> Tensor:
-    """Part of the risk as (1|B, *tail); one that is expanded over the batch is taken once."""
-    if part.dim() == len(tail):
-        part = part.unsqueeze(0)
-    if part.shape[1:] != tail:
+def _risk_parts(risk: Tensor | FactorRisk, expected_return: Tensor) -> list[Tensor]:
+    """P, or its loadings and specific variances, float64 with a leading 1|B."""
+    assets = expected_return.shape[-1]
+    if isinstance(risk, FactorRisk):
+        tails: list[tuple[int, ...]] = [(assets, risk.loadings.shape[-1]), (assets,)]
+        return [
+            _with_batch(f"risk.{name}", getattr(risk, name).to(torch.float64), tail)
+            for name, tail in zip(("loadings", "specific"), tails, strict=True)
+        ]
+    return [_with_batch("risk", risk.to(torch.float64), (assets, assets))]
+
+
+def _with_batch(name: str, tensor: Tensor, tail: tuple[int, ...]) -> Tensor:
+    """A tensor (*tail) or (B, *tail) as (1|B, *tail)."""
+    if tensor.dim() == len(tail):
+        tensor = tensor.unsqueeze(0)
+    if tensor.shape[1:] != tail:
         shape = ", ".join(map(str, tail))
         raise ValueError(
-            f"risk must have shape ({shape}) or (B, {shape}) to fit expected_return "
-            f"{tuple(expected_return.shape)}, got {tuple(part.shape)}"
+            f"{name} must have shape ({shape}) or (B, {shape}) to fit the expected returns, "
+            f"got {tuple(tensor.shape)}"
         )
+    return tensor
+
+
+def _collapse(part: Tensor) -> Tensor:
+    """Take a risk that is expanded over the batch only once."""
     return part[:1] if part.shape[0] > 1 and part.stride(0) == 0 else part
 
 

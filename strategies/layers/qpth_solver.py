@@ -46,10 +46,14 @@ class Qpth:
         interior, duals = _Solve.apply(
             risk, -linear, inequalities, limits, equalities, targets, self.max_steps
         )
-        duals = _row_duals(problem, duals) * _scale(problem)
         with torch.no_grad():
             exact = _onto_constraints(interior, problem)
-            residual = kkt_residual(problem, exact, duals)
+            # Where the first guess of the weights is right, as between symmetric bounds, qpth may
+            # stop before its multipliers are: its weights are then exact and its gradient wrong.
+            slack = limits - (inequalities @ interior.unsqueeze(-1)).squeeze(-1)
+            unfinished = (duals[:, equalities.shape[1] :] * slack).abs().amax(1)
+            duals = _row_duals(problem, duals) * _scale(problem)
+            residual = torch.maximum(kkt_residual(problem, exact, duals), unfinished)
         converged = residual <= self.tolerance
         if not converged.all():
             check_jointly(problem, (~converged).nonzero().flatten().tolist())

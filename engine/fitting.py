@@ -1,0 +1,136 @@
+"""The fits of a backtest: one for each learned strategy, fold and seed, on any executor.
+
+A fit depends on nothing but its task, so where it runs changes nothing about it: in this
+process, in others (``workers``), or on a cluster (any ``concurrent.futures.Executor``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from typing import NamedTuple
+
+import pandas as pd
+from torch import Tensor
+
+from engine.costs import Costs
+from engine.threads import limited_threads
+from engine.training import Samples, Training, TrainingError, train
+from strategies.base import LearnedStrategy
+
+MOST_PENDING = 8  # tasks handed to an executor at once: each carries its training rows
+
+
+class FitKey(NamedTuple):
+    """Which fit: of the strategy shown under ``name``, in a fold, with a seed."""
+
+    name: str
+    fold: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a fit leaves behind: the module's state, and the record of its training."""
+
+    state: dict[str, Tensor]
+    history: pd.DataFrame
+    solves: list[dict]
+    checks: list[dict]
+
+
+@dataclass(frozen=True)
+class FitTask:
+    """Everything one fit needs; ``initial`` is the state to start from, if any."""
+
+    key: FitKey
+    strategy: LearnedStrategy
+    samples: Samples
+    costs: Costs
+    training: Training
+    threads: int
+    initial: dict[str, Tensor] | None = None
+
+    def run(self, on_epoch: Callable[[dict], None] = lambda row: None) -> Fitted:
+        """Train, and say which fit it was where it fails."""
+        training = replace(self.training, seed=self.key.seed)
+        with limited_threads(self.threads):
+            try:
+                trained = train(
+                    self.strategy, self.samples, self.costs, training, on_epoch, self.initial
+                )
+            except (ValueError, RuntimeError) as error:
+                raise TrainingError(
+                    f"{self.key.name}, fold {self.key.fold}, seed {self.key.seed}: {error}"
+                ) from error
+        state = {
+            name: value.detach().clone()
+            for name, value in self.strategy.module_.state_dict().items()
+        }
+        return Fitted(state, trained.history, trained.solves, trained.checks)
+
+
+def run_fits(
+    keys: list[FitKey],
+    make: Callable[[FitKey, dict[str, Tensor] | None], FitTask],
+    executor: Executor | None,
+    done: dict[FitKey, Fitted],
+    on_done: Callable[[FitKey, Fitted], None],
+    on_epoch: Callable[[FitKey, dict], None],
+    chained: bool,
+) -> None:
+    """Run what is not yet ``done``, and put it there.
+
+    Args:
+        keys: all fits, the folds of a strategy and seed in order of time.
+        make: the task of a key, and the state it starts from.
+        executor: where to run; None is this process, which shows every epoch.
+        on_done: called as each fit ends, in whatever order they end.
+        chained: a fold starts from the state that the fold before it ended with.
+    """
+
+    def before(key: FitKey) -> FitKey | None:
+        return key._replace(fold=key.fold - 1) if chained and key.fold else None
+
+    def task(key: FitKey) -> FitTask:
+        earlier = before(key)
+        return make(key, done[earlier].state if earlier is not None else None)
+
+    def finish(key: FitKey, fitted: Fitted) -> None:
+        done[key] = fitted
+        on_done(key, fitted)
+
+    waiting = [key for key in keys if key not in done]
+    if executor is None:
+        for key in waiting:
+            finish(key, task(key).run(lambda row, key=key: on_epoch(key, row)))  # type: ignore[misc]
+        return
+    running: dict[Future[Fitted], FitKey] = {}
+    try:
+        while waiting or running:
+            ready = [key for key in waiting if before(key) is None or before(key) in done]
+            for key in ready[: MOST_PENDING - len(running)]:
+                running[executor.submit(task(key).run)] = key
+                waiting.remove(key)
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                finish(running.pop(future), future.result())
+    except BaseException:
+        for future in running:
+            future.cancel()
+        raise
+
+
+@contextmanager
+def local_processes(workers: int) -> Iterator[Executor]:
+    """``workers`` processes on this machine, started afresh: a fork would copy held locks."""
+    if workers < 1:
+        raise ValueError(f"workers is a whole number from 1 on, got {workers}")
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise

@@ -1,0 +1,121 @@
+"""The learner: which fits a backtest needs, what each sees, and the strategies they become."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+
+import torch
+from sklearn.base import clone
+
+from data_loaders import Panel
+from engine.costs import Costs
+from engine.fitting import FitKey, FitTask, Fitted, run_fits
+from engine.progress import progress_bar
+from engine.run_directory import RunDirectory
+from engine.training import Samples, Training, build
+from engine.walk_forward import Fold, WalkForward
+from strategies.base import Inputs, LearnedStrategy, Strategy, stack
+
+
+class Learner:
+    """Fits and restores learned strategies, and prepares the inputs of each date once."""
+
+    def __init__(
+        self,
+        panel: Panel,
+        folds: list[Fold],
+        plan: WalkForward,
+        costs: Costs,
+        training: Training,
+        threads: int,
+    ):
+        self.panel, self.folds, self.plan = panel, folds, plan
+        self.costs, self.training, self.threads = costs, training, threads
+        self.valuation = torch.from_numpy(panel.prices.ffill().fillna(1.0).to_numpy())
+        self.seeds = range(training.seed, training.seed + training.ensemble)
+        self._prepared: dict[tuple[str, int], Inputs] = {}
+
+    def fit(
+        self,
+        strategies: dict[str, LearnedStrategy],
+        executor: Executor | None,
+        run: RunDirectory | None,
+        progress: bool | None,
+    ) -> dict[FitKey, Fitted]:
+        """All fits of the strategies, those already in the run directory read from there."""
+        keys = [
+            FitKey(name, fold.number, seed)
+            for name in strategies
+            for seed in self.seeds
+            for fold in self.folds
+        ]
+        done = run.finished(keys) if run is not None else {}
+
+        def make(key: FitKey, initial: dict[str, torch.Tensor] | None) -> FitTask:
+            strategy = strategies[key.name]
+            samples = self.samples(key.name, strategy, self.folds[key.fold])
+            return FitTask(
+                key, clone(strategy), samples, self.costs, self.training, self.threads, initial
+            )
+
+        def on_done(key: FitKey, fitted: Fitted) -> None:
+            if run is not None:
+                run.store(key, fitted)
+            bar.update()
+
+        def on_epoch(key: FitKey, row: dict) -> None:
+            steps = {s["solve"]: f"{s['mean_steps']:.1f}" for s in row["solves"]}
+            bar.set_postfix(
+                strategy=key.name,
+                fold=f"{key.fold + 1}/{len(self.folds)}",
+                epoch=row["epoch"],
+                loss=f"{row['loss']:.3f}",
+                validation=f"{row['validation_loss']:.3f}",
+                steps=steps.get("fixed point", "-"),
+            )
+
+        with progress_bar("training", len(keys), "fit", progress if keys else False) as bar:
+            bar.update(len(done))
+            run_fits(keys, make, executor, done, on_done, on_epoch, self.training.warm_start)
+        return done
+
+    def restored(
+        self, name: str, strategy: LearnedStrategy, fold: Fold, fits: dict[FitKey, Fitted]
+    ) -> list[Strategy]:
+        """The fitted strategies of a fold, one a seed."""
+        restored: list[Strategy] = []
+        samples = self.samples(name, strategy, fold)
+        for seed in self.seeds:
+            copy = clone(strategy)
+            copy.module_ = build(copy, samples, self.training)
+            copy.module_.load_state_dict(fits[FitKey(name, fold.number, seed)].state)
+            copy.module_.eval()
+            restored.append(copy)
+        return restored
+
+    def samples(self, name: str, strategy: LearnedStrategy, fold: Fold) -> Samples:
+        """The training decisions of a fold; their labels end at the refit or before."""
+        if not len(fold.train):
+            raise ValueError(
+                f"fold {fold.number} has no training decision before "
+                f"{self.panel.dates[fold.refit].date()}: the plan's train span must be longer than "
+                "the strategy's lookback"
+            )
+        fills = fold.train + self.plan.execution_lag
+        dates = self.panel.dates
+        years = (dates[fold.ends[-1]] - dates[fills[0]]).days / 365.25
+        inputs = stack([self._prepare(name, strategy, int(row)) for row in fold.train])
+        return Samples(
+            inputs=inputs | {"row": torch.from_numpy(fold.train)},
+            growth=self.valuation[fold.ends] / self.valuation[fills],
+            rows=fold.train,
+            ends=fold.ends,
+            per_year=len(fold.train) / years,
+        )
+
+    def _prepare(self, name: str, strategy: LearnedStrategy, row: int) -> Inputs:
+        """The inputs of a date, from the rows up to it alone."""
+        if (name, row) not in self._prepared:
+            known = self.panel.until(self.panel.dates[row]).last(strategy.lookback)
+            self._prepared[name, row] = strategy.prepare(known)
+        return self._prepared[name, row]

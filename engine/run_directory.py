@@ -1,0 +1,96 @@
+"""A run directory: what is finished stays finished, whatever happens to the process.
+
+RUN/plan.json                  what this run is: fingerprints of panel, plan, costs, ...
+RUN/fits/NAME-FOLD-SEED/       one finished fit each, written whole or not at all
+RUN/00-NAME/ ..., run.json     the results, once all is done (see result.py)
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+
+from engine.fitting import FitKey, Fitted
+
+
+class RunMismatch(ValueError):
+    """The directory holds another run than the one that is asked for."""
+
+
+class RunDirectory:
+    """Keeps finished fits.
+
+    Args:
+        path: the directory; made if it is not there.
+        identity: what the run is, by part; plain JSON.
+        restart: forget what another run left here, instead of refusing.
+
+    Raises:
+        RunMismatch: the directory belongs to another run; the message names what differs.
+    """
+
+    def __init__(self, path: str | Path, identity: dict, restart: bool = False):
+        self.path = Path(path)
+        plan = self.path / "plan.json"
+        identity = json.loads(json.dumps(identity))
+        if plan.exists():
+            before = json.loads(plan.read_text())
+            changed = [
+                key for key in {**before, **identity} if before.get(key) != identity.get(key)
+            ]
+            if changed and not restart:
+                raise RunMismatch(
+                    f"{self.path} holds another run: {', '.join(sorted(changed))} changed since; "
+                    "choose another directory, or restart (all its finished fits are then lost)"
+                )
+            if changed:
+                shutil.rmtree(self.path / "fits", ignore_errors=True)
+        elif self.path.exists() and any(self.path.iterdir()):
+            raise RunMismatch(f"{self.path} holds files that are no run; choose another directory")
+        for unfinished in (self.path / "fits").glob(".*"):
+            shutil.rmtree(unfinished)
+        self.path.mkdir(parents=True, exist_ok=True)
+        _write_whole(plan, json.dumps(identity, indent=2))
+
+    def finished(self, keys: list[FitKey]) -> dict[FitKey, Fitted]:
+        """Those of the fits that are stored here."""
+        return {key: self._load(key) for key in keys if self._place(key).is_dir()}
+
+    def store(self, key: FitKey, fitted: Fitted) -> None:
+        """Keep a finished fit: all of it or, if the process dies, nothing."""
+        from safetensors.torch import save_file
+
+        place = self._place(key)
+        place.parent.mkdir(exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=place.parent, prefix="."))
+        save_file({name: t.contiguous() for name, t in fitted.state.items()}, scratch / "state")
+        fitted.history.to_parquet(scratch / "history.parquet")
+        record = {"key": key, "solves": fitted.solves, "checks": fitted.checks}
+        (scratch / "record.json").write_text(json.dumps(record, allow_nan=False))
+        scratch.rename(place)
+
+    def _load(self, key: FitKey) -> Fitted:
+        from safetensors.torch import load_file
+
+        place = self._place(key)
+        record = json.loads((place / "record.json").read_text())
+        return Fitted(
+            load_file(place / "state"),
+            pd.read_parquet(place / "history.parquet"),
+            record["solves"],
+            record["checks"],
+        )
+
+    def _place(self, key: FitKey) -> Path:
+        name = "".join(c if c.isalnum() else f"_{ord(c):x}_" for c in key.name)[:80]
+        return self.path / "fits" / f"{name}-{key.fold}-{key.seed}"
+
+
+def _write_whole(path: Path, text: str) -> None:
+    scratch = path.with_name(f".{path.name}")
+    scratch.write_text(text)
+    scratch.replace(path)
