@@ -6,6 +6,7 @@ import csv
 import gzip
 import zlib
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import IO
 
@@ -26,7 +27,7 @@ UNREADABLE = (UnicodeDecodeError, OSError, EOFError, zlib.error)
 def read_csv(path: Path, date_format: str | None) -> Table:
     """Read a CSV file, packed or not: UTF-8, a header line, any of the usual delimiters."""
     lines = _lines(path, _delimiter(path))
-    header = next(lines, (0, []))[1]
+    top, header = next(lines, (0, []))
     example = next(lines, (0, []))[1]
     if not header:
         raise DataError(f"{path} is not a readable CSV file: it has no line")
@@ -36,10 +37,10 @@ def read_csv(path: Path, date_format: str | None) -> Table:
     found = roles(path, header, lambda i: is_date(example[i]), lambda i: not _is_number(example[i]))
 
     def line(row: int) -> str:
-        lines = _lines(path, _delimiter(path))
-        return f"line {next(number for at, (number, _) in enumerate(lines) if at == row + 1)}"
+        numbers = (number for number, _ in _lines(path, _delimiter(path)))
+        return f"line {next(islice(numbers, row + 1, None), top + row + 1)}"
 
-    keys, values = _parsed(path, header, found)
+    keys, values = _parsed(path, top, header, found)
     name = header[found.date]
     if not len(values):
         raise DataError(f"{path}, line 1: there is no row of prices after the header")
@@ -49,8 +50,10 @@ def read_csv(path: Path, date_format: str | None) -> Table:
     return Table(path, name, dates, assets, [header[i] for i in found.numbers], values, line)
 
 
-def _parsed(path: Path, header: list[str], found: Roles) -> tuple[list[np.ndarray], np.ndarray]:
-    """Texts (rows,) of the dates and assets, and the numbers (rows, C)."""
+def _parsed(
+    path: Path, top: int, header: list[str], found: Roles
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Texts (rows,) of the dates and assets, and the numbers (rows, C), below line ``top``."""
     columns = [str(i) for i in range(len(header))]  # by position: names may occur twice
     keys = [found.date] if found.asset is None else [found.date, found.asset]
     texts: list[list[np.ndarray]] = [[] for _ in keys]
@@ -59,7 +62,7 @@ def _parsed(path: Path, header: list[str], found: Roles) -> tuple[list[np.ndarra
     try:
         reader = arrow.open_csv(
             pa.input_stream(str(path), compression="gzip" if _packed(path) else None),
-            arrow.ReadOptions(column_names=columns, skip_rows=1, block_size=CHUNK),
+            arrow.ReadOptions(column_names=columns, skip_rows=top, block_size=CHUNK),
             arrow.ParseOptions(delimiter=_delimiter(path)),
             arrow.ConvertOptions(
                 column_types={c: pa.string() for c in columns}
@@ -78,13 +81,15 @@ def _parsed(path: Path, header: list[str], found: Roles) -> tuple[list[np.ndarra
                 text.append(batch.column(i).to_numpy(zero_copy_only=False))
             rows = stop
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise _diagnosed(path, header, found, error) from None
+        raise _diagnosed(path, top, header, found, error) from None
     numbers.resize((rows, numbers.shape[1]), refcheck=False)
     empty = np.empty(0, dtype=object)
     return [np.concatenate([empty, *text]) for text in texts], numbers
 
 
-def _diagnosed(path: Path, header: list[str], found: Roles, error: Exception) -> DataError:
+def _diagnosed(
+    path: Path, top: int, header: list[str], found: Roles, error: Exception
+) -> DataError:
     """The error with the first line that cannot be read, and why; slow, and only used then."""
     for number, cells in _lines(path, _delimiter(path)):
         if len(cells) != len(header):
@@ -92,7 +97,7 @@ def _diagnosed(path: Path, header: list[str], found: Roles, error: Exception) ->
                 f"{path}, line {number}: has {len(cells)} columns, expected {len(header)} as in "
                 f"the header; the line starts {_short(','.join(cells))}"
             )
-        if number == 1:
+        if number == top:
             continue
         for i in found.numbers:
             if cells[i] not in MISSING and not _is_number(cells[i]):

@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 
 from data_loaders.validation import (
-    DataError,
     aligned,
     check_assets,
     check_dates,

@@ -1,54 +1,188 @@
-"""load("sp500" | "prices.csv"): one call for every source of prices."""
+"""load("sp500" | "yahoo:SPY,TLT" | "prices.csv" | "synthetic:null"): one call for every source."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pandas as pd
 
+from data_loaders.files import SUFFIXES, read_features, read_members, read_prices
 from data_loaders.panel import DateLike, Panel
 from data_loaders.validation import DataError
 
 
-def load(source: str | Path, start: DateLike | None = None, end: DateLike | None = None) -> Panel:
+def load(
+    source: str | Path,
+    start: DateLike | None = None,
+    end: DateLike | None = None,
+    *,
+    kind: str = "prices",
+    date_format: str | None = None,
+    asset_features: Mapping[str, str | Path] | None = None,
+    market_features: str | Path | None = None,
+    membership: str | Path | None = None,
+    delisting_return: float = 0.0,
+    update: bool = False,
+    as_of: DateLike | None = None,
+    allow_missing: bool = False,
+    store: str | Path | None = None,
+) -> Panel:
     """Load a panel of prices.
 
     Args:
-        source: ``"sp500"`` (20 large US stocks, daily from 1990 to 2022, bundled with
-            skfolio: nothing is fetched), or the path of a CSV file with one row a date and
-            one column an asset; its dates stand in a column named "date", or in the first.
+        source: one of
+
+            - ``"sp500"`` (20 large US stocks), ``"sp500_index"``, ``"factors"`` (5 US factor
+              ETFs): daily to 2022, bundled with skfolio, nothing is fetched;
+            - ``"yahoo:SPY,TLT,GLD"``: daily adjusted closes of Yahoo, through yfinance. What was
+              fetched once is read from the store, without the network;
+            - the path of a ``.csv``, ``.csv.gz`` or ``.parquet`` file, wide or long
+              (``files.read_prices`` says how it must look);
+            - ``"synthetic:planted"``, ``"synthetic:lead_lag"``, ``"synthetic:null"``, with their
+              arguments as in ``"synthetic:planted?seed=3&rows=2000&assets=10"``.
         start: first date to keep, inclusive.
         end: last date to keep, inclusive.
+        kind: of what a file holds: "prices" or "returns" (simple, fractions).
+        date_format: of the dates in a CSV file, like "%d/%m/%Y"; by default it is found out.
+        asset_features: {name: file}, each wide like the prices; a row is known at the close of
+            its date, and stands for the dates after it until the next one.
+        market_features: a file with one row a date and one column a feature, likewise.
+        membership: a CSV file with the columns asset, from, to (days, inclusive; empty is open).
+            Outside of it, an asset is no member: prices stay known, nobody buys it.
+        delisting_return: what a holding earns after the last price of a delisted asset, a
+            fraction; -0.3 is a loss of 30%.
+        update: of Yahoo: fetch what is newer than the store.
+        as_of: of Yahoo: read what the store held on that date.
+        allow_missing: of Yahoo: leave out tickers without prices (the caveats name them);
+            by default they are an error.
+        store: folder of the snapshots; by default $DEQFOLIO_DATA or ~/.cache/deqfolio/data.
 
     Raises:
         DataError: an unknown source (with the nearest names), an unreadable file, an empty
             span, or anything that ``Panel`` refuses.
     """
     name = str(source)
+    first, last = _date(start, "start"), _date(end, "end")
     if name in SOURCES:
         panel = SOURCES[name]()
-    elif name.lower().endswith((".csv", ".csv.gz")):
-        panel = _csv(Path(source))
+    elif name.startswith("yahoo:"):
+        from data_loaders import yahoo
+
+        tickers = [ticker.strip() for ticker in name.removeprefix("yahoo:").split(",")]
+        panel = yahoo.load_panel(
+            tickers, store=store, update=update, as_of=as_of, end=last, allow_missing=allow_missing
+        )
+    elif name.startswith("synthetic:"):
+        from data_loaders import synthetic
+
+        panel = synthetic.from_name(name).panel
+    elif name.lower().endswith(SUFFIXES):
+        panel = _file(Path(source), kind, date_format)
     else:
-        near = difflib.get_close_matches(name.lower(), SOURCES, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise DataError(
-            f"unknown data source {name!r}: {hint}"
-            f"known are {', '.join(map(repr, SOURCES))} and the path of a .csv file"
+        raise _unknown(name)
+    if not name.startswith("yahoo:") and (update or as_of is not None or allow_missing):
+        raise ValueError(
+            f"update, as_of and allow_missing are for yahoo: sources, not for {name!r}"
         )
-    kept = panel
-    if start is not None:
-        kept = kept.since(_date(start, "start"))
-    if end is not None:
-        kept = kept.until(_date(end, "end"))
-    if not len(kept):
+    panel = _between(panel, first, last, name, delisting_return)
+    return _joined(panel, asset_features or {}, market_features, membership, date_format)
+
+
+def _between(
+    panel: Panel, start: pd.Timestamp | None, end: pd.Timestamp | None, name: str, delisting: float
+) -> Panel:
+    """The dates from start to end, without a copy; delisted is what all dates say it is."""
+    if delisting:
+        panel = panel.with_delisting_return(delisting)
+    dates = panel.dates
+    low = 0 if start is None else int(dates.searchsorted(start, side="left"))
+    high = len(dates) if end is None else int(dates.searchsorted(end, side="right"))
+    if low >= high:
         raise DataError(
-            f"{name} has no row from {start or 'its start'} to {end or 'its end'}: "
-            f"it spans {panel.dates[0].date()} to {panel.dates[-1].date()}"
+            f"{name} has no row from {start.date() if start else 'its start'} to "
+            f"{end.date() if end else 'its end'}: it spans {dates[0].date()} to {dates[-1].date()}"
         )
-    return Panel(kept.prices, kept.asset_features, kept.market_features, kept.source, kept.caveats)
+    if (low, high) == (0, len(dates)):
+        return panel
+    prices = panel.prices.iloc[low:high]
+    kept = prices.columns[prices.notna().any()]
+    outside = list(panel.assets.difference(kept))
+    caveats = panel.caveats
+    if outside:
+        caveats += (f"Left out, without a price in this span: {', '.join(outside)}.",)
+        prices = prices[kept]
+    return Panel(
+        prices,
+        {key: frame[kept].iloc[low:high] for key, frame in panel.asset_features.items()},
+        panel.market_features.iloc[low:high],
+        panel.source,
+        caveats,
+        panel.members[kept].iloc[low:high] if "members" in panel.__dict__ else None,
+        panel.snapshots,
+    )
+
+
+def _joined(
+    panel: Panel,
+    asset_features: Mapping[str, str | Path],
+    market_features: str | Path | None,
+    membership: str | Path | None,
+    date_format: str | None,
+) -> Panel:
+    """The panel with what other files say about its dates."""
+    if not asset_features and market_features is None and membership is None:
+        return panel
+    features, notes = dict(panel.asset_features), list(panel.caveats)
+    for name, file in asset_features.items():
+        found, note = read_features(Path(file), panel.dates, date_format)
+        if len(found) != 1:
+            raise DataError(f"{file}: has columns {', '.join(found)}, expected one feature")
+        (frame,) = found.values()
+        absent = panel.assets.difference(frame.columns)
+        if len(absent):
+            raise DataError(
+                f"{file}: has no column for {', '.join(absent[:5])}", assets=list(absent)
+            )
+        features[name] = frame[panel.assets]
+        notes += [note] if note else []
+    market = panel.market_features
+    if market_features is not None:
+        found, note = read_features(Path(market_features), panel.dates, date_format)
+        if list(found) != [""]:
+            raise DataError(f"{market_features}: market features must not have a column of assets")
+        market = pd.concat([market, found[""]], axis=1)
+        notes += [note] if note else []
+    members = panel.members
+    if membership is not None:
+        inside, absent = read_members(Path(membership), panel.dates, panel.assets)
+        members = members & inside
+        if absent:
+            notes.append(
+                f"{len(absent)} members of {Path(membership).name} have no prices here "
+                f"({', '.join(absent[:5])}{', ...' if len(absent) > 5 else ''}): what is missing "
+                "is often what was delisted."
+            )
+    return Panel(panel.prices, features, market, panel.source, notes, members, panel.snapshots)
+
+
+def _file(path: Path, kind: str, date_format: str | None) -> Panel:
+    prices, features = read_prices(path, kind, date_format)
+    try:
+        return Panel(prices, features, source=path.name)
+    except DataError as error:
+        raise DataError(f"{path}: {error}", error.dates, error.assets) from error
+
+
+def _unknown(name: str) -> DataError:
+    near = difflib.get_close_matches(name.lower(), [*SOURCES, *OTHERS], n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return DataError(
+        f"unknown data source {name!r}: {hint}"
+        f"known are {', '.join(map(repr, [*SOURCES, *OTHERS]))}, yahoo:TICKER,TICKER and the path "
+        f"of a file that ends in {', '.join(SUFFIXES)}"
+    )
 
 
 def _sp500() -> Panel:
@@ -65,35 +199,41 @@ def _sp500() -> Panel:
     )
 
 
-def _csv(path: Path) -> Panel:
-    if not path.is_file():
-        raise DataError(f"there is no file {path}")
+def _sp500_index() -> Panel:
+    from skfolio.datasets import load_sp500_index
+
+    return Panel(
+        load_sp500_index(),
+        source="S&P 500 index bundled with skfolio (daily closes)",
+        caveats=("The index is without dividends, and cannot be bought as such.",),
+    )
+
+
+def _factors() -> Panel:
+    from skfolio.datasets import load_factors_dataset
+
+    return Panel(
+        load_factors_dataset(),
+        source="5 US factor ETFs bundled with skfolio (adjusted daily closes)",
+        caveats=("The ETFs were chosen because they exist today: funds that closed are missing.",),
+    )
+
+
+def _date(value: DateLike | None, name: str) -> pd.Timestamp | None:
+    if value is None:
+        return None
     try:
-        table = pd.read_csv(path, float_precision="round_trip")
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not a readable CSV file: {error}") from error
-    if table.shape[1] < 2:
-        raise DataError(f"{path} needs a column of dates and at least one of prices")
-    column = next((name for name in table if str(name).strip().lower() == "date"), table.columns[0])
-    dates = pd.to_datetime(table[column], errors="coerce", format="ISO8601")
-    if dates.isna().any():
-        row = int(dates.isna().to_numpy().argmax())
-        raise DataError(
-            f"{path}, line {row + 2}, column {column!r}: {table[column].iloc[row]!r} is not a date "
-            "(expected year-month-day, as 2020-01-31)"
-        )
-    prices = table.drop(columns=column).set_index(pd.DatetimeIndex(dates, name="date"))
-    try:
-        return Panel(prices, source=str(path.name))
-    except DataError as error:
-        raise DataError(f"{path}: {error}", error.dates, error.assets) from error
+        date = pd.Timestamp(value)
+    except (ValueError, TypeError):
+        date = pd.NaT
+    if date is pd.NaT:
+        raise DataError(f"{name}={value!r} is not a date (expected year-month-day)")
+    return date.tz_localize(None)
 
 
-def _date(value: DateLike, name: str) -> pd.Timestamp:
-    try:
-        return pd.Timestamp(value)
-    except ValueError:
-        raise DataError(f"{name}={value!r} is not a date (expected year-month-day)") from None
-
-
-SOURCES: dict[str, Callable[[], Panel]] = {"sp500": _sp500}
+SOURCES: dict[str, Callable[[], Panel]] = {
+    "sp500": _sp500,
+    "sp500_index": _sp500_index,
+    "factors": _factors,
+}
+OTHERS = ("synthetic:planted", "synthetic:lead_lag", "synthetic:null")

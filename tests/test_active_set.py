@@ -37,7 +37,9 @@ def dense(loadings: Tensor, specific: Tensor) -> Tensor:
     return loadings @ loadings.mT + torch.diag_embed(specific)
 
 
-@pytest.mark.parametrize("kind", ["factor", "sample", "wishart", "sector"])
+@pytest.mark.parametrize(
+    "kind", ["factor", "sample", "wishart", "sector", "cost", "turnover", "gross", "everything"]
+)
 def test_weights_and_gradients_agree_with_qpth(kind: str) -> None:
     risk, q, constraints = make_problem(kind, 8, 15, seed=3)
     scale = risk.diagonal(dim1=1, dim2=2).mean()

@@ -171,8 +171,11 @@ class Unrolled:
             midway = residual if count == solver.max_steps // 2 else midway
             traced.append(residual)
             steps += active
-            following = torch.lerp(image, z, solver.damping)
-            z = torch.where(active.view(-1, *[1] * (z.ndim - 1)), following, z)
+            # Each further tensor of a step would be kept for backward: none where none is needed.
+            following = torch.lerp(image, z, solver.damping) if solver.damping else image
+            if not active.all():
+                following = torch.where(active.view(-1, *[1] * (z.ndim - 1)), following, z)
+            z = following
             active = active & (relative > solver.rtol)
             if not active.any():
                 break

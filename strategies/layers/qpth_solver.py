@@ -15,9 +15,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from strategies.layers.checks import check_jointly, check_problem, kkt_residual
 from strategies.layers.problem import Problem, Solution
+
+RIDGE = 1e-10  # risk of the variables that stand for a distance
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,8 @@ class Qpth:
     """Solve by qpth.
 
     Bounds have to be finite. Weights are moved from the interior point onto the bounds and the
-    budget by at most the residual; the gradient is qpth's own, at its interior point.
+    budget by at most the residual; the gradient is qpth's own, at its interior point. Turnover and
+    gross terms become further variables (``_with_kinks``), which makes it slower and less exact.
 
     Args:
         tolerance: relative KKT residual above which a sample has not converged.
@@ -38,19 +42,19 @@ class Qpth:
     def solve(self, problem: Problem, start: Tensor | None = None) -> Solution:
         """Solve; an interior-point method has no use for a start. Errors as in ``Solver``."""
         check_problem(problem)
-        if problem.held is not None or problem.gross_limit is not None:
-            raise ValueError("Qpth has no turnover or gross terms; solve by ActiveSet")
         if not (problem.lower.isfinite().all() and problem.upper.isfinite().all()):
             raise ValueError("Qpth needs finite bounds; give each weight a floor and a cap")
-        risk, linear, inequalities, limits, equalities, targets = _standard_form(problem)
-        interior, duals = _Solve.apply(
+        form = _with_kinks(problem, _standard_form(problem))
+        risk, linear, inequalities, limits, equalities, targets = form
+        lifted, duals = _Solve.apply(
             risk, -linear, inequalities, limits, equalities, targets, self.max_steps
         )
+        interior = lifted[:, : problem.lower.shape[1]]
         with torch.no_grad():
             exact = _onto_constraints(interior, problem)
             # Where the first guess of the weights is right, as between symmetric bounds, qpth may
             # stop before its multipliers are: its weights are then exact and its gradient wrong.
-            slack = limits - (inequalities @ interior.unsqueeze(-1)).squeeze(-1)
+            slack = limits - (inequalities @ lifted.unsqueeze(-1)).squeeze(-1)
             unfinished = (duals[:, equalities.shape[1] :] * slack).abs().amax(1)
             duals = _row_duals(problem, duals) * _scale(problem)
             residual = torch.maximum(kkt_residual(problem, exact, duals), unfinished)
@@ -115,6 +119,42 @@ def _standard_form(problem: Problem) -> tuple[Tensor, ...]:
     )
 
 
+def _kinks(problem: Problem) -> list[tuple[Tensor, Tensor, Tensor | None]]:
+    """Terms ``cost'|z - centre|`` and limits of ``sum |z - centre|``: centre, cost, limit."""
+    found = []
+    if problem.held is not None and problem.cost is not None:
+        found.append((problem.held, problem.cost, problem.turnover_limit))
+    if problem.gross_limit is not None:
+        zero = torch.zeros_like(problem.lower)
+        found.append((zero, zero, problem.gross_limit))
+    return found
+
+
+def _with_kinks(problem: Problem, form: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Add variables t >= |z - centre|, which cost and are limited in place of the distance.
+
+    qpth needs a positive definite P, so t has the risk ``RIDGE`` (P has 1 on average): the
+    optimality conditions are off by as much.
+    """
+    risk, linear, inequalities, limits, equalities, targets = form
+    batch, assets = problem.lower.shape
+    unit = torch.eye(assets, dtype=risk.dtype, device=risk.device).expand(batch, -1, -1)
+    for centre, cost, limit in _kinks(problem):
+        before = risk.shape[1] - assets
+        risk = pad(risk, (0, assets, 0, assets))
+        risk = risk + pad(RIDGE * unit, (risk.shape[1] - assets, 0, risk.shape[1] - assets, 0))
+        linear = torch.cat([linear, -cost / _scale(problem)], dim=1)
+        sides = [torch.cat([sign * pad(unit, (0, before)), -unit], dim=2) for sign in (1, -1)]
+        inequalities = torch.cat([pad(inequalities, (0, assets)), *sides], dim=1)
+        limits = torch.cat([limits, centre, -centre], dim=1)
+        if limit is not None:
+            total = pad(torch.ones_like(unit[:, :1]), (risk.shape[1] - assets, 0))
+            inequalities = torch.cat([inequalities, total], dim=1)
+            limits = torch.cat([limits, limit.unsqueeze(1)], dim=1)
+        equalities = pad(equalities, (0, assets))
+    return risk, linear, inequalities, limits, equalities, targets
+
+
 def _equalities(problem: Problem) -> Tensor:
     """Which rows are equalities in every sample, (R,) bool."""
     return (problem.row_lower == problem.row_upper).all(dim=0)
@@ -138,8 +178,15 @@ def _row_duals(problem: Problem, duals: Tensor) -> Tensor:
     by_row = torch.zeros(batch, len(equal) + 2, dtype=duals.dtype, device=duals.device)
     equal = torch.cat([equal, equal.new_zeros(2)])  # no turnover and gross
     by_row[:, equal] = duals[:, :count]
-    upper, lower = duals[:, count + 2 * assets :].chunk(2, dim=1)
+    given = len(equal) - 2 - count  # rows that are no equalities
+    upper, lower = duals[:, count + 2 * assets :][:, : 2 * given].chunk(2, dim=1)
     by_row[:, :-2][:, ~equal[:-2]] = upper - lower
+    place = count + 2 * assets + 2 * given
+    for row, limit in ((-2, problem.turnover_limit), (-1, problem.gross_limit)):
+        if limit is not None:
+            by_row[:, row] = duals[:, place + 2 * assets]
+        if limit is not None or (row == -2 and problem.held is not None):
+            place += 2 * assets + (limit is not None)
     return by_row
 
 

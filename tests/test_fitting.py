@@ -1,0 +1,142 @@
+"""Where and when a fit runs changes nothing about its result."""
+
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from conftest import random_walks
+from test_backtest import same
+
+import engine.learner
+from engine import Costs, RunMismatch, Training, WalkForward, backtest, load_run
+from strategies import DEQMeanVariance, EqualWeight
+
+PLAN = WalkForward(train="18M", refit="9M", rebalance="ME")
+QUICK = Training(epochs=2, block=20, learning_rate=0.01)
+NAME = "DEQMeanVariance"
+
+
+def run(panel, training=QUICK, **rest):
+    strategies = [DEQMeanVariance(lookback=64, hidden=4, cap=0.5), EqualWeight()]
+    return backtest(strategies, panel, PLAN, Costs(), training, progress=False, **rest)
+
+
+@pytest.fixture(scope="module")
+def panel():
+    return random_walks(880, 4)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(panel):
+    return run(panel)
+
+
+@pytest.mark.parametrize("finished", [0, 1, 2])
+def test_an_interrupted_run_goes_on_to_the_same_result(
+    panel, uninterrupted, finished, tmp_path, monkeypatch
+):
+    fits = []
+    make = engine.learner.FitTask.run
+
+    def stop_after(self, on_epoch):
+        if len(fits) == finished:
+            raise KeyboardInterrupt
+        fits.append(self.key)
+        return make(self, on_epoch)
+
+    monkeypatch.setattr(engine.learner.FitTask, "run", stop_after)
+    with pytest.raises(KeyboardInterrupt):
+        run(panel, run_dir=tmp_path / "run")
+    count = [0]
+
+    def counted(self, on_epoch):
+        count[0] += 1
+        return make(self, on_epoch)
+
+    monkeypatch.setattr(engine.learner.FitTask, "run", counted)
+    resumed = run(panel, run_dir=tmp_path / "run")
+    assert count[0] == 3 - finished
+    loaded = load_run(tmp_path / "run")
+    for name, result in uninterrupted.items():
+        same(result, resumed[name])
+        same(result, loaded[name])
+
+
+def test_a_killed_process_leaves_whole_fits_only(panel, uninterrupted, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\nsys.path[:0] = ['tests', '.']\n"
+        "from test_fitting import random_walks, run\n"
+        f"run(random_walks(880, 4), run_dir={str(tmp_path / 'run')!r})\n"
+    )
+    process = subprocess.Popen([sys.executable, str(script)])
+    fits = tmp_path / "run" / "fits"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (fits.is_dir() and any(fits.iterdir())):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert any(fits.iterdir())
+    same(run(panel, run_dir=tmp_path / "run")[NAME], uninterrupted[NAME])
+    assert not list(fits.glob(".*"))
+
+
+def test_another_run_is_refused_or_started_anew(panel, tmp_path):
+    run(panel, run_dir=tmp_path)
+    changed = Training(epochs=1, block=20)
+    with pytest.raises(RunMismatch, match="holds another run: training changed since"):
+        run(panel, changed, run_dir=tmp_path)
+    with pytest.raises(RunMismatch, match="panel changed since"):
+        run(random_walks(880, 4, seed=1), run_dir=tmp_path)
+    restarted = run(panel, changed, run_dir=tmp_path, restart=True)
+    same(restarted[NAME], run(panel, changed)[NAME])
+
+
+def test_a_directory_with_other_files_is_refused(panel, tmp_path):
+    (tmp_path / "thesis.txt").write_text("three years of work")
+    with pytest.raises(RunMismatch, match="files that are no run"):
+        run(panel, run_dir=tmp_path)
+
+
+def test_two_processes_give_the_same_bits(panel, uninterrupted):
+    same(run(panel, workers=2)[NAME], uninterrupted[NAME])
+
+
+def test_any_executor_gives_the_same_bits(panel, uninterrupted):
+    with ThreadPoolExecutor(1) as pool:
+        same(run(panel, executor=pool)[NAME], uninterrupted[NAME])
+
+
+def test_an_error_in_a_worker_names_the_fit(panel):
+    with pytest.raises(RuntimeError, match="DEQMeanVariance, fold 0, seed 0: .*unknown solver"):
+        backtest(DEQMeanVariance(64, solver="x"), panel, PLAN, workers=1, progress=False)
+    with pytest.raises(ValueError, match="not both"), ThreadPoolExecutor(1) as pool:
+        run(panel, workers=1, executor=pool)
+    with pytest.raises(ValueError, match="whole number from 1 on"):
+        run(panel, workers=0)
+
+
+def test_an_ensemble_holds_the_mean_of_its_seeds(panel, uninterrupted):
+    both = run(panel, Training(epochs=2, block=20, learning_rate=0.01, ensemble=2))[NAME]
+    other = run(panel, Training(epochs=2, block=20, learning_rate=0.01, seed=1))[NAME]
+    mean = (uninterrupted[NAME].targets + other.targets) / 2
+    np.testing.assert_allclose(both.targets, mean, atol=1e-9)
+    assert set(both.states) == {(fold, seed) for fold in range(3) for seed in (0, 1)}
+    assert set(both.training["seed"]) == {0, 1}
+
+
+@pytest.mark.parametrize("workers", [None, 2])
+def test_a_warm_refit_starts_from_the_fold_before(panel, workers):
+    warm = Training(epochs=2, block=20, learning_rate=0.01, warm_start=True, patience=5)
+    result = run(panel, warm, workers=workers)[NAME]
+    cold = run(panel)[NAME]
+    assert torch.equal(result.states[0, 0]["heads.weight"], cold.states[0, 0]["heads.weight"])
+    first = result.training.query("epoch == 0").set_index("fold")["loss"]
+    assert first[0] == cold.training.query("epoch == 0 and fold == 0")["loss"].item()
+    scalers = [result.states[fold, 0]["scaler.mean"] for fold in (0, 1)]
+    assert not torch.equal(*scalers)  # fitted anew; only what was trained is carried over
