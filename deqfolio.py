@@ -2,113 +2,184 @@
 
 deqfolio demo         the flagship beside three baselines on bundled real data, offline
 deqfolio backtest     your data, your strategies, a report
+deqfolio resume       go on with a run that was interrupted
+deqfolio check        does a strategy keep its hands off the future?
 """
 
 from __future__ import annotations
 
 import sys
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 app = typer.Typer(
     help="Backtesting for strategies in which the portfolio is a layer of the network.",
     no_args_is_help=True,
-    add_completion=True,
     pretty_exceptions_enable=False,
 )
 
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all training.")]
-Solver = Annotated[str, typer.Option(help="Of the mean-variance layer: active_set or qpth.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Train in so many processes.")]
+Restart = Annotated[bool, typer.Option("--restart", help="Begin anew, whatever is there.")]
+SAMPLES = '"sp500", or a CSV file: one row a date, one column an asset.'
 
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Where the run and its report go.")] = Path("runs/demo"),
-    solver: Solver = "active_set",
+    out: Annotated[Path, typer.Option(help="Where the run goes.")] = Path("runs/demo"),
+    solver: Annotated[
+        str, typer.Option(help="Of the mean-variance layer: active_set or qpth.")
+    ] = "active_set",
     seed: Seed = 0,
+    workers: Workers = None,
 ) -> None:
     """Walk DEQMeanVariance and three baselines through 20 US stocks from 2000, net of 10 bp."""
-    from engine import Costs, Training, WalkForward
-    from strategies import DEQMeanVariance, EqualWeight, InverseVolatility, MinimumVariance
-
-    _run(
-        data="sp500",
-        span=("2000-01-01", None),
-        strategies=[
-            DEQMeanVariance(solver=solver),
-            EqualWeight(),
-            InverseVolatility(),
-            MinimumVariance(),
+    experiment = {
+        "data": {"source": "sp500", "start": "2000-01-01"},
+        "strategies": [
+            {"class": "DEQMeanVariance", "solver": solver},
+            {"class": "EqualWeight"},
+            {"class": "InverseVolatility"},
+            {"class": "MinimumVariance"},
         ],
-        plan=WalkForward(train="5Y", refit="3Y", rebalance="W-FRI"),
-        costs=Costs(commission=0.001),
-        training=Training(seed=seed),
-        out=out,
-        report=out / "report.html",
-    )
+        "plan": {"train": "5Y", "refit": "3Y", "rebalance": "W-FRI"},
+        "costs": {"commission": 0.001},
+        "training": {"seed": seed},
+    }
+    _run(experiment, out, out / "report.html", workers, restart=True)
 
 
 @app.command()
 def backtest(
-    data: Annotated[
-        str, typer.Option(help='"sp500", or a CSV file: one row a date, one column an asset.')
-    ],
+    data: Annotated[str, typer.Option(help=SAMPLES)],
     strategy: Annotated[
         list[str], typer.Option(help="A strategy, or your own as module:Class. Repeat for several.")
     ],
-    report: Annotated[Path, typer.Option(help="The HTML report.")] = Path(
-        "runs/backtest/report.html"
-    ),
-    out: Annotated[
-        Path | None, typer.Option(help="Also save the whole run to this folder.")
+    report: Annotated[
+        Path | None, typer.Option(help="The HTML report; by default in the run's folder.")
     ] = None,
+    out: Annotated[
+        Path, typer.Option(help="The run's folder. An interrupted run goes on from it.")
+    ] = Path("runs/backtest"),
     start: Annotated[str | None, typer.Option(help="First date, like 2000-01-31.")] = None,
     end: Annotated[str | None, typer.Option(help="Last date.")] = None,
-    train: Annotated[
-        str, typer.Option(help="History before the first refit: 5Y, 18M, 300D.")
-    ] = "5Y",
+    train: Annotated[str, typer.Option(help="History before the first refit: 5Y, 18M.")] = "5Y",
     refit: Annotated[str, typer.Option(help="Time between refits.")] = "1Y",
     rebalance: Annotated[str, typer.Option(help="Decisions: W-FRI, ME, QE, D.")] = "W-FRI",
     lag: Annotated[int, typer.Option(min=0, help="Sessions from decision to fill.")] = 1,
-    cost_bp: Annotated[
-        float, typer.Option(help="Commission in basis points of value traded.")
-    ] = 10.0,
+    cost_bp: Annotated[float, typer.Option(help="Basis points of the value traded.")] = 10.0,
     seed: Seed = 0,
+    workers: Workers = None,
+    restart: Restart = False,
 ) -> None:
     """Walk strategies forward through a price history and write the report."""
-    from engine import Costs, Training, WalkForward
-    from strategies import load_strategy
+    span = {"source": data, "start": start, "end": end}
+    experiment = {
+        "data": {name: value for name, value in span.items() if value is not None},
+        "strategies": [{"class": name} for name in strategy],
+        "plan": {
+            "train": train,
+            "refit": refit,
+            "rebalance": rebalance,
+            "execution_lag": lag,
+        },
+        "costs": {"commission": cost_bp / 1e4},
+        "training": {"seed": seed},
+    }
+    _run(experiment, out, report or out / "report.html", workers, restart)
 
-    sys.path.insert(0, "")  # module:Class is looked up where the user stands
-    _run(
-        data=data,
-        span=(start, end),
-        strategies=[load_strategy(name)() for name in strategy],
-        plan=WalkForward(train=train, refit=refit, rebalance=rebalance, execution_lag=lag),
-        costs=Costs(commission=cost_bp / 1e4),
-        training=Training(seed=seed),
-        out=out,
-        report=report,
-    )
+
+@app.command()
+def resume(
+    run: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    workers: Workers = None,
+) -> None:
+    """Go on with an interrupted run, to the result it would have had."""
+    from engine.run_directory import EXPERIMENT
+
+    if not (run / EXPERIMENT).is_file():
+        raise FileNotFoundError(f"{run} holds no {EXPERIMENT}: it is no run of the command line")
+    experiment = tomllib.loads((run / EXPERIMENT).read_text())
+    _run(experiment, run, run / "report.html", workers, restart=False)
 
 
-def _run(data, span, strategies, plan, costs, training, out, report) -> None:
+@app.command()
+def check(
+    strategy: Annotated[str, typer.Argument(help="A strategy, or your own as module:Class.")],
+    data: Annotated[str, typer.Option(help=SAMPLES)] = "sp500",
+    start: Annotated[str | None, typer.Option(help="First date.")] = "2014-01-01",
+) -> None:
+    """Run a strategy on changed copies of the data: what must not matter must not matter."""
     from data_loaders import load
-    from engine import backtest, save_run
+    from engine import StrategyCheckError, check_strategy
+
+    chosen = _strategy({"class": strategy})
+    try:
+        outcomes = check_strategy(chosen, load(data, start=start))
+    except StrategyCheckError as failure:
+        outcomes = failure.outcomes
+    for row in outcomes.itertuples():
+        typer.echo(f"{'ok    ' if row.passed else 'FAILED'} {row.Index.replace('_', ' ')}")
+        if not row.passed:
+            typer.echo(f"       {row.meaning}\n       {row.found}")
+    if not outcomes["passed"].all():
+        raise typer.Exit(1)
+
+
+def _run(
+    experiment: dict[str, Any], out: Path, report: Path, workers: int | None, restart: bool
+) -> None:
+    """Run an experiment, keep it in ``out``, write the report and print the summary."""
+    import tomli_w
+
+    from data_loaders import load
+    from engine import Costs, Training, WalkForward, backtest, load_run
+    from engine.run_directory import EXPERIMENT
     from reports import check_report_path, summary_table, write_report
 
+    strategies = [_strategy(described) for described in experiment["strategies"]]
+    plan, costs = WalkForward(**experiment["plan"]), Costs(**experiment["costs"])
+    training = Training(**experiment["training"])
     check_report_path(report)  # before the hours of work, not after
-    panel = load(data, *span)
+    panel = load(**experiment["data"])
+    plan.folds(panel.dates, max(strategy.lookback for strategy in strategies))
     typer.echo(f"{panel}", err=True)
-    results = backtest(strategies, panel, plan, costs, training)
-    if out is not None:
-        save_run(results, out)
+
+    new = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    if new or restart:
+        (out / EXPERIMENT).write_text(tomli_w.dumps(experiment))
+    try:
+        results = backtest(
+            strategies,
+            panel,
+            plan,
+            costs,
+            training,
+            run_dir=out,
+            restart=restart,
+            workers=workers,
+        )
+    except KeyboardInterrupt:
+        typer.echo(f"\nstopped; go on with: deqfolio resume {out}", err=True)
+        raise typer.Exit(130) from None
     path = write_report(results, report)
-    typer.echo(summary_table(results).to_string(float_format=lambda value: f"{value:.3f}"))
+    typer.echo(summary_table(load_run(out)).to_string(float_format=lambda x: f"{x:.3f}"))
     typer.echo(f"\nreport: {path}")
+
+
+def _strategy(described: dict[str, Any]) -> Any:
+    """The strategy of an experiment's entry: its class, and parameters beside it."""
+    from strategies import load_strategy
+
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # module:Class is looked up where the user stands
+    parameters = {name: value for name, value in described.items() if name != "class"}
+    return load_strategy(described["class"])(**parameters)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

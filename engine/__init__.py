@@ -4,6 +4,7 @@ Read ``backtest.py`` (the main flow), then ``walk_forward.py``, ``training.py``,
 ``costs.py``, ``simulation.py``. The engine knows strategies by their contract alone.
 """
 
+from engine.audit import StrategyCheckError, check_strategy
 from engine.backtest import backtest
 from engine.costs import Costs
 from engine.decisions import AllocationError
@@ -22,10 +23,12 @@ __all__ = [
     "NegativeMeanVariance",
     "NegativeSharpe",
     "RunMismatch",
+    "StrategyCheckError",
     "Training",
     "TrainingError",
     "WalkForward",
     "backtest",
+    "check_strategy",
     "load_run",
     "save_run",
     "train",

@@ -52,7 +52,7 @@ def backtest(
         training: how learned strategies are trained; default ``Training()``, seed 0.
         run_dir: keep each finished fit here, and the results at the end. A backtest that was
             interrupted goes on from there, to the same result bit for bit.
-        restart: if ``run_dir`` holds another run, forget that one instead of refusing.
+        restart: begin anew, whatever ``run_dir`` holds, instead of going on or refusing.
         workers: train in so many processes of this machine.
         executor: train on this ``concurrent.futures.Executor``, such as a Dask client's.
         progress: show a progress bar; by default where there is a terminal.

@@ -1,5 +1,6 @@
 """A run directory: what is finished stays finished, whatever happens to the process.
 
+RUN/experiment.toml            what the command line was asked for, if it was (deqfolio.py)
 RUN/plan.json                  what this run is: fingerprints of panel, plan, costs, ...
 RUN/fits/NAME-FOLD-SEED/       one finished fit each, written whole or not at all
 RUN/00-NAME/ ..., run.json     the results, once all is done (see result.py)
@@ -16,6 +17,8 @@ import pandas as pd
 
 from engine.fitting import FitKey, Fitted
 
+EXPERIMENT = "experiment.toml"
+
 
 class RunMismatch(ValueError):
     """The directory holds another run than the one that is asked for."""
@@ -27,7 +30,7 @@ class RunDirectory:
     Args:
         path: the directory; made if it is not there.
         identity: what the run is, by part; plain JSON.
-        restart: forget what another run left here, instead of refusing.
+        restart: forget what this or another run left here.
 
     Raises:
         RunMismatch: the directory belongs to another run; the message names what differs.
@@ -47,9 +50,9 @@ class RunDirectory:
                     f"{self.path} holds another run: {', '.join(sorted(changed))} changed since; "
                     "choose another directory, or restart (all its finished fits are then lost)"
                 )
-            if changed:
+            if restart:
                 shutil.rmtree(self.path / "fits", ignore_errors=True)
-        elif self.path.exists() and any(self.path.iterdir()):
+        elif self.path.exists() and {item.name for item in self.path.iterdir()} - {EXPERIMENT}:
             raise RunMismatch(f"{self.path} holds files that are no run; choose another directory")
         for unfinished in (self.path / "fits").glob(".*"):
             shutil.rmtree(unfinished)

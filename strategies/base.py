@@ -38,10 +38,12 @@ class Strategy(BaseEstimator):
     Parameters are arguments of ``__init__``, kept under the same names (as in scikit-learn:
     ``clone``, ``get_params`` and ``set_params`` work). ``lookback`` is the number of rows of
     history that ``allocate`` needs; the engine hands it exactly so many, the last of them
-    the decision date.
+    the decision date. ``equivariant`` claims that permuting the assets permutes the weights;
+    ``engine.check_strategy`` holds a strategy to it.
     """
 
     lookback: int = 253
+    equivariant: bool = False
 
     def fit(self, history: Panel) -> Strategy:
         """Learn from the training rows, all known before the first decision that follows."""

@@ -16,6 +16,7 @@ class EqualWeight(Strategy):
     """1/N over the assets that trade. DeMiguel, Garlappi & Uppal (2009): hard to beat."""
 
     lookback = 1
+    equivariant = True
 
     def allocate(self, history: Panel, holdings: pd.Series) -> pd.Series:
         return normalised(history.prices.iloc[-1].notna().astype(float))
@@ -23,6 +24,8 @@ class EqualWeight(Strategy):
 
 class InverseVolatility(Strategy):
     """Weights in inverse proportion to the volatility of daily returns over the lookback."""
+
+    equivariant = True
 
     def __init__(self, lookback: int = 253):
         self.lookback = lookback
@@ -44,6 +47,8 @@ class MinimumVariance(Strategy):
         lookback: rows of prices behind the covariance.
         cap: largest weight of an asset, a fraction; 0.2 = 20%.
     """
+
+    equivariant = True
 
     def __init__(self, lookback: int = 253, cap: float = 0.2):
         self.lookback = lookback

@@ -39,6 +39,8 @@ class DEQMeanVariance(LearnedStrategy):
         solver: "active_set" (exact and fast) or "qpth" (the reference).
     """
 
+    equivariant = True
+
     def __init__(
         self,
         lookback: int = 253,

@@ -37,6 +37,43 @@ def test_a_strategy_of_the_users_own(prices, tmp_path, capsys):
     assert "Fast" in capsys.readouterr().out
 
 
+def test_an_interrupted_run_is_resumed(prices, tmp_path, capsys, monkeypatch):
+    import engine
+
+    words = ["backtest", "--data", prices, "--strategy", "EqualWeight", *SHORT, "--out", "run"]
+    assert main(words) == 0
+    whole = capsys.readouterr().out
+    simulate = engine.backtest.__globals__["simulate"]
+
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(engine.backtest.__globals__, "simulate", stop)
+    assert main([*words, "--restart"]) == 130
+    assert "go on with: deqfolio resume run" in capsys.readouterr().err
+    monkeypatch.setitem(engine.backtest.__globals__, "simulate", simulate)
+    assert main(["resume", "run"]) == 0
+    assert capsys.readouterr().out == whole
+    assert main(["resume", str(tmp_path)]) == 1
+    assert "no experiment.toml" in capsys.readouterr().err
+
+
+def test_check_says_what_a_failure_means(prices, tmp_path, capsys):
+    words = ["--data", prices, "--start", "2010-01-01"]
+    assert main(["check", "EqualWeight", *words]) == 0
+    assert "ok     the future does not matter" in capsys.readouterr().out
+    (tmp_path / "my_cheat.py").write_text(
+        "from strategies import EqualWeight\n"
+        "class Cheat(EqualWeight):\n"
+        "    def allocate(self, history, holdings):\n"
+        "        return super().allocate(history, holdings) * 3\n"
+    )
+    assert main(["check", "my_cheat:Cheat", *words]) == 1
+    printed = capsys.readouterr().out
+    assert "FAILED weights are valid" in printed
+    assert "a broker would refuse" in printed
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

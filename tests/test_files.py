@@ -263,10 +263,13 @@ def test_bad_bytes_are_named(tmp_path):
 
 def readable_or_named(path):
     """A file is read, or refused with an error that names it: nothing else may happen."""
+    refusal = ""
     try:
         panel = load(path)
     except DataError as error:
-        assert path.name in str(error)
+        refusal = str(error)
+    if refusal:
+        assert path.name in refusal
     else:
         assert panel.prices.to_numpy()[panel.prices.notna().to_numpy()].min() > 0
 
@@ -276,8 +279,8 @@ FUZZ = settings(
 )
 CELLS = st.sampled_from(
     ["2020-01-01", "2020-01-02", "20200103", "1", "-1", "1e400", "NaN", "", '"', "a,b", "\n", "now",
-     "1_0", "+1", " 2 ", "0x10", "١", "\x00", "2262-04-12", "0001-01-01", "9999-12-31", "NaT", "-",
-     "01/02/2020", "12:30", "2020-01-01T25:00", "asset", "date", "AAPL", "1,5"]
+     "1_0", "+1", " 2 ", "0x10", "\u0661", "\x00", "2262-04-12", "0001-01-01", "9999-12-31", "NaT",
+     "-", "01/02/2020", "12:30", "2020-01-01T25:00", "asset", "date", "AAPL", "1,5"]
 )  # fmt: skip
 
 

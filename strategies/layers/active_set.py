@@ -76,7 +76,7 @@ class ActiveSet:
             problem, start, self.threads, *problem_tensors(problem)
         )
         converged = residual <= self.tolerance
-        if not bool(converged.all()):
+        if not converged.all():
             check_problem(problem)  # raises where it finds the reason
             check_jointly(problem, (~converged).nonzero().flatten().tolist())
         return Solution(weights, converged, rounds, residual, duals, states)

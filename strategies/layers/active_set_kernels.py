@@ -267,33 +267,34 @@ def _neighbour(w, i, at, step):
 
 @_helper
 def _cholesky(a, n):
-    """Lower factor in place, row by row; False if a pivot is not clearly positive."""
+    """Lower factor in place, row by row, with reciprocals on its diagonal; False if a pivot is not
+    clearly positive."""
     for i in range(n):
         before = a[i, i]
         for j in range(i):
             value = a[i, j]
             for k in range(j):
                 value -= a[i, k] * a[j, k]
-            a[i, j] = value / a[j, j]
+            a[i, j] = value * a[j, j]
         value = before
         for k in range(i):
             value -= a[i, k] * a[i, k]
         if not value > 1e-15 * before:
             return False
-        a[i, i] = np.sqrt(value)
+        a[i, i] = 1 / np.sqrt(value)
     return True
 
 
 @_helper
 def _triangles(a, n, x):
-    """Solve ``a a' x = x`` in place with the lower factor a."""
+    """Solve ``a a' x = x`` in place with the lower factor a, reciprocals on its diagonal."""
     for i in range(n):
         value = x[i]
         for k in range(i):
             value -= a[i, k] * x[k]
-        x[i] = value / a[i, i]
+        x[i] = value * a[i, i]
     for i in range(n - 1, -1, -1):
-        value = x[i] / a[i, i]
+        value = x[i] * a[i, i]
         x[i] = value
         for k in range(i):
             x[k] -= value * a[i, k]
@@ -525,22 +526,31 @@ def _solve_state(s, w, state, row_state, tau):
         else:
             for t in range(k):
                 w.common[t] += w.z[p] * s.loadings[p, t]
-    scale = 0.0
-    for i in range(n):
-        value = w.gradient[i]
-        if not dense:
+    if not dense:
+        for i in range(n):
             value = s.specific[i] * w.z[i]
             for t in range(k):
                 value += s.loadings[i, t] * w.common[t]
-        value += tau * w.diagonal[i] * w.z[i]
-        scale = max(scale, abs(value), abs(s.linear[i]))
+            w.gradient[i] = value
+    scale = 0.0
+    for i in range(n):
+        value = w.gradient[i] + tau * w.diagonal[i] * w.z[i]
+        if abs(value) > scale:
+            scale = abs(value)
+        if abs(s.linear[i]) > scale:
+            scale = abs(s.linear[i])
         w.gradient[i] = value - s.linear[i]
     for r in range(count):
         row = w.active[r]
-        if row < s.rows.shape[0] and w.duals[row] != 0:
+        dual = w.duals[row]
+        if row < s.rows.shape[0] and dual != 0:
+            largest = 0.0
             for i in range(n):
-                w.gradient[i] += w.duals[row] * s.rows[row, i]
-                scale = max(scale, abs(w.duals[row] * s.rows[row, i]))
+                value = s.rows[row, i]
+                w.gradient[i] += dual * value
+                if abs(value) > largest:
+                    largest = abs(value)
+            scale = max(scale, abs(dual) * largest)
     return m, scale
 
 
@@ -658,24 +668,26 @@ def _spread(s, w, tau, turnover, gross):
     linearly)."""
     n = s.linear.shape[0]
     last = w.breaks.shape[1] - 1
+    kinked = last > 1
     below, above = -np.inf, np.inf
     reach = top = bottom = 0.0
+    centre, inverse = w.right[0], w.right[1]
     for i in range(n):
-        curvature = w.diagonal[i] * (1 + tau)
-        bottom += 1 / curvature
-        top += s.linear[i] / curvature
-        reach = max(reach, abs(s.linear[i]), curvature)
+        inverse[i] = 1 / (w.diagonal[i] * (1 + tau))
+        centre[i] = s.linear[i] * inverse[i]
+        bottom += inverse[i]
+        top += centre[i]
+        reach = max(reach, abs(s.linear[i]), w.diagonal[i])
     dual = (top - s.limits[0, 0]) / bottom
     for _ in range(50):
         total = give = 0.0
         for i in range(n):
-            curvature = w.diagonal[i] * (1 + tau)
-            z = (s.linear[i] - dual) / curvature
+            z = centre[i] - dual * inverse[i]
             inside = True
-            if last > 1:  # lift by both widths, then let each kink, ascending, take its own twice
+            if kinked:  # lift by both widths, then let each kink, ascending, take its own twice
                 held = s.trade[0, i] if s.trade.shape[1] else 0.0
-                trade = (s.trade[1, i] + turnover) / curvature if s.trade.shape[1] else 0.0
-                short = gross / curvature
+                trade = (s.trade[1, i] + turnover) * inverse[i] if s.trade.shape[1] else 0.0
+                short = gross * inverse[i]
                 z += trade + short
                 if held <= 0:
                     z = min(z, max(held, z - 2 * trade))
@@ -688,11 +700,11 @@ def _spread(s, w, tau, turnover, gross):
             elif z >= w.breaks[i, last]:
                 z = w.breaks[i, last]
             elif inside:
-                give += 1 / curvature
+                give += inverse[i]
             total += z
             w.z[i] = z
         excess = total - s.limits[0, 0]
-        if abs(excess) <= 1e-9:
+        if abs(excess) <= 1e-7:
             break
         if excess > 0:
             below = dual

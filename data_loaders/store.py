@@ -1,0 +1,247 @@
+"""Dated, hashed snapshots of tables: what a backtest was run on, kept as it was.
+
+    <store>/yahoo/SPY/20240503T201500123456-1f0c9a2b7d3e.parquet    the table
+    <store>/yahoo/SPY/20240503T201500123456-1f0c9a2b7d3e.json       its manifest
+    <store>/damaged/...                                             what did not match its hash
+
+A snapshot exists once its manifest does. Both files are written beside their place, flushed to
+the disk and renamed, the manifest last: a process that dies at any moment leaves either the
+snapshot or nothing. Snapshots are never changed. Writers of one name take turns by a lock that
+the operating system releases when its holder dies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import io
+import json
+import os
+import platform
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+import pandas as pd
+
+from data_loaders.validation import DataError
+
+PACKAGES = ("deqfolio", "yfinance", "pandas", "numpy", "pyarrow")
+
+
+class DamagedSnapshot(DataError):
+    """A file of the store is not what was written; it has been set aside, in ``moved_to``."""
+
+    def __init__(self, message: str, moved_to: Path):
+        super().__init__(message)
+        self.moved_to = moved_to
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One table of the store, by its manifest.
+
+    Attributes:
+        name: of the series, like "yahoo/SPY".
+        identity: of this version of it: the time it was fetched and the start of its sha256.
+        manifest: source, parameters, versions, fetched_at, sha256, bytes, rows, first, last,
+            changed (what the provider rewrote since the snapshot before).
+    """
+
+    name: str
+    identity: str
+    manifest: Mapping[str, Any]
+
+    @property
+    def fetched_at(self) -> pd.Timestamp:
+        """UTC, without a zone."""
+        return pd.Timestamp(self.manifest["fetched_at"]).tz_localize(None)
+
+    @property
+    def sha256(self) -> str:
+        """Of the bytes of the Parquet file."""
+        return self.manifest["sha256"]
+
+
+class Store:
+    """Snapshots in a folder.
+
+    Args:
+        folder: by default the environment variable DEQFOLIO_DATA, or ~/.cache/deqfolio/data. It
+            is made when something is written.
+    """
+
+    def __init__(self, folder: str | Path | None = None):
+        chosen = folder or os.environ.get("DEQFOLIO_DATA") or "~/.cache/deqfolio/data"
+        self.folder = Path(chosen).expanduser()
+
+    def names(self) -> list[str]:
+        """The series that have a snapshot, like "yahoo/SPY", sorted."""
+        found = {path.parent for path in self.folder.glob("*/*/*.json")}
+        places = [path.relative_to(self.folder).parts for path in found]
+        return sorted("/".join(map(unquote, part)) for part in places if part[0] != "damaged")
+
+    def snapshots(self, name: str) -> list[Snapshot]:
+        """The versions of a series, oldest first."""
+        found = []
+        for path in sorted(self._place(name).glob("*.json")):
+            try:
+                manifest = json.loads(path.read_text(encoding="utf-8"))
+                found.append(Snapshot(name, path.stem, manifest))
+                pd.Timestamp(manifest["fetched_at"]), manifest["sha256"][:12]
+            except FileNotFoundError:
+                continue  # set aside by another process since the listing
+            except (ValueError, KeyError, TypeError) as error:
+                raise self._aside(
+                    name, path.stem, f"its manifest cannot be read: {error}"
+                ) from error
+        return found
+
+    def latest(self, name: str, as_of: pd.Timestamp | None = None) -> Snapshot | None:
+        """The newest version, or the newest fetched at or before ``as_of`` (UTC)."""
+        known = [s for s in self.snapshots(name) if as_of is None or s.fetched_at <= as_of]
+        return known[-1] if known else None
+
+    def read(self, snapshot: Snapshot) -> pd.DataFrame:
+        """The table, whose bytes are those that were written.
+
+        Raises:
+            DamagedSnapshot: they are not; the file has been set aside.
+        """
+        path = self._place(snapshot.name) / f"{snapshot.identity}.parquet"
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            reason = f"it cannot be read: {error.strerror}"
+            raise self._aside(snapshot.name, snapshot.identity, reason) from error
+        found = hashlib.sha256(content).hexdigest()
+        if found != snapshot.sha256:
+            reason = f"its sha256 is {found[:12]}..., not {snapshot.sha256[:12]}..."
+            raise self._aside(snapshot.name, snapshot.identity, reason)
+        return pd.read_parquet(io.BytesIO(content))
+
+    def write(self, name: str, table: pd.DataFrame, **manifest: Any) -> Snapshot:
+        """Keep a table (rows indexed by date) as a new version of ``name``.
+
+        Args:
+            manifest: what to say about it: source, parameters, ...; must fit JSON.
+        """
+        buffer = io.BytesIO()
+        table.to_parquet(buffer)
+        content = buffer.getvalue()
+        digest = hashlib.sha256(content).hexdigest()
+        now = pd.Timestamp.now("UTC")
+        identity = f"{now:%Y%m%dT%H%M%S%f}-{digest[:12]}"
+        about = {
+            **manifest,
+            "fetched_at": now.isoformat(),
+            "sha256": digest,
+            "bytes": len(content),
+            "rows": len(table),
+            "first": str(table.index[0].date()) if len(table) else None,
+            "last": str(table.index[-1].date()) if len(table) else None,
+            "versions": _versions(),
+        }
+        place = self._place(name)
+        place.mkdir(parents=True, exist_ok=True)
+        _write(place / f"{identity}.parquet", content)
+        _write(place / f"{identity}.json", json.dumps(about, indent=1).encode())
+        return Snapshot(name, identity, about)
+
+    @contextlib.contextmanager
+    def locked(self, name: str) -> Iterator[None]:
+        """Hold the lock of a series, for reading it, fetching what is missing and writing."""
+        import fcntl  # of POSIX systems
+
+        place = self._place(name)
+        place.mkdir(parents=True, exist_ok=True)
+        with open(place / "lock", "a") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            for left in place.glob(".*.part"):  # of a writer that died: nobody else writes here
+                left.unlink(missing_ok=True)
+            yield
+
+    def verify(self) -> list[tuple[Snapshot, str]]:
+        """Every snapshot with what is wrong with it, "" where nothing is.
+
+        What is damaged is set aside.
+        """
+        checked = []
+        for name in self.names():
+            for snapshot in self.snapshots(name):
+                try:
+                    self.read(snapshot)
+                    checked.append((snapshot, ""))
+                except DamagedSnapshot as error:
+                    checked.append((snapshot, str(error)))
+        return checked
+
+    def note(self, name: str) -> dict[str, Any] | None:
+        """What was noted about a series without data, if anything."""
+        try:
+            return json.loads((self._place(name) / "note").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    def write_note(self, name: str, note: Mapping[str, Any] | None) -> None:
+        """Note something about a series without data, or forget it (None)."""
+        path = self._place(name) / "note"
+        if note is None:
+            path.unlink(missing_ok=True)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write(path, json.dumps(note).encode())
+
+    def _place(self, name: str) -> Path:
+        kind, _, series = name.partition("/")
+        if not kind or not series:
+            raise ValueError(f"a series is named like 'yahoo/SPY', got {name!r}")
+        return self.folder / _safe(kind) / _safe(series)
+
+    def _aside(self, name: str, identity: str, reason: str) -> DamagedSnapshot:
+        kept = self.folder / "damaged" / f"{_safe(name)}-{uuid.uuid4().hex[:8]}"
+        kept.mkdir(parents=True, exist_ok=True)
+        for suffix in (".json", ".parquet"):  # the manifest first: without it there is no snapshot
+            path = self._place(name) / f"{identity}{suffix}"
+            with contextlib.suppress(FileNotFoundError):
+                path.replace(kept / path.name)
+        return DamagedSnapshot(
+            f"the snapshot {identity} of {name} is damaged: {reason}. It was set aside in {kept}",
+            kept,
+        )
+
+
+def _safe(name: str) -> str:
+    """A file name for any text: '^GSPC', 'BRK/B', '..'; unquote gives it back."""
+    return quote(name, safe="").replace(".", "%2E")
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Atomically: whole, or not at all, also when the power fails."""
+    scratch = path.with_name(f".{path.name}-{uuid.uuid4().hex}.part")
+    try:
+        with open(scratch, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        scratch.replace(path)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
