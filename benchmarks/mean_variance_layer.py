@@ -134,6 +134,7 @@ def gradient_error(problem: Problem, solution: Solution, gradient: Tensor, w: Te
         block = matrix[sample][np.ix_(free, free)]
         unit = 1 / np.sqrt(block.diagonal())  # makes assets of different risk alike
         block, active = block * np.outer(unit, unit), active * unit
+        active = active / np.abs(active).max(axis=1, initial=1e-300, keepdims=True)
         kkt = np.block([[block, active.T], [active, np.zeros((len(active),) * 2)]])
         right = np.append(w[sample].numpy()[free] * unit, np.zeros(len(active)))
         expected = np.linalg.lstsq(kkt, right, rcond=1e-13)[0][:count]
@@ -432,11 +433,10 @@ def exactness() -> None:
 def compilation() -> None:
     """Print what the first call costs in a new installation and in a new process."""
     code = (
-        "import time, torch, numpy, numba; t = time.perf_counter(); "
-        "from strategies.layers.active_set import compiled; compiled(); "
-        "print(time.perf_counter() - t)"
+        "import time, numba; from strategies.layers.active_set import compiled; "
+        "t = time.perf_counter(); compiled(); print(time.perf_counter() - t)"
     )
-    print("\nfirst call (beyond importing torch and numba)")
+    print("\nfirst call, beyond imports")
     with tempfile.TemporaryDirectory() as folder:
         for name in ("new installation", "new process"):
             done = subprocess.run(

@@ -36,8 +36,9 @@ PACKAGES = ("deqfolio", "yfinance", "pandas", "numpy", "pyarrow")
 class DamagedSnapshot(DataError):
     """A file of the store is not what was written; it has been set aside, in ``moved_to``."""
 
-    def __init__(self, message: str, moved_to: Path):
+    def __init__(self, message: str, identity: str, moved_to: Path):
         super().__init__(message)
+        self.identity = identity
         self.moved_to = moved_to
 
 
@@ -47,7 +48,8 @@ class Snapshot:
 
     Attributes:
         name: of the series, like "yahoo/SPY".
-        identity: of this version of it: the time it was fetched and the start of its sha256.
+        identity: of this version of it: the time it was fetched, and the start of the sha256 of
+            its manifest, which holds the sha256 of the table.
         manifest: source, parameters, versions, fetched_at, sha256, bytes, rows, first, last,
             changed (what the provider rewrote since the snapshot before).
     """
@@ -86,19 +88,20 @@ class Store:
         return sorted("/".join(map(unquote, part)) for part in places if part[0] != "damaged")
 
     def snapshots(self, name: str) -> list[Snapshot]:
-        """The versions of a series, oldest first."""
+        """The versions of a series, oldest first.
+
+        Raises:
+            DamagedSnapshot: a manifest is not what was written; it has been set aside.
+        """
         found = []
         for path in sorted(self._place(name).glob("*.json")):
             try:
-                manifest = json.loads(path.read_text(encoding="utf-8"))
-                found.append(Snapshot(name, path.stem, manifest))
-                pd.Timestamp(manifest["fetched_at"]), manifest["sha256"][:12]
+                content = path.read_bytes()
             except FileNotFoundError:
                 continue  # set aside by another process since the listing
-            except (ValueError, KeyError, TypeError) as error:
-                raise self._aside(
-                    name, path.stem, f"its manifest cannot be read: {error}"
-                ) from error
+            if not path.stem.endswith(hashlib.sha256(content).hexdigest()[:12]):
+                raise self._aside(name, path.stem, "its manifest is not what was written")
+            found.append(Snapshot(name, path.stem, json.loads(content)))
         return found
 
     def latest(self, name: str, as_of: pd.Timestamp | None = None) -> Snapshot | None:
@@ -135,7 +138,6 @@ class Store:
         content = buffer.getvalue()
         digest = hashlib.sha256(content).hexdigest()
         now = pd.Timestamp.now("UTC")
-        identity = f"{now:%Y%m%dT%H%M%S%f}-{digest[:12]}"
         about = {
             **manifest,
             "fetched_at": now.isoformat(),
@@ -148,8 +150,10 @@ class Store:
         }
         place = self._place(name)
         place.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(about, indent=1).encode()
+        identity = f"{now:%Y%m%dT%H%M%S%f}-{hashlib.sha256(text).hexdigest()[:12]}"
         _write(place / f"{identity}.parquet", content)
-        _write(place / f"{identity}.json", json.dumps(about, indent=1).encode())
+        _write(place / f"{identity}.json", text)
         return Snapshot(name, identity, about)
 
     @contextlib.contextmanager
@@ -165,19 +169,25 @@ class Store:
                 left.unlink(missing_ok=True)
             yield
 
-    def verify(self) -> list[tuple[Snapshot, str]]:
-        """Every snapshot with what is wrong with it, "" where nothing is.
+    def verify(self) -> list[tuple[str, str, str]]:
+        """(name, identity, error) of every snapshot; "" where nothing is wrong.
 
         What is damaged is set aside.
         """
         checked = []
         for name in self.names():
-            for snapshot in self.snapshots(name):
+            found: list[Snapshot] | None = None
+            while found is None:
+                try:
+                    found = self.snapshots(name)
+                except DamagedSnapshot as error:
+                    checked.append((name, error.identity, str(error)))
+            for snapshot in found:
                 try:
                     self.read(snapshot)
-                    checked.append((snapshot, ""))
+                    checked.append((name, snapshot.identity, ""))
                 except DamagedSnapshot as error:
-                    checked.append((snapshot, str(error)))
+                    checked.append((name, snapshot.identity, str(error)))
         return checked
 
     def note(self, name: str) -> dict[str, Any] | None:
@@ -211,6 +221,7 @@ class Store:
                 path.replace(kept / path.name)
         return DamagedSnapshot(
             f"the snapshot {identity} of {name} is damaged: {reason}. It was set aside in {kept}",
+            identity,
             kept,
         )
 
