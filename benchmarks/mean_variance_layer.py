@@ -4,7 +4,7 @@
 
 Needs the extra "bench"; a peer that is not installed or does not do a problem says so in its row.
 Times are medians in ms of forward + backward, float64, one thread, peers interleaved: what is
-compared runs within the same seconds on the same problems.
+compared runs within the same seconds on the same problems. A factor below 1 is a faster peer.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ def ours(risk: Tensor, q: Tensor, constraints: dict[str, Any], incoming: Tensor,
 
     def run() -> list[Tensor]:
         z = layer(model, expected, start=start, **constraints)
-        return [z, *torch.autograd.grad(z, [expected, *parts], incoming)]
+        return [z.detach(), *torch.autograd.grad(z, [expected, *parts], incoming)]
 
     return run
 
@@ -229,7 +229,7 @@ def proxqp(risk: Tensor, q: Tensor, constraints: dict[str, Any], incoming: Tenso
     def run() -> list[Tensor]:
         z = solve(inputs[0], -inputs[1], a, b, g, low, high)[0]
         matrix, linear = torch.autograd.grad(z, inputs, incoming)
-        return [z, linear / scale[:, None], matrix / scale[:, None, None]]
+        return [z.detach(), linear / scale[:, None], matrix / scale[:, None, None]]
 
     return run
 
@@ -258,7 +258,7 @@ def cvxpylayers(risk: Tensor, q: Tensor, constraints: dict[str, Any], incoming: 
         root = torch.linalg.cholesky(inputs[0]).mT
         (weights,) = layer(root, inputs[1], solver_args={"eps": 1e-8, "n_jobs_forward": 1})
         matrix, linear = torch.autograd.grad(weights, inputs, incoming)
-        return [weights, linear / scale[:, None], matrix / scale[:, None, None]]
+        return [weights.detach(), linear / scale[:, None], matrix / scale[:, None, None]]
 
     return run
 
@@ -322,21 +322,21 @@ PEERS: dict[str, tuple[str, Callable[..., Run]]] = {  # name: package, how to se
 
 
 def medians(runs: dict[str, Run], seconds: float) -> dict[str, float]:
-    """Median ms of each, run in turns for about ``seconds``, or once if that takes longer."""
+    """Median ms of each. They take turns of 30 ms, so that a short one is not timed on the memory
+    that a long one left behind; one that takes longer than its share runs twice."""
     times: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():  # what a first call alone has to do
+        run()
     begun = time.perf_counter()
-    warm = False
-    while not warm or time.perf_counter() - begun < seconds or len(next(iter(times.values()))) < 3:
+    while time.perf_counter() - begun < seconds or min(map(len, times.values())) < 2:
         for name, run in runs.items():
-            slow = times[name] and min(times[name]) > 1e3 * seconds / 3
-            if slow and warm:
+            if len(times[name]) >= 2 and times[name][-1] > 1e3 * seconds / 6:
                 continue
-            start = time.perf_counter()
-            run()
-            times[name].append(1e3 * (time.perf_counter() - start))
-        if not warm:
-            warm = True
-            times = {n: t if t[0] > 1e3 * seconds / 3 else [] for n, t in times.items()}
+            turn = time.perf_counter()
+            while time.perf_counter() - turn < 0.03:
+                start = time.perf_counter()
+                run()
+                times[name].append(1e3 * (time.perf_counter() - start))
     return {name: statistics.median(found) for name, found in times.items()}
 
 

@@ -68,10 +68,10 @@ def load(
     if name in SOURCES:
         panel = SOURCES[name]()
     elif name.startswith("yahoo:"):
-        from data_loaders import yahoo
+        from data_loaders import history
 
-        tickers = [ticker.strip() for ticker in name.removeprefix("yahoo:").split(",")]
-        panel = yahoo.load_panel(
+        tickers = name.removeprefix("yahoo:").split(",")
+        panel = history.load_panel(
             tickers, store=store, update=update, as_of=as_of, end=last, allow_missing=allow_missing
         )
     elif name.startswith("synthetic:"):

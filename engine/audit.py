@@ -206,9 +206,7 @@ def _checks(audit: Audit) -> Iterator[Callable[[], None]]:
     yield the_future_does_not_matter
     yield the_calendar_does_not_matter
     yield runs_do_not_remember
-    if not isinstance(
-        strategy, LearnedStrategy
-    ):  # the engine builds a learned strategy's module anew
+    if not isinstance(strategy, LearnedStrategy):  # whose module the engine builds anew
         yield folds_do_not_remember
     yield the_unit_of_prices_does_not_matter
     yield what_does_not_trade_is_not_held

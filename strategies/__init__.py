@@ -6,12 +6,16 @@ Read ``base.py`` (the contract), ``baselines.py`` (rules), ``deq.py`` (the flags
 
 from strategies.base import LearnedStrategy, Strategy
 from strategies.baselines import EqualWeight, InverseVolatility, MinimumVariance
+from strategies.constraints import Constraints, Exposure, Group
 from strategies.deq import DEQMeanVariance
 from strategies.registry import load_strategy
 
 __all__ = [
+    "Constraints",
     "DEQMeanVariance",
     "EqualWeight",
+    "Exposure",
+    "Group",
     "InverseVolatility",
     "LearnedStrategy",
     "MinimumVariance",

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 import torch
 
 from data_loaders import Panel
 from strategies.base import Strategy
-from strategies.layers.mean_variance import MeanVarianceLayer
+from strategies.constraints import Constraints
+from strategies.layers.mean_variance import InfeasibleError, MeanVarianceLayer
+from strategies.limits import constraints_of, count_fallback, limits
 from strategies.risk import shrunk_covariance
 
 
@@ -41,27 +45,44 @@ class InverseVolatility(Strategy):
 
 
 class MinimumVariance(Strategy):
-    """Long-only minimum variance with a cap per asset, on the Ledoit-Wolf covariance.
+    """Minimum variance under constraints, on the Ledoit-Wolf covariance.
 
     Args:
         lookback: rows of prices behind the covariance.
-        cap: largest weight of an asset, a fraction; 0.2 = 20%.
+        cap: largest weight of an asset, a fraction; 0.2 = 20%. Long-only.
+        constraints: all limits, in place of ``cap``; an object or plain values.
+        fallback: where no weights satisfy them: "raise" an error, "hold" what is held, or "relax"
+            the caps in proportion. The report counts how often.
     """
 
     equivariant = True
 
-    def __init__(self, lookback: int = 253, cap: float = 0.2):
+    def __init__(
+        self,
+        lookback: int = 253,
+        cap: float = 0.2,
+        constraints: Constraints | Mapping[str, Any] | None = None,
+        fallback: str = "raise",
+    ):
         self.lookback = lookback
         self.cap = cap
+        self.constraints = constraints
+        self.fallback = fallback
 
     def allocate(self, history: Panel, holdings: pd.Series) -> pd.Series:
-        trades = history.trades_throughout
+        constraints = constraints_of(self.constraints, self.cap)
         covariance = torch.from_numpy(shrunk_covariance(history))
-        weights = MeanVarianceLayer()(
-            covariance[None],
-            torch.zeros(1, len(trades), dtype=torch.float64),
-            upper=torch.from_numpy(np.where(trades, self.cap, 0.0))[None],
-        )
+        try:
+            weights = MeanVarianceLayer()(
+                covariance,
+                torch.zeros(1, len(holdings), dtype=torch.float64),
+                **limits(constraints, history, holdings, self.fallback),
+            )
+        except InfeasibleError:
+            if self.fallback != "hold":
+                raise
+            count_fallback("hold")
+            return holdings
         return pd.Series(weights[0].numpy(), index=history.assets)
 
 

@@ -223,6 +223,14 @@ class Constraints:
         return torch.tensor([values.get(asset, other) for asset in assets], dtype=torch.float64)
 
 
+def relax_caps(upper: Tensor, budget: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Caps (..., N) raised in proportion where they sum to less than the budget, as when few
+    assets trade; and where that was so, (...) bool, to be counted and reported."""
+    total = upper.sum(-1, keepdim=True)
+    short = total < budget
+    return torch.where(short, upper * (budget / total), upper), short.squeeze(-1)
+
+
 def _plain(said: Constraints | Group | Exposure) -> dict[str, Any]:
     """Fields that differ from their defaults, as plain values."""
     found: dict[str, Any] = {}

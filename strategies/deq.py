@@ -6,17 +6,22 @@ Read ``DEQMeanVarianceNetwork.forward``: it is the whole strategy, top to bottom
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from data_loaders import Panel
 from strategies.base import Inputs, LearnedStrategy
+from strategies.constraints import Constraints
 from strategies.features import price_features
 from strategies.layers.deq import DEQEncoder
 from strategies.layers.mean_variance import ActiveSet, MeanVarianceLayer, Qpth
+from strategies.limits import as_tensors, constraints_of, limits
 from strategies.risk import shrunk_covariance
 
+LIMIT = "limit."  # inputs so named are the optimiser's constraints
 SOLVERS = {"active_set": ActiveSet, "qpth": Qpth}
 
 
@@ -25,7 +30,7 @@ class DEQMeanVariance(LearnedStrategy):
 
     A deep equilibrium encoder reads features of every asset in the light of all others; its
     heads say the expected returns q and adjust a trailing covariance to the risk P; the
-    weights solve  min 1/2 z'Pz - q'z,  1'z = 1,  0 <= z <= cap.
+    weights solve  min 1/2 z'Pz - q'z,  1'z = 1,  0 <= z <= cap  (or other constraints).
 
     Before the first training step q is zero and P the Ledoit-Wolf covariance plus a ridge:
     the network starts as a minimum-variance portfolio and leaves it only with evidence.
@@ -33,34 +38,57 @@ class DEQMeanVariance(LearnedStrategy):
     Args:
         lookback: rows of prices behind the features and the covariance.
         hidden: width H of the encoder's state per asset.
-        cap: largest weight of an asset, a fraction; 0.2 = 20%.
+        cap: largest weight of an asset, a fraction; 0.2 = 20%. Long-only.
+        constraints: all limits, in place of ``cap``; an object or plain values. Without turnover
+            terms: training on blocks of dates does not know the holdings of each.
+        fallback: where no weights satisfy them: "raise" an error, or "relax" the caps in
+            proportion. The report counts how often.
         ridge: added to the diagonal of P at the start, in units of the mean variance; from 0
             (minimum variance) towards infinity (1/N).
+        cell: of the encoder: "mean_field", "graph" or "monotone"; see ``layers/deq.py``.
+        embedding: numbers by which the encoder knows each asset apart; 0 treats all alike.
         solver: "active_set" (exact and fast) or "qpth" (the reference).
     """
-
-    equivariant = True
 
     def __init__(
         self,
         lookback: int = 253,
         hidden: int = 16,
         cap: float = 0.2,
+        constraints: Constraints | Mapping[str, Any] | None = None,
+        fallback: str = "raise",
         ridge: float = 1.0,
+        cell: str = "mean_field",
+        embedding: int = 0,
         solver: str = "active_set",
     ):
         self.lookback = lookback
         self.hidden = hidden
         self.cap = cap
+        self.constraints = constraints
+        self.fallback = fallback
         self.ridge = ridge
+        self.cell = cell
+        self.embedding = embedding
         self.solver = solver
 
+    @property
+    def equivariant(self) -> bool:  # type: ignore[override]
+        return self.embedding == 0
+
     def prepare(self, history: Panel) -> Inputs:
+        constraints = constraints_of(self.constraints, self.cap)
+        if constraints.needs_holdings or self.fallback == "hold":
+            raise ValueError(
+                "turnover terms and the fallback 'hold' need the holdings of each date, which "
+                "training on blocks of dates does not know; the loss charges turnover instead"
+            )
+        found = as_tensors(limits(constraints, history, None, self.fallback))
         return {
             "features": torch.from_numpy(price_features(history)),  # (N, F)
             "covariance": torch.from_numpy(shrunk_covariance(history)),  # (N, N)
             "trades": torch.from_numpy(history.trades_throughout.to_numpy()),  # (N,)
-        }
+        } | {LIMIT + name: value for name, value in found.items()}
 
     def build(self, inputs: Inputs) -> nn.Module:
         if self.solver not in SOLVERS:
@@ -69,10 +97,15 @@ class DEQMeanVariance(LearnedStrategy):
             raise ValueError(f"ridge must be positive, got {self.ridge}")
         return DEQMeanVarianceNetwork(
             scaler=Standardise(inputs["features"], inputs["trades"]),
-            encoder=DEQEncoder(inputs["features"].shape[-1], self.hidden),
+            encoder=DEQEncoder(
+                inputs["features"].shape[-1],
+                self.hidden,
+                cell=self.cell,
+                assets=inputs["features"].shape[-2] if self.embedding else None,
+                embedding=self.embedding,
+            ),
             optimiser=MeanVarianceLayer(solver=SOLVERS[self.solver]()),
             hidden=self.hidden,
-            cap=self.cap,
             ridge=self.ridge,
         )
 
@@ -86,14 +119,12 @@ class DEQMeanVarianceNetwork(nn.Module):
         encoder: nn.Module,
         optimiser: nn.Module,
         hidden: int,
-        cap: float,
         ridge: float,
     ):
         super().__init__()
         self.scaler = scaler
         self.encoder = encoder
         self.optimiser = optimiser
-        self.cap = cap
         self.heads = nn.Linear(hidden, 3)  # expected return, risk scale, ridge of each asset
         nn.init.zeros_(self.heads.weight)
         nn.init.zeros_(self.heads.bias)
@@ -106,9 +137,8 @@ class DEQMeanVarianceNetwork(nn.Module):
         scale = within(scale, 2.0)
         risk = scale.unsqueeze(-1) * inputs["covariance"] * scale.unsqueeze(-2)  # (B, N, N)
         risk = risk + torch.diag_embed(self.log_ridge.exp() * within(ridge, 4.0))
-        return self.optimiser(
-            risk, expected_return * trades, upper=self.cap * trades, keys=known_by(inputs)
-        )
+        limited = {k.removeprefix(LIMIT): v for k, v in inputs.items() if k.startswith(LIMIT)}
+        return self.optimiser(risk, expected_return * trades, keys=known_by(inputs), **limited)
 
 
 def known_by(inputs: Inputs) -> list[int] | None:

@@ -11,9 +11,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from strategies.layers.active_set import ActiveSet, BatchedSolve, problem_tensors
+from strategies.layers.active_set import (
+    ActiveSet,
+    BatchedSolve,
+    compiled,
+    kernel_batch,
+    problem_tensors,
+)
 from strategies.layers.active_set_torch import solve_batched
-from strategies.layers.checks import kkt_residual
+from strategies.layers.checks import feasible_point, kkt_residual
 from strategies.layers.mean_variance import FactorRisk, InfeasibleError, MeanVarianceLayer, Qpth
 from strategies.layers.problem import build_problem
 
@@ -78,6 +84,24 @@ def test_hard_problems_are_solved_exactly(kind: str) -> None:
         assert (solution.weights <= problem.upper).all()
         gap = solution.weights.sum(1) - problem.row_upper[:, 0]
         assert gap.abs().max() < 1e-14 * size
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_walk_from_a_feasible_point_ends_at_the_same_weights(kind: str) -> None:
+    risk, q, constraints = make_problem(kind, 4, 12, seed=6)
+    problem = build_problem(risk, q, **constraints)
+    expected = LAYER.solve(risk, q, **constraints)
+    points = np.stack([feasible_point(problem, sample)[0] for sample in range(4)])
+    assert expected.states is not None
+    states = np.zeros(expected.states.shape, dtype=np.int8)
+    weights, duals = np.zeros((4, 12)), np.zeros(expected.duals.shape)
+    rounds, status = np.zeros(4, dtype=np.int64), np.zeros(4, dtype=np.int64)
+    compiled().solve_batch(
+        kernel_batch(*problem_tensors(problem)),
+        points, states, weights, duals, rounds, np.zeros(4), status,
+    )  # fmt: skip
+    assert (status == compiled().SOLVED).all()
+    np.testing.assert_allclose(weights, expected.weights, atol=1e-10)
 
 
 def test_factor_risk_gives_what_dense_risk_gives() -> None:

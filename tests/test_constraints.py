@@ -8,7 +8,7 @@ import tomllib
 import pytest
 import torch
 
-from strategies.constraints import Constraints, Exposure, Group
+from strategies.constraints import Constraints, Exposure, Group, relax_caps
 from strategies.layers.mean_variance import InfeasibleError, MeanVarianceLayer
 
 ASSETS = ["AAPL", "MSFT", "XOM", "CVX", "JNJ"]
@@ -118,3 +118,14 @@ def test_mistakes_are_named() -> None:
         Constraints(groups=[Group("a", ["X"]), Group("a", ["Y"])])
     with pytest.raises(ValueError, match="must not be negative"):
         Constraints(turnover_cost=-0.1)
+
+
+def test_caps_are_relaxed_in_proportion_where_they_fall_short() -> None:
+    upper = torch.tensor([[0.2, 0.2, 0.1, 0.0, 0.0], [0.3, 0.3, 0.3, 0.3, 0.3]]).double()
+    relaxed, short = relax_caps(upper)
+    assert short.tolist() == [True, False]
+    assert relaxed[0].tolist() == pytest.approx([0.4, 0.4, 0.2, 0, 0])
+    assert torch.equal(relaxed[1], upper[1])
+    risk, q, _ = problem(batch=2)
+    weights = MeanVarianceLayer()(risk, q, upper=relaxed)
+    torch.testing.assert_close(weights[0], relaxed[0], rtol=0, atol=1e-12)

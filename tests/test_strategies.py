@@ -9,15 +9,17 @@ from sklearn.exceptions import NotFittedError
 
 from data_loaders import Panel
 from strategies import (
+    Constraints,
     DEQMeanVariance,
     EqualWeight,
+    Group,
     InverseVolatility,
     LearnedStrategy,
     MinimumVariance,
     Strategy,
     load_strategy,
 )
-from strategies.base import stack
+from strategies.base import record_solves, stack
 from strategies.deq import within
 from strategies.features import feature_count, price_features
 
@@ -127,6 +129,62 @@ def test_both_solvers_give_the_same_weights(walks, solver):
     np.testing.assert_allclose(
         strategy.allocate(walks, CASH), reference.allocate(walks, CASH), atol=1e-6
     )
+
+
+GROUPED = Constraints(upper=0.5, groups=[Group("first two", ["A0", "A1"], upper=0.3)])
+
+
+@pytest.mark.parametrize("constraints", [GROUPED, GROUPED.to_dict()], ids=["object", "plain"])
+def test_constraints_hold_in_every_strategy_that_takes_them(walks, constraints):
+    learned, _ = network(walks, constraints=constraints)
+    with torch.no_grad():
+        learned.module_.heads.weight.normal_(0, 1)
+    for strategy in (MinimumVariance(constraints=constraints), learned):
+        weights = strategy.allocate(walks.last(253), CASH)
+        missed = GROUPED.violations(list(walks.assets), torch.tensor(weights.to_numpy()))
+        assert max(missed.values()) < 1e-12
+        assert weights["A0"] + weights["A1"] > 0.1
+
+
+def test_turnover_is_limited_from_the_holdings(walks):
+    strategy = MinimumVariance(constraints=Constraints(upper=0.6, turnover_limit=0.1))
+    first = strategy.allocate(walks.last(253), CASH)  # the first purchase is free of it
+    assert first.sum() == pytest.approx(1)
+    held = pd.Series([0.0, 0.0, 0.2, 0.3, 0.5], CASH.index)
+    traded = (strategy.allocate(walks.last(253), held) - held).abs().sum()
+    assert traded == pytest.approx(0.1, abs=1e-9)
+
+
+def test_fallbacks_are_counted(walks):
+    held = pd.Series([0.4, 0.3, 0.2, 0.1, 0.0], CASH.index)
+    with record_solves() as record:
+        kept = MinimumVariance(cap=0.1, fallback="hold").allocate(walks.last(253), held)
+        relaxed = MinimumVariance(cap=0.1, fallback="relax").allocate(walks.last(253), held)
+        learned, _ = network(walks, cap=0.1, fallback="relax")
+        learned.allocate(walks.last(253), held)
+    pd.testing.assert_series_equal(kept, held)
+    np.testing.assert_allclose(relaxed, 0.2)
+    assert record.tallies["fallback: hold"].samples == 1
+    assert record.tallies["fallback: relax"].samples >= 2
+    with pytest.raises(ValueError, match="unknown fallback 'pray'"):
+        MinimumVariance(fallback="pray").allocate(walks.last(253), held)
+
+
+def test_a_learned_strategy_refuses_turnover_terms(walks):
+    with pytest.raises(ValueError, match="the loss charges turnover instead"):
+        network(walks, constraints=Constraints(upper=0.5, turnover_limit=0.1))
+
+
+@pytest.mark.parametrize("cell", ["mean_field", "graph", "monotone"])
+@pytest.mark.parametrize("embedding", [0, 3])
+def test_every_cell_and_embedding_runs(walks, cell, embedding):
+    strategy, inputs = network(walks, cell=cell, embedding=embedding, cap=0.5)
+    with torch.no_grad():
+        strategy.module_.heads.weight.normal_(0, 1)
+    strategy.module_(inputs).pow(2).sum().backward()
+    grads = {name: p.grad for name, p in strategy.module_.named_parameters()}
+    assert all(grad is not None for grad in grads.values())
+    assert strategy.equivariant == (embedding == 0)
 
 
 def test_features_are_causal_and_scale_free(walks):

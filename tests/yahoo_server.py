@@ -60,7 +60,8 @@ class History:
             stamp = self.at(pd.Timestamp(date), self.hours[0])
             if start <= stamp < end:
                 events["splits"][str(stamp)] = {
-                    "date": stamp, "numerator": up, "denominator": down, "splitRatio": f"{up}:{down}",
+                    "date": stamp, "numerator": up, "denominator": down,
+                    "splitRatio": f"{up}:{down}",
                 }  # fmt: skip
         regular = {
             "timezone": "EST",

@@ -108,7 +108,7 @@ class CompiledSolve(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, problem, start, threads, *tensors):
-        batch = _batch(*tensors)
+        batch = kernel_batch(*tensors)
         weights, duals, states, rounds, residual = _solve_batch(batch, problem, start, threads)
         outputs = tuple(
             torch.from_numpy(part) for part in (weights, duals, states, rounds, residual)
@@ -137,7 +137,7 @@ class BatchedSolve(torch.autograd.Function):
         residual = outputs[-1]
         for sample in residual.isinf().nonzero().flatten().tolist():
             own = [_of_sample(tensor, sample) for tensor in tensors]
-            solved = _solve_batch(_batch(*own), problem, None, 1, sample)
+            solved = _solve_batch(kernel_batch(*own), problem, None, 1, sample)
             for output, array in zip(outputs, solved, strict=True):
                 output[sample] = torch.from_numpy(array[0]) if array.ndim > 1 else array[0].item()
         ctx.problem = problem
@@ -161,7 +161,7 @@ def _of_sample(tensor: Tensor | None, sample: int) -> Tensor | None:
     return tensor[sample : sample + 1].cpu()
 
 
-def _batch(*tensors: Tensor | None) -> Any:
+def kernel_batch(*tensors: Tensor | None) -> Any:
     """The arrays that the kernels take. Views where they can be: one layout, one compilation."""
     from strategies.layers.active_set_kernels import Batch
 

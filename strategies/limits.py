@@ -1,0 +1,73 @@
+"""What a strategy may hold at a date: its constraints, as the optimiser takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from data_loaders import Panel
+from strategies.constraints import Constraints, relax_caps
+from strategies.layers.record import open_record
+
+FALLBACKS = ("raise", "hold", "relax")
+
+
+def constraints_of(given: Constraints | Mapping[str, Any] | None, cap: float) -> Constraints:
+    """The constraints given, as an object or as plain values, or long-only with a cap."""
+    if given is None:
+        return Constraints(upper=cap)
+    return given if isinstance(given, Constraints) else Constraints.from_dict(given)
+
+
+def limits(
+    constraints: Constraints, history: Panel, holdings: pd.Series | None, fallback: str
+) -> dict[str, Any]:
+    """Arguments of the mean-variance layer for the last date of ``history``, (N,) each.
+
+    An asset that misses a price in ``history`` may not be held. Where nothing is held yet, the
+    first purchase is free of turnover terms. With the fallback "relax", caps that cannot hold the
+    budget are raised in proportion, and the record counts it.
+
+    Args:
+        holdings: (N,) current weights by asset; None where they are not known.
+
+    Raises:
+        ValueError: an unknown fallback, or names in the constraints that are no assets.
+    """
+    if fallback not in FALLBACKS:
+        raise ValueError(f"unknown fallback {fallback!r}; known are {', '.join(FALLBACKS)}")
+    trades = torch.from_numpy(history.trades_throughout.to_numpy())
+    if holdings is not None and not holdings.any():
+        constraints = replace(constraints, turnover_cost=0.0, turnover_limit=None)
+    held = None if holdings is None else torch.tensor(holdings.to_numpy())
+    found = constraints.arguments(
+        list(history.assets), held if constraints.needs_holdings else None
+    )
+    found["lower"], found["upper"] = found["lower"] * trades, found["upper"] * trades
+    if fallback == "relax":
+        found["upper"], relaxed = relax_caps(found["upper"], constraints.budget)
+        if relaxed.any():
+            count_fallback("relax")
+    return found
+
+
+def count_fallback(name: str) -> None:
+    """Report to the open record that a strategy did something else than it was asked for."""
+    record = open_record()
+    if record is not None:
+        once = torch.zeros(1)
+        record.add(f"fallback: {name}", once, once, once == 0)
+
+
+def as_tensors(found: dict[str, Any]) -> dict[str, Tensor]:
+    """The numeric ones of these arguments as tensors, to be stacked over dates."""
+    return {
+        name: torch.as_tensor(value, dtype=torch.float64)
+        for name, value in found.items()
+        if not isinstance(value, list)
+    }
