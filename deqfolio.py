@@ -4,6 +4,8 @@ deqfolio demo         the flagship beside three baselines on bundled real data, 
 deqfolio backtest     your data, your strategies, a report
 deqfolio resume       go on with a run that was interrupted
 deqfolio check        does a strategy keep its hands off the future?
+deqfolio strategies   what there is, and its parameters
+deqfolio new          a file to start your own from, with its test
 """
 
 from __future__ import annotations
@@ -55,10 +57,18 @@ def demo(
 
 @app.command()
 def backtest(
-    data: Annotated[str, typer.Option(help=SAMPLES)],
+    experiment: Annotated[
+        Path | None, typer.Argument(help="An experiment.toml, as every run's folder holds one.")
+    ] = None,
+    data: Annotated[str, typer.Option(help=SAMPLES)] = "",
     strategy: Annotated[
-        list[str], typer.Option(help="A strategy, or your own as module:Class. Repeat for several.")
-    ],
+        list[str] | None,
+        typer.Option(help="A strategy, or your own as module:Class. Repeat for several."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A parameter: DEQMeanVariance.hidden=32. Repeat for several."),
+    ] = None,
     report: Annotated[
         Path | None, typer.Option(help="The HTML report; by default in the run's folder.")
     ] = None,
@@ -76,11 +86,22 @@ def backtest(
     workers: Workers = None,
     restart: Restart = False,
 ) -> None:
-    """Walk strategies forward through a price history and write the report."""
+    """Walk strategies forward through a price history and write the report.
+
+    deqfolio backtest --data prices.csv --strategy DEQMeanVariance --strategy EqualWeight
+    """
+    if experiment is not None:
+        if data or strategy or set_:
+            raise typer.BadParameter("an experiment file says data and strategies already")
+        asked = tomllib.loads(experiment.read_text())
+        _run(asked, out, report or out / "report.html", workers, restart)
+        return
+    if not data or not strategy:
+        raise typer.BadParameter("give --data and --strategy, or an experiment file")
     span = {"source": data, "start": start, "end": end}
-    experiment = {
+    asked = {
         "data": {name: value for name, value in span.items() if value is not None},
-        "strategies": [{"class": name} for name in strategy],
+        "strategies": [{"class": name, **_parameters(name, set_ or [])} for name in strategy],
         "plan": {
             "train": train,
             "refit": refit,
@@ -90,7 +111,10 @@ def backtest(
         "costs": {"commission": cost_bp / 1e4},
         "training": {"seed": seed},
     }
-    _run(experiment, out, report or out / "report.html", workers, restart)
+    unused = [text for text in set_ or [] if text.split(".")[0] not in map(_short, strategy)]
+    if unused:
+        raise typer.BadParameter(f"--set {unused[0]}: no --strategy has that name")
+    _run(asked, out, report or out / "report.html", workers, restart)
 
 
 @app.command()
@@ -128,6 +152,82 @@ def check(
             typer.echo(f"       {row.meaning}\n       {row.found}")
     if not outcomes["passed"].all():
         raise typer.Exit(1)
+
+
+@app.command()
+def strategies() -> None:
+    """List the strategies, what they do, and their parameters."""
+    from strategies import known_strategies
+
+    for name, cls in known_strategies().items():
+        parameters = cls().get_params(deep=False)
+        typer.echo(f"{name}: {(cls.__doc__ or '').strip().splitlines()[0]}")
+        typer.echo(f"    {', '.join(f'{key}={value!r}' for key, value in parameters.items())}\n")
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Name of the file to write, like my_alpha.")],
+) -> None:
+    """Write a strategy to start from, and its test."""
+    if not name.isidentifier():
+        raise typer.BadParameter(f"{name!r} is no name of a Python module; my_alpha would be")
+    files = {Path(f"{name}.py"): STRATEGY, Path(f"test_{name}.py"): STRATEGY_TEST}
+    for path in files:
+        if path.exists():
+            raise FileExistsError(f"{path} exists already; choose another name")
+    for path, text in files.items():
+        path.write_text(text.replace("NAME", name))
+    typer.echo(f"wrote {' and '.join(map(str, files))}; now:")
+    typer.echo(f"    deqfolio check {name}:Alpha")
+    typer.echo(f"    deqfolio backtest --data sp500 --strategy {name}:Alpha --strategy EqualWeight")
+
+
+STRATEGY = '''"""Alpha: replace this idea, holding what rose most in the last quarter, by yours."""
+
+from strategies import Strategy
+
+
+class Alpha(Strategy):
+    def __init__(self, lookback=64, count=5):
+        self.lookback = lookback  # rows of history that allocate() is handed
+        self.count = count
+
+    def allocate(self, history, holdings):
+        """Target weights by asset at the last date of history; the rest to 1 is cash."""
+        growth = (history.prices.iloc[-1] / history.prices.iloc[0]).where(history.trades_throughout)
+        return (growth.rank(ascending=False) <= self.count) / self.count
+'''
+
+STRATEGY_TEST = """from data_loaders import load
+from engine import check_strategy
+from NAME import Alpha
+
+
+def test_alpha_is_honest():
+    check_strategy(Alpha(), load("sp500", start="2016-01-01"))
+"""
+
+
+def _parameters(name: str, settings: list[str]) -> dict[str, Any]:
+    """The parameters that ``--set`` gives to one strategy: Name.parameter=value."""
+    found = {}
+    for text in settings:
+        left, equals, value = text.partition("=")
+        owner, dot, parameter = left.partition(".")
+        if not equals or not dot:
+            raise typer.BadParameter(f"--set {text}: write it like DEQMeanVariance.hidden=32")
+        if owner == _short(name):
+            try:
+                found[parameter] = tomllib.loads(f"value = {value}")["value"]
+            except tomllib.TOMLDecodeError:
+                found[parameter] = value  # a word needs no quotes
+    return found
+
+
+def _short(name: str) -> str:
+    """The class's own name of ``module:Class``."""
+    return name.rpartition(":")[2]
 
 
 def _run(
@@ -174,12 +274,12 @@ def _run(
 
 def _strategy(described: dict[str, Any]) -> Any:
     """The strategy of an experiment's entry: its class, and parameters beside it."""
-    from strategies import load_strategy
+    from strategies import create_strategy
 
     if "" not in sys.path:
         sys.path.insert(0, "")  # module:Class is looked up where the user stands
     parameters = {name: value for name, value in described.items() if name != "class"}
-    return load_strategy(described["class"])(**parameters)
+    return create_strategy(described["class"], parameters)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -185,8 +185,8 @@ def _price_column(table: Table, kind: str) -> str:
     return chosen
 
 
-def written(frame: pd.DataFrame, path: Path) -> None:
-    """Write a wide frame (T, N) to .csv, .csv.gz or .parquet, so that reading gives it back."""
+def write_prices(frame: pd.DataFrame, path: Path) -> None:
+    """Write wide prices (T, N) to .csv, .csv.gz or .parquet, so that reading gives it back."""
     name = path.name.lower()
     if name.endswith((".parquet", ".pq")):
         frame.rename_axis("date").reset_index().to_parquet(path, index=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,11 @@ class History:
     message: str
     snapshot: Snapshot | None
     table: pd.DataFrame
+
+
+def with_deadline(seconds: float) -> Policy:
+    """The usual policy with another deadline."""
+    return replace(POLICY, deadline=seconds)
 
 
 def fetch(

@@ -8,7 +8,7 @@ from strategies.base import LearnedStrategy, Strategy
 from strategies.baselines import EqualWeight, InverseVolatility, MinimumVariance
 from strategies.constraints import Constraints, Exposure, Group
 from strategies.deq import DEQMeanVariance
-from strategies.registry import load_strategy
+from strategies.registry import create_strategy, known_strategies, load_strategy
 
 __all__ = [
     "Constraints",
@@ -20,5 +20,7 @@ __all__ = [
     "LearnedStrategy",
     "MinimumVariance",
     "Strategy",
+    "create_strategy",
+    "known_strategies",
     "load_strategy",
 ]

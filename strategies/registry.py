@@ -1,42 +1,108 @@
-"""load_strategy("MinimumVariance" | "my_alpha.fast:Fast"): a strategy class by name."""
+"""Strategies by name: ours, installed plug-ins, anyone's ``module:Class`` or ``file.py:Class``."""
 
 from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from strategies.base import Strategy
 from strategies.baselines import EqualWeight, InverseVolatility, MinimumVariance
 from strategies.deq import DEQMeanVariance
 
-STRATEGIES: dict[str, type[Strategy]] = {
+GROUP = "deqfolio.strategies"  # entry points of installed plug-ins
+
+OURS: dict[str, type[Strategy]] = {
     cls.__name__: cls for cls in (DEQMeanVariance, EqualWeight, InverseVolatility, MinimumVariance)
 }
 
 
+def known_strategies() -> dict[str, type[Strategy]]:
+    """Every strategy that has a name of its own: ours, then those of installed packages."""
+    plugged = {point.name: point.load() for point in entry_points(group=GROUP)}
+    return {**plugged, **OURS}
+
+
 def load_strategy(name: str) -> type[Strategy]:
-    """The class of that name: one of ours, or ``module:Class`` for anyone's.
+    """The class of that name, or of ``module:Class``, or of ``path/to/file.py:Class``.
 
     Raises:
         ValueError: an unknown name (with the nearest one), a module that cannot be imported,
             or a class that is no Strategy.
     """
-    if name in STRATEGIES:
-        return STRATEGIES[name]
-    module_name, colon, class_name = name.partition(":")
+    if name in OURS:
+        return OURS[name]
+    module_name, colon, class_name = name.rpartition(":")
+    found: object
     if not colon:
-        lower = {known.lower(): known for known in STRATEGIES}
-        near = difflib.get_close_matches(name.lower(), lower, n=1)
-        hint = f"did you mean {lower[near[0]]}? " if near else ""
-        raise ValueError(
-            f"unknown strategy {name!r}: {hint}known are {', '.join(STRATEGIES)}; "
-            "your own is named module:Class"
-        )
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ValueError(f"strategy {name!r}: cannot import {module_name}: {error}") from error
-    found = getattr(module, class_name, None)
+        known = known_strategies()
+        if name not in known:
+            raise ValueError(
+                f"unknown strategy {name!r}: {_nearest(name, known)}known are "
+                f"{', '.join(known)}; your own is named module:Class or file.py:Class"
+            )
+        found = known[name]
+    else:
+        module = _import(name, module_name)
+        found = getattr(module, class_name, None)
     if not (isinstance(found, type) and issubclass(found, Strategy)):
         raise ValueError(f"strategy {name!r}: {module_name} has no Strategy named {class_name!r}")
     return found
+
+
+def create_strategy(name: str, parameters: dict[str, Any] | None = None) -> Strategy:
+    """An instance of the strategy of that name.
+
+    Raises:
+        ValueError: as ``load_strategy``, or a parameter that it does not have, or of another
+            type than its default.
+    """
+    cls, parameters = load_strategy(name), parameters or {}
+    defaults = cls().get_params(deep=False)
+    for key, value in parameters.items():
+        if key not in defaults:
+            raise ValueError(
+                f"{cls.__name__} has no parameter {key!r}: {_nearest(key, defaults)}"
+                f"it has {', '.join(defaults) or 'none'}"
+            )
+        default = defaults[key]
+        fits = isinstance(value, int | float) if isinstance(default, float) else True
+        if isinstance(default, int | str):
+            fits = isinstance(value, type(default))
+        if not fits or (isinstance(value, bool) and not isinstance(default, bool | None)):
+            raise ValueError(
+                f"{cls.__name__}: {key}={value!r} should be of the type of its default, {default!r}"
+            )
+    return cls(**parameters)
+
+
+def _import(name: str, module_name: str) -> ModuleType:
+    if not module_name.endswith(".py"):
+        try:
+            return importlib.import_module(module_name)
+        except ImportError as error:
+            raise ValueError(f"strategy {name!r}: cannot import {module_name}: {error}") from error
+    path = Path(module_name).resolve()
+    if not path.is_file():
+        raise ValueError(f"strategy {name!r}: there is no file {module_name}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # so that other processes can be sent its instances
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ValueError(f"strategy {name!r}: {module_name} does not run: {error!r}") from error
+    return module
+
+
+def _nearest(name: str, known: dict[str, Any]) -> str:
+    lower = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(name.lower(), lower, n=1)
+    return f"did you mean {lower[near[0]]}? " if near else ""

@@ -14,6 +14,7 @@ from torch import Tensor
 from strategies.layers.active_set import (
     ActiveSet,
     BatchedSolve,
+    Call,
     compiled,
     kernel_batch,
     problem_tensors,
@@ -255,17 +256,24 @@ def test_a_warm_start_changes_nothing_but_the_rounds(kind: str) -> None:
     assert (layer.solve(risk, q, keys=keys, **constraints).rounds == first.rounds).all()
 
 
-def test_any_start_leads_to_the_same_weights() -> None:
-    risk, q, constraints = make_problem("everything", 8, 20, seed=4)
+@pytest.mark.parametrize("kind", ["factor", "sector", "everything"])
+def test_any_start_leads_to_the_same_weights(kind: str) -> None:
+    risk, q, constraints = make_problem(kind, 8, 20, seed=4)
+    if kind == "factor":
+        constraints["lower"] = -torch.inf
     cold = LAYER.solve(risk, q, **constraints)
     assert cold.states is not None
-    start = torch.randint(0, 5, cold.states.shape, generator=torch.Generator().manual_seed(0))
-    start[:, 20:] = 0
-    for states in (start.to(torch.int8), torch.full_like(cold.states, -1)):
-        solution = LAYER.solve(risk, q, start=states, **constraints)
-        torch.testing.assert_close(solution.weights, cold.weights, rtol=0, atol=1e-12)
+    problem = build_problem(risk, q, **constraints)
+    draw = torch.Generator().manual_seed(0)
+    garbage = torch.randint(-128, 128, cold.states.shape, generator=draw).to(torch.int8)
+    garbage[:, 0] = 0
+    for start in (garbage, torch.full_like(cold.states, -1)):
+        weights = LAYER.solve(risk, q, start=start, **constraints).weights
+        torch.testing.assert_close(weights, cold.weights, rtol=0, atol=1e-12)
+        weights = BatchedSolve.apply(Call(problem, start))
+        torch.testing.assert_close(weights, cold.weights, rtol=0, atol=1e-12)
     with pytest.raises(ValueError, match="start must have shape"):
-        LAYER.solve(risk, q, start=start[:, 1:], **constraints)
+        LAYER.solve(risk, q, start=garbage[:, 1:], **constraints)
 
 
 def test_an_asset_that_cannot_trade_stays_where_it_is() -> None:
@@ -313,7 +321,7 @@ def test_the_torch_version_leaves_what_it_does_not_solve_to_the_kernels() -> Non
     risk, q, constraints = make_problem("everything", 16, 25, seed=25)
     problem = build_problem(risk, q, **constraints)
     assert solve_batched(problem, None)[-1].isinf().any()
-    weights = BatchedSolve.apply(problem, None, 1, *problem_tensors(problem))[0]
+    weights = BatchedSolve.apply(Call(problem))
     torch.testing.assert_close(weights, LAYER(risk, q, **constraints), rtol=0, atol=1e-12)
 
 

@@ -58,6 +58,36 @@ def test_an_interrupted_run_is_resumed(prices, tmp_path, capsys, monkeypatch):
     assert "no experiment.toml" in capsys.readouterr().err
 
 
+def test_a_run_is_repeated_from_its_experiment(prices, tmp_path, capsys):
+    words = ["--strategy", "InverseVolatility", "--set", "InverseVolatility.lookback=30", *SHORT]
+    assert main(["backtest", "--data", prices, *words, "--out", "one"]) == 0
+    first = capsys.readouterr().out.replace("one/", "")
+    assert "lookback = 30" in (tmp_path / "one/experiment.toml").read_text()
+    assert main(["backtest", "one/experiment.toml", "--out", "two"]) == 0
+    assert capsys.readouterr().out.replace("two/", "") == first
+
+
+def test_a_new_strategy_runs_at_once_and_passes_its_test(prices, tmp_path, capsys):
+    assert main(["new", "my_idea"]) == 0
+    assert "deqfolio check my_idea:Alpha" in capsys.readouterr().out
+    words = ["backtest", "--data", prices, *SHORT, "--strategy"]
+    assert main([*words, "my_idea:Alpha"]) == 0
+    assert main([*words, "my_idea.py:Alpha", "--set", "Alpha.count=2", "--out", "file"]) == 0
+    told = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "test_my_idea.py"], capture_output=True, text=True
+    )
+    assert "1 passed" in told.stdout
+    assert main(["new", "my_idea"]) == 1
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_strategies_are_listed_with_their_parameters(capsys):
+    assert main(["strategies"]) == 0
+    printed = capsys.readouterr().out
+    assert "EqualWeight: 1/N over the assets that trade" in printed
+    assert "cap=0.2" in printed
+
+
 def test_check_says_what_a_failure_means(prices, tmp_path, capsys):
     words = ["--data", prices, "--start", "2010-01-01"]
     assert main(["check", "EqualWeight", *words]) == 0
@@ -82,6 +112,14 @@ def test_check_says_what_a_failure_means(prices, tmp_path, capsys):
         (["--data", "prices.csv", "--strategy", "EqualWeight"], "too short a history"),
         (["--data", "prices.csv", "--strategy", "EqualWeight", "--train", "5y"], "no span of time"),
         (
+            ["--data", "x", "--strategy", "MinimumVariance", "--set", "MinimumVariance.capp=1"],
+            "did you mean cap",
+        ),
+        (
+            ["--data", "x", "--strategy", "MinimumVariance", "--set", "MinimumVariance.cap=big"],
+            "type of its default, 0.2",
+        ),
+        (
             ["--data", "prices.csv", "--strategy", "EqualWeight", "--report", "/proc/no/r.html"],
             "/proc/no",
         ),
@@ -99,6 +137,9 @@ def test_errors_are_one_line_and_leave_nothing(prices, tmp_path, capsys, words, 
 def test_wrong_options_end_with_the_usage(capsys):
     assert main(["backtest", "--data", "sp500"]) == 2
     assert "--strategy" in capsys.readouterr().err
+    assert main(["backtest", "--data", "x", "--strategy", "EqualWeight", "--set", "Foo.x=1"]) == 2
+    assert "no --strategy has that" in capsys.readouterr().err
+    assert main(["new", "my-alpha"]) == 2
 
 
 def test_debug_shows_the_trace():

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data_loaders import DataError, Panel, load
-from data_loaders.files import written
+from data_loaders.files import write_prices
 
 DAYS = pd.bdate_range("2020-01-01", periods=4, name="date")
 SMALL = pd.DataFrame(
@@ -26,7 +26,7 @@ def wide(tmp_path, text, name="p.csv", **rest):
 
 @pytest.mark.parametrize("name", ["p.csv", "p.CSV", "p.csv.gz", "p.parquet", "p.pq"])
 def test_what_is_written_is_read_bit_for_bit(tmp_path, name):
-    written(SMALL, tmp_path / name)
+    write_prices(SMALL, tmp_path / name)
     panel = load(tmp_path / name)
     assert panel.fingerprint == Panel(SMALL).fingerprint
     assert panel.source == name
@@ -135,7 +135,7 @@ def test_returns_become_prices(tmp_path):
 
 
 def test_features_are_never_joined_forward(tmp_path):
-    written(pd.DataFrame({"A": 1.0, "B": 2.0}, index=pd.bdate_range("2020-01-01", periods=8)),
+    write_prices(pd.DataFrame({"A": 1.0, "B": 2.0}, index=pd.bdate_range("2020-01-01", periods=8)),
             tmp_path / "p.csv")  # fmt: skip
     (tmp_path / "rates.csv").write_text("date,rate\n2020-01-02,1\n2020-01-04,2\n2020-01-08,\n")
     (tmp_path / "size.csv").write_text("date,B,A,C\n2019-06-30,7,5,1\n2020-01-07,8,6,1\n")
@@ -163,7 +163,7 @@ def test_features_are_never_joined_forward(tmp_path):
 def test_what_comes_later_in_a_file_does_not_change_what_was_known(tmp_path, cut, seed):
     rng = np.random.default_rng(seed)
     dates = pd.bdate_range("2020-01-01", periods=31, name="date")
-    written(pd.DataFrame({"A": 1.0}, index=dates), tmp_path / "p.csv")
+    write_prices(pd.DataFrame({"A": 1.0}, index=dates), tmp_path / "p.csv")
     days = np.sort(rng.choice(60, 12, replace=False))
     rates = pd.DataFrame(
         {"rate": rng.normal(size=12)}, index=pd.Timestamp("2019-12-20") + pd.to_timedelta(days, "D")
@@ -171,14 +171,14 @@ def test_what_comes_later_in_a_file_does_not_change_what_was_known(tmp_path, cut
     known = []
     for shift in (0.0, 1.0):
         later = rates.index > dates[cut]
-        written(rates + shift * later[:, None], tmp_path / "rates.csv")
+        write_prices(rates + shift * later[:, None], tmp_path / "rates.csv")
         panel = load(tmp_path / "p.csv", market_features=tmp_path / "rates.csv")
         known.append(panel.until(dates[cut]).market_features["rate"].to_numpy())
     np.testing.assert_array_equal(*known)
 
 
 def test_membership_keeps_the_prices(tmp_path):
-    written(pd.DataFrame({"A": 1.0, "B": 2.0, "C": 3.0}, index=DAYS), tmp_path / "p.csv")
+    write_prices(pd.DataFrame({"A": 1.0, "B": 2.0, "C": 3.0}, index=DAYS), tmp_path / "p.csv")
     members = tmp_path / "members.csv"
     members.write_text("asset,from,to\nA,2020-01-02,2020-01-03\nB,,\nA,2020-01-06,\nGONE,,\n")
     panel = load(tmp_path / "p.csv", membership=members)
@@ -200,7 +200,7 @@ def test_membership_keeps_the_prices(tmp_path):
 def test_a_delisting_return_from_load(tmp_path):
     frame = pd.DataFrame({"A": 1.0, "B": 2.0}, index=pd.bdate_range("2020-01-01", periods=20))
     frame.iloc[4:, 0] = np.nan
-    written(frame, tmp_path / "p.csv")
+    write_prices(frame, tmp_path / "p.csv")
     panel = load(tmp_path / "p.csv", delisting_return=-0.5)
     assert panel.prices["A"].iloc[4] == 0.5
     assert not panel.members["A"].iloc[4]
@@ -303,7 +303,7 @@ def test_any_bytes_are_read_or_refused(tmp_path, content, name):
 @FUZZ
 def test_damaged_files_are_read_or_refused(tmp_path, data, name):
     path = tmp_path / name
-    written(SMALL, path)
+    write_prices(SMALL, path)
     content = bytearray(path.read_bytes())
     for _ in range(data.draw(st.integers(1, 3))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))

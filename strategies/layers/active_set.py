@@ -18,7 +18,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
+from itertools import compress, pairwise
 from typing import Any
 
 import numpy as np
@@ -71,15 +71,38 @@ class ActiveSet:
         """Solve; errors as in ``Solver``."""
         if self.check_risk:
             check_problem(problem)
-        solve = CompiledSolve if problem.lower.device.type == "cpu" else BatchedSolve
-        weights, duals, states, rounds, residual = solve.apply(
-            problem, start, self.threads, *problem_tensors(problem)
-        )
-        converged = residual <= self.tolerance
+        compute = CompiledSolve if problem.lower.device.type == "cpu" else BatchedSolve
+        call = Call(problem, start, self.threads)
+        weights = compute.apply(call, *call.differentiable)
+        converged = call.residual <= self.tolerance
         if not converged.all():
             check_problem(problem)  # raises where it finds the reason
             check_jointly(problem, (~converged).nonzero().flatten().tolist())
-        return Solution(weights, converged, rounds, residual, duals, states)
+        return Solution(weights, converged, call.rounds, call.residual, call.duals, call.states)
+
+
+class Call:
+    """One solve: what goes in, and what comes out beside the weights, which alone carry gradients.
+
+    Attributes:
+        tensors: of the problem, in the order of ``NAMES``.
+        needed: which of them have a gradient.
+        differentiable: these.
+        duals, states, rounds, residual: as in ``Solution``, after the forward.
+    """
+
+    duals: Tensor
+    states: Tensor
+    rounds: Tensor
+    residual: Tensor
+
+    def __init__(self, problem: Problem, start: Tensor | None = None, threads: int = 1) -> None:
+        self.problem = problem
+        self.start = start
+        self.threads = threads
+        self.tensors = problem_tensors(problem)
+        self.needed = [tensor is not None and tensor.requires_grad for tensor in self.tensors]
+        self.differentiable = list(compress(self.tensors, self.needed))
 
 
 def problem_tensors(problem: Problem) -> tuple[Tensor | None, ...]:
@@ -107,51 +130,46 @@ class CompiledSolve(torch.autograd.Function):
     """Forward and backward by the compiled kernels."""
 
     @staticmethod
-    def forward(ctx, problem, start, threads, *tensors):
-        batch = kernel_batch(*tensors)
-        weights, duals, states, rounds, residual = _solve_batch(batch, problem, start, threads)
-        outputs = tuple(
-            torch.from_numpy(part) for part in (weights, duals, states, rounds, residual)
-        )
-        ctx.arrays = batch, states, weights, duals, threads
-        ctx.save_for_backward(*tensors, *outputs[:3])  # that changes in place are noticed
-        ctx.mark_non_differentiable(*outputs[1:])
-        return outputs
+    def forward(ctx, call, *differentiable):
+        batch = kernel_batch(*call.tensors)
+        arrays = _solve_batch(batch, call.problem, call.start, call.threads)
+        weights, call.duals, call.states, call.rounds, call.residual = map(torch.from_numpy, arrays)
+        ctx.call, ctx.batch, ctx.arrays = call, batch, arrays
+        ctx.save_for_backward(weights, *differentiable)  # that changes in place are noticed
+        return weights
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient, *_):
+    def backward(ctx, gradient):
         _ = ctx.saved_tensors
-        batch, states, weights, duals, threads = ctx.arrays
-        needed = ctx.needs_input_grad[3:]
-        gradients = _gradients(batch, states, weights, duals, threads, gradient, needed)
-        return None, None, None, *gradients
+        weights, duals, states = ctx.arrays[:3]
+        needed, threads = ctx.call.needed, ctx.call.threads
+        found = _gradients(ctx.batch, states, weights, duals, threads, gradient, needed)
+        return None, *(torch.from_numpy(array) for array in compress(found, needed))
 
 
 class BatchedSolve(torch.autograd.Function):
     """Forward and backward in torch; what its rounds do not solve is left to the kernels."""
 
     @staticmethod
-    def forward(ctx, problem, start, threads, *tensors):
-        outputs = solve_batched(problem, start)
-        residual = outputs[-1]
-        for sample in residual.isinf().nonzero().flatten().tolist():
-            own = [_of_sample(tensor, sample) for tensor in tensors]
-            solved = _solve_batch(kernel_batch(*own), problem, None, 1, sample)
+    def forward(ctx, call, *differentiable):
+        outputs = solve_batched(call.problem, call.start)
+        for sample in outputs[-1].isinf().nonzero().flatten().tolist():
+            own = [_of_sample(tensor, sample) for tensor in call.tensors]
+            solved = _solve_batch(kernel_batch(*own), call.problem, None, 1, sample)
             for output, array in zip(outputs, solved, strict=True):
                 output[sample] = torch.from_numpy(array[0]) if array.ndim > 1 else array[0].item()
-        ctx.problem = problem
-        ctx.save_for_backward(*tensors, *outputs[:3])
-        ctx.mark_non_differentiable(*outputs[1:])
-        return outputs
+        weights, call.duals, call.states, call.rounds, call.residual = outputs
+        ctx.call = call
+        ctx.save_for_backward(weights, *differentiable)
+        return weights
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient, *_):
-        weights, duals, states = ctx.saved_tensors[-3:]
-        found = differentiate_batched(ctx.problem, weights, duals, states, gradient)
-        needed = zip(NAMES, ctx.needs_input_grad[3:], strict=True)
-        return None, None, None, *(found[name] if need else None for name, need in needed)
+    def backward(ctx, gradient):
+        call, weights = ctx.call, ctx.saved_tensors[0]
+        found = differentiate_batched(call.problem, weights, call.duals, call.states, gradient)
+        return None, *(found[name] for name in compress(NAMES, call.needed))
 
 
 def _of_sample(tensor: Tensor | None, sample: int) -> Tensor | None:
@@ -168,23 +186,22 @@ def kernel_batch(*tensors: Tensor | None) -> Any:
     def array(tensor: Tensor | None, *empty: int) -> np.ndarray:
         return np.empty(empty) if tensor is None else tensor.detach().contiguous().numpy()
 
+    def view(tensor: Tensor | None) -> Any:
+        return None if tensor is None else tensor.detach().numpy()
+
     risk, loadings, specific, linear, lower, upper, rows, row_lower, row_upper = tensors[:9]
-    held, cost, turnover_limit, gross_limit = (
-        None if tensor is None else array(tensor) for tensor in tensors[9:]
-    )
+    held, cost, turnover_limit, gross_limit = map(view, tensors[9:])
     expected = array(linear)
     batch, assets = expected.shape
     bounds = np.empty((batch, 2, assets))
-    bounds[:, 0], bounds[:, 1] = array(lower), array(upper)
-    lowest, highest = array(row_lower), array(row_upper)
+    bounds[:, 0], bounds[:, 1] = view(lower), view(upper)
+    lowest, highest = view(row_lower), view(row_upper)
     limits = np.empty((batch, 2, lowest.shape[1] + 2))
     limits[:, 0, :-2], limits[:, 1, :-2] = lowest, highest
     limits[:, 0, -2:] = -np.inf
     limits[:, 1, -2] = np.inf if turnover_limit is None else turnover_limit
     limits[:, 1, -1] = np.inf if gross_limit is None else gross_limit
-    trade = np.empty((1, 2, 0))
-    if held is not None and cost is not None:
-        trade = np.stack([held, cost], axis=1)
+    trade = np.empty((1, 2, 0)) if held is None else np.stack([held, cost], axis=1)
     return Batch(
         array(risk, 1, 0, 0),
         array(loadings, 1, 0, 0),
@@ -274,9 +291,9 @@ def _gradients(
     duals: np.ndarray,
     threads: int,
     gradient: Tensor,
-    needed: tuple[bool, ...],
-) -> tuple[Tensor | None, ...]:
-    """Gradients of the tensors of ``_tensors``, None where not needed."""
+    needed: list[bool],
+) -> tuple[np.ndarray, ...]:
+    """Gradients in the order of ``NAMES``, right where needed."""
     kernels = compiled()
     incoming = gradient.detach().contiguous().numpy()
     risk = any(needed[:3])
@@ -318,7 +335,7 @@ def _gradients(
 
     _run(work, batch, threads)
     bounds, limits, trade = out.bounds, out.limits, out.trade
-    gradients = (
+    return (
         out.risk,
         out.loadings,
         out.specific,
@@ -332,10 +349,6 @@ def _gradients(
         trade[:, 1],
         limits[:, 1, -2],
         limits[:, 1, -1],
-    )
-    return tuple(
-        torch.from_numpy(array) if need else None
-        for array, need in zip(gradients, needed, strict=True)
     )
 
 

@@ -771,6 +771,27 @@ def _locate(s, w, state):
 
 
 @_helper
+def _admit(s, w, state, row_state):
+    """Make a given start one that this problem can have: nothing is held at infinity."""
+    last = w.breaks.shape[1] - 1
+    for i in range(s.linear.shape[0]):
+        e = min(max(state[i], 0), 2 * last)
+        if e == 0 and w.breaks[i, 0] == -np.inf:
+            e = 1
+        elif e == 2 * last and w.breaks[i, last] == np.inf:
+            e = 2 * last - 1
+        state[i] = e
+    for row in range(s.limits.shape[1]):
+        low, high = s.limits[0, row], s.limits[1, row]
+        if low == high:
+            row_state[row] = 1
+        elif (row_state[row] > 0 and high == np.inf) or (row_state[row] < 0 and low == -np.inf):
+            row_state[row] = 0
+        else:
+            row_state[row] = min(max(row_state[row], -1), 1)
+
+
+@_helper
 def _residual(s, w, m, scale):
     """Largest residual of the optimality conditions, without unit."""
     worst = 0.0
@@ -900,6 +921,8 @@ def solve_batch(batch, points, states, weights, duals, rounds, residual, status)
             _only_equalities(s, row_state)
         elif state[0] < 0:
             _start(s, w, state, row_state, 0.0)
+        else:
+            _admit(s, w, state, row_state)
         attempt = taken = waited = idle = 0
         fewest = 2**62
         status[b] = STALLED

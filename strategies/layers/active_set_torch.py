@@ -187,6 +187,19 @@ def cold_start(geometry: Geometry) -> tuple[Tensor, Tensor]:
     return states, (geometry.limits[0] == geometry.limits[1]).long()
 
 
+def admit(geometry: Geometry, states: Tensor, row_states: Tensor) -> tuple[Tensor, Tensor]:
+    """Make a given start one that this problem can have: nothing is held at infinity."""
+    top = 2 * (geometry.breaks.shape[-1] - 1)
+    states = states.clamp(0, top)
+    states = torch.where((states == 0) & geometry.breaks[..., 0].isinf(), 1, states)
+    states = torch.where((states == top) & geometry.breaks[..., -1].isinf(), top - 1, states)
+    least, most = geometry.limits
+    row_states = row_states.clamp(-1, 1)
+    never = ((row_states > 0) & most.isinf()) | ((row_states < 0) & least.isinf())
+    row_states = torch.where(never, 0, row_states)
+    return states, torch.where(least == most, 1, row_states)
+
+
 @dataclass(frozen=True)
 class Round:
     """Weights and multipliers if every weight and row is held as its state says."""
@@ -284,9 +297,14 @@ def solve_batched(problem: Problem, start: Tensor | None) -> tuple[Tensor, ...]:
     if start is not None:
         warm = (start[:, :1] >= 0).to(states.device)
         given = start.to(device=states.device, dtype=torch.int64)
-        top = 2 * (geometry.breaks.shape[-1] - 1)
-        states = torch.where(warm, given[:, :assets].clamp(0, top), states)
-        row_states = torch.where(warm, given[:, assets:], row_states)
+        states, row_states = (
+            torch.where(warm, admitted, cold)
+            for admitted, cold in zip(
+                admit(geometry, given[:, :assets], given[:, assets:]),
+                (states, row_states),
+                strict=True,
+            )
+        )
     done = torch.zeros(len(states), dtype=torch.bool, device=states.device)
     rounds = torch.zeros(len(states), dtype=torch.int64, device=states.device)
     fewest, waited = torch.full_like(rounds, 2**62), torch.zeros_like(rounds)

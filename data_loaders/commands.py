@@ -1,0 +1,177 @@
+"""deqfolio data: what is in the store, what is new at the provider, what is odd in the data.
+
+deqfolio data list                     the snapshots in the store
+deqfolio data show yahoo:SPY           where a series came from, and what was rewritten
+deqfolio data update yahoo:SPY,TLT     fetch what is newer (without a source: all in the store)
+deqfolio data verify                   is every file what was written?
+deqfolio data export SOURCE FILE       prices as a wide CSV or Parquet file
+deqfolio data check SOURCE             gaps, stale prices, missed splits, survivorship, ...
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+app = typer.Typer(
+    help="Snapshots of data: list, update, verify, export, and look for oddities.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+Folder = Annotated[
+    Path | None,
+    typer.Option(help="Of the store; default: $DEQFOLIO_DATA or ~/.cache/deqfolio/data."),
+]
+Source = Annotated[
+    str, typer.Argument(help='"sp500", "yahoo:SPY,TLT", "synthetic:null", or a CSV/Parquet file.')
+]
+Start = Annotated[str | None, typer.Option(help="First date, like 2000-01-31.")]
+End = Annotated[str | None, typer.Option(help="Last date.")]
+
+
+@app.command("list")
+def list_(store: Folder = None) -> None:
+    """List the snapshots in the store, newest last."""
+    import pandas as pd
+
+    from data_loaders.store import Store
+
+    kept = Store(store)
+    rows = [
+        {
+            "series": name,
+            "snapshot": snapshot.identity,
+            "rows": snapshot.manifest["rows"],
+            "first": snapshot.manifest["first"],
+            "last": snapshot.manifest["last"],
+            "kB": snapshot.manifest["bytes"] // 1000,
+        }
+        for name in kept.names()
+        for snapshot in kept.snapshots(name)
+    ]
+    if not rows:
+        typer.echo(f"The store {kept.folder} is empty: deqfolio data update yahoo:SPY fills it.")
+        return
+    _print(pd.DataFrame(rows).set_index("series"))
+
+
+@app.command()
+def show(source: Source, store: Folder = None) -> None:
+    """Show the manifests of a Yahoo source's snapshots, or the panel of any other source."""
+    import json
+
+    from data_loaders import load
+    from data_loaders.history import check_tickers
+    from data_loaders.store import Store
+    from data_loaders.validation import DataError
+
+    if not source.startswith("yahoo:"):
+        panel = load(source)
+        typer.echo(f"{panel}\nfingerprint: {panel.fingerprint}")
+        for caveat in panel.caveats:
+            typer.echo(f"caveat: {caveat}")
+        return
+    kept = Store(store)
+    for ticker in check_tickers(source.removeprefix("yahoo:").split(",")):
+        snapshots = kept.snapshots(f"yahoo/{ticker}")
+        if not snapshots:
+            note = kept.note(f"yahoo/{ticker}")
+            known = f": {note['status']}, {note['message']}" if note else ""
+            raise DataError(f"the store {kept.folder} holds no snapshot of {ticker}{known}")
+        for snapshot in snapshots:
+            about = {"snapshot": snapshot.identity, **snapshot.manifest}
+            typer.echo(json.dumps(about, indent=1))
+
+
+@app.command()
+def update(
+    source: Annotated[
+        str | None, typer.Argument(help='Like "yahoo:SPY,TLT"; default: every series stored.')
+    ] = None,
+    store: Folder = None,
+    full: Annotated[
+        bool, typer.Option(help="Ask for whole histories, to notice rewriting of any day.")
+    ] = False,
+    deadline: Annotated[float, typer.Option(help="Seconds after which nothing is asked.")] = 600.0,
+) -> None:
+    """Fetch what is newer at Yahoo; exits with 1 if a ticker has failed."""
+    from data_loaders import history
+    from data_loaders.store import Store
+    from data_loaders.validation import DataError
+
+    kept = Store(store)
+    if source is None:
+        tickers = [name.removeprefix("yahoo/") for name in kept.names()]
+        if not tickers:
+            raise DataError(f"the store {kept.folder} is empty: name a source, like yahoo:SPY,TLT")
+    elif source.startswith("yahoo:"):
+        tickers = history.check_tickers(source.removeprefix("yahoo:").split(","))
+    else:
+        raise DataError(f"only yahoo: sources are fetched, got {source!r}")
+    policy = history.with_deadline(deadline)
+    found = history.fetch(tickers, kept, update=True, full=full, policy=policy)
+    _print(history.status_table(found))
+    if any(one.status in ("failed", "stale") for one in found):
+        raise typer.Exit(1)
+
+
+@app.command()
+def verify(store: Folder = None) -> None:
+    """Hash every file of the store; exits with 1 if one is damaged (it is set aside)."""
+    from data_loaders.store import Store
+
+    checked = Store(store).verify()
+    damaged = [error for _, _, error in checked if error]
+    for error in damaged:
+        typer.echo(error)
+    typer.echo(f"{len(checked)} snapshots: {len(checked) - len(damaged)} sound, {len(damaged)} not")
+    if damaged:
+        raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    source: Source,
+    file: Annotated[Path, typer.Argument(help="To write: .csv, .csv.gz or .parquet.")],
+    start: Start = None,
+    end: End = None,
+    store: Folder = None,
+) -> None:
+    """Write the prices of a source, one row a date and one column an asset."""
+    from data_loaders import load
+    from data_loaders.files import write_prices
+
+    panel = load(source, start, end, store=store)
+    write_prices(panel.prices, file)
+    typer.echo(f"{panel}\nwritten to {file}; fingerprint of the panel: {panel.fingerprint}")
+
+
+@app.command()
+def check(source: Source, start: Start = None, end: End = None, store: Folder = None) -> None:
+    """Look at the data, and say what is odd; nothing is changed."""
+    from data_loaders import load, quality
+
+    panel = load(source, start, end, store=store)
+    found = quality.check(panel)
+    typer.echo(f"{panel}\n")
+    table = found.assets
+    table["coverage"] = table["coverage"].map("{:.1%}".format)
+    table["zero_returns"] = table["zero_returns"].map("{:.1%}".format)
+    _print(table)
+    typer.echo("")
+    for problem, where, detail in found.problems.itertuples(index=False):
+        typer.echo(f"{problem}: {where}: {detail}")
+    for caveat in panel.caveats:
+        typer.echo(f"caveat: {caveat}")
+    if not len(found.problems):
+        typer.echo("nothing odd was found")
+
+
+def _print(table: pd.DataFrame) -> None:
+    typer.echo(table.to_string())

@@ -1,0 +1,125 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data_loaders import Panel, load
+from data_loaders.quality import check
+
+
+@pytest.fixture
+def prices():
+    """6 clean walks over 4 years, of which F is delisted after two."""
+    rng = np.random.default_rng(0)
+    dates = pd.bdate_range("2015-01-01", periods=1040)
+    walks = 100 * np.exp(rng.normal(0, 0.012, (1040, 6)).cumsum(axis=0))
+    frame = pd.DataFrame(walks, index=dates, columns=list("ABCDEF"))
+    frame.iloc[500:, 5] = np.nan
+    return frame
+
+
+def found(prices):
+    quality = check(Panel(prices))
+    return quality, [tuple(row) for row in quality.problems.itertuples(index=False)]
+
+
+def test_clean_prices_have_no_problem(prices):
+    quality, problems = found(prices)
+    assert problems == []
+    assert quality.summary == {}
+    assert quality.assets.loc["F", "last"] == str(prices.index[499].date())
+    assert (quality.assets["coverage"] == 1).all(), "before its listing nothing is missing"
+
+
+@pytest.mark.parametrize(
+    ("factor", "words"),
+    [(1 / 2, "2 for 1"), (1 / 1.5, "1.5 for 1"), (10, "1 for 10"), (1 / 20, "20 for 1")],
+)
+def test_a_missed_split_is_named(prices, factor, words):
+    prices.loc[prices.index[400] :, "B"] *= factor
+    _, ((problem, where, detail),) = found(prices)
+    assert (problem, where) == ("possible split", "B")
+    assert words in detail
+    assert str(prices.index[400].date()) in detail
+
+
+def test_a_split_inside_a_gap_is_named(prices):
+    prices.loc[prices.index[400] :, "B"] *= 0.5
+    prices.loc[prices.index[398:402], "B"] = np.nan
+    _, ((problem, where, _),) = found(prices)
+    assert (problem, where) == ("possible split", "B")
+
+
+def test_a_crash_is_no_split(prices):
+    prices.loc[prices.index[400] :, "B"] *= 0.61
+    assert found(prices)[1] == []
+
+
+def test_gaps_are_counted_by_hand(prices):
+    prices.iloc[100:180, 2] = np.nan
+    prices.iloc[300, 2] = np.nan
+    quality, ((problem, where, detail),) = found(prices)
+    assert (problem, where) == ("gaps", "C")
+    assert detail == "2 gaps, 7.8% of rows without a price"  # 81 of 1040
+    row = quality.assets.loc["C"]
+    assert (row["gaps"], row["longest_gap"]) == (2, 80)
+    assert row["coverage"] == pytest.approx(1 - 81 / 1040)
+
+
+def test_stale_prices_are_located(prices):
+    prices.iloc[200:207, 0] = prices.iloc[200, 0]
+    quality, ((problem, where, detail),) = found(prices)
+    assert (problem, where) == ("stale price", "A")
+    assert detail == f"one price for 7 rows, to {prices.index[206].date()}"
+    assert quality.assets.loc["A", "longest_stale"] == 7
+    assert quality.assets.loc["A", "zero_returns"] == pytest.approx(6 / 1039)
+
+
+def test_hardly_traded(prices):
+    prices.iloc[:, 3] = np.repeat(prices.iloc[::2, 3].to_numpy(), 2)
+    _, ((problem, where, detail),) = found(prices)
+    assert (problem, where, detail) == ("hardly traded", "D", "50% of returns are zero")
+
+
+def test_duplicates_are_named(prices):
+    prices["G"] = prices["A"]
+    _, ((problem, where, detail),) = found(prices)
+    assert (problem, where) == ("duplicate", "G")
+    assert "the same prices as A" in detail
+
+
+def test_calendars_that_do_not_match(prices):
+    saturday = pd.Timestamp("2016-01-09")
+    prices.loc[saturday] = np.nan
+    prices.loc[saturday, "A"] = 100.0
+    prices = prices.sort_index()
+    prices = prices.drop(prices.loc["2017-03-01":"2017-03-20"].index)
+    _, problems = found(prices)
+    kinds = [problem for problem, *_ in problems]
+    assert kinds == ["calendar mismatch", "calendar mismatch", "missing dates"]
+    assert "most assets have no price: 2016-01-09" in problems[0][2]
+    assert "1 dates on a weekend: 2016-01-09" in problems[1][2]
+    assert "21 days, before 2017-03-21" in problems[2][2]
+
+
+def test_survivorship(prices):
+    _, ((problem, _, detail),) = found(prices[list("ABCDE")])
+    assert problem == "survivorship"
+    assert "none of 5 assets stops trading in 4 years" in detail
+    assert found(prices[list("ABCDE")].iloc[:300])[1] == [], "a year is too short to say"
+
+
+def test_real_prices_and_json():
+    panel = load("sp500")
+    quality = check(panel)
+    assert quality.summary["survivorship"] == 1
+    told = quality.problems[quality.problems["where"] == "RRC"]
+    assert "one price for 69 rows, to 1990-04-09" in told["detail"].tolist()
+    assert any("-66.7% on 1990-04-10" in detail for detail in told["detail"])
+    assert "2001-09-17" in quality.problems.set_index("problem").loc["missing dates", "detail"]
+    content = json.loads(json.dumps(quality.to_dict(), allow_nan=False))
+    assert len(content["assets"]) == 20
+    assert content["problems"][0]["problem"] == "survivorship"
+    one = check(Panel(pd.DataFrame({"A": [1.0]}, index=[pd.Timestamp("2020-01-01")])))
+    assert one.assets.loc["A", "zero_returns"] == 0
