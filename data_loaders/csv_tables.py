@@ -32,7 +32,9 @@ def read_csv(path: Path, date_format: str | None) -> Table:
     if not header:
         raise DataError(f"{path} is not a readable CSV file: it has no line")
     if is_date(header[0]) and len(header) > 1 and _is_number(header[1]):
-        raise DataError(f"{path}, line 1: {header[0]!r} is data; expected the names of the columns")
+        raise DataError(
+            f"{path}, line {top}: {header[0]!r} is data; expected the names of the columns"
+        )
     example += [""] * (len(header) - len(example))
     found = roles(path, header, lambda i: is_date(example[i]), lambda i: not _is_number(example[i]))
 
@@ -43,7 +45,7 @@ def read_csv(path: Path, date_format: str | None) -> Table:
     keys, values = _parsed(path, top, header, found)
     name = header[found.date]
     if not len(values):
-        raise DataError(f"{path}, line 1: there is no row of prices after the header")
+        raise DataError(f"{path}, line {top}: there is no row of prices after the header")
     texts = pd.Series(keys[0], dtype=object)
     dates = parse_dates(texts, date_format, lambda row: f"{path}, {line(row)}, column {name!r}")
     assets = None if found.asset is None else keys[1]

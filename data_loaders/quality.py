@@ -139,7 +139,7 @@ def _calendar(panel: Panel, known: np.ndarray, listed: np.ndarray) -> list[tuple
         detail = f"{len(sparse)} dates on which most assets have no price: {_some(sparse)}"
         found.append(("calendar mismatch", "all", detail))
     if panel.periods_per_year == 252:
-        weekend = panel.dates[panel.dates.dayofweek >= 5]
+        weekend = panel.dates[panel.dates.day_of_week >= 5]
         if len(weekend):
             detail = f"{len(weekend)} dates on a weekend: {_some(weekend)}"
             found.append(("calendar mismatch", "all", detail))

@@ -116,10 +116,8 @@ def parse_dates(
     found = list(_readings(distinct, date_format))
     if not found:
         expected = date_format or "year-month-day, as 2020-01-31"
-        tried = [
-            _parsed(distinct, form) for form in ([date_format] if date_format else DATE_FORMATS)
-        ]
-        bad = min((parsed.isna().to_numpy() for parsed in tried), key=np.sum)
+        formats = [date_format] if date_format else DATE_FORMATS
+        bad = min((_parsed(distinct, form).isna().to_numpy() for form in formats), key=np.sum)
         row = int(np.flatnonzero(bad[codes])[0])
         raise DataError(f"{place(row)}: {texts.iloc[row]!r} is not a date (expected {expected})")
     (first, dates), *others = found

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -186,11 +187,13 @@ def nothing() -> pd.DataFrame:
 
 @contextlib.contextmanager
 def _raising(yfinance: Any) -> Iterator[None]:
-    """yfinance raises inside, instead of logging; its setting is put back."""
+    """Inside, yfinance raises instead of logging, and its warnings about pandas are not ours."""
     setting = yfinance.config.debug.hide_exceptions
     yfinance.config.debug.hide_exceptions = False
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         yfinance.config.debug.hide_exceptions = setting
 

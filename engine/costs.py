@@ -1,11 +1,16 @@
-"""Costs: what trading is charged, the same in the training loss and in the simulation.
+"""Costs: what trading and holding are charged, the same in the training loss and the simulation.
 
-A portfolio of value V is rebalanced to target fractions w of what is left after costs. With
-w+ the drifted fractions before the trade and c the cost of a unit traded, the cost k V is
+A portfolio of value V is rebalanced to target fractions w of what is left after costs. With w+
+the drifted fractions before the trade, the order in asset i is x_i = w_i (1 - k) - w+_i, and
 
-    k = c sum |w (1 - k) - w+|,
+    k = sum_i c_i(x_i),    c_i(x) = max(commission |x| + fixed / V, minimum / V)
+                                    + spread / 2 |x| + impact l_i sqrt(V) |x|^(3/2),
 
-which says that the money for the costs comes out of the trade itself. ``charge`` solves it.
+an order of nothing being free: the money for the costs k V comes out of the trade itself.
+``charge`` solves it. The last term is the square-root law of market impact: an order of value
+u moves the price by impact * sigma_i * sqrt(u / v_i), with the daily volatility sigma_i and
+the value traded a day v_i (Grinold & Kahn 1999, chapter 16; Boyd et al. 2017, "Multi-period
+trading via convex optimization", section 2.3); l_i = sigma_i / sqrt(v_i).
 """
 
 from __future__ import annotations
@@ -16,57 +21,151 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+NOTHING = 1e-12  # fraction of the portfolio below which a difference is rounding, not an order
+PER_ORDER = ("fixed", "minimum")
+PER_YEAR = ("borrow", "financing", "cash_rate")
+
 
 @dataclass(frozen=True)
 class Costs:
-    """Proportional trading costs, as fractions of the value traded: 0.001 = 10 bp.
+    """Costs of trading (fractions of the value traded: 0.001 = 10 bp) and of holding.
+
+    Dividends need no entry: they are in adjusted prices.
 
     Args:
         commission: paid on every trade.
         spread: the full bid-ask spread; a trade pays half of it.
+        impact: how many daily volatilities trading a whole day's volume moves the price; about
+            1. Needs the panel's asset feature "volume", in shares a session, and ``capital``.
+        fixed: money paid for each order, on top of the commission.
+        minimum: money, the least that commission and fixed fee of an order come to.
+        borrow: a year, on the value of short positions; 0.02 = 2%.
+        financing: a year, on cash owed (leverage).
+        cash_rate: a year, earned on cash, that of short sales included.
+        capital: money at the start; ``impact``, ``fixed`` and ``minimum`` need it. The training
+            loss charges them at this value, the simulation at the value at the time.
     """
 
     commission: float = 0.001
     spread: float = 0.0
+    impact: float = 0.0
+    fixed: float = 0.0
+    minimum: float = 0.0
+    borrow: float = 0.0
+    financing: float = 0.0
+    cash_rate: float = 0.0
+    capital: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("commission", "spread"):
-            value = getattr(self, name)
-            if not 0 <= value < 0.1:
+            if not 0 <= (value := getattr(self, name)) < 0.1:
                 raise ValueError(
                     f"{name}={value} is a fraction of the value traded and must be from 0 to below "
                     "0.1; 10 bp is 0.001"
                 )
+        for name in ("impact", *PER_ORDER):
+            if not 0 <= (value := getattr(self, name)) < float("inf"):
+                raise ValueError(f"{name}={value} must not be negative")
+        for name in PER_YEAR:
+            if not -0.1 < (value := getattr(self, name)) < 1:
+                raise ValueError(f"{name}={value} is a fraction a year; 2% is 0.02")
+        if self.capital is not None and not 0 < self.capital < float("inf"):
+            raise ValueError(f"capital={self.capital} must be positive")
+        if self.capital is None and not self.proportional:
+            raise ValueError("impact, fixed and minimum depend on how much is traded: give capital")
 
     @property
     def rate(self) -> float:
-        """Cost of a unit of value traded."""
+        """Cost of a unit of value traded, as far as it is proportional."""
         return self.commission + self.spread / 2
 
-    def times(self, factor: float) -> Costs:
-        """The same costs, multiplied."""
-        return replace(self, commission=self.commission * factor, spread=self.spread * factor)
+    @property
+    def proportional(self) -> bool:
+        """Whether the fraction paid is the same for a large portfolio as for a small one."""
+        return not (self.impact or self.fixed or self.minimum)
 
-    def charge(self, targets: Tensor, drifted: Tensor) -> Trade:
+    @property
+    def holding(self) -> bool:
+        """Whether holding, apart from trading, costs or earns anything."""
+        return any(getattr(self, name) for name in PER_YEAR)
+
+    def times(self, factor: float) -> Costs:
+        """The same, with the costs of trading multiplied."""
+        trading = ("commission", "spread", "impact", *PER_ORDER)
+        return replace(self, **{name: getattr(self, name) * factor for name in trading})
+
+    def charge(
+        self,
+        targets: Tensor,
+        drifted: Tensor,
+        illiquidity: Tensor | None = None,
+        value: Tensor | float | None = None,
+    ) -> Trade:
         """Trade from ``drifted`` to ``targets`` weights, both (..., N); differentiable.
 
-        The equation above is a contraction with factor c sum |w| at most; it is solved by
-        iteration without a graph, and one Newton step on top gives its exact gradient.
+        The equation above is a contraction, of factor c sum |w| where costs are proportional; it
+        is solved by iteration without a graph, and one Newton step on top gives its exact
+        gradient.
+
+        Args:
+            illiquidity: (..., N), l of the equation, if there is market impact.
+            value: (...) money before the trade; ``capital`` by default.
+
+        Raises:
+            ValueError: the costs come to the whole portfolio.
         """
+        if value is None:
+            value = self.capital
+        worth = None if value is None else torch.as_tensor(value, dtype=targets.dtype)
+
+        def orders(cost: Tensor) -> Tensor:
+            return targets * (1 - cost.unsqueeze(-1)) - drifted
+
         with torch.no_grad():
             cost = targets.new_zeros(targets.shape[:-1])
             for _ in range(200):
-                previous, cost = cost, self._owed(cost, targets, drifted)
-                if torch.equal(previous, cost) or (cost - previous).abs().max() < 1e-17:
+                previous = cost
+                cost = self.paid(orders(cost), illiquidity, worth)[0].sum(-1)
+                if (cost - previous).abs().max() < 1e-16 or (cost >= 1).any():
                     break
-            gap = targets * (1 - cost.unsqueeze(-1)) - drifted
-            slope = -self.rate * (targets * gap.sign()).sum(-1)  # d owed / d cost
-        cost = cost + (self._owed(cost, targets, drifted) - cost) / (1 - slope)
-        turnover = (targets * (1 - cost.unsqueeze(-1)) - drifted).abs().sum(-1)
-        return Trade(cost, turnover)
+            if (cost >= 1).any() or (cost - previous).abs().max() > 1e-9:
+                raise ValueError(
+                    "the costs of a trade come to the whole portfolio; is the capital too small for "
+                    f"the fees, or too large for the volume? {self}"
+                )
+            by_size = self.paid(orders(cost), illiquidity, worth)[1]
+            slope = -(targets * orders(cost).sign() * by_size).sum(-1)  # d owed / d cost
+        owed = self.paid(orders(cost), illiquidity, worth)[0].sum(-1)
+        cost = cost + (owed - cost) / (1 - slope)
+        return Trade(cost, orders(cost).abs().sum(-1))
 
-    def _owed(self, cost: Tensor, targets: Tensor, drifted: Tensor) -> Tensor:
-        return self.rate * (targets * (1 - cost.unsqueeze(-1)) - drifted).abs().sum(-1)
+    def paid(
+        self, orders: Tensor, illiquidity: Tensor | None, value: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """c_i (..., N) of orders (..., N), all fractions of ``value``, and its slope in |x|."""
+        size = orders.abs()
+        paid, slope = self.commission * size, torch.full_like(size, self.commission)
+        if self.fixed or self.minimum:
+            assert value is not None
+            paid = paid + (self.fixed / value).unsqueeze(-1)
+            least = (self.minimum / value).unsqueeze(-1)
+            free = size <= NOTHING
+            slope = slope.where(paid > least, 0.0)
+            paid = torch.maximum(paid, least).where(~free, 0.0)
+        paid, slope = paid + self.spread / 2 * size, slope + self.spread / 2
+        if self.impact:
+            if illiquidity is None or value is None:
+                raise ValueError("market impact needs the illiquidity of assets and a value")
+            law = self.impact * illiquidity * value.sqrt().unsqueeze(-1)
+            paid, slope = paid + law * size**1.5, slope + 1.5 * law * size.sqrt()
+        return paid, slope
+
+    def carry(self, weights: Tensor) -> Tensor:
+        """What holding ``weights`` (..., N) earns a year (...), a fraction; prices apart."""
+        cash = 1 - weights.sum(-1)
+        short = weights.clamp(max=0).sum(-1)
+        earned = self.cash_rate * cash.clamp(min=0) + self.financing * cash.clamp(max=0)
+        return earned + self.borrow * short
 
 
 class Trade(NamedTuple):
@@ -76,34 +175,53 @@ class Trade(NamedTuple):
     turnover: Tensor
 
 
-def drift(weights: Tensor, growth: Tensor) -> Tensor:
-    """Weights (..., N) after prices grew by the factors ``growth`` (..., N); cash does not grow."""
+def drift(weights: Tensor, growth: Tensor, carried: Tensor | float = 0.0) -> Tensor:
+    """Weights (..., N) after prices grew by the factors ``growth`` (..., N).
+
+    Cash does not grow, but by what was ``carried`` (...), a fraction of the value at the start.
+    """
     held = weights * growth
-    total = held.sum(-1, keepdim=True) + (1 - weights.sum(-1, keepdim=True))
-    return held / total
+    total = held.sum(-1) + (1 - weights.sum(-1)) + carried
+    return held / total.unsqueeze(-1)
 
 
 class Account(NamedTuple):
     """What a sequence of S holding periods earned, each from one fill to the next."""
 
-    gross_returns: Tensor  # (S,)
+    gross_returns: Tensor  # (S,) of prices alone
     net_returns: Tensor  # (S,)
     cost: Tensor  # (S,), at the start of each period
     turnover: Tensor  # (S,)
 
 
-def account(weights: Tensor, growth: Tensor, costs: Costs, before: Tensor) -> Account:
+def account(
+    weights: Tensor,
+    growth: Tensor,
+    costs: Costs,
+    before: Tensor,
+    years: Tensor | None = None,
+    illiquidity: Tensor | None = None,
+) -> Account:
     """Hold ``weights`` over S periods in a row, paying ``costs`` at each rebalance.
 
     Because the targets are fractions of the value after costs, the drifted weights before a
-    trade depend on the last targets alone, and all periods are computed at once.
+    trade depend on the last targets alone, and all periods are computed at once. What holding
+    costs or earns accrues on the weights at the fill, and is settled at the next.
 
     Args:
         weights: (S, N) target weights at the start of each period.
         growth: (S, N) growth factors of prices over each period.
         before: (N,) drifted weights just before the first trade; zeros for cash.
+        years: (S,) lengths of the periods, if holding costs or earns anything.
+        illiquidity: (S, N) at the fills, if there is market impact (see ``Costs.charge``).
     """
-    drifted = torch.cat([before.unsqueeze(0), drift(weights[:-1], growth[:-1])])
-    trade = costs.charge(weights, drifted)
+    carried = torch.zeros_like(weights[:, 0])
+    if costs.holding:
+        if years is None:
+            raise ValueError("rates a year need the lengths of the holding periods")
+        carried = costs.carry(weights) * years
+    drifted = drift(weights[:-1], growth[:-1], carried[:-1])
+    trade = costs.charge(weights, torch.cat([before.unsqueeze(0), drifted]), illiquidity)
     gross = (weights * (growth - 1)).sum(-1)
-    return Account(gross, (1 - trade.cost) * (1 + gross) - 1, trade.cost, trade.turnover)
+    net = (1 - trade.cost) * (1 + gross + carried) - 1
+    return Account(gross, net, trade.cost, trade.turnover)

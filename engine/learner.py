@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from concurrent.futures import Executor
 
+import numpy as np
 import torch
 from sklearn.base import clone
 
 from data_loaders import Panel
 from engine.costs import Costs
 from engine.fitting import FitKey, FitTask, Fitted, run_fits
+from engine.market import illiquidity
 from engine.progress import progress_bar
 from engine.run_directory import RunDirectory
 from engine.training import Samples, Training, build
@@ -32,6 +34,7 @@ class Learner:
         self.panel, self.folds, self.plan = panel, folds, plan
         self.costs, self.training, self.threads = costs, training, threads
         self.valuation = torch.from_numpy(panel.prices.ffill().fillna(1.0).to_numpy())
+        self.illiquidity = illiquidity(panel, costs)
         self.seeds = range(training.seed, training.seed + training.ensemble)
         self._prepared: dict[tuple[str, int], Inputs] = {}
 
@@ -103,7 +106,7 @@ class Learner:
             )
         fills = fold.train + self.plan.execution_lag
         dates = self.panel.dates
-        years = (dates[fold.ends[-1]] - dates[fills[0]]).days / 365.25
+        years = (dates[fold.ends] - dates[fills]).days.to_numpy().sum() / 365.25
         inputs = stack([self._prepare(name, strategy, int(row)) for row in fold.train])
         return Samples(
             inputs=inputs | {"row": torch.from_numpy(fold.train)},
@@ -111,7 +114,13 @@ class Learner:
             rows=fold.train,
             ends=fold.ends,
             per_year=len(fold.train) / years,
+            years=self.years(fills, fold.ends) if self.costs.holding else None,
+            illiquidity=None if self.illiquidity is None else self.illiquidity[fills],
         )
+
+    def years(self, start: np.ndarray, end: np.ndarray) -> torch.Tensor:
+        """From rows ``start`` to rows ``end``, (K,) each."""
+        return torch.from_numpy((end - start) / self.panel.periods_per_year)
 
     def _prepare(self, name: str, strategy: LearnedStrategy, row: int) -> Inputs:
         """The inputs of a date, from the rows up to it alone."""

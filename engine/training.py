@@ -86,6 +86,8 @@ class Samples:
         rows: (K,) rows of the panel at which the decisions are made.
         ends: (K,) rows at which the holding periods end.
         per_year: holding periods a year.
+        years: (K,) lengths of the holding periods, if holding costs or earns anything.
+        illiquidity: (K, N) at the fills, if there is market impact (see ``Costs.charge``).
     """
 
     inputs: Inputs
@@ -93,6 +95,8 @@ class Samples:
     rows: np.ndarray
     ends: np.ndarray
     per_year: float
+    years: Tensor | None = None
+    illiquidity: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -261,4 +265,16 @@ def _hold(module: nn.Module, samples: Samples, start: int, stop: int, costs: Cos
             f"the module gave weights of shape {tuple(weights.shape)}, "
             f"expected {tuple(growth.shape)}"
         )
-    return account(weights[1:], growth[1:], costs, before=drift(weights[0], growth[0]))
+    years, illiquidity = (
+        None if values is None else values[start - 1 : stop]
+        for values in (samples.years, samples.illiquidity)
+    )
+    carried = costs.carry(weights[0]) * years[0] if years is not None else 0.0
+    return account(
+        weights[1:],
+        growth[1:],
+        costs,
+        before=drift(weights[0], growth[0], carried),
+        years=None if years is None else years[1:],
+        illiquidity=None if illiquidity is None else illiquidity[1:],
+    )

@@ -1,10 +1,12 @@
 """The report: what the strategies did after costs, and how much of it could be luck.
 
-Read in this order: ``metrics`` (each number from its definition), ``statistics`` (luck),
-``figures`` (SVG that follows the page), ``html`` and ``template.html`` (the page).
+Read in this order: ``metrics`` and its neighbours (each number from its definition),
+``catalogue`` (the list of them), ``statistics`` and ``selection`` (luck), ``facts`` (all numbers
+of a run), ``svg``, ``figures`` and ``sections`` (the pictures), ``html`` (the page), ``export``
+(the numbers beside it), ``compare`` (several runs), ``commands`` (from the terminal).
 """
 
+from reports.catalogue import summary_table
 from reports.html import check_report_path, write_report
-from reports.metrics import summary_table
 
 __all__ = ["check_report_path", "summary_table", "write_report"]

@@ -4,8 +4,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_loaders import DataError, Panel
 from engine import Costs
 from engine.costs import account, drift
+from engine.market import illiquidity
 
 
 def weights(rows, assets, seed=0, cash=False):
@@ -84,7 +86,130 @@ def test_an_account_has_its_exact_gradient():
     )
 
 
+ALL = Costs(
+    0.001, 0.002, impact=0.8, fixed=3.0, minimum=9.0, borrow=0.03, financing=0.05, cash_rate=0.01,
+    capital=1e5,
+)  # fmt: skip
+
+
+def money_paid(order, price_of_risk, costs):
+    """Cost in money of one order of so much money, written out."""
+    if order == 0:
+        return 0.0
+    fee = max(costs.commission * abs(order) + costs.fixed, costs.minimum)
+    return fee + costs.spread / 2 * abs(order) + costs.impact * price_of_risk * abs(order) ** 1.5
+
+
+def long_short(rows, assets, seed):
+    rng = np.random.default_rng(seed)
+    return torch.tensor(rng.normal(0.2, 0.4, (rows, assets)))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_cost_against_a_search_for_the_value_left(seed):
+    wanted, held = long_short(1, 4, seed)[0], long_short(1, 4, seed + 9)[0]
+    wanted[1] = held[1] = 0  # no order
+    risk = torch.tensor(np.random.default_rng(seed).uniform(1e-6, 1e-5, 4))
+    trade = ALL.charge(wanted, held, risk)
+
+    def shortfall(left):  # money: what is left plus what is paid, against what was there
+        orders = (wanted * left - held * ALL.capital).tolist()
+        paid = [money_paid(u, r, ALL) for u, r in zip(orders, risk.tolist(), strict=True)]
+        return left + sum(paid) - ALL.capital
+
+    low, high = 0.0, ALL.capital
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if shortfall(middle) < 0 else (low, middle)
+    assert trade.cost.item() == pytest.approx(1 - low / ALL.capital, abs=1e-14)
+    assert trade.cost.item() > 0.001
+
+
+def test_an_order_of_nothing_is_free_and_a_small_one_pays_the_minimum():
+    held = torch.tensor([0.5, 0.3], dtype=torch.float64)
+    costs = Costs(0.001, fixed=2.0, minimum=5.0, capital=1e4)
+    assert costs.charge(held, held).cost.item() == 0
+    trade = costs.charge(held * torch.tensor([1.01, 1.0]).double(), held)
+    # The first asset is bought for about 50: 2.05 is below the minimum. To keep the second at
+    # 0.3 of what is left, a little of it is sold: the minimum again.
+    assert trade.cost.item() == pytest.approx(10.0 / 1e4, rel=1e-12)
+
+
+def test_all_costs_have_their_exact_gradient():
+    wanted, held = long_short(3, 4, 0).requires_grad_(), long_short(3, 4, 7).requires_grad_()
+    risk = torch.full((3, 4), 5e-6, dtype=torch.float64)
+    for costs in (ALL, Costs(0.01, fixed=1.0, impact=1.0, capital=1e5)):
+
+        def cost(w, h, costs=costs):
+            return costs.charge(w, h, risk).cost
+
+        assert torch.autograd.gradcheck(cost, (wanted, held))
+
+
+def test_carry_by_hand():
+    w = torch.tensor([[0.9, -0.3], [1.2, 0.3]], dtype=torch.float64)
+    # 0.4 in cash, 0.3 short; then half the portfolio borrowed.
+    expected = [0.01 * 0.4 - 0.03 * 0.3, -0.05 * 0.5]
+    np.testing.assert_allclose(ALL.carry(w), expected, rtol=1e-14)
+
+
+def test_an_account_with_all_costs_equals_a_loop_over_money():
+    w = long_short(6, 4, 3)
+    growth = torch.tensor(np.random.default_rng(2).uniform(0.9, 1.1, (6, 4)))
+    years = torch.tensor([0.02, 0.02, 0.04, 0.02, 0.1, 0.02], dtype=torch.float64)
+    risk = torch.full((6, 4), 5e-6, dtype=torch.float64)
+    result = account(w, growth, ALL, torch.zeros(4).double(), years, risk)
+    for k in range(6):  # costs that are not proportional are charged at the capital
+        held, cash = np.zeros(4), 1.0
+        if k:
+            held = (w[k - 1] * growth[k - 1]).numpy()
+            cash = 1 - w[k - 1].sum().item() + ALL.carry(w[k - 1]).item() * years[k - 1].item()
+        before = torch.tensor(held / (held.sum() + cash))
+        cost = ALL.charge(w[k], before, risk[k]).cost.item()
+        assert result.cost[k].item() == pytest.approx(cost, abs=1e-15)
+        prices = (w[k] * (growth[k] - 1)).sum().item()
+        net = (1 - cost) * (1 + prices + ALL.carry(w[k]).item() * years[k].item()) - 1
+        assert result.net_returns[k].item() == pytest.approx(net, abs=1e-15)
+    with pytest.raises(ValueError, match="lengths of the holding periods"):
+        account(w, growth, ALL, torch.zeros(4).double(), illiquidity=risk)
+
+
+def test_multiplied_costs_are_those_of_trading():
+    twice = ALL.times(2)
+    assert (twice.commission, twice.fixed, twice.minimum) == (0.002, 6.0, 18.0)
+    assert (twice.borrow, twice.capital) == (ALL.borrow, ALL.capital)
+
+
+def test_costs_that_eat_the_portfolio_are_refused():
+    one = torch.ones(1, 3).double() / 3
+    with pytest.raises(ValueError, match="come to the whole portfolio"):
+        Costs(fixed=50.0, capital=100.0).charge(one, one * 0)
+
+
+def test_impact_needs_volume_and_capital(walks):
+    with pytest.raises(ValueError, match="give capital"):
+        Costs(impact=1.0)
+    costs = Costs(impact=1.0, capital=1e6)
+    with pytest.raises(DataError, match="needs the asset feature"):
+        illiquidity(walks, costs)
+    with pytest.raises(ValueError, match="needs the illiquidity"):
+        costs.charge(torch.ones(1, 1).double(), torch.zeros(1, 1).double())
+    volume = walks.prices * 0 + 1e6
+    found = illiquidity(Panel(walks.prices, {"volume": volume}), costs)
+    row = 500
+    sigma = walks.returns.iloc[row - 62 : row + 1].std()
+    money = (1e6 * walks.prices.iloc[row - 62 : row + 1]).mean()
+    np.testing.assert_allclose(found[row], sigma / money**0.5, rtol=1e-9)
+    volume["A2"] = 0.0
+    with pytest.raises(DataError, match="no volume of A2"):
+        illiquidity(Panel(walks.prices, {"volume": volume}), costs)
+    assert illiquidity(walks, Costs()) is None
+
+
 def test_costs_are_fractions():
+    for wrong in ({"fixed": -1}, {"borrow": 3.0}, {"capital": 0.0}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            Costs(**wrong)
     with pytest.raises(ValueError, match="10 bp is 0.001"):
         Costs(commission=10)
     with pytest.raises(ValueError, match="spread=-0.1"):

@@ -237,3 +237,15 @@ def test_prices_come_from_returns_with_names_and_numbers():
     text.iloc[1, 1] = "x"
     with pytest.raises(DataError, match="returns: column 'A1' holds 'x' at 2020-01-02"):
         Panel.from_returns(text)
+
+
+def test_every_bundled_source_loads():
+    assert load("sp500_index").prices.shape == (8313, 1)
+    factors = load("factors", start="2015-01-01")
+    assert list(factors.assets) == ["MTUM", "QUAL", "SIZE", "USMV", "VLUE"]
+    for source in ("sp500", "sp500_index", "factors"):
+        assert load(source).caveats, "bundled prices have caveats"
+    with pytest.raises(DataError, match="did you mean 'synthetic:null'"):
+        load("syntetic:null")
+    with pytest.raises(DataError, match="did you mean 'sp500_index'"):
+        load("sp500-index")

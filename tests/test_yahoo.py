@@ -2,6 +2,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -185,6 +186,39 @@ def test_the_deadline_holds(server, store):
     assert time.monotonic() - started < 3
     assert [one.status for one in found] == ["failed", "failed"]
     assert "deadline" in found[1].message
+
+
+def test_pauses_grow_and_are_bounded(server, store, monkeypatch):
+    server.faults["SPY"] = ["429"] * 99
+    slept = []
+    monkeypatch.setattr(yahoo.time, "sleep", slept.append)
+    policy = Policy(attempts=6, pause=1.0, longest_pause=5.0)
+    assert fetch(["SPY"], store, policy=policy)[0].status == "failed"
+    assert [pause for pause in slept if pause] == [1, 2, 4, 5, 5]
+
+
+def test_yahoo_is_asked_one_thing_at_a_time(server, tmp_path):
+    server.slowness = 0.05
+    server.histories |= {name: History(DAYS, walk(3)) for name in "ABCD"}
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda name: fetch([name], Store(tmp_path / "s")), "ABCD"))
+    assert [one.status for (one,) in found] == ["ok"] * 4
+    assert server.most_at_once == 1
+
+
+def test_the_network_is_touched_by_yahoo_sources_only():
+    script = """
+        import socket, sys
+        def refuse(*_):
+            raise AssertionError("the network was touched")
+        socket.socket.connect = socket.getaddrinfo = refuse
+        from data_loaders import load
+        for source in ("sp500", "sp500_index", "factors", "synthetic:null?rows=9"):
+            load(source)
+        assert not {"yfinance", "curl_cffi"} & set(sys.modules)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], cwd=ROOT, check=False)
+    assert done.returncode == 0
 
 
 def test_what_was_fetched_before_a_failure_is_kept(server, store):

@@ -150,9 +150,9 @@ def feasible_point(problem: Problem, sample: int) -> tuple[np.ndarray, str]:
     lacks = n + parts * n
     matrix = np.zeros((2 * count + parts * (2 * n + 1), lacks + count + parts))
     matrix[:count, :n], matrix[count : 2 * count, :n] = rows, -rows
-    matrix[:count, lacks : lacks + count] = matrix[count : 2 * count, lacks : lacks + count] = (
-        -np.eye(count)
-    )
+    matrix[:count, lacks : lacks + count] = matrix[
+        count : 2 * count, lacks : lacks + count
+    ] = -np.eye(count)
     right = [high, -low]
     for k, (_, centre, limit) in enumerate(kinks):
         top = 2 * count + k * (2 * n + 1)

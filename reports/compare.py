@@ -1,0 +1,81 @@
+"""Several runs as one: all their strategies over the dates that all have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from engine.result import BacktestResult, load_run
+
+
+class NoCommonDates(ValueError):
+    """The results to compare have no period in common; the message names their spans."""
+
+
+def read_runs(folders: list[Path]) -> dict[str, BacktestResult]:
+    """The results of all runs, cut to their common dates, by names that are unique.
+
+    A strategy whose name occurs in several runs is shown as "run: name", with the folder's
+    name for the run; one that did the same in an earlier run is left out.
+
+    Raises:
+        FileNotFoundError: a folder holds no run.
+        NoCommonDates: no period lies in all results.
+    """
+    runs = [(_title(folder, folders), load_run(folder)) for folder in folders]
+    names = [name for _, run in runs for name in run]
+    merged: dict[str, BacktestResult] = {}
+    for title, run in runs:
+        for name, result in run.items():
+            if any(_same(result, known) for known in merged.values()):
+                continue
+            shown = f"{title}: {name}" if names.count(name) > 1 else name
+            merged[shown] = replace(result, name=shown)
+    return common_span(merged)
+
+
+def common_span(results: Mapping[str, BacktestResult]) -> dict[str, BacktestResult]:
+    """The results from the latest start to the earliest end; costs before that are left out.
+
+    Only dates that all have are compared by their differences; the cut makes the levels
+    comparable as well.
+    """
+    start = max(result.net_returns.index[0] for result in results.values())
+    end = min(result.net_returns.index[-1] for result in results.values())
+    if start > end:
+        spans = ", ".join(
+            f"{name} from {result.net_returns.index[0]} to {result.net_returns.index[-1]}"
+            for name, result in results.items()
+        )
+        raise NoCommonDates(f"the results have no dates in common: {spans}")
+    return {name: _cut(result, start, end) for name, result in results.items()}
+
+
+def _cut(result: BacktestResult, start: pd.Timestamp, end: pd.Timestamp) -> BacktestResult:
+    dates = result.net_returns.index
+    if dates[0] == start and dates[-1] == end:
+        return result
+    by_date = ("weights", "gross_returns", "net_returns", "turnover", "costs", "targets")
+    cut = {name: getattr(result, name).loc[start:end] for name in by_date}
+    if len(result.orders):
+        within = (result.orders["date"] >= start) & (result.orders["date"] <= end)
+        cut["orders"] = result.orders[within]
+    if len(result.folds):
+        tested = pd.to_datetime(result.folds["test_end"])
+        cut["folds"] = result.folds[(tested >= start).to_numpy()]
+    return replace(result, **cut)
+
+
+def _same(one: BacktestResult, other: BacktestResult) -> bool:
+    """Whether both are the same strategy and earned the same."""
+    return one.strategy == other.strategy and one.net_returns.equals(other.net_returns)
+
+
+def _title(folder: Path, folders: list[Path]) -> str:
+    """The folder's name, or its path where the name is not unique."""
+    name = folder.resolve().name
+    names = [other.resolve().name for other in folders]
+    return name if names.count(name) == 1 else str(folder)

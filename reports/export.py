@@ -1,0 +1,127 @@
+"""The facts beside the page: one JSON file, and a folder of CSV tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from engine.result import BacktestResult
+from reports.catalogue import METRICS
+from reports.facts import Facts
+from reports.wording import headline, selection_sentence
+
+TABLES = (  # of ``Facts``, with whether the index says something
+    ("metrics", True),
+    ("luck", True),
+    ("drawdowns", False),
+    ("years", True),
+    ("folds", False),
+    ("seeds", False),
+    ("sweep", True),
+    ("assets", True),
+    ("groups", True),
+    ("constraints", True),
+    ("factors", False),
+    ("epochs", False),
+    ("solves", False),
+    ("checks", False),
+)
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run text that begins so
+
+
+def as_json(facts: Facts) -> str:
+    """All facts, unrounded; what is not defined is null."""
+    whole: dict[str, Any] = {
+        "headline": headline(facts).striptags(),
+        "luck in words": selection_sentence(facts),
+        "subject": facts.subject,
+        "benchmark": facts.benchmark,
+        "trials": facts.trials,
+        "probability of overfitting": facts.overfitting.probability,
+        "superior ability p": facts.superior,
+        "months": {name: _rows(table, True) for name, table in facts.months.items()},
+        **{name: _rows(getattr(facts, name), index) for name, index in TABLES},
+        "definitions": {name: metric.definition for name, metric in METRICS.items()},
+        **settings(facts.results, facts.first.settings),
+    }
+    return json.dumps(_plain(whole), indent=1, allow_nan=False, default=str)
+
+
+def as_csv(facts: Facts) -> dict[str, str]:
+    """{file name: text}: the tables, returns, turnover, costs and target weights by date."""
+    results = facts.results
+    frames = {name: _indexed(getattr(facts, name), index) for name, index in TABLES}
+    frames["months"] = _stacked(facts.months).rename(columns=str)
+    frames["net_returns"] = _by_date({n: r.net_returns for n, r in results.items()})
+    frames["gross_returns"] = _by_date({n: r.gross_returns for n, r in results.items()})
+    frames["turnover"] = _by_date({n: r.turnover for n, r in results.items()})
+    frames["costs"] = _by_date({n: r.costs for n, r in results.items()})
+    frames["targets"] = _stacked({n: r.targets for n, r in results.items()})
+    return {
+        f"{name}.csv": _harmless(frame).to_csv(index=False, float_format="%.12g")
+        for name, frame in frames.items()
+        if len(frame)
+    }
+
+
+def settings(results: Mapping[str, BacktestResult], shared: Mapping[str, Any]) -> dict[str, Any]:
+    """All settings once, and for each strategy its parameters and the settings it differs in."""
+    strategies = {}
+    for name, result in results.items():
+        own = {key: value for key, value in result.settings.items() if shared.get(key) != value}
+        strategies[name] = {**result.strategy, "settings": own}
+    return {"settings": shared, "strategies": strategies}
+
+
+def _by_date(lines: Mapping[str, pd.Series]) -> pd.DataFrame:
+    return _indexed(pd.DataFrame(dict(lines)).rename_axis("date"), True)
+
+
+def _stacked(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    parts = [_indexed(frame.assign(strategy=name), True) for name, frame in frames.items()]
+    return pd.concat(parts) if parts else pd.DataFrame()
+
+
+def _indexed(frame: pd.DataFrame, index: bool) -> pd.DataFrame:
+    """With the index as the first column, under a name that no column has."""
+    if not index or not len(frame.columns):
+        return frame
+    name = str(frame.index.name or "name")
+    while name in frame.columns:
+        name += " "
+    return frame.rename_axis(name).reset_index()
+
+
+def _harmless(frame: pd.DataFrame) -> pd.DataFrame:
+    """Text that a spreadsheet would take for a formula gets a quotation mark in front."""
+
+    def safe(value: Any) -> Any:
+        return "'" + value if isinstance(value, str) and value.startswith(FORMULA) else value
+
+    texts = [column for column in frame.columns if frame[column].map(type).eq(str).any()]
+    changed = {column: frame[column].map(safe) for column in texts}
+    return frame.assign(**{str(c): v for c, v in changed.items()}).rename(columns=safe)
+
+
+def _rows(frame: pd.DataFrame, index: bool) -> Any:
+    """{index: row} where the index says something, else a list of rows."""
+    if not index:
+        return frame.to_dict("records")
+    return {str(name): dict(row) for name, row in frame.iterrows()}
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold: NaN and NaT are null, numbers and dates are Python's."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is pd.NaT or (isinstance(value, float) and not np.isfinite(value)):
+        return None
+    return str(value) if isinstance(value, pd.Timestamp) else value

@@ -1,0 +1,353 @@
+"""Everything the report says, as tables of unrounded numbers: page, JSON and CSV come from here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from engine.result import BacktestResult
+from reports import calendars, catalogue, drawdowns, relative, selection, statistics, trading
+from reports.metrics import sharpe
+
+BENCHMARK = "EqualWeight"
+SWEEP = np.arange(0, 51, 2.5) * 1e-4  # costs of trading, fractions of the value traded
+WORST = 10  # drawdowns listed
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known about a run; a table without rows is something that cannot be shown.
+
+    Attributes:
+        results: by name, as given.
+        subject: whom the report is about; benchmark: whom it is compared with, or None.
+        metrics: one row a strategy, ``catalogue.METRICS``.
+        luck: one row a strategy, see ``luck_table``.
+        trials: how many configurations were tried; overfitting, superior: of all of them.
+        drawdowns: the worst of the subject. years: by year and strategy.
+        months: {strategy: table}. folds, seeds, epochs, solves, checks: one row an item.
+        sweep: net Sharpe ratio by cost (basis points) and strategy.
+        assets: of the subject, see ``trading.asset_table``; groups: their sums.
+        constraints: how often they bind, by strategy.
+        factors: regression of each strategy, stacked.
+        differing: settings in which the results differ, by strategy.
+    """
+
+    results: dict[str, BacktestResult]
+    subject: str
+    benchmark: str | None
+    metrics: pd.DataFrame
+    luck: pd.DataFrame
+    trials: int
+    overfitting: selection.Overfitting
+    superior: float
+    drawdowns: pd.DataFrame
+    years: pd.DataFrame
+    months: dict[str, pd.DataFrame]
+    folds: pd.DataFrame
+    seeds: pd.DataFrame
+    sweep: pd.DataFrame
+    assets: pd.DataFrame
+    groups: pd.DataFrame
+    constraints: pd.DataFrame
+    factors: pd.DataFrame
+    epochs: pd.DataFrame
+    solves: pd.DataFrame
+    checks: pd.DataFrame
+    differing: pd.DataFrame
+
+    @property
+    def first(self) -> BacktestResult:
+        """The subject's result."""
+        return self.results[self.subject]
+
+    @property
+    def periods_per_year(self) -> float:
+        """Of the subject."""
+        return self.first.settings["periods_per_year"]
+
+
+def gather(
+    results: Mapping[str, BacktestResult],
+    factors: pd.DataFrame | None = None,
+    groups: Mapping[str, str] | None = None,
+) -> Facts:
+    """All facts of a run; for the arguments see ``reports.write_report``."""
+    subject, benchmark = chosen(results)
+    results = dict(results)
+    metrics = catalogue.metric_table(results, benchmark)
+    year = results[subject].settings["periods_per_year"]
+    returns = pd.concat({n: r.net_returns for n, r in results.items()}, axis=1, join="inner")
+    trials = trials_of(results, benchmark)
+    tried = returns.drop(columns=[benchmark] if benchmark else [])
+    active = tried.sub(returns[benchmark], axis=0) if benchmark else tried
+    assets = trading.asset_table(results[subject], year)
+    return Facts(
+        results=results,
+        subject=subject,
+        benchmark=benchmark,
+        metrics=metrics,
+        luck=luck_table(returns, active, benchmark, year, trials),
+        trials=trials,
+        overfitting=selection.overfitting(active),
+        superior=selection.superior_ability(returns, benchmark) if benchmark else np.nan,
+        drawdowns=drawdowns.drawdown_periods(results[subject].net_returns).head(WORST),
+        years=pd.DataFrame(
+            {name: calendars.yearly_returns(r.net_returns) for name, r in results.items()}
+        ),
+        months={name: calendars.monthly_returns(r.net_returns) for name, r in results.items()},
+        folds=_folds(results),
+        seeds=_seeds(results),
+        sweep=_sweep(results),
+        assets=assets,
+        groups=_grouped(assets, groups),
+        constraints=_constraints(results),
+        factors=_factors(results, factors),
+        epochs=_stacked(results, lambda result: _epochs(result.training)),
+        solves=_stacked(results, lambda result: _solves(result.solves)),
+        checks=_stacked(results, lambda result: _checks(result.checks)),
+        differing=_differing(results),
+    )
+
+
+def chosen(results: Mapping[str, BacktestResult]) -> tuple[str, str | None]:
+    """Whom the report is about, and whom it is compared with (None if there is no other)."""
+    if not results:
+        raise ValueError("there is no result to report: results are empty")
+    equal = [
+        name
+        for name, result in results.items()
+        if re.split(r"[.:]", str(result.strategy.get("class", "")))[-1] == BENCHMARK
+    ][:1]
+    learned = [name for name, result in results.items() if len(result.training)]
+    others = [name for name in results if name not in equal]
+    subject = [*learned, *others, *results][0]
+    rivals = [name for name in [*equal, *results] if name != subject]
+    return subject, rivals[0] if rivals else None
+
+
+def trials_of(results: Mapping[str, BacktestResult], benchmark: str | None) -> int:
+    """How many configurations were tried: the largest "trials" in the settings, where told.
+
+    At least those in the run but the benchmark.
+    """
+    told = [result.settings.get("trials") for result in results.values()]
+    known = [int(number) for number in told if isinstance(number, int | float) and number > 0]
+    return max([len(results) - (benchmark is not None), 1, *known])
+
+
+def luck_table(
+    returns: pd.DataFrame,
+    active: pd.DataFrame,
+    benchmark: str | None,
+    periods_per_year: float,
+    trials: int,
+) -> pd.DataFrame:
+    """One row a strategy, the benchmark with NaN where it would be compared with itself.
+
+    Columns: low, high (95% interval of the Sharpe ratio); difference, error, difference low,
+    difference high, p, studentised, block (``statistics.sharpe_differences``); active,
+    deflated (probability that the Sharpe ratio of the active return is above 0, and above
+    that of the best of ``trials`` without skill). Without a benchmark the active return is
+    the return.
+    """
+    table = statistics.sharpe_intervals(returns, periods_per_year)
+    columns = ["difference", "error", "difference low", "difference high", "p", "studentised"]
+    columns += ["block", "active", "deflated"]
+    table[columns] = np.nan
+    if benchmark:
+        found = statistics.sharpe_differences(returns, benchmark, periods_per_year)
+        found = found.rename(columns={"low": "difference low", "high": "difference high"})
+        for column in found.columns:
+            table.loc[found.index, column] = found[column]
+    ratios = np.array([sharpe(active[name], 1) for name in active.columns])
+    for name in active.columns:
+        table.loc[name, "active"] = selection.probabilistic_sharpe(active[name])
+        table.loc[name, "deflated"] = selection.deflated_sharpe(active[name], trials, ratios)
+    return table
+
+
+def _sweep(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
+    """Also at 10 and 25 bp and at each result's own rate, so that its Sharpe ratio is in it."""
+    own = (rate_of(result) for result in results.values())
+    rates = set(SWEEP) | {rate for rate in own if rate is not None}
+    lines = {
+        name: trading.cost_sweep(
+            result.gross_returns,
+            result.turnover,
+            sorted(rates),
+            result.settings["periods_per_year"],
+        )
+        for name, result in results.items()
+        if len(result.turnover)
+    }
+    return pd.DataFrame(lines).rename_axis("basis points").dropna(axis=1, how="all")
+
+
+def rate_of(result: BacktestResult) -> float | None:
+    """Cost of trading of the run, a fraction of the value traded; None where it varies."""
+    traded = result.turnover > 1e-12
+    rates = (result.costs / result.turnover)[traded]
+    alike = len(rates) and rates.max() - rates.min() < 1e-9
+    return round(float(rates.mean()), 9) if alike else None
+
+
+def _grouped(assets: pd.DataFrame, groups: Mapping[str, str] | None) -> pd.DataFrame:
+    if not groups:
+        return pd.DataFrame()
+    names = pd.Index([groups.get(asset, "no group") for asset in assets.index], name="group")
+    return assets[["mean", "return", "risk"]].groupby(names).sum(min_count=1)
+
+
+def _constraints(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
+    rows = {name: trading.binding(result) for name, result in results.items()}
+    return pd.DataFrame.from_dict({n: row for n, row in rows.items() if row}, orient="index")
+
+
+def _factors(results: Mapping[str, BacktestResult], factors: pd.DataFrame | None) -> pd.DataFrame:
+    if factors is None:
+        return pd.DataFrame()
+    return _stacked(
+        results,
+        lambda result: relative.factor_regression(
+            result.net_returns, factors, result.settings["periods_per_year"]
+        ).reset_index(),
+    )
+
+
+def _stacked(results: Mapping[str, BacktestResult], rows: Any) -> pd.DataFrame:
+    """One below the other, with a column "strategy" in front; empty where all are."""
+    parts = {name: rows(result) for name, result in results.items()}
+    parts = {name: part for name, part in parts.items() if len(part)}
+    if not parts:
+        return pd.DataFrame()
+    whole = pd.concat([part.assign(strategy=name) for name, part in parts.items()])
+    return whole[["strategy", *[c for c in whole.columns if c != "strategy"]]].reset_index(
+        drop=True
+    )
+
+
+def _folds(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
+    """One row a refit of the first result that has any, and a strategy: its dates and results."""
+    refits = next((result.folds for result in results.values() if len(result.folds)), None)
+    if refits is None:
+        return pd.DataFrame()
+    rows = []
+    for name, result in results.items():
+        scores = calendars.fold_returns(
+            result.net_returns,
+            pd.to_datetime(refits["test_start"]),
+            result.settings["periods_per_year"],
+        )
+        for number, (fold, (value, ratio)) in enumerate(
+            zip(refits.to_dict("records"), scores, strict=True)
+        ):
+            rows.append(
+                {"fold": number, **fold, "strategy": name, "return": value, "Sharpe": ratio}
+            )
+    return pd.DataFrame(rows)
+
+
+def _seeds(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
+    """One row a learned configuration that was run with several seeds: its Sharpe ratios."""
+    same: dict[str, dict[Any, float]] = {}
+    for result in results.values():
+        if len(result.training):
+            who = f"{result.strategy.get('class')} {result.strategy.get('parameters')}"
+            ratio = sharpe(result.net_returns, result.settings["periods_per_year"])
+            same.setdefault(who, {})[result.settings.get("seed")] = ratio
+    rows = [
+        {
+            "configuration": who,
+            "seeds": len(found),
+            "lowest": min(found.values()),
+            "median": float(np.median(list(found.values()))),
+            "highest": max(found.values()),
+        }
+        for who, found in same.items()
+        if len(found) > 1
+    ]
+    return pd.DataFrame(rows)
+
+
+def _by(frame: pd.DataFrame, *keys: str) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """Groups in order of appearance, by those of ``keys`` that the frame has."""
+    known = [key for key in keys if key in frame]
+    for values, part in frame.groupby(known, sort=False, dropna=False):
+        yield dict(zip(known, values, strict=True)), part
+
+
+def _epochs(training: pd.DataFrame) -> pd.DataFrame:
+    """One row a fold and seed: how long it trained and what was kept, the last marked best."""
+    if not len(training):
+        return training
+    rows = []
+    for which, part in _by(training, "fold", "seed"):
+        kept = part[part["best"].astype(bool)].tail(1)
+        last = {name: kept[name].sum(min_count=1) for name in ("epoch", "loss", "validation_loss")}
+        rows.append(
+            {
+                **which,
+                "epochs": len(part),
+                **last,
+                "gradient_norm": part["gradient_norm"].median(),
+                "skipped": part["skipped"].sum(),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _solves(solves: pd.DataFrame) -> pd.DataFrame:
+    """One row a phase and kind of solve, over all folds."""
+    if not len(solves):
+        return solves
+    rows = []
+    for which, part in _by(solves, "phase", "solve"):
+        samples = part["samples"].sum()
+        rows.append(
+            {
+                **which,
+                "samples": samples,
+                "mean_steps": (part["mean_steps"] * part["samples"]).sum() / max(samples, 1),
+                "most_steps": part["most_steps"].max(),
+                "residual": part["residual"].max(),
+                "failures": part["failures"].sum(),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _checks(checks: pd.DataFrame) -> pd.DataFrame:
+    """One row a time of comparison: the largest differences to qpth, over all folds."""
+    if not len(checks):
+        return checks
+    rows = [
+        {**which, "samples": part["samples"].sum(), **part[["weights", "gradients"]].max()}
+        for which, part in _by(checks, "when")
+    ]
+    return pd.DataFrame([row for row in rows if row["samples"]])
+
+
+def flat(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+    """Nested settings as rows of (path, value), without what has a place of its own."""
+    for key, value in settings.items():
+        if key in ("caveats", "simulation_difference"):
+            continue
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{path}{key}.")
+        elif isinstance(value, list | tuple):
+            more = f" and {len(value) - 12} more" if len(value) > 12 else ""
+            yield f"{path}{key}", ", ".join(map(str, value[:12])) + more
+        else:
+            yield f"{path}{key}", str(value)
+
+
+def _differing(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
+    """Rows: the settings in which the results differ; columns: strategies."""
+    table = pd.DataFrame({name: dict(flat(r.settings)) for name, r in results.items()}).fillna("")
+    return table[table.nunique(axis=1) > 1]

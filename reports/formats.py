@@ -1,0 +1,61 @@
+"""How numbers and dates are written, on the page and in the terminal alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+DASH = "\N{EN DASH}"  # stands for a number that is not defined
+TIMES = "\N{MULTIPLICATION SIGN}"
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A fraction as a percentage: 0.123 -> "12.3%"; a dash where it is not defined."""
+    return DASH if value is None or not np.isfinite(value) else number(100 * value, digits) + "%"
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """With a true minus sign and no minus zero; a dash where it is not defined."""
+    if value is None or not np.isfinite(value):
+        return DASH
+    text = f"{value:,.{digits}f}"
+    negative = text.startswith("-") and text.strip("-0.,") != ""
+    return ("\N{MINUS SIGN}" if negative else "") + text.lstrip("-")
+
+
+def times(value: float | None) -> str:
+    """A multiple: 1.93 -> "1.93x" with a true multiplication sign."""
+    text = number(value)
+    return text if text == DASH else text + TIMES
+
+
+def count(value: float | None) -> str:
+    """A whole number with separators, or a small one in powers of ten (residuals)."""
+    if value is None or not np.isfinite(value):
+        return DASH
+    return f"{value:,.0f}" if value == int(value) else f"{value:.1e}".replace("-", "\N{MINUS SIGN}")
+
+
+def day(date: Any) -> str:
+    """2004-01-02, with the time of day where there is one; a dash for none."""
+    if pd.isna(date):
+        return DASH
+    stamp = pd.Timestamp(date)
+    return str(stamp.date()) if stamp == stamp.normalize() else f"{stamp:%Y-%m-%d %H:%M}"
+
+
+FORMATS = {
+    "percent": percent,
+    "percent2": lambda value: percent(value, 2),
+    "number": number,
+    "times": times,
+    "count": count,
+    "periods": lambda value: number(value, 0),
+}
+
+
+def written(value: float | None, unit: str) -> str:
+    """A number as its unit in ``FORMATS`` has it."""
+    return FORMATS[unit](value)

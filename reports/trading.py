@@ -1,0 +1,242 @@
+"""What was held, traded and paid; the conventions are those of ``metrics``.
+
+``turnover`` and ``costs`` are by fill date, over the portfolio's value; ``weights`` (T, N) are
+held after each close.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from engine.result import BacktestResult
+from reports.metrics import annual_return, sharpe, wealth
+
+HELD = 1e-6  # a smaller weight is dust
+CAPITAL = 1e6  # with which the orders of a ``BacktestResult`` start
+CLOSES = 1e-8  # by so much may contributions miss the return they explain
+
+
+def turnover_per_rebalance(turnover: pd.Series) -> float:
+    """Mean traded value over portfolio value of a rebalance, a fraction: mean sum |w - w+|.
+
+    Purchases and sales both count, and so does the first purchase out of cash.
+    Source: DeMiguel, Garlappi and Uppal (2009), Optimal Versus Naive Diversification.
+    """
+    return float(turnover.mean()) if len(turnover) else 0.0
+
+
+def turnover_per_year(turnover: pd.Series, periods: int, periods_per_year: float) -> float:
+    """Traded value over portfolio value a year, a fraction: (sum of turnover) * P / T."""
+    return float(turnover.sum()) * periods_per_year / periods
+
+
+def holding_period(turnover: pd.Series, weights: pd.DataFrame) -> float:
+    """Mean periods for which money stays in an asset: 2 T (mean exposure) / sum of turnover.
+
+    A purchase and a sale make a round trip. NaN where nothing is traded after the first fill.
+    """
+    later = float(turnover.iloc[1:].sum())
+    return 2 * len(weights) * gross_exposure(weights) / later if later > 0 else np.nan
+
+
+def cost_drag(gross: pd.Series, net: pd.Series, periods_per_year: float) -> float:
+    """Return a year lost to costs, a fraction: annual return before costs less that after."""
+    return annual_return(gross, periods_per_year) - annual_return(net, periods_per_year)
+
+
+def costs_paid(costs: pd.Series) -> float:
+    """Sum of the costs, each as a fraction of the portfolio's value at its time."""
+    return float(costs.sum())
+
+
+def charged(gross: pd.Series, turnover: pd.Series, rate: float) -> pd.Series:
+    """Returns after proportional costs: (1 + g_t) (1 - rate * turnover_t) - 1.
+
+    ``rate`` is a fraction of the value traded; the trades stay what they were. At the rate of
+    the run these are its net returns.
+    """
+    traded = turnover.reindex(gross.index).fillna(0.0)
+    return (1 + gross) * (1 - rate * traded).clip(lower=0) - 1
+
+
+def break_even_cost(gross: pd.Series, turnover: pd.Series) -> float:
+    """Cost of trading at which nothing is left, a fraction of the value traded: 0.01 = 100 bp.
+
+    The rate at which the return over the whole history is 0, by bisection to 1e-9; NaN where
+    nothing is traded, and where there is a loss before costs. From 0 to 1.
+    """
+    if not turnover.sum() > 0 or wealth(gross).iloc[-1] < 1:
+        return np.nan
+    low, high = 0.0, 1.0
+    if wealth(charged(gross, turnover, high)).iloc[-1] >= 1:
+        return np.nan
+    while high - low > 1e-9:
+        middle = (low + high) / 2
+        left = wealth(charged(gross, turnover, middle)).iloc[-1] >= 1
+        low, high = (middle, high) if left else (low, middle)
+    return low
+
+
+def cost_sweep(
+    gross: pd.Series, turnover: pd.Series, rates: Iterable[float], periods_per_year: float
+) -> pd.Series:
+    """Net Sharpe ratio by cost of trading (basis points of the value traded) at the same trades."""
+    return pd.Series(
+        {
+            round(1e4 * rate, 6): sharpe(charged(gross, turnover, rate), periods_per_year)
+            for rate in rates
+        },
+        dtype=float,
+    )
+
+
+def capacity(
+    shares: pd.DataFrame,
+    traded_value: pd.DataFrame,
+    daily_volatility: pd.DataFrame,
+    periods: int,
+    periods_per_year: float,
+    drag: float = 0.01,
+    coefficient: float = 1.0,
+) -> float:
+    """Portfolio value at which market impact takes ``drag`` a year, in the unit of the volumes.
+
+    An order of value q V in an asset that trades ADV a day at volatility s costs, over its own
+    value, Y s sqrt(q V / ADV), so that the drag grows with the root of V:
+
+    V = (drag / (P / T * sum of q Y s sqrt(q / ADV))) ** 2
+
+    Args:
+        shares: (K, N) size of each order over the portfolio's value, q >= 0, by fill date.
+        traded_value: (K, N) mean value traded a day, before the fill.
+        daily_volatility: (K, N) standard deviation of the daily returns, before the fill.
+        periods, periods_per_year: T and P.
+        drag: return a year given up, a fraction.
+        coefficient: Y, about 1.
+
+    Source: Almgren, Thum, Hauptmann and Li (2005), Direct Estimation of Equity Market Impact;
+    the square root as in Toth et al. (2011), Anomalous Price Impact.
+    """
+    orders = shares.to_numpy(dtype=float)
+    if not (traded_value.to_numpy()[orders > 0] > 0).all():
+        return 0.0  # something is bought that does not trade
+    thin = np.where(orders > 0, orders / traded_value.where(traded_value > 0, 1.0), 0.0)
+    at_one = coefficient * np.nansum(orders * daily_volatility.to_numpy() * np.sqrt(thin))
+    yearly = at_one * periods_per_year / periods
+    return float((drag / yearly) ** 2) if yearly > 0 else np.nan
+
+
+def gross_exposure(weights: pd.DataFrame) -> float:
+    """Mean over the dates of sum |w|, a fraction: 1 is fully invested without leverage."""
+    return float(weights.abs().sum(axis=1).mean()) if len(weights) else np.nan
+
+
+def net_exposure(weights: pd.DataFrame) -> float:
+    """Mean over the dates of sum w, a fraction: longs less shorts."""
+    return float(weights.sum(axis=1).mean()) if len(weights) else np.nan
+
+
+def time_in_market(weights: pd.DataFrame) -> float:
+    """Share of the dates on which anything is held, a fraction."""
+    return float((weights.abs().sum(axis=1) > HELD).mean()) if len(weights) else np.nan
+
+
+def effective_assets(weights: pd.DataFrame) -> float:
+    """Mean effective number of assets: 1 / sum of squares of |w| / sum |w|, where held.
+
+    N for equal weights, 1 for a single asset: the inverse of the Herfindahl index.
+    Source: Woerheide and Persson (1993), An Index of Portfolio Diversification.
+    """
+    sizes = weights.abs().fillna(0.0)
+    total = sizes.sum(axis=1)
+    shares = sizes[total > HELD].div(total[total > HELD], axis=0)
+    return float((1 / (shares**2).sum(axis=1)).mean()) if len(shares) else np.nan
+
+
+def largest_weight(weights: pd.DataFrame) -> float:
+    """Largest |w| of any asset on any date, a fraction."""
+    return float(weights.abs().max().max()) if weights.size else np.nan
+
+
+def contributions(result: BacktestResult) -> pd.DataFrame | None:
+    """(T, N) what each asset adds to the return before costs; the rows sum to it.
+
+    An asset held at weight w_(t-1) that makes up w+_t of the portfolio before the trade of t
+    contributed (1 + g_t) w+_t - w_(t-1). Between fills w+ is w; at a fill the orders are taken
+    back. None where the rows do not sum to the gross returns, as without recorded orders.
+    """
+    weights, gross = result.weights.fillna(0.0), result.gross_returns
+    orders = result.orders
+    if len(weights) != len(gross) or wealth(result.net_returns).iloc[-1] <= 0:
+        return None
+    value = CAPITAL * wealth(result.net_returns)
+    before = value.shift(1, fill_value=CAPITAL) * (1 + gross)
+    held = weights.mul(value, axis=0)
+    if len(orders):
+        sign = np.where(orders["side"] == "buy", 1.0, -1.0)
+        traded = pd.DataFrame(
+            {
+                "date": orders["date"],
+                "asset": orders["asset"],
+                "value": sign * orders["size"].astype(float) * orders["price"].astype(float),
+            }
+        )
+        table = traded.pivot_table(index="date", columns="asset", values="value", aggfunc="sum")
+        held = held - table.reindex(index=held.index, columns=held.columns).fillna(0.0)
+    parts = held.div(before, axis=0).mul(1 + gross, axis=0) - weights.shift(1).fillna(0.0)
+    return parts if (parts.sum(axis=1) - gross).abs().max() < CLOSES else None
+
+
+def asset_table(result: BacktestResult, periods_per_year: float) -> pd.DataFrame:
+    """One row an asset, the largest mean weight first; all but "held" are fractions.
+
+    Columns: mean, lowest and highest weight, held (share of the dates), return (contribution
+    to the mean gross return a year, arithmetic: they sum to it) and risk (share of the
+    variance of the gross returns, cov(c_i, g) / var(g): they sum to 1); NaN where
+    ``contributions`` are not known.
+
+    Source of the risk shares: Litterman (1996), Hot Spots and Hedges.
+    """
+    weights = result.weights.fillna(0.0)
+    table = pd.DataFrame(
+        {
+            "mean": weights.mean(),
+            "lowest": weights.min(),
+            "highest": weights.max(),
+            "held": (weights.abs() > HELD).mean(),
+        }
+    )
+    parts = contributions(result)
+    if parts is None:
+        table[["return", "risk"]] = np.nan
+    else:
+        gross = result.gross_returns - result.gross_returns.mean()
+        variance = float(gross @ gross)
+        table["return"] = parts.mean() * periods_per_year
+        table["risk"] = parts.T @ gross / variance if variance > 0 else np.nan
+    return table.sort_values("mean", ascending=False, kind="stable")
+
+
+def binding(result: BacktestResult) -> dict[str, float] | None:
+    """How often the constraints of the weights bind, from the targets; None without any.
+
+    at zero: mean share of the assets with no weight; at the cap: mean share of the assets at
+    the parameter "cap" of the strategy (NaN if it has none); capped: share of the decisions
+    with an asset at the cap; fully invested: share of the decisions that hold no cash.
+    """
+    targets = result.targets.to_numpy(dtype=float)
+    if not targets.size:
+        return None
+    cap = (result.strategy.get("parameters") or {}).get("cap")
+    at_cap = np.full(targets.shape, np.nan)
+    if isinstance(cap, float | int) and not isinstance(cap, bool):
+        at_cap = (np.abs(targets) >= cap - 1e-6).astype(float)
+    return {
+        "at zero": float((np.abs(targets) < HELD).mean()),
+        "at the cap": float(at_cap.mean()),
+        "capped": float(at_cap.max(axis=1).mean()),
+        "fully invested": float((targets.sum(axis=1) > 1 - 1e-6).mean()),
+    }

@@ -1,0 +1,169 @@
+"""Results as the engine fills them, from seeded noise, for the tests of the report."""
+
+from __future__ import annotations
+
+import html
+import re
+
+import numpy as np
+import pandas as pd
+
+from engine.result import BacktestResult
+
+
+def make_result(
+    name: str,
+    periods: int = 1300,
+    assets: int = 20,
+    seed: int = 0,
+    learned: bool = False,
+    cls: str = "strategies.baselines:EqualWeight",
+    net: np.ndarray | None = None,
+    short: bool = False,
+    end: str = "2022-12-28",
+) -> BacktestResult:
+    """A result as the engine fills it, from seeded noise; ``net`` replaces the returns."""
+    random = np.random.default_rng(seed)
+    dates = pd.bdate_range(end=end, periods=periods)
+    names = [f"A{number:03d}" for number in range(assets)]
+    market = np.random.default_rng(99).standard_t(5, periods) * 0.009 + 0.0004
+    gross = market + random.normal(0, 0.003, periods) if net is None else np.asarray(net, float)
+    fills = dates[::5]
+    shape = random.gamma(1.0 if learned else 30.0, size=(len(fills), assets))
+    drifting = pd.DataFrame(shape).ewm(span=12).mean().to_numpy()
+    targets = drifting / drifting.sum(axis=1, keepdims=True)
+    if short:
+        targets = targets - 1.5 * targets[:, ::-1] * (np.arange(assets) % 2)
+    weights = pd.DataFrame(targets, fills, names).reindex(dates).ffill()
+    turnover = pd.Series(np.abs(np.diff(targets, axis=0, prepend=0)).sum(axis=1), fills)
+    costs = 0.001 * turnover
+    paid = gross.copy()
+    if net is None:
+        paid[::5] = (1 + gross[::5]) * (1 - costs.to_numpy()) - 1
+    starts = range(0, periods, 252)
+    folds = pd.DataFrame(
+        {
+            "train_start": (dates[0] - pd.DateOffset(years=5)).isoformat(),
+            "train_end": [dates[start].isoformat() for start in starts],
+            "test_start": [dates[start].isoformat() for start in starts],
+            "test_end": [dates[min(start + 251, periods - 1)].isoformat() for start in starts],
+            "decisions": 52,
+        }
+    )
+    return BacktestResult(
+        name=name,
+        strategy={"class": cls, "parameters": {"lookback": 60, "cap": 0.25}},
+        targets=pd.DataFrame(targets, fills, names),
+        weights=weights,
+        gross_returns=pd.Series(gross, dates),
+        net_returns=pd.Series(paid, dates),
+        turnover=turnover,
+        costs=costs,
+        orders=pd.DataFrame(columns=["date", "asset", "side", "size", "price", "fees"]),
+        folds=folds,
+        training=_training(random, len(folds)) if learned else pd.DataFrame(),
+        solves=_solves(random, len(folds)) if learned else pd.DataFrame(),
+        settings={
+            "panel": {
+                "source": "synthetic noise with one factor",
+                "fingerprint": "5f" * 32,
+                "caveats": [
+                    "Invented: nothing here ever traded.",
+                    "The survivors were hand-picked.",
+                ],
+                "start": str(dates[0].date()),
+                "end": str(dates[-1].date()),
+                "assets": names,
+            },
+            "plan": {"train": "5Y", "refit": "1Y", "rebalance": "W-FRI", "execution_lag": 1},
+            "costs": {"commission": 0.001, "spread": 0.0},
+            "training": {"epochs": 30, "learning_rate": 0.003},
+            "seed": 0,
+            "periods_per_year": 252,
+            "versions": {"python": "3.11.9", "torch": "2.6.0"},
+            "simulation_difference": 3.1e-16,
+        },
+        checks=_checks(len(folds)) if learned else pd.DataFrame(),
+    )
+
+
+def _training(random: np.random.Generator, folds: int, epochs: int = 30) -> pd.DataFrame:
+    rows = []
+    for fold in range(folds):
+        fall = np.exp(-np.arange(epochs) / 8)
+        validation = -0.4 + 0.3 * fall + 0.004 * np.arange(epochs) + random.normal(0, 0.02, epochs)
+        kept = np.minimum.accumulate(validation) == validation
+        for epoch in range(epochs):
+            loss = -0.7 + 0.6 * fall[epoch] + random.normal(0, 0.01)
+            rows.append((fold, epoch, loss, validation[epoch], bool(kept[epoch]), 0.4, 0))
+    columns = ["fold", "epoch", "loss", "validation_loss", "best", "gradient_norm", "skipped"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _solves(random: np.random.Generator, folds: int) -> pd.DataFrame:
+    rows = []
+    for fold in range(folds):
+        for phase, samples in (("training", 9000), ("allocation", 52)):
+            for solve, steps in (("fixed point", 11), ("adjoint", 9), ("mean-variance", 8)):
+                if phase == "training" or solve != "adjoint":
+                    mean = steps + random.normal()
+                    rows.append((fold, phase, solve, samples, mean, int(mean) + 5, 3e-9, 0))
+    columns = [
+        "fold",
+        "phase",
+        "solve",
+        "samples",
+        "mean_steps",
+        "most_steps",
+        "residual",
+        "failures",
+    ]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _checks(folds: int) -> pd.DataFrame:
+    rows = [(fold, "after training", 4, 2.4e-11, 7.7e-9) for fold in range(folds)]
+    return pd.DataFrame(rows, columns=["fold", "when", "samples", "weights", "gradients"])
+
+
+def typical(periods: int = 1300) -> dict[str, BacktestResult]:
+    """A learned strategy, its benchmark and one more."""
+    return {
+        "DEQMeanVariance": make_result(
+            "DEQMeanVariance", periods, learned=True, seed=1, cls="strategies.deq:DEQMeanVariance"
+        ),
+        "EqualWeight": make_result("EqualWeight", periods, seed=2),
+        "MinimumVariance": make_result(
+            "MinimumVariance", periods, seed=3, cls="strategies.baselines:MinimumVariance"
+        ),
+    }
+
+
+def text_of(page: str) -> str:
+    """What a reader sees: no style, no tags."""
+    return html.unescape(re.sub(r"<[^>]*>", " ", page.split("</style>", 1)[1]))
+
+
+HOSTILE = {
+    "<script>alert(1)</script>": "markup",
+    "<img src=x onerror=alert(1)>": "an event handler",
+    "\"' onmouseover='alert(1)' x=\"": "quotes",
+    "{{ 7 * 7 }} {% raw %}": "template syntax",
+    "$\\frac{1}{0}$ \\undefined": "mathematics",
+    "\U0001f680 \u05e9\u05dc\u05d5\u05dd \u202e": "emoji and right to left",
+    "w" * 200: "200 characters",
+}
+
+
+def hostile_results() -> dict[str, BacktestResult]:
+    """Every hostile name as strategy, asset, caveat, parameter and setting."""
+    results = {}
+    for seed, name in enumerate(HOSTILE):
+        result = make_result(name, 300, seed=seed, assets=len(HOSTILE), learned=seed == 0, cls=name)
+        result.weights.columns = list(HOSTILE)
+        result.strategy["parameters"][name] = name
+        result.settings["panel"]["caveats"] = list(HOSTILE)
+        result.settings["panel"]["source"] = name
+        result.settings[name] = {name: [name]}
+        results[name] = result
+    return results
