@@ -30,7 +30,7 @@ def decide(
     name: str, strategy: Strategy, learner: Learner, fits: dict[FitKey, Fitted], bar: tqdm
 ) -> Decided:
     """The weights of every test decision, in order of time, each from what was known then."""
-    panel, plan = learner.panel, learner.plan
+    panel = learner.panel
     targets: dict[int, np.ndarray] = {}
     solves: list[dict] = []
     for fold in learner.folds:
@@ -42,9 +42,7 @@ def decide(
         with record_solves() as record:
             for row in fold.test:
                 history = panel.until(panel.dates[row]).last(strategy.lookback)
-                holdings = _holdings(
-                    row, targets, plan.execution_lag, learner.valuation, panel.assets
-                )
+                holdings = _holdings(int(row), targets, learner)
                 weights = [_allocated(name, each, history, holdings) for each in fitted]
                 targets[int(row)] = np.mean(weights, axis=0)
                 bar.update()
@@ -53,15 +51,16 @@ def decide(
     return Decided(frame.set_axis(panel.dates[frame.index]), solves)
 
 
-def _holdings(
-    row: int, targets: dict[int, np.ndarray], lag: int, valuation: torch.Tensor, assets: pd.Index
-) -> pd.Series:
+def _holdings(row: int, targets: dict[int, np.ndarray], learner: Learner) -> pd.Series:
     """Weights at the close of ``row``, drifted since the last fill; zeros before the first."""
+    lag, assets = learner.plan.execution_lag, learner.panel.assets
     decided = next((made for made in reversed(targets) if made + lag <= row), None)
     if decided is None:
         return pd.Series(0.0, index=assets)
-    growth = valuation[row] / valuation[decided + lag]
-    return pd.Series(drift(torch.from_numpy(targets[decided]), growth).numpy(), index=assets)
+    weights, fill = torch.from_numpy(targets[decided]), decided + lag
+    growth = learner.valuation[row] / learner.valuation[fill]
+    carried = learner.costs.carry(weights) * (row - fill) / learner.panel.periods_per_year
+    return pd.Series(drift(weights, growth, carried).numpy(), index=assets)
 
 
 def _allocated(name: str, strategy: Strategy, history: Panel, holdings: pd.Series) -> np.ndarray:

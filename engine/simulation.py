@@ -1,7 +1,7 @@
 """The order-level simulation: targets in, holdings, orders and returns out.
 
 The returns come from our own accounting (``costs.py``, which the training loss uses too).
-vectorbt then executes the same targets order by order, and the two must agree.
+vectorbt then executes the same orders one by one, and the two must agree.
 """
 
 from __future__ import annotations
@@ -12,10 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from data_loaders import Panel
-from engine.costs import Costs, drift
+from engine.bookkeeping import Book, Fills, keep_book, whole_shares
+from engine.costs import Costs
+from engine.market import illiquidity
 
+CAPITAL = 1e6  # money at the start, where the costs name none
 TOLERANCE = 1e-10  # largest gap allowed between the two net returns of a day
 
 
@@ -29,10 +33,15 @@ class Simulation:
 
     Attributes:
         weights: (T, N) held after each close, from the first fill on.
-        gross_returns, net_returns: (T,) simple returns; the first row is the first fill.
+        gross_returns, net_returns: (T,) simple returns; the first row is the first fill. Gross
+            is of prices alone; net is after costs, interest and borrowing fees.
         turnover, costs: (K,) by fill date, over the portfolio's value before the trade.
-        orders: one row an order: date, asset, side, size (shares), price, fees.
+        orders: one row an order: date, asset, side, size (shares filled), price, fees (money),
+            decided (date), ordered (shares, before rounding to whole ones), paid (money out of
+            cash with fees; negative: in).
         difference: largest gap between our net returns and vectorbt's.
+        fractional_returns: (T,) what net returns would be with fractions of shares; the same
+            as ``net_returns`` unless shares are whole.
     """
 
     weights: pd.DataFrame
@@ -42,99 +51,132 @@ class Simulation:
     costs: pd.Series
     orders: pd.DataFrame
     difference: float
+    fractional_returns: pd.Series
 
 
 def simulate(
-    targets: pd.DataFrame, panel: Panel, costs: Costs, lag: int = 1, capital: float = 1e6
+    targets: pd.DataFrame, panel: Panel, costs: Costs, lag: int = 1, whole: bool = False
 ) -> Simulation:
     """Fill each row of ``targets`` (K, N), indexed by decision date, ``lag`` rows later.
 
     An asset without a price is valued at its last one, and sold at it.
 
+    Args:
+        whole: trade whole shares only, rounded towards zero; what is left stays in cash.
+
     Raises:
         SimulationError: our net returns differ from vectorbt's by more than 1e-10.
+        ValueError: the portfolio is ruined, which short positions and leverage allow.
     """
-    fills = panel.dates.get_indexer(targets.index) + lag
-    first = int(fills[0])
+    rows = panel.dates.get_indexer(targets.index) + lag
+    first = int(rows[0])
     prices = panel.prices.ffill().iloc[first:]  # valuation prices (T, N)
-    path = torch.from_numpy(prices.fillna(1.0).to_numpy())  # before its first price nothing is held
+    lack = illiquidity(panel, costs)
+    fills = Fills(
+        dates=prices.index,
+        path=torch.from_numpy(prices.fillna(1.0).to_numpy()),  # nothing is held before a price
+        starts=torch.from_numpy(rows - first),
+        year=1 / panel.periods_per_year,
+        illiquidity=None if lack is None else lack[rows],
+        capital=costs.capital or CAPITAL,
+    )
     wanted = torch.from_numpy(targets.to_numpy(np.float64))
-    starts = torch.from_numpy(fills - first)
+    book = fractional = keep_book(wanted, fills, costs)
+    ordered = book.orders
+    if whole:
+        held, ordered = whole_shares(wanted, fills, costs)
+        book = keep_book(held, fills, costs)
+    orders = _order_frame(book, ordered, fills, targets.index, panel.assets)
 
-    at_fill = path[starts]
-    before = drift(wanted[:-1], at_fill[1:] / at_fill[:-1])
-    before = torch.cat([torch.zeros_like(wanted[:1]), before])
-    trade = costs.charge(wanted, before)
-
-    # Every row belongs to the last fill at or before it.
-    period = torch.searchsorted(starts, torch.arange(len(path)), right=True) - 1
-    weights = drift(wanted[period], path / at_fill[period])
-    gross = torch.zeros(len(path), dtype=torch.float64)
-    gross[1:] = (weights[:-1] * (path[1:] / path[:-1] - 1)).sum(-1)
-    net = gross.clone()
-    net[starts] = (1 + gross[starts]) * (1 - trade.cost) - 1
-
-    sizes = wanted * (1 - trade.cost).unsqueeze(-1)
-    orders, executed = _execute(sizes, starts, prices, costs, capital)
+    executed = _execute(book, fills, costs)
+    value = book.value.numpy()
     # vectorbt rounds small amounts away, so what is left of a ruin cannot be compared.
-    alive = (1 + net.numpy()).cumprod() > 1e-2
-    gaps = np.where(alive, np.abs(executed - net.numpy()), 0.0)
+    alive = value > 1e-2 * np.maximum.accumulate(value)
+    gaps = np.where(alive, np.abs(executed - book.net.numpy()), 0.0)
     difference = float(gaps.max())
     if not difference <= TOLERANCE:
-        day = prices.index[int(gaps.argmax())].date()
         raise SimulationError(
-            f"the order-level simulation and the accounting differ by {difference:.2e} on {day}, "
-            f"more than {TOLERANCE:.0e}"
+            f"the order-level simulation and the accounting differ by {difference:.2e} on "
+            f"{fills.dates[int(gaps.argmax())].date()}, more than {TOLERANCE:.0e}"
         )
-    days, fill_days = prices.index, prices.index[starts.numpy()]
+
+    def series(values: Tensor, name: str) -> pd.Series:
+        index = fills.dates if len(values) == len(fills.dates) else fills.dates[fills.starts]
+        return pd.Series(values.numpy(), index=index, name=name)
+
     return Simulation(
-        weights=pd.DataFrame(weights.numpy(), index=days, columns=panel.assets),
-        gross_returns=pd.Series(gross.numpy(), index=days, name="gross_returns"),
-        net_returns=pd.Series(net.numpy(), index=days, name="net_returns"),
-        turnover=pd.Series(trade.turnover.numpy(), index=fill_days, name="turnover"),
-        costs=pd.Series(trade.cost.numpy(), index=fill_days, name="costs"),
+        weights=pd.DataFrame(book.weights.numpy(), index=fills.dates, columns=panel.assets),
+        gross_returns=series(book.gross, "gross_returns"),
+        net_returns=series(book.net, "net_returns"),
+        turnover=series(book.turnover, "turnover"),
+        costs=series(book.cost, "costs"),
         orders=orders,
         difference=difference,
+        fractional_returns=series(fractional.net, "fractional_returns"),
     )
 
 
-def _execute(
-    sizes: torch.Tensor, starts: torch.Tensor, prices: pd.DataFrame, costs: Costs, capital: float
-) -> tuple[pd.DataFrame, np.ndarray]:
-    """Orders (frame) and net returns (T,) of vectorbt's execution.
-
-    ``sizes`` (K, N) are fractions of the value before the trade that leave the money for the
-    costs in cash, so that no order is cut short for lack of it.
-    """
-    vectorbt = _vectorbt()
-    size = np.full(prices.shape, np.nan)
-    size[starts.numpy()] = sizes.numpy()
-    size[np.isnan(prices.to_numpy())] = np.nan
-    portfolio = vectorbt.Portfolio.from_orders(
-        prices.set_axis(range(prices.shape[1]), axis=1),  # names of assets stay ours
-        size=size,
-        size_type="targetpercent",
-        direction="longonly",
-        fees=costs.rate,
-        init_cash=capital,
-        cash_sharing=True,
-        group_by=True,
-        call_seq="auto",
-        freq="1D",
-    )
-    records = portfolio.orders.values
-    orders = pd.DataFrame(
+def _order_frame(
+    book: Book, ordered: Tensor, fills: Fills, decided: pd.Index, assets: pd.Index
+) -> pd.DataFrame:
+    """One row an order, in order of time."""
+    fill, column = np.nonzero(((book.orders != 0) | (ordered != 0)).numpy())
+    prices = fills.path[fills.starts].numpy()[fill, column]
+    filled, wanted, fees = (x.numpy()[fill, column] for x in (book.orders, ordered, book.fees))
+    return pd.DataFrame(
         {
-            "date": prices.index[records["idx"]],
-            "asset": prices.columns[records["col"]].astype(str),
-            "side": np.where(records["side"] == 0, "buy", "sell"),
-            "size": records["size"],
-            "price": records["price"],
-            "fees": records["fees"],
+            "date": fills.dates[fills.starts[fill]],
+            "asset": assets.astype(str).to_numpy()[column],
+            "side": np.where(np.where(filled == 0, wanted, filled) > 0, "buy", "sell"),
+            "size": np.abs(filled),
+            "price": prices,
+            "fees": fees,
+            "decided": decided[fill],
+            "ordered": np.abs(wanted),
+            "paid": filled * prices + fees,
         }
     )
-    value = np.concatenate([[capital], np.asarray(portfolio.value())])
-    return orders, value[1:] / value[:-1] - 1
+
+
+def _execute(book: Book, fills: Fills, costs: Costs) -> np.ndarray:
+    """Net returns (T,) of vectorbt's execution of the orders.
+
+    vectorbt lends no money and knows neither interest nor borrowing fees. So its account gets a
+    loan without interest, large enough for every order, and what holding earned or cost, by our
+    accounting, is added to its value: the orders, prices, fees, positions and cash are compared.
+    """
+    vectorbt = _vectorbt()
+    shape, at_fill = tuple(fills.path.shape), fills.path[fills.starts]
+    size = np.full(shape, np.nan)
+    size[fills.starts] = book.orders.where(book.orders != 0, torch.nan)
+    beside = np.zeros(len(fills.dates))  # money that vectorbt does not see
+    beside[1:] = book.carried.numpy()[1:]
+    fixed: np.ndarray | float = 0.0
+    if not costs.proportional:
+        traded = book.orders.abs() * at_fill
+        # vectorbt fills no sale that brings less than its fees.
+        most = torch.where(book.orders < 0, traded * (1 - 1e-9), torch.inf)
+        charged = torch.minimum(book.fees, most)
+        beside[fills.starts] -= (book.fees - charged).sum(-1).numpy()
+        fixed = np.zeros(shape)
+        fixed[fills.starts] = charged - costs.rate * traded
+    traded_most = (book.orders.abs() * at_fill).sum(-1).max().item()
+    owed_most = (-book.value * (1 - book.weights.sum(-1))).max().item()
+    loan = 2 * (traded_most + max(owed_most, 0.0) + float(np.abs(beside.cumsum()).max()))
+    portfolio = vectorbt.Portfolio.from_orders(
+        pd.DataFrame(fills.path.numpy(), index=fills.dates),  # names of assets stay ours
+        size=size,
+        size_type="amount",
+        direction="both",
+        fees=costs.rate,
+        fixed_fees=fixed,
+        init_cash=fills.capital + loan,
+        cash_sharing=True,
+        group_by=True,
+        freq="1D",
+    )
+    value = np.asarray(portfolio.value()) - loan + beside.cumsum()
+    return value / np.concatenate([[fills.capital], value[:-1]]) - 1
 
 
 def _vectorbt():  # imported here: it takes seconds

@@ -121,6 +121,14 @@ def test_an_error_in_a_worker_names_the_fit(panel):
         run(panel, workers=0)
 
 
+def test_a_run_on_qpth_ends_where_the_default_does(panel, uninterrupted):
+    strategy = DEQMeanVariance(lookback=64, hidden=4, cap=0.5, solver="qpth")
+    result = backtest(strategy, panel, PLAN, Costs(), QUICK, progress=False)[NAME]
+    gap = (result.targets - uninterrupted[NAME].targets).abs().to_numpy().max()
+    assert 0 < gap < 1e-5
+    assert result.training["skipped"].sum() == 0
+
+
 def test_an_ensemble_holds_the_mean_of_its_seeds(panel, uninterrupted):
     both = run(panel, Training(epochs=2, block=20, learning_rate=0.01, ensemble=2))[NAME]
     other = run(panel, Training(epochs=2, block=20, learning_rate=0.01, seed=1))[NAME]

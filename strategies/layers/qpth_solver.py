@@ -20,6 +20,7 @@ from torch.nn.functional import pad
 from strategies.layers.checks import check_jointly, check_problem, kkt_residual
 from strategies.layers.problem import Problem, Solution
 
+GRADIENT_LOST = 1e-3  # multiplier times slack, P of order 1; 2e-5 is usual with 50 weights
 RIDGE = 1e-10  # risk of the variables that stand for a distance
 
 
@@ -53,11 +54,12 @@ class Qpth:
         with torch.no_grad():
             exact = _onto_constraints(interior, problem)
             # Where the first guess of the weights is right, as between symmetric bounds, qpth may
-            # stop before its multipliers are: its weights are then exact and its gradient wrong.
+            # stop before its multipliers are: its weights are then exact and its gradient lost.
             slack = limits - (inequalities @ lifted.unsqueeze(-1)).squeeze(-1)
             unfinished = (duals[:, equalities.shape[1] :] * slack).abs().amax(1)
             duals = _row_duals(problem, duals) * _scale(problem)
-            residual = torch.maximum(kkt_residual(problem, exact, duals), unfinished)
+            residual = kkt_residual(problem, exact, duals)
+            residual = torch.where(unfinished > GRADIENT_LOST, unfinished, residual)
         converged = residual <= self.tolerance
         if not converged.all():
             check_jointly(problem, (~converged).nonzero().flatten().tolist())
