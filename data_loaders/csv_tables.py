@@ -26,9 +26,9 @@ UNREADABLE = (UnicodeDecodeError, OSError, EOFError, zlib.error)
 
 def read_csv(path: Path, date_format: str | None) -> Table:
     """Read a CSV file, packed or not: UTF-8, a header line, any of the usual delimiters."""
-    lines = _lines(path, _delimiter(path))
-    top, header = next(lines, (0, []))
-    example = next(lines, (0, []))[1]
+    rows = numbered_lines(path)
+    top, header = next(rows, (0, []))
+    example = next(rows, (0, []))[1]
     if not header:
         raise DataError(f"{path} is not a readable CSV file: it has no line")
     if is_date(header[0]) and len(header) > 1 and _is_number(header[1]):
@@ -39,7 +39,7 @@ def read_csv(path: Path, date_format: str | None) -> Table:
     found = roles(path, header, lambda i: is_date(example[i]), lambda i: not _is_number(example[i]))
 
     def line(row: int) -> str:
-        numbers = (number for number, _ in _lines(path, _delimiter(path)))
+        numbers = (number for number, _ in numbered_lines(path))
         return f"line {next(islice(numbers, row + 1, None), top + row + 1)}"
 
     keys, values = _parsed(path, top, header, found)
@@ -93,7 +93,7 @@ def _diagnosed(
     path: Path, top: int, header: list[str], found: Roles, error: Exception
 ) -> DataError:
     """The error with the first line that cannot be read, and why; slow, and only used then."""
-    for number, cells in _lines(path, _delimiter(path)):
+    for number, cells in numbered_lines(path):
         if len(cells) != len(header):
             return DataError(
                 f"{path}, line {number}: has {len(cells)} columns, expected {len(header)} as in "
@@ -120,9 +120,9 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _lines(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+def numbered_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     """(number, cells) of the lines that are not empty; numbers start at 1."""
-    number = 0
+    delimiter, number = _delimiter(path), 0
     with _opened(path) as stream:
         try:
             reader = csv.reader(stream, delimiter=delimiter)

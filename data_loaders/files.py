@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from data_loaders.csv_tables import numbered_lines
 from data_loaders.panel import prices_from
 from data_loaders.tables import Table, read_table
 from data_loaders.validation import DataError
@@ -83,42 +84,43 @@ def read_members(
     """
     if not path.is_file():
         raise DataError(f"there is no file {path}")
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (ValueError, OSError) as error:
-        raise DataError(f"{path} is not a readable CSV file: {error}") from error
-    table.columns = [str(name).strip().lower() for name in table.columns]
-    if sorted(table.columns) != sorted(SPELLS):
+    rows = numbered_lines(path)
+    top, header = next(rows, (1, []))
+    plain = [name.strip().lower() for name in header]
+    if sorted(plain) != sorted(SPELLS):
         raise DataError(
-            f"{path}, line 1: has the columns {', '.join(table.columns)}, expected asset, from, to"
-        )
-    ends = {}
-    for name in ("from", "to"):
-        parsed = pd.to_datetime(table[name].str.strip(), format="%Y-%m-%d", errors="coerce")
-        wrong = parsed.isna() & table[name].str.strip().ne("")
-        if wrong.any():
-            row = int(wrong.to_numpy().argmax())
-            raise DataError(
-                f"{path}, line {row + 2}, column {name!r}: {table[name][row]!r} is not a date "
-                "(expected year-month-day, as 2020-01-31, or nothing)"
-            )
-        ends[name] = parsed
-    backwards = ends["from"] > ends["to"]
-    if backwards.any():
-        row = int(backwards.to_numpy().argmax())
-        raise DataError(
-            f"{path}, line {row + 2}, column 'to': {table['to'][row]!r} is before 'from', "
-            f"{table['from'][row]!r}"
+            f"{path}, line {top}: has the columns {', '.join(header)}, expected asset, from, to"
         )
     inside = np.zeros((len(dates), len(assets)), dtype=bool)
-    places = assets.get_indexer(table["asset"].str.strip())
-    starts = dates.searchsorted(ends["from"].fillna(dates[0]), side="left")
-    stops = dates.searchsorted(ends["to"].fillna(dates[-1]), side="right")
-    for place, start, stop in zip(places, starts, stops, strict=True):
-        if place >= 0:
-            inside[start:stop, place] = True
-    absent = sorted(set(table["asset"].str.strip()[places < 0]))
-    return pd.DataFrame(inside, index=dates, columns=assets), absent
+    absent = set()
+    for number, cells in rows:
+        if len(cells) != len(plain):
+            raise DataError(f"{path}, line {number}: has {len(cells)} columns, expected 3")
+        row = {name: cell.strip() for name, cell in zip(plain, cells, strict=True)}
+        start, end = (_day(path, number, name, row[name]) for name in ("from", "to"))
+        if start is not None and end is not None and start > end:
+            raise DataError(
+                f"{path}, line {number}, column 'to': {row['to']!r} is before 'from', "
+                f"{row['from']!r}"
+            )
+        if row["asset"] not in assets:
+            absent.add(row["asset"])
+            continue
+        low = 0 if start is None else dates.searchsorted(start, side="left")
+        high = len(dates) if end is None else dates.searchsorted(end, side="right")
+        inside[low:high, assets.get_loc(row["asset"])] = True
+    return pd.DataFrame(inside, index=dates, columns=assets), sorted(absent)
+
+
+def _day(path: Path, number: int, column: str, text: str) -> pd.Timestamp | None:
+    """The day that the text says; None for no text."""
+    day = pd.to_datetime(text, format="%Y-%m-%d", errors="coerce")
+    if day is pd.NaT and text or text in ("now", "today"):
+        raise DataError(
+            f"{path}, line {number}, column {column!r}: {text!r} is not a date (expected "
+            "year-month-day, as 2020-01-31, or nothing)"
+        )
+    return day if text else None
 
 
 def _frames(table: Table) -> dict[str, pd.DataFrame]:

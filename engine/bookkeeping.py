@@ -32,6 +32,15 @@ class Fills:
     illiquidity: Tensor | None
     capital: float
 
+    @property
+    def fill_dates(self) -> pd.DatetimeIndex:
+        return self.dates[self.starts.numpy()]
+
+    @property
+    def prices(self) -> Tensor:
+        """(K, N) at the fills."""
+        return self.path[self.starts]
+
 
 class Book(NamedTuple):
     """The books of a portfolio: fractions, but for money and shares where it says so."""
@@ -53,7 +62,7 @@ def keep_book(wanted: Tensor, fills: Fills, costs: Costs) -> Book:
     Raises:
         ValueError: the portfolio is ruined, on a date that is named.
     """
-    path, starts, at_fill = fills.path, fills.starts, fills.path[fills.starts]
+    path, starts, at_fill = fills.path, fills.starts, fills.prices
     rows = torch.arange(len(path))
     period = torch.searchsorted(starts, rows, right=True) - 1  # (T,) the last fill up to the row
     growth = path / at_fill[period]  # (T, N) since that fill
@@ -103,9 +112,9 @@ def whole_shares(wanted: Tensor, fills: Fills, costs: Costs) -> tuple[Tensor, Te
 
     Shares are rounded towards zero, and once more where their fees would overdraw the account.
     """
-    at_fill, starts = fills.path[fills.starts], fills.starts
+    at_fill, starts = fills.prices, fills.starts
     shares, cash = torch.zeros_like(wanted[0]), torch.tensor(fills.capital, dtype=wanted.dtype)
-    held, ordered = torch.zeros_like(wanted), torch.zeros_like(wanted)
+    held, ordered, after = torch.zeros_like(wanted), torch.zeros_like(wanted), cash
     for k in range(len(wanted)):
         price = at_fill[k]
         if k:

@@ -130,8 +130,8 @@ class Costs:
                     break
             if (cost >= 1).any() or (cost - previous).abs().max() > 1e-9:
                 raise ValueError(
-                    "the costs of a trade come to the whole portfolio; is the capital too small for "
-                    f"the fees, or too large for the volume? {self}"
+                    "the costs of a trade come to the whole portfolio; is the capital too small "
+                    f"for the fees, or too large for the volume? {self}"
                 )
             by_size = self.paid(orders(cost), illiquidity, worth)[1]
             slope = -(targets * orders(cost).sign() * by_size).sum(-1)  # d owed / d cost

@@ -101,7 +101,7 @@ def simulate(
         )
 
     def series(values: Tensor, name: str) -> pd.Series:
-        index = fills.dates if len(values) == len(fills.dates) else fills.dates[fills.starts]
+        index = fills.dates if len(values) == len(fills.dates) else fills.fill_dates
         return pd.Series(values.numpy(), index=index, name=name)
 
     return Simulation(
@@ -121,11 +121,11 @@ def _order_frame(
 ) -> pd.DataFrame:
     """One row an order, in order of time."""
     fill, column = np.nonzero(((book.orders != 0) | (ordered != 0)).numpy())
-    prices = fills.path[fills.starts].numpy()[fill, column]
+    prices = fills.prices.numpy()[fill, column]
     filled, wanted, fees = (x.numpy()[fill, column] for x in (book.orders, ordered, book.fees))
     return pd.DataFrame(
         {
-            "date": fills.dates[fills.starts[fill]],
+            "date": fills.fill_dates[fill],
             "asset": assets.astype(str).to_numpy()[column],
             "side": np.where(np.where(filled == 0, wanted, filled) > 0, "buy", "sell"),
             "size": np.abs(filled),
@@ -146,7 +146,7 @@ def _execute(book: Book, fills: Fills, costs: Costs) -> np.ndarray:
     accounting, is added to its value: the orders, prices, fees, positions and cash are compared.
     """
     vectorbt = _vectorbt()
-    shape, at_fill = tuple(fills.path.shape), fills.path[fills.starts]
+    shape, at_fill = tuple(fills.path.shape), fills.prices
     size = np.full(shape, np.nan)
     size[fills.starts] = book.orders.where(book.orders != 0, torch.nan)
     beside = np.zeros(len(fills.dates))  # money that vectorbt does not see

@@ -26,14 +26,16 @@ def read_runs(folders: list[Path]) -> dict[str, BacktestResult]:
         NoCommonDates: no period lies in all results.
     """
     runs = [(_title(folder, folders), load_run(folder)) for folder in folders]
-    names = [name for _, run in runs for name in run]
-    merged: dict[str, BacktestResult] = {}
+    kept: list[tuple[str, BacktestResult]] = []
     for title, run in runs:
-        for name, result in run.items():
-            if any(_same(result, known) for known in merged.values()):
-                continue
-            shown = f"{title}: {name}" if names.count(name) > 1 else name
-            merged[shown] = replace(result, name=shown)
+        for result in run.values():
+            if not any(_same(result, known) for _, known in kept):
+                kept.append((title, result))
+    names = [result.name for _, result in kept]
+    merged = {}
+    for title, result in kept:
+        shown = f"{title}: {result.name}" if names.count(result.name) > 1 else result.name
+        merged[shown] = replace(result, name=shown)
     return common_span(merged)
 
 

@@ -191,6 +191,8 @@ def test_membership_keeps_the_prices(tmp_path):
     assert any("1 members of members.csv have no prices here (GONE)" in c for c in panel.caveats)
     for text, message in (
         ("asset,from\nA,2020-01-01\n", "line 1: has the columns asset, from, expected asset"),
+        ("asset,from,to\nA,,,x\n", "line 2: has 4 columns, expected 3"),
+        ("asset,from,to\n\nA,now,\n", "line 3, column 'from': 'now' is not a date"),
         ("asset,from,to\nA,2020-13-01,\n", "line 2, column 'from': '2020-13-01' is not a date"),
         ("asset,from,to\nA,2020-01-02,2020-01-01\n", "line 2, column 'to': .* is before 'from'"),
     ):
@@ -311,3 +313,20 @@ def test_damaged_files_are_read_or_refused(tmp_path, data, name):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
     readable_or_named(path)
+
+
+@given(st.lists(st.lists(CELLS | st.text(max_size=6), min_size=2, max_size=4), max_size=5))
+@FUZZ
+def test_any_other_file_is_read_or_refused(tmp_path, rows):
+    written = tmp_path / "p.csv"
+    written.write_text("date,A\n2020-01-01,1\n2020-01-02,2\n")
+    body = "\n".join(",".join(row) for row in rows)
+    for name, header in (("membership", "asset,from,to"), ("market_features", "date,x,y")):
+        path = tmp_path / "fuzz.csv"
+        path.write_text(f"{header}\n{body}", encoding="utf-8", errors="replace")
+        refusal = ""
+        try:
+            panel = load(written, **{name: path})
+        except DataError as error:
+            refusal = str(error)
+        assert path.name in refusal if refusal else len(panel) == 2

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reports import calendars, catalogue, drawdowns, metrics, trading
+from reports import calendars, catalogue, distribution, drawdowns, metrics, trading
 
 
 def series(values, end: str = "2020-12-31", freq: str = "B") -> pd.Series:
@@ -155,3 +155,104 @@ def test_returns_that_are_no_numbers_are_refused_by_date(bad):
 def test_empty_results_are_refused():
     with pytest.raises(ValueError, match="results are empty"):
         catalogue.summary_table({})
+
+
+def test_every_drawdown_by_hand():
+    """Wealth 1.1, 0.99, 0.891, 1.1, 1.21, 1.089: one that ended, one that lasts."""
+    returns = series([0.1, -0.1, -0.1, 1.1 / 0.891 - 1, 0.1, -0.1])
+    ended, lasting = drawdowns.drawdown_periods(returns).sort_values("start").to_dict("records")
+    dates = returns.index
+    assert (ended["start"], ended["trough"], ended["end"]) == (dates[1], dates[2], dates[3])
+    assert ended["depth"] == pytest.approx(-0.19)
+    assert (ended["fall"], ended["recovery"], ended["length"]) == (2, 1, 3)
+    assert lasting["depth"] == pytest.approx(-0.1)
+    assert pd.isna(lasting["end"])
+    assert np.isnan(lasting["recovery"])
+    assert lasting["length"] == 1
+    assert drawdowns.longest_drawdown(returns) == 3
+    assert drawdowns.mean_drawdown(returns) == pytest.approx(-0.145)
+    assert drawdowns.time_under_water(returns) == pytest.approx(0.5)
+    squares = [0.1**2, 0.19**2, 0.1**2]
+    assert drawdowns.ulcer_index(returns) == pytest.approx(np.sqrt(sum(squares) / 6))
+
+
+def test_without_a_loss_there_is_no_drawdown():
+    returns = series([0.1, 0.0, 0.1])
+    assert drawdowns.drawdown_periods(returns).empty
+    assert drawdowns.longest_drawdown(returns) == 0
+    assert drawdowns.mean_drawdown(returns) == 0
+    assert drawdowns.time_under_water(returns) == 0
+
+
+def test_wins_and_losses_by_hand():
+    returns = series([0.03, -0.01, 0.02, 0.0, -0.02, -0.01])
+    assert distribution.omega(returns) == pytest.approx(0.05 / 0.04)
+    assert distribution.payoff_ratio(returns) == pytest.approx(0.025 / (0.04 / 3))
+    assert distribution.periods_won(returns) == pytest.approx(2 / 5)
+    assert distribution.longest_losing_streak(returns) == 2
+    assert (distribution.best_period(returns), distribution.worst_period(returns)) == (0.03, -0.02)
+    assert np.isnan(distribution.omega(series([0.1, 0.2])))
+    assert np.isnan(distribution.payoff_ratio(series([0.1, 0.2])))
+
+
+def test_tails_by_hand():
+    """101 equal steps: the 5% quantile is the sixth value, and below it lie six."""
+    returns = series(np.linspace(-0.5, 0.5, 101))
+    assert distribution.value_at_risk(returns) == pytest.approx(-0.45)
+    assert distribution.expected_shortfall(returns) == pytest.approx(-0.475)
+    assert distribution.tail_ratio(returns) == pytest.approx(1)
+    assert distribution.skewness(returns) == pytest.approx(0, abs=1e-12)
+    rows = 101
+    uniform = -6 / 5 * (rows**2 + 1) / (rows**2 - 1)  # of the discrete uniform distribution
+    assert distribution.excess_kurtosis(returns) == pytest.approx(uniform)
+
+
+def test_moments_of_two_points():
+    """A gain with probability p: skewness (1 - 2p) / sqrt(pq), kurtosis its square less 2."""
+    returns = series([1.0] * 10 + [0.0] * 90)
+    skewness = 0.8 / 0.3
+    assert distribution.skewness(returns) == pytest.approx(skewness)
+    assert distribution.excess_kurtosis(returns) == pytest.approx(skewness**2 - 2)
+
+
+def test_growth_optimal_leverage_maximises_log_growth():
+    returns = series(np.tile([0.011, -0.009], 500))
+    best = distribution.growth_optimal_leverage(returns)
+    growth = [np.log1p(factor * best * returns).mean() for factor in (0.95, 1.0, 1.05)]
+    assert growth[1] == max(growth)
+
+
+def test_autocorrelation_of_an_autoregression():
+    noise = np.random.default_rng(0).normal(size=20_000)
+    values = np.zeros(20_000)
+    for row in range(1, len(values)):
+        values[row] = 0.3 * values[row - 1] + noise[row]
+    assert distribution.autocorrelation(series(values, freq="h")) == pytest.approx(0.3, abs=0.02)
+
+
+def test_student_t_finds_its_parameters():
+    draws = 0.001 + 0.01 * np.random.default_rng(0).standard_t(4, 6000)
+    degrees, location, scale = distribution.student_t(series(draws, freq="h"))
+    assert degrees in (3.5, 4.0, 5.0)
+    assert location == pytest.approx(0.001, abs=4e-4)
+    assert scale == pytest.approx(0.01, rel=0.05)
+
+
+def test_calendar_figures_by_hand():
+    dates = pd.to_datetime(["2019-12-30", "2019-12-31", "2020-01-02", "2020-03-02"])
+    returns = pd.Series([0.1, 0.1, -0.5, 0.2], dates)
+    assert calendars.best_month(returns) == pytest.approx(0.21)
+    assert calendars.worst_month(returns) == pytest.approx(-0.5)
+    assert calendars.months_won(returns) == pytest.approx(2 / 3)
+    assert calendars.best_year(returns) == pytest.approx(0.21)
+    assert calendars.worst_year(returns) == pytest.approx(-0.4)
+    assert calendars.years_won(returns) == pytest.approx(0.5)
+    assert calendars.year_to_date(returns) == pytest.approx(-0.4)
+    assert calendars.trailing_return(returns, 2, 1) == pytest.approx(0.5 * 1.2 - 1)
+    assert np.isnan(calendars.last_five_years(returns, 2))
+    assert calendars.last_year(returns, 2) == pytest.approx(0.5 * 1.2 - 1)
+
+
+def test_every_metric_is_defined_in_its_docstring():
+    for metric in catalogue.METRICS.values():
+        assert len(metric.definition) > 30, metric.name

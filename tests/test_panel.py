@@ -3,6 +3,8 @@ import pandas as pd
 import pytest
 
 from data_loaders import DataError, Panel, load
+from engine.costs import Costs
+from engine.simulation import simulate
 
 
 def frame(values, start="2020-01-01", columns=None):
@@ -230,6 +232,24 @@ def test_a_delisted_asset_earns_the_delisting_return_once():
     assert "earns -30% after" in panel.caveats[-1]
     with pytest.raises(ValueError, match="above -1"):
         Panel(prices).with_delisting_return(-1)
+
+
+def test_a_holding_earns_the_delisting_return_and_is_sold():
+    """Half in A, which ends after row 5 at -50%: the portfolio loses 25%, and A is sold."""
+    prices = frame(np.full((20, 2), 100.0))
+    prices.iloc[6:, 0] = np.nan
+    panel = Panel(prices).with_delisting_return(-0.5)
+    targets = pd.DataFrame(
+        [[0.5, 0.5], [0.0, 1.0]], index=prices.index[[0, 10]], columns=prices.columns
+    )
+    simulated = simulate(targets, panel, Costs(commission=0.0), lag=0)
+    expected = pd.Series(0.0, index=prices.index)
+    expected.iloc[6] = -0.25
+    np.testing.assert_allclose(simulated.net_returns, expected, atol=1e-12)
+    last = simulated.orders.iloc[-2:].set_index("asset")
+    assert last.loc["A0", "side"] == "sell"
+    assert last.loc["A0", "price"] == 50
+    assert panel.until(prices.index[10]).last(1).members.iloc[-1].tolist() == [False, True]
 
 
 def test_prices_come_from_returns_with_names_and_numbers():

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reports import statistics
+from reports import metrics, selection, statistics
 
 
 def pair(rows: int, gap: float, seed: int = 0, exact: bool = True) -> pd.DataFrame:
@@ -96,3 +96,130 @@ def test_what_cannot_be_compared_is_not_a_number():
 )
 def test_verdicts(difference, p, words):
     assert words in statistics.verdict(difference, p)
+
+
+def test_the_studentised_test_reads_noise_as_noise():
+    """Heavy tails and clustered volatility, no difference: p is about uniform."""
+    p = []
+    for seed in range(150):
+        returns = pair(250, 0.0, seed, exact=False)
+        calm = np.repeat(np.random.default_rng(seed).choice([0.5, 2.0], 5), 50)[:, None]
+        row = statistics.sharpe_differences(returns * calm, "theirs", 252, resamples=200)
+        p.append(row.loc["ours", "studentised"])
+    assert 0.04 <= np.mean(np.array(p) < 0.1) <= 0.18
+    assert np.mean(p) == pytest.approx(0.5, abs=0.08)
+
+
+def test_the_studentised_test_sees_skill():
+    row = statistics.sharpe_differences(pair(2000, 0.08), "theirs", 252).loc["ours"]
+    assert row["studentised"] < 0.001
+    closed = np.sqrt((2 - 2 * 0.8) / 2000 * 252)  # Memmel 2003, small ratios
+    assert row["error"] == pytest.approx(closed, rel=0.05)
+
+
+def test_the_interval_of_a_sharpe_ratio_is_lo_s_for_normal_returns():
+    returns = pair(3000, 0.05)
+    row = statistics.sharpe_intervals(returns, 252).loc["ours"]
+    error = metrics.sharpe_standard_error(returns["ours"], 252)
+    assert (row["high"] - row["low"]) / 2 == pytest.approx(1.96 * error, rel=0.06)
+    assert (row["high"] + row["low"]) / 2 == pytest.approx(0.1 * np.sqrt(252))
+    assert statistics.sharpe_intervals(returns[:20], 252).isna().all(axis=None)
+
+
+# What having tried several does
+
+
+def two_points(rows: int, share: float, ratio: float) -> pd.Series:
+    """Returns of two values, the upper one with this share, and this Sharpe ratio a period."""
+    upper = round(share * rows)
+    values = np.r_[np.ones(upper), np.zeros(rows - upper)]
+    values = (values - values.mean()) / values.std(ddof=1) + ratio
+    return pd.Series(values, pd.bdate_range("2010-01-01", periods=rows))
+
+
+def test_the_worked_example_of_the_deflated_sharpe_ratio():
+    """Bailey and Lopez de Prado 2014: SR 2.5 a year, 1250 days, skewness -3, kurtosis 10."""
+    highest = selection.expected_highest(100, np.sqrt(1 / 2 / 250))
+    assert highest == pytest.approx(0.1132, abs=5e-5)
+    returns = two_points(1250, (13 + np.sqrt(117)) / 26, 2.5 / np.sqrt(250))
+    assert selection.probabilistic_sharpe(returns, highest) == pytest.approx(0.9004, abs=2e-3)
+
+
+def test_probabilistic_sharpe_in_closed_form():
+    """For two equally likely values the standard error is 1 / sqrt(T - 1), for any ratio."""
+    returns = two_points(101, 50 / 101, 0.1)
+    error = metrics.sharpe_standard_error(returns, 1)
+    assert error == pytest.approx(0.1, rel=0.01)
+    assert selection.probabilistic_sharpe(returns, 0.1) == pytest.approx(0.5)
+    assert selection.probabilistic_sharpe(returns, 0.1 - error) == pytest.approx(0.8413, abs=1e-4)
+    assert np.isnan(selection.probabilistic_sharpe(returns * 0))
+
+
+def test_the_expected_highest_is_that_of_normal_draws():
+    draws = np.random.default_rng(0).normal(size=(20_000, 50)).max(axis=1).mean()
+    assert selection.expected_highest(50, 1.0) == pytest.approx(draws, rel=0.02)
+    assert selection.expected_highest(1, 1.0) == 0
+
+
+def test_more_trials_deflate_more():
+    returns = pair(1000, 0.05)["ours"]
+    values = [selection.deflated_sharpe(returns, trials) for trials in (1, 2, 10, 1000)]
+    assert values == sorted(values, reverse=True)
+    assert values[0] == selection.probabilistic_sharpe(returns)
+
+
+def noise(columns: int, seed: int, rows: int = 400) -> pd.DataFrame:
+    values = np.random.default_rng(seed).standard_t(5, (rows, columns)) * 0.01
+    dates = pd.bdate_range("2000-01-03", periods=rows)
+    return pd.DataFrame(values, dates, [f"S{number}" for number in range(columns)])
+
+
+def test_the_luckiest_of_many_without_skill_passes_for_what_it_is():
+    """Undeflated, most of the best of 20 look significant; deflated, hardly any."""
+    naive, deflated = [], []
+    for seed in range(100):
+        returns = noise(20, seed)
+        ratios = (returns.mean() / returns.std(ddof=1)).to_numpy()
+        best = returns.iloc[:, ratios.argmax()]
+        naive.append(selection.probabilistic_sharpe(best) > 0.95)
+        deflated.append(selection.deflated_sharpe(best, 20, ratios) > 0.95)
+    assert np.mean(naive) > 0.5
+    assert np.mean(deflated) <= 0.05
+
+
+def test_overfitting_is_a_coin_flip_for_noise_and_absent_for_a_winner():
+    found = [selection.overfitting(noise(8, seed)).probability for seed in range(30)]
+    assert np.mean(found) == pytest.approx(0.5, abs=0.1)
+    returns = noise(8, 0)
+    returns["S3"] += 0.004
+    winner = selection.overfitting(returns)
+    assert winner.probability < 0.01
+    assert winner.splits == 12_870
+    assert winner.configurations == 8
+
+
+def test_overfitting_needs_two_and_some_history():
+    assert np.isnan(selection.overfitting(noise(1, 0)).probability)
+    assert np.isnan(selection.overfitting(noise(3, 0, rows=31)).probability)
+    flat = noise(2, 0).assign(S1=0.001)
+    assert selection.overfitting(flat).configurations == 1
+
+
+def test_overfitting_of_two_by_hand():
+    """Four blocks, one ahead in the first two and behind in the others: the winner of each
+    half that differs loses the other half."""
+    ahead, behind = np.tile([0.02, 0.0], 4), np.tile([0.01, -0.01], 4)
+    rows = pd.bdate_range("2000-01-03", periods=32)
+    returns = pd.DataFrame({"A": np.r_[ahead, ahead, behind, behind]}, rows)
+    returns["B"] = np.r_[behind, behind, ahead, ahead]
+    assert selection.overfitting(returns, blocks=4).probability == 1.0
+
+
+def test_superior_ability_reads_noise_as_noise_and_skill_as_skill():
+    p = [selection.superior_ability(noise(5, seed), "S0", resamples=200) for seed in range(40)]
+    assert np.mean(np.array(p) < 0.1) <= 0.2
+    returns = noise(5, 0)
+    returns["S2"] += 0.003
+    assert selection.superior_ability(returns, "S0") < 0.01
+    assert np.isnan(selection.superior_ability(returns[:20], "S0"))
+    assert np.isnan(selection.superior_ability(returns[["S0"]], "S0"))

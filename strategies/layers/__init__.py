@@ -1,4 +1,47 @@
 """Implicit layers: fixed points, deep equilibrium encoders, the mean-variance layer.
 
-Mathematics only, no finance data. Read ``fixed_point.py``, ``deq.py``, ``mean_variance.py``.
+Mathematics only, no finance data. Read ``fixed_point.py`` (then ``solvers.py``, ``iteration.py``),
+``deq.py``, and ``mean_variance.py`` (then ``problem.py``, ``active_set.py``).
 """
+
+from strategies.layers.cross_check import cross_check
+from strategies.layers.deq import DEQEncoder
+from strategies.layers.fixed_point import (
+    Anderson,
+    Broyden,
+    ConvergenceError,
+    Implicit,
+    Phantom,
+    Picard,
+    Unrolled,
+    fixed_point,
+)
+from strategies.layers.mean_variance import (
+    ActiveSet,
+    FactorRisk,
+    InfeasibleError,
+    MeanVarianceLayer,
+    Qpth,
+    SolveError,
+)
+from strategies.layers.record import record_solves
+
+__all__ = [
+    "ActiveSet",
+    "Anderson",
+    "Broyden",
+    "ConvergenceError",
+    "DEQEncoder",
+    "FactorRisk",
+    "Implicit",
+    "InfeasibleError",
+    "MeanVarianceLayer",
+    "Phantom",
+    "Picard",
+    "Qpth",
+    "SolveError",
+    "Unrolled",
+    "cross_check",
+    "fixed_point",
+    "record_solves",
+]

@@ -36,8 +36,9 @@ class CrossCheck:
         most: problems of a batch that are compared, the first and the last among them.
         weights_tolerance: largest difference of a weight, a fraction of the portfolio.
         gradients_tolerance: largest difference of the gradient of q, relative to its largest
-            entry, or to that of an unconstrained weight if that is more. An interior point method blurs the gradient where a constraint is barely
-            active: qpth's own error reaches 6e-3.
+            entry, or to that of an unconstrained weight if that is more. An interior point
+            method blurs the gradient where a constraint is barely active: qpth's own error
+            reaches 6e-3.
         samples: problems compared; one that qpth does not solve is not counted.
         weights, gradients: the largest differences.
     """

@@ -1,0 +1,230 @@
+"""What was held, traded and paid, and how it compares: closed forms and hand-worked series."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data_loaders import Panel
+from engine import Costs, WalkForward, backtest
+from reports import metrics, relative, trading
+from strategies import EqualWeight, InverseVolatility
+
+
+def series(values) -> pd.Series:
+    values = np.asarray(values, float)
+    return pd.Series(values, pd.bdate_range("2020-01-01", periods=len(values)))
+
+
+def frame(rows) -> pd.DataFrame:
+    values = np.asarray(rows, float)
+    dates = pd.bdate_range("2020-01-01", periods=len(values))
+    return pd.DataFrame(values, dates, [f"A{number}" for number in range(values.shape[1])])
+
+
+@pytest.fixture(scope="module")
+def real():
+    """A backtest of two strategies on five random walks."""
+    rng = np.random.default_rng(0)
+    dates = pd.bdate_range("2010-01-04", periods=500, name="date")
+    prices = 100 * np.exp((rng.normal(3e-4, 0.01, (500, 5))).cumsum(axis=0))
+    panel = Panel(pd.DataFrame(prices, dates, [f"A{number}" for number in range(5)]))
+    plan = WalkForward(train="1Y", refit="6M", rebalance="W-FRI")
+    strategies = [InverseVolatility(lookback=60), EqualWeight()]
+    return backtest(strategies, panel, plan, Costs(commission=0.001)), panel
+
+
+# Exposure
+
+
+def test_exposure_and_concentration_by_hand():
+    weights = frame([[0.5, 0.5], [1.0, 0.0], [0.75, -0.25], [0.0, 0.0]])
+    assert trading.gross_exposure(weights) == pytest.approx(0.75)
+    assert trading.net_exposure(weights) == pytest.approx((1 + 1 + 0.5) / 4)
+    assert trading.time_in_market(weights) == pytest.approx(0.75)
+    assert trading.effective_assets(weights) == pytest.approx((2 + 1 + 1 / (9 / 16 + 1 / 16)) / 3)
+    assert trading.largest_weight(weights) == 1
+    assert np.isnan(trading.effective_assets(weights * 0))
+
+
+def test_the_effective_number_of_equal_weights_is_their_number():
+    assert trading.effective_assets(frame(np.full((3, 8), 0.1))) == pytest.approx(8)
+
+
+# Trading and costs
+
+
+def test_a_portfolio_turned_over_twice_a_year_is_held_for_a_year():
+    """Selling and buying everything once is a turnover of 2, a round trip for each unit."""
+    turnover = pd.Series([1.0, 2.0], pd.to_datetime(["2020-01-01", "2020-12-01"]))
+    weights = frame(np.full((252, 2), 0.5))
+    assert trading.holding_period(turnover, weights) == pytest.approx(252)
+    assert np.isnan(trading.holding_period(turnover[:1], weights))
+
+
+def test_costs_charged_again_are_those_of_the_run(real):
+    for result in real[0].values():
+        again = trading.charged(result.gross_returns, result.turnover, 0.001)
+        assert np.abs(again - result.net_returns).max() < 1e-15
+
+
+def test_the_sweep_passes_through_the_run(real):
+    result = real[0]["EqualWeight"]
+    sweep = trading.cost_sweep(result.gross_returns, result.turnover, [0, 0.001, 0.005], 252)
+    assert list(sweep.index) == [0, 10, 50]
+    assert sweep[0] == pytest.approx(metrics.sharpe(result.gross_returns, 252))
+    assert sweep[10] == pytest.approx(metrics.sharpe(result.net_returns, 252))
+    assert sweep.is_monotonic_decreasing
+
+
+def test_the_break_even_cost_in_closed_form():
+    """One trade of the whole portfolio before a gain of 25%: 1.25 (1 - c) = 1."""
+    gross = series([0.0, 0.25])
+    turnover = pd.Series([1.0], gross.index[:1])
+    assert trading.break_even_cost(gross, turnover) == pytest.approx(0.2, abs=1e-8)
+    assert np.isnan(trading.break_even_cost(-gross, turnover))
+    assert np.isnan(trading.break_even_cost(gross, turnover * 0))
+
+
+def test_capacity_in_closed_form():
+    """One order a year of the whole portfolio V: the drag is s sqrt(V / ADV)."""
+    one = frame([[1.0]])
+    value = trading.capacity(one, one * 4e6, one * 0.02, 252, 252, drag=0.01)
+    assert value == pytest.approx((0.01 / 0.02) ** 2 * 4e6)
+    twice = trading.capacity(one, one * 4e6, one * 0.02, 126, 252, drag=0.01)
+    assert twice == pytest.approx(value / 4)
+    assert trading.capacity(one, one * 0, one * 0.02, 252, 252) == 0
+    assert np.isnan(trading.capacity(one * 0, one, one, 252, 252))
+
+
+# Contributions
+
+
+def test_contributions_are_weights_times_returns(real):
+    results, panel = real
+    for result in results.values():
+        parts = trading.contributions(result)
+        moves = panel.prices.pct_change().loc[parts.index]
+        expected = (result.weights.shift(1) * moves).iloc[1:]
+        assert np.abs(parts.iloc[1:] - expected).max(axis=None) < 1e-12
+        assert np.abs(parts.sum(axis=1) - result.gross_returns).max() < 1e-12
+
+
+def test_contributions_add_up(real):
+    result = real[0]["InverseVolatility"]
+    table = trading.asset_table(result, 252)
+    assert table["return"].sum() == pytest.approx(result.gross_returns.mean() * 252)
+    assert table["risk"].sum() == pytest.approx(1)
+    assert table["mean"].sum() == pytest.approx(1)
+    assert table["mean"].is_monotonic_decreasing
+
+
+def test_contributions_are_not_guessed(real):
+    result = real[0]["EqualWeight"]
+    without = type(result)(**{**vars(result), "orders": result.orders[:0]})
+    assert trading.contributions(without) is None
+    assert trading.asset_table(without, 252)[["return", "risk"]].isna().all(axis=None)
+
+
+def test_binding_constraints_by_hand(real):
+    result = real[0]["EqualWeight"]
+    targets = frame([[0.5, 0.5, 0.0], [0.4, 0.3, 0.3], [0.5, 0.2, 0.0]])
+    capped = {"class": "x:Y", "parameters": {"cap": 0.5}}
+    changed = type(result)(**{**vars(result), "targets": targets, "strategy": capped})
+    told = trading.binding(changed)
+    assert told == pytest.approx(
+        {"at zero": 2 / 9, "at the cap": 3 / 9, "capped": 2 / 3, "fully invested": 2 / 3}
+    )
+
+
+# Against a benchmark
+
+
+def market(rows: int = 600, seed: int = 0) -> pd.Series:
+    return series(np.random.default_rng(seed).normal(4e-4, 0.01, rows))
+
+
+def test_a_levered_benchmark_is_known_exactly():
+    other = market()
+    ours = 0.0002 + 1.5 * other
+    assert relative.beta(ours, other) == pytest.approx(1.5)
+    assert relative.alpha(ours, other, 252) == pytest.approx(0.0002 * 252)
+    assert relative.beta_standard_error(ours, other) == pytest.approx(0, abs=1e-10)
+    assert relative.r_squared(ours, other) == pytest.approx(1)
+    assert relative.tracking_error(ours, other, 252) == pytest.approx(
+        0.5 * metrics.volatility(other, 252)
+    )
+    assert relative.information_ratio(ours, other, 252) == pytest.approx(
+        metrics.sharpe(0.0002 + 0.5 * other, 252)
+    )
+    assert relative.treynor(ours, other, 252) == pytest.approx(ours.mean() * 252 / 1.5)
+
+
+def test_errors_of_alpha_and_beta_are_those_of_statsmodels():
+    import statsmodels.api as sm
+
+    other = market()
+    noise = np.random.default_rng(1).normal(0, 0.01, len(other)) * (1 + 40 * other.abs())
+    ours = 0.0001 + 0.8 * other + noise + 0.5 * noise.shift(1, fill_value=0)
+    lags = relative.newey_west_lags(len(other))
+    assert lags == 5
+    fit = sm.OLS(ours.to_numpy(), sm.add_constant(other.to_numpy())).fit(
+        cov_type="HAC", cov_kwds={"maxlags": lags, "use_correction": True}
+    )
+    assert relative.beta(ours, other) == pytest.approx(fit.params[1])
+    assert relative.beta_standard_error(ours, other) == pytest.approx(fit.bse[1])
+    assert relative.alpha_standard_error(ours, other, 252) == pytest.approx(252 * fit.bse[0])
+    assert relative.r_squared(ours, other) == pytest.approx(fit.rsquared)
+
+
+def test_capture_and_hits_by_hand():
+    other = series([0.10, -0.10, 0.10, -0.10, 0.0])
+    ours = series([0.05, -0.02, 0.05, -0.02, 0.01])
+    assert relative.up_capture(ours, other) == pytest.approx(0.5)
+    assert relative.down_capture(ours, other) == pytest.approx(0.2)
+    assert relative.hit_rate(ours, other) == pytest.approx(3 / 5)
+    assert relative.active_return(ours, other, 5) == pytest.approx(
+        metrics.annual_return(ours, 5) - metrics.annual_return(other, 5)
+    )
+
+
+def test_the_benchmark_against_itself():
+    other = market()
+    assert relative.beta(other, other) == pytest.approx(1)
+    assert relative.tracking_error(other, other, 252) == 0
+    assert np.isnan(relative.information_ratio(other, other, 252))
+    assert np.isnan(relative.hit_rate(other, other))
+    assert relative.up_capture(other, other) == pytest.approx(1)
+
+
+def test_a_benchmark_without_spread_explains_nothing():
+    flat = series([0.001] * 300)
+    ours = market(300)
+    for value in (relative.beta(ours, flat), relative.alpha(ours, flat, 252)):
+        assert np.isnan(value)
+    assert np.isnan(relative.r_squared(ours, flat))
+    assert relative.rolling_beta(ours, flat, 50).isna().all()
+
+
+def test_rolling_beta_equals_beta_of_each_window():
+    other, ours = market(60), market(60, seed=3)
+    rolling = relative.rolling_beta(ours, other, 20)
+    expected = [relative.beta(ours[k : k + 20], other[k : k + 20]) for k in range(41)]
+    assert rolling.to_list() == pytest.approx(expected)
+
+
+def test_factors_are_found():
+    random = np.random.default_rng(5)
+    factors = pd.DataFrame(random.normal(0, 0.01, (800, 2)), market(800).index, ["value", "size"])
+    ours = 0.0001 + 0.7 * factors["value"] - 0.2 * factors["size"] + random.normal(0, 1e-3, 800)
+    table = relative.factor_regression(ours, factors.iloc[50:], 252)
+    assert list(table.index) == ["alpha", "value", "size"]
+    assert table.loc["value", "coefficient"] == pytest.approx(0.7, abs=0.02)
+    assert table.loc["size", "coefficient"] == pytest.approx(-0.2, abs=0.02)
+    assert table.loc["alpha", "coefficient"] == pytest.approx(0.0252, abs=0.03)
+    assert table.loc["value", "p"] < 1e-10
+    assert table["r_squared"].iloc[0] > 0.95
+    twins = factors.assign(copy=factors["value"])
+    assert relative.factor_regression(ours, twins, 252).empty
+    assert relative.factor_regression(ours, factors[:0], 252).empty
