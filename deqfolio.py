@@ -6,6 +6,7 @@ deqfolio resume       go on with a run that was interrupted
 deqfolio check        does a strategy keep its hands off the future?
 deqfolio strategies   what there is, and its parameters
 deqfolio new          a file to start your own from, with its test
+deqfolio orders       what to trade today
 """
 
 from __future__ import annotations
@@ -181,6 +182,54 @@ def new(
     typer.echo(f"wrote {' and '.join(map(str, files))}; now:")
     typer.echo(f"    deqfolio check {name}:Alpha")
     typer.echo(f"    deqfolio backtest --data sp500 --strategy {name}:Alpha --strategy EqualWeight")
+
+
+@app.command()
+def orders(
+    run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
+    prices: Annotated[str, typer.Option(help="Prices up to the last close: " + SAMPLES)],
+    capital: Annotated[float, typer.Option(help="Money in all, that in shares included.")],
+    holdings: Annotated[
+        Path | None, typer.Option(help="A CSV file with the columns asset and shares.")
+    ] = None,
+    strategy: Annotated[
+        str | None, typer.Option(help="The name of a strategy in the run; else its first.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the orders to a CSV file.")] = None,
+    as_of: Annotated[
+        str | None, typer.Option(help="The day of trading; today if left out.")
+    ] = None,
+    fractions: Annotated[bool, typer.Option("--fractions", help="Fractions of a share.")] = False,
+) -> None:
+    """Say what to trade to hold what a strategy of a run wants at the last close."""
+    import pandas as pd
+
+    from data_loaders import load
+    from engine import load_run
+    from engine.orders import todays_orders
+
+    results = load_run(run)
+    name = strategy or next(iter(results))
+    if name not in results:
+        raise ValueError(f"{run} has no strategy {name!r}; it has {', '.join(results)}")
+    asked = tomllib.loads((run / "experiment.toml").read_text())["strategies"]
+    described = asked[list(results).index(name)]
+    shares = pd.Series(dtype=float)
+    if holdings is not None:
+        table = pd.read_csv(holdings)
+        if list(table.columns) != ["asset", "shares"]:
+            raise ValueError(f"{holdings} needs the columns asset,shares; it has {list(table)}")
+        shares = table.set_index("asset")["shares"].astype(float)
+    today = pd.Timestamp(as_of) if as_of else pd.Timestamp.now().normalize()
+    found = todays_orders(
+        _strategy(described), results[name], load(prices), shares, capital, today, fractions
+    )
+    traded = found.table[found.table["order"] != 0]
+    if out is not None:
+        found.table.to_csv(out)
+    typer.echo(f"{name}, decided at the close of {found.date.date()}")
+    typer.echo(traded.to_string(float_format=lambda x: f"{x:,.2f}") if len(traded) else "no orders")
+    typer.echo(f"costs {traded['cost'].sum():,.2f}, cash left {found.cash:,.2f}")
 
 
 STRATEGY = '''"""Alpha: replace this idea, holding what rose most in the last quarter, by yours."""

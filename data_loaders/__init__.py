@@ -1,7 +1,9 @@
 """Price histories as panels: what was known at each close.
 
 The way of the data: ``data_loaders -> strategies -> engine -> reports``. This package comes
-first and imports none of the others. Read ``panel.py``, then ``sources.py``.
+first and imports none of the others. Read ``panel.py``, then ``sources.py``, which finds the
+source: ``files.py`` (on ``tables.py`` and ``csv_tables.py``), ``history.py`` (``yahoo.py`` asks,
+``store.py`` keeps), ``synthetic.py``. ``quality.py`` looks at what came.
 """
 
 from data_loaders.panel import Panel

@@ -115,7 +115,7 @@ def read_members(
 def _day(path: Path, number: int, column: str, text: str) -> pd.Timestamp | None:
     """The day that the text says; None for no text."""
     day = pd.to_datetime(text, format="%Y-%m-%d", errors="coerce")
-    if day is pd.NaT and text or text in ("now", "today"):
+    if (day is pd.NaT and text) or text in ("now", "today"):
         raise DataError(
             f"{path}, line {number}, column {column!r}: {text!r} is not a date (expected "
             "year-month-day, as 2020-01-31, or nothing)"

@@ -115,7 +115,7 @@ def _asked(ticker: str, since: pd.Timestamp, timeout: float) -> Answer:
         yfinance.data.YfData.cache_get.cache_clear()
         try:
             raw = asked.history(
-                start=since.tz_localize("UTC"),
+                start=since.tz_localize("UTC") - pd.Timedelta("1D"),  # Sydney opens the day before
                 end=moment.normalize() + pd.Timedelta("2D"),
                 interval="1d",
                 auto_adjust=False,
@@ -127,7 +127,7 @@ def _asked(ticker: str, since: pd.Timestamp, timeout: float) -> Answer:
                 rounding=False,
                 timeout=timeout,
             )
-            table, through = _finished(raw, asked.get_history_metadata(), moment)
+            table, through = _finished(raw, asked.get_history_metadata(), since, moment)
         except yfinance.exceptions.YFPricesMissingError as error:
             return _missing(error)
         except Exception as error:  # yfinance lets through whatever a malformed answer raises
@@ -152,7 +152,7 @@ def _missing(error: Any) -> Answer:
 
 
 def _finished(
-    raw: pd.DataFrame, about: Mapping[str, Any], now: pd.Timestamp
+    raw: pd.DataFrame, about: Mapping[str, Any], since: pd.Timestamp, now: pd.Timestamp
 ) -> tuple[pd.DataFrame, pd.Timestamp]:
     """The finished sessions by naive date, and the last day on which one could have finished."""
     table = raw[list(COLUMNS)].rename(columns=COLUMNS).astype(np.float64)
@@ -165,7 +165,7 @@ def _finished(
     close = _session_end(about, local)
     through = today if close is not None and local >= close + DELAY else today - pd.Timedelta("1D")
     traded = table["close"].notna() | table["dividends"].ne(0) | table["splits"].ne(0)
-    return table[traded & (table.index <= through)], through
+    return table[traded & (table.index >= since) & (table.index <= through)], through
 
 
 def _session_end(about: Mapping[str, Any], local: pd.Timestamp) -> pd.Timestamp | None:

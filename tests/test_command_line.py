@@ -81,6 +81,21 @@ def test_a_new_strategy_runs_at_once_and_passes_its_test(prices, tmp_path, capsy
     assert "exists already" in capsys.readouterr().err
 
 
+def test_todays_orders_from_a_run(prices, tmp_path, capsys, walks):
+    assert main(["backtest", "--data", prices, "--strategy", "EqualWeight", *SHORT]) == 0
+    (tmp_path / "holdings.csv").write_text("asset,shares\nA1,50\n")
+    capsys.readouterr()
+    words = ["orders", "runs/backtest", "--prices", prices, "--capital", "100000"]
+    words += ["--holdings", "holdings.csv", "--out", "orders.csv"]
+    assert main([*words, "--as-of", str(walks.dates[-1].date())]) == 0
+    printed = capsys.readouterr().out
+    assert "EqualWeight, decided at the close of 2013-06-14" in printed
+    assert "cash left" in printed
+    assert len((tmp_path / "orders.csv").read_text().splitlines()) == 6
+    assert main(words) == 1
+    assert "which is stale on" in capsys.readouterr().err
+
+
 def test_strategies_are_listed_with_their_parameters(capsys):
     assert main(["strategies"]) == 0
     printed = capsys.readouterr().out

@@ -279,7 +279,7 @@ def readable_or_named(path):
 
 
 FUZZ = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 CELLS = st.sampled_from(
     ["2020-01-01", "2020-01-02", "20200103", "1", "-1", "1e400", "NaN", "", '"', "a,b", "\n", "now",

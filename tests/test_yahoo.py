@@ -239,7 +239,7 @@ def test_an_update_fetches_only_what_is_missing(server, store, monkeypatch):
     panel = load("yahoo:SPY", update=True)
     assert panel.dates[-1] == pd.Timestamp("2024-03-15")
     ((_, start, _),) = server.requests
-    assert pd.Timestamp(start, unit="s") == first.dates[-history.OVERLAP]
+    assert pd.Timestamp(start, unit="s") + pd.Timedelta("1D") == first.dates[-history.OVERLAP]
     old, new = store.snapshots("yahoo/SPY")
     assert new.manifest["replaces"] == old.identity
     assert new.manifest["changed"] == {"days": [], "scale": {}}
@@ -250,6 +250,19 @@ def test_an_update_fetches_only_what_is_missing(server, store, monkeypatch):
     assert then.fingerprint == first.fingerprint
     with pytest.raises(DataError, match="held nothing of it on 2001-01-01"):
         load("yahoo:SPY", as_of="2001-01-01")
+
+
+def test_an_update_asks_once_wherever_the_exchange_is(server, store, monkeypatch):
+    """In Sydney a session opens at 23:00 UTC of the day before."""
+    server.histories["BHP.AX"] = History(
+        DAYS, walk(3), zone="Australia/Sydney", hours=("10:00", "16:00")
+    )
+    load("yahoo:BHP.AX")
+    at(monkeypatch, "2024-03-18 08:00")
+    server.requests.clear()
+    assert load("yahoo:BHP.AX", update=True).dates[-1] == pd.Timestamp("2024-03-15")
+    assert len(server.requests) == 1
+    assert store.latest("yahoo/BHP.AX").manifest["changed"] == {"days": [], "scale": {}}
 
 
 def test_an_end_after_the_store_is_fetched(server, monkeypatch):

@@ -1,0 +1,78 @@
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import random_walks
+
+from engine import Costs, Training, WalkForward, backtest
+from engine.orders import OrderError, todays_orders
+from strategies import DEQMeanVariance, EqualWeight
+
+PLAN = WalkForward(train="18M", refit="9M", rebalance="ME")
+NOTHING = pd.Series(dtype=float)
+
+
+@pytest.fixture(scope="module")
+def panel():
+    return random_walks(880, 4)
+
+
+@pytest.fixture(scope="module")
+def results(panel):
+    strategies = [EqualWeight(), DEQMeanVariance(64, hidden=4, cap=0.5)]
+    return backtest(strategies, panel, PLAN, Costs(0.01), Training(epochs=1, block=20))
+
+
+def orders(results, panel, name="EqualWeight", shares=NOTHING, capital=1e6, **rest):
+    strategy = {
+        "EqualWeight": EqualWeight(),
+        "DEQMeanVariance": DEQMeanVariance(64, hidden=4, cap=0.5),
+    }[name]
+    today = rest.pop("today", panel.dates[-1] + pd.Timedelta("1D"))
+    return todays_orders(strategy, results[name], panel, shares, capital, today, **rest)
+
+
+def test_the_first_purchase_spends_the_capital_and_no_more(results, panel):
+    found = orders(results, panel, fractions=True)
+    assert found.date == panel.dates[-1]
+    np.testing.assert_allclose(found.table["value"], 1e6 / 1.01 / 4)
+    assert found.cash == pytest.approx(0, abs=1e-6)
+    whole = orders(results, panel)
+    assert (whole.table["order"] % 1 == 0).all()
+    assert 0 <= whole.cash < whole.table["price"].sum()
+
+
+def test_orders_lead_from_the_holdings_to_the_target(results, panel):
+    shares = pd.Series({"A3": 4000.0, "A1": 100.0})
+    found = orders(results, panel, shares=shares, fractions=True)
+    held = shares.reindex(panel.assets).fillna(0)
+    pd.testing.assert_series_equal(
+        found.table["held"] + found.table["order"], found.table["wanted"], check_names=False
+    )
+    pd.testing.assert_series_equal(found.table["held"], held, check_names=False)
+    after = found.table["wanted"] * found.table["price"]
+    np.testing.assert_allclose(after / after.sum(), 0.25)
+    assert found.cash == pytest.approx(0, abs=1e-6)
+
+
+def test_a_learned_strategy_decides_with_its_last_state(results, panel):
+    found = orders(results, panel.until(panel.dates[-2]), "DEQMeanVariance")
+    result = results["DEQMeanVariance"]
+    last = result.targets.index[-1]
+    then = orders(results, panel.until(last), "DEQMeanVariance", today=last)
+    np.testing.assert_allclose(then.table["weight"], result.targets.loc[last], atol=1e-12)
+    assert found.table["weight"].sum() == pytest.approx(1)
+
+
+def test_orders_that_would_rest_on_the_wrong_thing_are_refused(results, panel):
+    late = panel.dates[-1] + pd.Timedelta("9D")
+    with pytest.raises(OrderError, match="stale on"):
+        orders(results, panel, today=late)
+    with pytest.raises(OrderError, match="holdings of assets the run does not know: ZZZ"):
+        orders(results, panel, shares=pd.Series({"ZZZ": 1.0}))
+    with pytest.raises(OrderError, match="more than the capital 10.00"):
+        orders(results, panel, shares=pd.Series({"A1": 1000.0}), capital=10)
+    with pytest.raises(OrderError, match="other assets: A4"):
+        orders(results, random_walks(880, 5))
+    longer = random_walks(1300, 4)
+    with pytest.raises(OrderError, match="its refit was due on"):
+        orders(results, longer, "DEQMeanVariance", today=longer.dates[-1])
