@@ -41,6 +41,11 @@ class Fills:
         """(K, N) at the fills."""
         return self.path[self.starts]
 
+    @property
+    def lengths(self) -> Tensor:
+        """(K - 1,) years from one fill to the next."""
+        return self.starts.diff().to(torch.float64) * self.year
+
 
 class Book(NamedTuple):
     """The books of a portfolio: fractions, but for money and shares where it says so."""
@@ -62,68 +67,48 @@ def keep_book(wanted: Tensor, fills: Fills, costs: Costs) -> Book:
     Raises:
         ValueError: the portfolio is ruined, on a date that is named.
     """
-    path, starts, at_fill = fills.path, fills.starts, fills.prices
-    rows = torch.arange(len(path))
-    period = torch.searchsorted(starts, rows, right=True) - 1  # (T,) the last fill up to the row
-    growth = path / at_fill[period]  # (T, N) since that fill
-    rate = costs.carry(wanted) * fills.year  # (K,) what a row of holding earns
-    carried = rate[period] * (rows - starts[period])  # (T,) since the fill
-    total = 1 + (wanted[period] * (growth - 1)).sum(-1) + carried  # (T,) value over that after fill
-    weights = drift(wanted[period], growth, carried)
-
-    # A row that is filled ends the period before: what that came to, just before the fill.
-    ends = starts[1:]
+    at_fill = fills.prices
     over = at_fill[1:] / at_fill[:-1]
-    held = rate[:-1] * (ends - starts[:-1])
-    became = 1 + (wanted[:-1] * (over - 1)).sum(-1) + held  # (K - 1,)
-    for ruined in (total <= 0).nonzero()[:1].tolist() + ends[became <= 0][:1, None].tolist():
-        raise ValueError(f"the portfolio is ruined on {fills.dates[ruined[0]].date()}")
-    before = torch.cat([torch.zeros_like(wanted[:1]), drift(wanted[:-1], over, held)])
+    carried = costs.carry(wanted[:-1]) * fills.lengths
+    became = 1 + (wanted[:-1] * (over - 1)).sum(-1) + carried  # (K - 1,) just before the next fill
+    for late in (became <= 0).nonzero()[:1].flatten():
+        raise _ruined(fills, int(fills.starts[late + 1]))
+    before = torch.cat([torch.zeros_like(wanted[:1]), drift(wanted[:-1], over, carried)])
 
     # Costs that are not proportional depend on the value, which depends on the costs before;
     # each pass makes at least one more fill final, and a few make all of them.
-    value = torch.full_like(rate, fills.capital)  # (K,) before the fill
-    for _ in range(len(starts) + 1):
-        trade = costs.charge(wanted, before, fills.illiquidity, value)
-        earlier, factors = value, (1 - trade.cost[:-1]) * became
+    value = torch.full_like(wanted[:, 0], fills.capital)  # (K,) before the fill
+    for _ in range(len(wanted) + 1):
+        cost = costs.charge(wanted, before, fills.illiquidity, value).cost
+        earlier, factors = value, (1 - cost[:-1]) * became
         value = fills.capital * torch.cat([torch.ones_like(value[:1]), factors.cumprod(0)])
         if costs.proportional or torch.allclose(value, earlier, rtol=1e-14, atol=0):
             break
-
-    gross = torch.zeros_like(total)
-    gross[1:] = (weights[:-1] * (path[1:] / path[:-1] - 1)).sum(-1)
-    net = gross.clone()
-    net[1:] += rate[period[:-1]] / total[:-1]
-    net[starts] = (1 + net[starts]) * (1 - trade.cost) - 1
-    after = value * (1 - trade.cost)  # (K,) money after the fill
-    earned = torch.zeros_like(total)
-    earned[1:] = (rate * after)[period[:-1]]
-
-    traded = wanted * (1 - trade.cost.unsqueeze(-1)) - before
+    traded = wanted * (1 - cost.unsqueeze(-1)) - before
     traded = traded.where(traded.abs() > NOTHING, 0.0)
-    fees = costs.paid(traded, fills.illiquidity, value)[0] * value.unsqueeze(-1)
     orders = traded * value.unsqueeze(-1) / at_fill
-    money = after[period] * total
-    return Book(weights, gross, net, earned, money, trade.cost, trade.turnover, orders, fees)
+    return _daily(wanted, cost, value, orders, fills, costs)
 
 
-def whole_shares(wanted: Tensor, fills: Fills, costs: Costs) -> tuple[Tensor, Tensor]:
-    """The weights (K, N) that whole shares come to, and the orders (K, N) before rounding.
+def keep_whole_book(wanted: Tensor, fills: Fills, costs: Costs) -> tuple[Book, Tensor]:
+    """The books with whole shares, and the orders (K, N) before they were rounded.
 
     Shares are rounded towards zero, and once more where their fees would overdraw the account.
     """
-    at_fill, starts = fills.prices, fills.starts
+    at_fill = fills.prices
     shares, cash = torch.zeros_like(wanted[0]), torch.tensor(fills.capital, dtype=wanted.dtype)
-    held, ordered, after = torch.zeros_like(wanted), torch.zeros_like(wanted), cash
-    for k in range(len(wanted)):
-        price = at_fill[k]
+    held, orders, ordered = (torch.zeros_like(wanted) for _ in range(3))
+    costed, values = torch.zeros_like(wanted[:, 0]), torch.zeros_like(wanted[:, 0])
+    after = cash
+    for k, price in enumerate(at_fill):
         if k:
-            length = (starts[k] - starts[k - 1]) * fills.year
-            cash = cash + costs.carry(held[k - 1]) * length * after
+            cash = cash + costs.carry(held[k - 1]) * fills.lengths[k - 1] * after
         value = cash + shares @ price
+        if value <= 0:
+            raise _ruined(fills, int(fills.starts[k]))
         lack = None if fills.illiquidity is None else fills.illiquidity[k]
         cost = costs.charge(wanted[k], shares * price / value, lack, value).cost
-        ordered[k] = wanted[k] * (1 - cost) * value / price - shares
+        ideal = wanted[k] * (1 - cost) * value / price
         most = wanted[k].sum().clamp(min=1)  # of the value after costs may be invested
         for _ in range(100):
             rounded = (wanted[k] * (1 - cost) * value / price * (1 + 1e-12)).trunc()
@@ -132,7 +117,46 @@ def whole_shares(wanted: Tensor, fills: Fills, costs: Costs) -> tuple[Tensor, Te
             if overdrawn <= 0:
                 break
             cost = cost + overdrawn
+        ordered[k], orders[k] = ideal - shares, rounded - shares
         after = value * (1 - paid)
         shares, cash = rounded, after - rounded @ price
-        held[k] = shares * price / after
-    return held, ordered.where((ordered * at_fill).abs() > NOTHING * fills.capital, 0.0)
+        held[k], costed[k], values[k] = shares * price / after, paid, value
+    ordered = ordered.where((ordered * at_fill).abs() > NOTHING * values.unsqueeze(-1), 0.0)
+    return _daily(held, costed, values, orders, fills, costs), ordered
+
+
+def _daily(
+    held: Tensor, cost: Tensor, value: Tensor, orders: Tensor, fills: Fills, costs: Costs
+) -> Book:
+    """The books of each day, from what was held (K, N) after each fill.
+
+    ``cost`` (K,) is a fraction of ``value`` (K,), the money before the fill.
+    """
+    path, starts, at_fill = fills.path, fills.starts, fills.prices
+    rows = torch.arange(len(path))
+    period = torch.searchsorted(starts, rows, right=True) - 1  # (T,) the last fill up to the row
+    growth = path / at_fill[period]  # (T, N) since that fill
+    rate = costs.carry(held) * fills.year  # (K,) what a row of holding earns
+    carried = rate[period] * (rows - starts[period])  # (T,) since the fill
+    total = 1 + (held[period] * (growth - 1)).sum(-1) + carried  # (T,) value over that after fill
+    for ruined in (total <= 0).nonzero()[:1].flatten():
+        raise _ruined(fills, int(ruined))
+    weights = drift(held[period], growth, carried)
+
+    gross = torch.zeros_like(total)
+    gross[1:] = (weights[:-1] * (path[1:] / path[:-1] - 1)).sum(-1)
+    net = gross.clone()
+    net[1:] += rate[period[:-1]] / total[:-1]
+    net[starts] = (1 + net[starts]) * (1 - cost) - 1
+    after = value * (1 - cost)  # (K,) money after the fill
+    earned = torch.zeros_like(total)
+    earned[1:] = (rate * after)[period[:-1]]
+    traded = orders * at_fill / value.unsqueeze(-1)
+    fees = costs.paid(traded, fills.illiquidity, value)[0] * value.unsqueeze(-1)
+    return Book(
+        weights, gross, net, earned, after[period] * total, cost, traded.abs().sum(-1), orders, fees
+    )
+
+
+def _ruined(fills: Fills, row: int) -> ValueError:
+    return ValueError(f"the portfolio is ruined on {fills.dates[row].date()}")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from data_loaders import Panel
-from engine.bookkeeping import Book, Fills, keep_book, whole_shares
+from engine.bookkeeping import Book, Fills, keep_book, keep_whole_book
 from engine.costs import Costs
 from engine.market import illiquidity
 
@@ -84,8 +84,7 @@ def simulate(
     book = fractional = keep_book(wanted, fills, costs)
     ordered = book.orders
     if whole:
-        held, ordered = whole_shares(wanted, fills, costs)
-        book = keep_book(held, fills, costs)
+        book, ordered = keep_whole_book(wanted, fills, costs)
     orders = _order_frame(book, ordered, fills, targets.index, panel.assets)
 
     executed = _execute(book, fills, costs)

@@ -12,6 +12,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import jinja2
@@ -115,6 +116,43 @@ def render_report(results: Mapping[str, BacktestResult]) -> str:
 
 def render(facts: Facts) -> str:
     """The page of these facts."""
+    script = (HERE / "page" / "script.js").read_text(encoding="utf-8").strip()
+    ranked = sections.ranking(facts)
+    shown = ranked[: sections.SHOWN]
+    summary = facts.metrics[list(catalogue.COLUMNS)]
+    settings = facts.first.settings
+    return (
+        _environment()
+        .get_template("template.html")
+        .render(
+            facts=facts,
+            palette=PALETTE,
+            script=Markup(script),
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            headline=wording.headline(facts),
+            selection=wording.selection_sentence(facts),
+            missing=wording.not_shown(facts),
+            subject=facts.subject,
+            benchmark=facts.benchmark,
+            colours=sections.colours_of(ranked),
+            shown=shown,
+            rest=len(ranked) - len(shown),
+            best=catalogue.best_in_columns(summary),
+            metric_groups=catalogue.GROUPS,
+            resamples=statistics.RESAMPLES,
+            seed=statistics.SEED,
+            own_cost=sections.own_cost(facts),
+            heat=sections.heat_scale([facts.months[name] for name in shown]),
+            panel=settings.get("panel", {}),
+            settings=list(flat(settings)),
+            everything=json.dumps(export.settings(facts.results, settings), indent=1, default=str),
+            **sections.draw(facts),
+        )
+    )
+
+
+@cache
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,
@@ -124,32 +162,4 @@ def render(facts: Facts) -> str:
     )
     names = ("percent", "number", "day", "count", "times", "written")
     environment.filters |= {name: getattr(formats, name) for name in names}
-    script = (HERE / "page" / "script.js").read_text(encoding="utf-8").strip()
-    ranked = sections.ranking(facts)
-    shown = ranked[: sections.SHOWN]
-    summary = facts.metrics[list(catalogue.COLUMNS)]
-    settings = facts.first.settings
-    return environment.get_template("template.html").render(
-        facts=facts,
-        palette=PALETTE,
-        script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        headline=wording.headline(facts),
-        selection=wording.selection_sentence(facts),
-        missing=wording.not_shown(facts),
-        subject=facts.subject,
-        benchmark=facts.benchmark,
-        colours=sections.colours_of(ranked),
-        shown=shown,
-        rest=len(ranked) - len(shown),
-        best=catalogue.best_in_columns(summary),
-        metric_groups=catalogue.GROUPS,
-        resamples=statistics.RESAMPLES,
-        seed=statistics.SEED,
-        own_cost=sections.own_cost(facts),
-        heat=sections.heat_scale([facts.months[name] for name in shown]),
-        panel=settings.get("panel", {}),
-        settings=list(flat(settings)),
-        everything=json.dumps(export.settings(facts.results, settings), indent=1, default=str),
-        **sections.draw(facts),
-    )
+    return environment

@@ -68,15 +68,19 @@ def break_even_cost(gross: pd.Series, turnover: pd.Series) -> float:
     The rate at which the return over the whole history is 0, by bisection to 1e-9; NaN where
     nothing is traded, and where there is a loss before costs. From 0 to 1.
     """
-    if not turnover.sum() > 0 or wealth(gross).iloc[-1] < 1:
+    earned = np.maximum(1 + gross.to_numpy(dtype=float), 0.0)
+    traded = turnover.reindex(gross.index).fillna(0.0).to_numpy(dtype=float)
+
+    def left(rate: float) -> bool:
+        with np.errstate(over="ignore"):
+            return float(np.prod(earned * np.maximum(1 - rate * traded, 0.0))) >= 1
+
+    if not traded.any() or not left(0.0) or left(1.0):
         return np.nan
     low, high = 0.0, 1.0
-    if wealth(charged(gross, turnover, high)).iloc[-1] >= 1:
-        return np.nan
     while high - low > 1e-9:
         middle = (low + high) / 2
-        left = wealth(charged(gross, turnover, middle)).iloc[-1] >= 1
-        low, high = (middle, high) if left else (low, middle)
+        low, high = (middle, high) if left(middle) else (low, middle)
     return low
 
 

@@ -159,7 +159,7 @@ def hostile_results() -> dict[str, BacktestResult]:
     """Every hostile name as strategy, asset, caveat, parameter and setting."""
     results = {}
     for seed, name in enumerate(HOSTILE):
-        result = make_result(name, 300, seed=seed, assets=len(HOSTILE), learned=seed == 0, cls=name)
+        result = make_result(name, 120, seed=seed, assets=len(HOSTILE), learned=seed == 0, cls=name)
         result.weights.columns = list(HOSTILE)
         result.strategy["parameters"][name] = name
         result.settings["panel"]["caveats"] = list(HOSTILE)

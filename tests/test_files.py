@@ -41,7 +41,7 @@ def test_what_is_written_is_read_bit_for_bit(tmp_path, name):
     st.sampled_from([",", ";", "\t", "|"]),
 )
 @settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_any_price_survives_text(tmp_path, values, delimiter):
     frame = pd.DataFrame({"A": [1.0, *values], "B": 2.0}, index=DAYS)
@@ -160,7 +160,7 @@ def test_features_are_never_joined_forward(tmp_path):
 
 @given(st.integers(0, 30), st.integers(0, 2**32 - 1))
 @settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_what_comes_later_in_a_file_does_not_change_what_was_known(tmp_path, cut, seed):
     rng = np.random.default_rng(seed)
@@ -279,7 +279,7 @@ def readable_or_named(path):
 
 
 FUZZ = settings(
-    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 CELLS = st.sampled_from(
     ["2020-01-01", "2020-01-02", "20200103", "1", "-1", "1e400", "NaN", "", '"', "a,b", "\n", "now",

@@ -84,11 +84,10 @@ def hostile():
     return hostile_results()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 768, 1280, 1920])
-def test_nothing_overflows_the_page(opened, results, hostile, width, scheme):
+def test_nothing_overflows_the_page(opened, results, hostile, width):
     for shown in (results, hostile):
-        with opened(shown, width, scheme) as page:
+        with opened(shown, width) as page:
             page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
             assert page.evaluate("document.documentElement.scrollWidth") <= width
 
@@ -120,6 +119,12 @@ def test_figures_follow_the_colour_scheme(opened, results):
         for scheme, shade in zip(("light", "dark"), PALETTE[name], strict=True):
             red, green, blue = (int(shade[i : i + 2], 16) for i in (1, 3, 5))
             assert seen[scheme][place] == f"rgb({red}, {green}, {blue})"
+
+
+@pytest.fixture(scope="module")
+def many():
+    """More strategies than there are colours."""
+    return {f"S{n}": make_result(f"S{n}", 300, seed=n, learned=n == 0) for n in range(9)}
 
 
 CONTRASTS = """() => {
@@ -162,9 +167,8 @@ CONTRASTS = """() => {
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_and_lines_stand_out(opened, scheme):
+def test_text_and_lines_stand_out(opened, many, scheme):
     """WCAG 2.2 AA: 4.5 to 1 for text, 3 to 1 for what tells the lines apart."""
-    many = {f"S{n}": make_result(f"S{n}", 300, seed=n, learned=n == 0) for n in range(9)}
     with opened(many, scheme=scheme) as page:
         page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
         assert page.evaluate(CONTRASTS) == []

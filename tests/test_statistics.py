@@ -58,7 +58,7 @@ def test_null_reads_as_null_and_skill_as_skill():
         statistics.sharpe_differences(
             pair(250, 0.0, seed, exact=False), "theirs", 252, resamples=200
         ).loc["ours", "p"]
-        for seed in range(150)
+        for seed in range(100)
     ]
     assert 0.04 <= np.mean(np.array(p) < 0.1) <= 0.18
     assert np.mean(p) == pytest.approx(0.5, abs=0.08)
@@ -101,7 +101,7 @@ def test_verdicts(difference, p, words):
 def test_the_studentised_test_reads_noise_as_noise():
     """Heavy tails and clustered volatility, no difference: p is about uniform."""
     p = []
-    for seed in range(150):
+    for seed in range(100):
         returns = pair(250, 0.0, seed, exact=False)
         calm = np.repeat(np.random.default_rng(seed).choice([0.5, 2.0], 5), 50)[:, None]
         row = statistics.sharpe_differences(returns * calm, "theirs", 252, resamples=200)
