@@ -1,7 +1,8 @@
 """The engine: walk forward, train, decide, simulate.
 
 Read ``backtest.py`` (the main flow), then ``walk_forward.py``, ``training.py``, ``decisions.py``,
-``costs.py``, ``simulation.py``. The engine knows strategies by their contract alone.
+``costs.py``, ``bookkeeping.py``, ``simulation.py``. The engine knows strategies by their contract
+alone.
 """
 
 from engine.audit import StrategyCheckError, check_strategy
@@ -11,6 +12,7 @@ from engine.decisions import AllocationError
 from engine.losses import Loss, NegativeLogGrowth, NegativeMeanVariance, NegativeSharpe
 from engine.result import BacktestResult, load_run, save_run
 from engine.run_directory import RunMismatch
+from engine.sweep import cost_sweep
 from engine.training import Training, TrainingError, train
 from engine.walk_forward import WalkForward
 
@@ -29,6 +31,7 @@ __all__ = [
     "WalkForward",
     "backtest",
     "check_strategy",
+    "cost_sweep",
     "load_run",
     "save_run",
     "train",

@@ -15,7 +15,7 @@ import pandas as pd
 
 from data_loaders import Panel
 from engine.costs import Costs
-from engine.decisions import Decided, decide
+from engine.decisions import AllocationError, Decided, decide
 from engine.fitting import FitKey, Fitted, local_processes
 from engine.learner import Learner
 from engine.progress import progress_bar
@@ -24,7 +24,7 @@ from engine.run_directory import RunDirectory
 from engine.simulation import simulate
 from engine.threads import limited_threads
 from engine.training import Training
-from engine.walk_forward import Fold, WalkForward
+from engine.walk_forward import WalkForward, check_folds, fold_table
 from strategies.base import LearnedStrategy, Strategy
 
 
@@ -41,6 +41,7 @@ def backtest(
     executor: Executor | None = None,
     progress: bool | None = None,
     threads: int = 1,
+    whole_shares: bool = False,
 ) -> dict[str, BacktestResult]:
     """Walk the strategies forward through the panel, on the same dates, at the same costs.
 
@@ -58,19 +59,23 @@ def backtest(
         progress: show a progress bar; by default where there is a terminal.
         threads: of torch and BLAS in each process. The problems are many and small: below some
             hundred assets one is the fastest, and never waits for a core that is busy.
+        whole_shares: trade no fractions of shares; the result shows what that changes.
 
     Returns:
         {name: BacktestResult}, in the order given.
 
     Raises:
         ValueError: too short a history for the plan; AllocationError: weights that are NaN,
-            negative, above 1 in sum, of unknown assets, or in assets that do not trade;
-            TrainingError: training that cannot go on; RunMismatch: ``run_dir`` holds another run.
+            negative, above 1 in sum (see ``Strategy.short``, ``Strategy.leverage``), of unknown
+            assets, or in assets that do not trade; TrainingError: training that cannot go on;
+            RunMismatch: ``run_dir`` holds another run. What was finished before is in ``run_dir``,
+            and with an AllocationError in its ``finished``.
     """
     plan, costs, training = plan or WalkForward(), costs or Costs(), training or Training()
     named = _named(strategies)
     folds = plan.folds(panel.dates, max(strategy.lookback for strategy in named.values()))
-    settings = _settings(panel, plan, costs, training)
+    check_folds(folds, panel.dates)
+    settings = {**_settings(panel, plan, costs, training), "whole_shares": whole_shares}
     run = None
     if run_dir is not None:
         identity = {name: settings[name] for name in ("panel", "plan", "costs", "training")}
@@ -81,17 +86,21 @@ def backtest(
     pool = local_processes(workers) if workers is not None else nullcontext(executor)
     learner = Learner(panel, folds, plan, costs, training, threads)
     learned = {name: s for name, s in named.items() if isinstance(s, LearnedStrategy)}
-    with limited_threads(threads), pool as where:
-        fits = learner.fit(learned, where, run, progress)
-        results = {}
-        for name, strategy in named.items():
-            with progress_bar(
-                name, sum(len(fold.test) for fold in folds), "decision", progress
-            ) as bar:
-                decided = decide(name, strategy, learner, fits, bar)
-            results[name] = _result(name, strategy, learner, fits, decided, settings)
-    if run is not None:
-        save_run(results, run.path)
+    results: dict[str, BacktestResult] = {}
+    decisions = sum(len(fold.test) for fold in folds)
+    try:
+        with limited_threads(threads), pool as where:
+            fits = learner.fit(learned, where, run, progress)
+            for name, strategy in named.items():
+                with progress_bar(name, decisions, "decision", progress) as bar:
+                    decided = decide(name, strategy, learner, fits, bar)
+                results[name] = _result(name, strategy, learner, fits, decided, settings)
+    except AllocationError as error:
+        error.finished = results
+        raise
+    finally:
+        if run is not None and results:
+            save_run(results, run.path)
     return results
 
 
@@ -103,7 +112,13 @@ def _result(
     decided: Decided,
     settings: dict,
 ) -> BacktestResult:
-    simulated = simulate(decided.targets, learner.panel, learner.costs, learner.plan.execution_lag)
+    simulated = simulate(
+        decided.targets,
+        learner.panel,
+        learner.costs,
+        learner.plan.execution_lag,
+        settings["whole_shares"],
+    )
     mine = {(key.fold, key.seed): fitted for key, fitted in fits.items() if key.name == name}
     mine = dict(sorted(mine.items()))
 
@@ -126,12 +141,14 @@ def _result(
         turnover=simulated.turnover,
         costs=simulated.costs,
         orders=simulated.orders,
-        folds=_fold_table(learner.folds, learner.panel),
+        folds=fold_table(learner.folds, learner.panel.dates, learner.plan.execution_lag),
         training=pd.concat(histories, ignore_index=True) if histories else pd.DataFrame(),
         solves=pd.DataFrame(trained + decided.solves),
         checks=pd.DataFrame(tagged("checks")),
         settings={**settings, "simulation_difference": simulated.difference},
         states={key: fitted.state for key, fitted in mine.items()},
+        asset_returns=learner.asset_returns.loc[simulated.weights.index],
+        fractional_returns=simulated.fractional_returns,
     )
 
 
@@ -185,19 +202,6 @@ def _named(
         if not isinstance(strategy, Strategy):
             raise TypeError(f"{name!r} is {strategy!r}, expected an instance of Strategy")
     return named
-
-
-def _fold_table(folds: list[Fold], panel: Panel) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "train_start": [panel.dates[f.start] for f in folds],
-            "train_end": [panel.dates[f.refit] for f in folds],
-            "test_start": [panel.dates[f.test[0]] for f in folds],
-            "test_end": [panel.dates[f.test[-1]] for f in folds],
-            "decisions": [len(f.test) for f in folds],
-        },
-        index=pd.Index([f.number for f in folds], name="fold"),
-    )
 
 
 def _plain(parameters: dict) -> dict:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +20,15 @@ from strategies.base import LearnedStrategy, Strategy, record_solves
 
 
 class AllocationError(ValueError):
-    """A strategy gave weights that cannot be held; the message names strategy, date, assets."""
+    """A strategy gave weights that cannot be held; the message names strategy, date, assets.
+
+    ``finished`` holds the results of the strategies that were done before, by name.
+    """
+
+    finished: Mapping = MappingProxyType({})
+
+
+DUST = 1e-9  # a weight that no order fills exactly
 
 
 class Decided(NamedTuple):
@@ -82,18 +92,22 @@ def _allocated(name: str, strategy: Strategy, history: Panel, holdings: pd.Serie
     values = weights.to_numpy(np.float64)
     if np.isnan(values).any() or np.isinf(values).any():
         raise refuse(f"weights of {_names(weights.index[~np.isfinite(values)])} are not finite")
-    if (values < -1e-9).any():
+    if not strategy.short and (values < -DUST).any():
         raise refuse(
-            f"negative weights of {_names(weights.index[values < -1e-9])}; short positions are not "
-            "simulated"
+            f"negative weights of {_names(weights.index[values < -DUST])}; a strategy that sells "
+            "short says so with short = True"
         )
-    if values.sum() > 1 + 1e-9:
-        raise refuse(f"weights sum to {values.sum():.6f}; leverage above 1 is not simulated")
-    untraded = (values > 1e-9) & history.prices.iloc[-1].isna().to_numpy()
+    gross = np.abs(values).sum()
+    if gross > strategy.leverage + DUST:
+        raise refuse(
+            f"{'absolute ' * strategy.short}weights sum to {gross:.6f}, the most is "
+            f"{strategy.leverage:g}; a strategy with leverage says so with leverage = ..."
+        )
+    held = np.abs(values) > DUST
+    untraded = held & np.isnan(history.prices.to_numpy()[-1])
     if untraded.any():
         raise refuse(f"weights in {_names(weights.index[untraded])}, which do not trade that day")
-    values = np.where(values < 1e-9, 0.0, values)  # dust, which no order fills exactly
-    return values / max(1.0, values.sum())
+    return np.where(held, values, 0.0) / max(1.0, gross / strategy.leverage)
 
 
 def _names(assets: pd.Index) -> str:

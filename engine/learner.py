@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from concurrent.futures import Executor
+from functools import cached_property
 
 import numpy as np
+import pandas as pd
 import torch
 from sklearn.base import clone
 
@@ -37,6 +39,16 @@ class Learner:
         self.illiquidity = illiquidity(panel, costs)
         self.seeds = range(training.seed, training.seed + training.ensemble)
         self._prepared: dict[tuple[str, int], Inputs] = {}
+
+    @cached_property
+    def asset_returns(self) -> pd.DataFrame:
+        """Simple returns (T, N) at valuation prices: zero where an asset does not trade."""
+        growth = torch.ones_like(self.valuation)
+        growth[1:] = self.valuation[1:] / self.valuation[:-1]
+        known = self.panel.prices.notna().to_numpy()
+        ever = np.logical_or.accumulate(known)  # before its first price an asset has no return
+        growth[1:][torch.from_numpy(~ever[:-1])] = 1
+        return pd.DataFrame(growth.numpy() - 1, self.panel.dates, self.panel.assets)
 
     def fit(
         self,

@@ -28,8 +28,10 @@ class BacktestResult:
         net_returns: (T,) the same after costs.
         turnover: (K,) traded value over portfolio value, sum |w - w+|, by fill date.
         costs: (K,) cost over portfolio value before the trade, by fill date.
-        orders: one row an order: date, asset, side, size, price, fees; the portfolio starts
-            with 1,000,000.
+        orders: one row an order: date, asset, side, size (shares filled), price, fees (money),
+            decided (date), ordered (shares, before rounding to whole ones), paid (money out of
+            cash, fees included; negative: in). The portfolio starts with the costs' capital,
+            1,000,000 by default.
         folds: one row a refit: train_start, train_end, test_start, test_end, decisions.
         training: one row an epoch of a fold and seed: fold, seed, epoch, loss,
             validation_loss, best, gradient_norm, skipped; empty where nothing is trained.
@@ -43,6 +45,10 @@ class BacktestResult:
             assets), plan, costs, training, seed, periods_per_year, versions, and
             "simulation_difference", the largest gap between our net returns and the
             order-level simulation's.
+        asset_returns: (T, N) simple returns of the assets, what stopped trading at zero; weights of
+            the row before, times these, sum to the gross return.
+        fractional_returns: (T,) what net returns would be with fractions of shares; differs
+            from ``net_returns`` where ``backtest`` was asked for whole shares.
     """
 
     name: str
@@ -60,6 +66,8 @@ class BacktestResult:
     settings: dict
     checks: pd.DataFrame = field(default_factory=pd.DataFrame)
     states: dict[tuple[int, int], dict[str, Tensor]] = field(default_factory=dict)
+    asset_returns: pd.DataFrame = field(default_factory=pd.DataFrame)
+    fractional_returns: pd.Series = field(default_factory=lambda: pd.Series(dtype=float))
 
     def save(self, directory: str | Path) -> Path:
         """Write the result to ``directory``: all of it or, on an error, nothing.
@@ -113,6 +121,8 @@ class BacktestResult:
             )
         frames: dict[str, pd.DataFrame | pd.Series] = {}
         for name, kind in FRAMES.items():
+            if name in ADDED and not (source / f"{name}.parquet").exists():
+                continue
             frame = pd.read_parquet(source / f"{name}.parquet")
             frames[name] = frame[name] if kind == "Series" else frame
         states = {
@@ -124,6 +134,7 @@ class BacktestResult:
         return cls(text["name"], text["strategy"], **rest)
 
 
+ADDED = ("asset_returns", "fractional_returns")  # a result saved before has them not
 FRAMES = {
     item.name: str(item.type).removeprefix("pd.")
     for item in fields(BacktestResult)

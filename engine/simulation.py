@@ -68,18 +68,7 @@ def simulate(
         SimulationError: our net returns differ from vectorbt's by more than 1e-10.
         ValueError: the portfolio is ruined, which short positions and leverage allow.
     """
-    rows = panel.dates.get_indexer(targets.index) + lag
-    first = int(rows[0])
-    prices = panel.prices.ffill().iloc[first:]  # valuation prices (T, N)
-    lack = illiquidity(panel, costs)
-    fills = Fills(
-        dates=prices.index,
-        path=torch.from_numpy(prices.fillna(1.0).to_numpy()),  # nothing is held before a price
-        starts=torch.from_numpy(rows - first),
-        year=1 / panel.periods_per_year,
-        illiquidity=None if lack is None else lack[rows],
-        capital=costs.capital or CAPITAL,
-    )
+    fills = fills_of(targets, panel, costs, lag)
     wanted = torch.from_numpy(targets.to_numpy(np.float64))
     book = fractional = keep_book(wanted, fills, costs)
     ordered = book.orders
@@ -112,6 +101,22 @@ def simulate(
         orders=orders,
         difference=difference,
         fractional_returns=series(fractional.net, "fractional_returns"),
+    )
+
+
+def fills_of(targets: pd.DataFrame, panel: Panel, costs: Costs, lag: int) -> Fills:
+    """When and at what the targets (K, N), indexed by decision date, are filled."""
+    rows = panel.dates.get_indexer(targets.index) + lag
+    first = int(rows[0])
+    prices = panel.prices.ffill().iloc[first:]  # valuation prices (T, N)
+    lack = illiquidity(panel, costs)
+    return Fills(
+        dates=prices.index,
+        path=torch.from_numpy(prices.fillna(1.0).to_numpy()),  # nothing is held before a price
+        starts=torch.from_numpy(rows - first),
+        year=1 / panel.periods_per_year,
+        illiquidity=None if lack is None else lack[rows],
+        capital=costs.capital or CAPITAL,
     )
 
 

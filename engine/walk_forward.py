@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from data_loaders import Panel
+
 
 @dataclass(frozen=True)
 class Fold:
@@ -35,20 +37,24 @@ class WalkForward:
     """A walk forward through time: refit, decide until the next refit, repeat.
 
     Args:
-        train: span of history before the first refit, like "5Y", "18M", "300D" (calendar).
-        refit: span between refits.
+        train: history before the first refit: a span like "5Y", "18M", "300D" (calendar), or a
+            number of rows.
+        refit: from one refit to the next, likewise.
         rebalance: pandas frequency of decisions, each on the last session of its period:
-            "W-FRI" weekly, "ME" monthly, "QE" quarterly, "D" every session.
+            "W-FRI" weekly, "ME" monthly, "QE" quarterly, "D" every session; or every so many rows.
         window: "expanding" trains on all history, "rolling" on the last ``train`` only.
         purge: rows more to leave out between the last training label and the refit.
+        embargo: rows more to leave out after test rows, where training rows follow them: in
+            ``cross_validate`` alone, as a walk forward trains on nothing later than it tests.
         execution_lag: sessions from decision to fill; 1 = the next close, 0 = the same.
     """
 
-    train: str = "5Y"
-    refit: str = "1Y"
-    rebalance: str = "W-FRI"
+    train: str | int = "5Y"
+    refit: str | int = "1Y"
+    rebalance: str | int = "W-FRI"
     window: str = "expanding"
     purge: int = 0
+    embargo: int = 0
     execution_lag: int = 1
 
     def __post_init__(self) -> None:
@@ -56,10 +62,14 @@ class WalkForward:
         _span(self.refit, "refit")
         if self.window not in ("expanding", "rolling"):
             raise ValueError(f"window is 'expanding' or 'rolling', got {self.window!r}")
-        for name in ("purge", "execution_lag"):
+        for name in ("purge", "embargo", "execution_lag"):
             value = getattr(self, name)
             if not (isinstance(value, int) and value >= 0):
                 raise ValueError(f"{name} is a whole number of rows from 0 on, got {value!r}")
+        if isinstance(self.rebalance, int):
+            if self.rebalance < 1:
+                raise ValueError(f"rebalance is from 1 row on, got {self.rebalance}")
+            return
         try:
             pd.tseries.frequencies.to_offset(self.rebalance)
         except ValueError as error:
@@ -72,12 +82,25 @@ class WalkForward:
 
         The last period counts only where the data show that it is over; a decision that
         could not be filled before the data end is left out.
+
+        Raises:
+            ValueError: there is none.
         """
-        periods = pd.Series(np.arange(len(dates)), index=dates).resample(self.rebalance).last()
-        rows = periods.dropna().astype(int)
-        finished = rows.index <= dates[-1].normalize()  # labels of periods are their last day
-        rows = rows[finished]
-        return rows.to_numpy()[rows.to_numpy() + self.execution_lag < len(dates)]
+        if isinstance(self.rebalance, int):
+            rows = np.arange(self.rebalance - 1, len(dates), self.rebalance)
+        else:
+            numbers = pd.Series(np.arange(len(dates)), index=dates)
+            last = numbers.resample(self.rebalance).last().dropna().astype(int)
+            # labels of periods are their last day
+            rows = last[last.index <= dates[-1].normalize()].to_numpy()
+        rows = rows[rows + self.execution_lag < len(dates)]
+        if not len(rows):
+            raise ValueError(
+                f"rebalance={self.rebalance!r} has no session to decide on, and to fill on "
+                f"{self.execution_lag} later, from {dates[0].date()} to {dates[-1].date()} "
+                f"({len(dates)} rows)"
+            )
+        return rows
 
     def folds(self, dates: pd.DatetimeIndex, lookback: int) -> list[Fold]:
         """The folds, in order.
@@ -86,11 +109,16 @@ class WalkForward:
             lookback: rows of history the most demanding strategy needs for a decision.
 
         Raises:
-            ValueError: the history is too short for the first fold.
+            ValueError: the history is too short for the first fold, or a fold has no decision.
         """
+        if lookback > len(dates):
+            raise ValueError(
+                f"a lookback of {lookback} rows is longer than the history of {len(dates)}, "
+                f"{dates[0].date()} to {dates[-1].date()}"
+            )
         decisions = self.decisions(dates)
-        begin = dates[0] + _span(self.train, "train")
-        testable = decisions[(dates[decisions] >= begin) & (decisions + 1 >= lookback)]
+        begin = _later(dates, 0, self.train)
+        testable = decisions[(decisions >= begin) & (decisions + 1 >= lookback)]
         if not len(testable):
             raise ValueError(
                 f"too short a history for the first fold: {self.train} of training and {lookback} "
@@ -99,27 +127,95 @@ class WalkForward:
             )
         usable = decisions[decisions + 1 >= lookback]
         folds: list[Fold] = []
-        first = dates[testable[0]]
-        while first <= dates[testable[-1]]:
-            end = first + _span(self.refit, "refit")
-            test = testable[(dates[testable] >= first) & (dates[testable] < end)]
-            if len(test):
-                refit = int(test[0])
-                start = 0
-                if self.window == "rolling":
-                    start = int(dates.searchsorted(dates[refit] - _span(self.train, "train")))
-                ends = usable[1:] + self.execution_lag  # the fill of the decision that follows
-                known = (ends <= refit - self.purge) & (usable[:-1] + 1 >= start + lookback)
-                folds.append(Fold(len(folds), start, usable[:-1][known], ends[known], refit, test))
-            first = end
+        first = edge = int(testable[0])
+        while edge <= testable[-1]:
+            end = _later(dates, first, self.refit, len(folds) + 1)
+            test = testable[(testable >= edge) & (testable < end)]
+            if not len(test):
+                raise ValueError(
+                    f"fold {len(folds)}, from {dates[edge].date()}, has no decision: "
+                    f"refit={self.refit!r} must not be shorter than rebalance={self.rebalance!r}"
+                )
+            refit = int(test[0])
+            start = _earlier(dates, refit, self.train) if self.window == "rolling" else 0
+            ends = usable[1:] + self.execution_lag  # the fill of the decision that follows
+            known = (ends <= refit - self.purge) & (usable[:-1] + 1 >= start + lookback)
+            folds.append(Fold(len(folds), start, usable[:-1][known], ends[known], refit, test))
+            edge = end
         return folds
 
+    def describe(self, panel: Panel, lookback: int = 1) -> pd.DataFrame:
+        """The folds as a table, for strategies that need ``lookback`` rows.
 
-def _span(text: str, name: str) -> pd.DateOffset:
-    match = re.fullmatch(r"([1-9]\d*)([YMWD])", str(text))
+        Returns:
+            One row a fold: train_start and train_end (what may be learned from), labels_end (the
+            last close of a training label; NaT without any), training (decisions), test_start,
+            test_end, last_fill and decisions (of the test).
+        """
+        return fold_table(self.folds(panel.dates, lookback), panel.dates, self.execution_lag)
+
+
+def fold_table(folds: list[Fold], dates: pd.DatetimeIndex, lag: int) -> pd.DataFrame:
+    """The folds as ``WalkForward.describe`` shows them."""
+    return pd.DataFrame(
+        {
+            "train_start": [dates[f.start] for f in folds],
+            "train_end": [dates[f.refit] for f in folds],
+            "test_start": [dates[f.test[0]] for f in folds],
+            "test_end": [dates[f.test[-1]] for f in folds],
+            "decisions": [len(f.test) for f in folds],
+            "training": [len(f.train) for f in folds],
+            "labels_end": [dates[f.ends[-1]] if len(f.ends) else pd.NaT for f in folds],
+            "last_fill": [dates[f.test[-1] + lag] for f in folds],
+        },
+        index=pd.Index([f.number for f in folds], name="fold"),
+    )
+
+
+def check_folds(folds: list[Fold], dates: pd.DatetimeIndex) -> None:
+    """ValueError where folds are empty, overlap or learn from their test: of a plan of one's own.
+
+    A training label may end at the close of the refit, which is known then, not later.
+    """
+    if not folds:
+        raise ValueError("the plan has no fold")
+    before = -1
+    for fold in folds:
+        if not len(fold.test):
+            raise ValueError(f"fold {fold.number} has no decision")
+        when = f"fold {fold.number}, from {dates[fold.test[0]].date()},"
+        if fold.test[0] <= before:
+            raise ValueError(f"{when} overlaps with the one before, to {dates[before].date()}")
+        if (np.diff(fold.test) <= 0).any() or fold.refit > fold.test[0]:
+            raise ValueError(f"{when} does not go forward in time")
+        if len(fold.ends) and fold.ends.max() > fold.refit:
+            late = dates[fold.ends.max()].date()
+            raise ValueError(f"{when} learns from a label that ends on {late}, after its refit")
+        before = int(fold.test[-1])
+
+
+def _later(dates: pd.DatetimeIndex, row: int, span: str | int, times: int = 1) -> int:
+    """The first row that lies ``times`` spans or more after a row."""
+    if isinstance(span, int):
+        return row + times * span
+    return int(dates.searchsorted(dates[row] + times * _span(span, "")))
+
+
+def _earlier(dates: pd.DatetimeIndex, row: int, span: str | int) -> int:
+    if isinstance(span, int):
+        return max(0, row - span)
+    return int(dates.searchsorted(dates[row] - _span(span, "")))
+
+
+def _span(span: str | int, name: str) -> pd.DateOffset | None:
+    """The calendar span; None for a number of rows."""
+    if isinstance(span, int) and not isinstance(span, bool) and span > 0:
+        return None
+    match = re.fullmatch(r"([1-9]\d*)([YMWD])", str(span))
     if not match:
         raise ValueError(
-            f"{name}={text!r} is no span of time; write it like '5Y', '6M', '26W', '90D'"
+            f"{name}={span!r} is no span of time; write it like '5Y', '6M', '26W', '90D', or as a "
+            "number of rows"
         )
     unit = {"Y": "years", "M": "months", "W": "weeks", "D": "days"}[match[2]]
     return pd.DateOffset(**{unit: int(match[1])})

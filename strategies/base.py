@@ -44,6 +44,8 @@ class Strategy(BaseEstimator):
 
     lookback: int = 253
     equivariant: bool = False
+    short: bool = False  # may hold negative weights
+    leverage: float = 1.0  # most that absolute weights may sum to
 
     def fit(self, history: Panel) -> Strategy:
         """Learn from the training rows, all known before the first decision that follows."""

@@ -15,6 +15,7 @@ from engine import (
     Training,
     WalkForward,
     backtest,
+    cost_sweep,
     load_run,
     save_run,
 )
@@ -185,6 +186,61 @@ def test_holdings_are_drifted_to_the_decision(panel):
         )
 
 
+def test_a_cost_sweep_is_the_backtest_at_those_costs(results, panel):
+    table = cost_sweep(results["InverseVolatility"], panel, [0, 10, 25])
+    assert table.index.tolist() == [0, 10, 25]
+    assert table["cost_drag"].is_monotonic_increasing
+    for points in (0, 25):
+        run = backtest(InverseVolatility(64), panel, PLAN, Costs(points / 1e4), progress=False)
+        # A lookback of 64 alone leaves the same decisions: the plan's train span is longer.
+        net = run["InverseVolatility"].net_returns
+        assert table.loc[points, "sharpe"] == pytest.approx(net.mean() / net.std() * 252**0.5)
+        years = len(net) / 252
+        yearly = (1 + net).prod() ** (1 / years) - 1
+        assert table.loc[points, "annual_return"] == pytest.approx(yearly)
+        paid = run["InverseVolatility"].costs.sum() / years
+        assert table.loc[points, "annual_cost"] == pytest.approx(paid)
+    with pytest.raises(ValueError, match="was not tested on this panel"):
+        cost_sweep(results["InverseVolatility"], panel.last(800))
+
+
+def test_asset_returns_explain_gross_returns(results):
+    result = results["MinimumVariance"]
+    explained = (result.weights.shift() * result.asset_returns).sum(axis=1)
+    np.testing.assert_allclose(explained, result.gross_returns, atol=1e-14)
+
+
+def test_whole_shares_and_what_they_change(panel, tmp_path):
+    costs = Costs(0.001, capital=5000.0)
+    run = backtest(EqualWeight(), panel, PLAN, costs, whole_shares=True, progress=False)
+    result = run["EqualWeight"]
+    assert (result.orders["size"] % 1 == 0).all()
+    assert result.settings["simulation_difference"] < 1e-10
+    whole, fractions = result.net_returns, result.fractional_returns
+    assert 1e-6 < (whole - fractions).abs().max() < 1e-2
+    same(result, load_run(save_run(run, tmp_path))["EqualWeight"])
+    plain = backtest(EqualWeight(), panel, PLAN, costs, progress=False)["EqualWeight"]
+    pd.testing.assert_series_equal(plain.net_returns, fractions, check_names=False)
+
+
+def test_strategies_that_say_so_sell_short_and_borrow(panel):
+    class LongShort(Strategy):
+        lookback, short, leverage = 1, True, 2.0
+
+        def allocate(self, history, holdings):
+            return pd.Series([1.0, 0.5, -0.25, -0.25], history.assets)
+
+    costs = Costs(0.001, borrow=0.02, financing=0.05, cash_rate=0.01)
+    result = backtest(LongShort(), panel, PLAN, costs, progress=False)["LongShort"]
+    assert result.settings["simulation_difference"] < 1e-10
+    assert (result.weights["A2"] < 0).all()
+    plain = backtest(LongShort(), panel, PLAN, progress=False)["LongShort"]
+    np.testing.assert_allclose(plain.gross_returns, result.gross_returns, atol=5e-5)
+    # Half the portfolio is short, and no cash is left over or owed at a fill: -0.02 * 0.5 a year.
+    paid = (plain.net_returns - result.net_returns).mean() * 252
+    assert paid == pytest.approx(0.01, abs=1e-3)
+
+
 class Fixed(Strategy):
     lookback = 1
 
@@ -203,14 +259,26 @@ class Fixed(Strategy):
         (pd.Series([0.9, 0.9, 0, 0], list("0123")), "sum to 1.800000"),
         (pd.Series([0.5, 0.5], list("01")), "not indexed by the assets: A2, A3"),
         (pd.Series([0.5, 0.5, 0, 0], list("3210")), "another order"),
+        (pd.Series([0.5, 0.5, 0, 0], list("012X")), "not indexed by the assets: A3, AX"),
         (np.ones(4) / 4, "must return a Series by asset, got ndarray"),
     ],
 )
-def test_wrong_weights_name_strategy_date_and_assets(panel, weights, message):
+def test_wrong_weights_name_strategy_date_and_assets(panel, weights, message, tmp_path):
     if isinstance(weights, pd.Series):
         weights.index = [f"A{i}" for i in weights.index]
-    with pytest.raises(AllocationError, match=rf"Fixed on 2011-07-29: .*{message}"):
-        backtest(Fixed(weights), panel, PLAN)
+    with pytest.raises(AllocationError, match=rf"Fixed on 2011-07-29: .*{message}") as caught:
+        backtest([EqualWeight(), Fixed(weights)], panel, PLAN, run_dir=tmp_path)
+    assert list(caught.value.finished) == ["EqualWeight"]  # the run so far is kept
+    assert list(load_run(tmp_path)) == ["EqualWeight"]
+
+
+def test_leverage_beyond_what_a_strategy_says_is_refused(panel):
+    class Short(Fixed):
+        short, leverage = True, 1.5
+
+    weights = pd.Series([1.0, -0.6, 0, 0], panel.assets)
+    with pytest.raises(AllocationError, match="absolute weights sum to 1.600000, the most is 1.5"):
+        backtest(Short(weights), panel, PLAN)
 
 
 def test_weights_in_assets_that_do_not_trade_are_refused(panel):

@@ -402,7 +402,7 @@ WORKER = """
     yahoo.now = lambda: pd.Timestamp(moment)
     store = Store(folder)
     def update():
-        return history.fetch(["SPY", "TLT"], store, update=True, full=True, progress=False)
+        return history.fetch(["SPY"], store, update=True, full=True, progress=False)
 """
 
 
@@ -440,15 +440,9 @@ def test_a_process_killed_at_any_moment_leaves_a_sound_store(server, store, monk
     at(monkeypatch, "2024-03-18 08:00")
     server.slowness = 0.002
     script = """
-        start = time.monotonic()
-        child = os.fork()
-        if not child:
-            update()
-            os._exit(0)
-        assert os.waitpid(child, 0)[1] == 0
-        usual = time.monotonic() - start
         random.seed(0)
         died = tried = 0
+        usual = 0.2  # seconds of an update; follows what is seen, so that most die in the middle
         while died < 50:
             tried += 1
             child = os.fork()
@@ -457,7 +451,9 @@ def test_a_process_killed_at_any_moment_leaves_a_sound_store(server, store, monk
                 os._exit(0)
             time.sleep(random.uniform(0, usual))
             os.kill(child, signal.SIGKILL)
-            died += os.WIFSIGNALED(os.waitpid(child, 0)[1])
+            killed = os.WIFSIGNALED(os.waitpid(child, 0)[1])
+            died += killed
+            usual *= 1.05 if killed else 0.8
         print(tried)
     """
     process = worker(script, server, store)
@@ -470,7 +466,7 @@ def test_a_process_killed_at_any_moment_leaves_a_sound_store(server, store, monk
     assert process.returncode == 0
     assert int(printed) >= 50
     checked = store.verify()
-    assert len(checked) > 10
+    assert len(checked) > 4, "some updates were done before their death"
     assert not any(error for *_, error in checked)
     assert not (store.folder / "damaged").exists()
     kept = {snapshot.identity for snapshot in store.snapshots("yahoo/SPY")}
