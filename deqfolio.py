@@ -7,6 +7,7 @@ deqfolio check        does a strategy keep its hands off the future?
 deqfolio strategies   what there is, and its parameters
 deqfolio new          a file to start your own from, with its test
 deqfolio orders       what to trade today
+deqfolio data         the store of price snapshots: list, show, update, verify, export, check
 """
 
 from __future__ import annotations
@@ -19,16 +20,22 @@ from typing import Annotated, Any
 
 import typer
 
+from data_loaders.commands import app as data_commands
+
 app = typer.Typer(
     help="Backtesting for strategies in which the portfolio is a layer of the network.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+app.add_typer(data_commands, name="data")
 
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all training.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Train in so many processes.")]
 Restart = Annotated[bool, typer.Option("--restart", help="Begin anew, whatever is there.")]
-SAMPLES = '"sp500", or a CSV file: one row a date, one column an asset.'
+SAMPLES = (
+    '"sp500", "yahoo:SPY,TLT", "synthetic:planted", or a file (.csv, .parquet): one row a date, '
+    "one column an asset."
+)
 
 
 @app.command()

@@ -23,7 +23,7 @@ class EqualWeight(Strategy):
     equivariant = True
 
     def allocate(self, history: Panel, holdings: pd.Series) -> pd.Series:
-        return normalised(history.prices.iloc[-1].notna().astype(float))
+        return normalised(history.trades_throughout.astype(float))
 
 
 class InverseVolatility(Strategy):
