@@ -3,6 +3,8 @@
 deqfolio demo         the flagship beside three baselines on bundled real data, offline
 deqfolio backtest     your data, your strategies, a report
 deqfolio resume       go on with a run that was interrupted
+deqfolio report       the report of a saved run
+deqfolio compare      one report of several runs
 deqfolio check        does a strategy keep its hands off the future?
 deqfolio strategies   what there is, and its parameters
 deqfolio new          a file to start your own from, with its test
@@ -137,6 +139,47 @@ def resume(
         raise FileNotFoundError(f"{run} holds no {EXPERIMENT}: it is no run of the command line")
     experiment = tomllib.loads((run / EXPERIMENT).read_text())
     _run(experiment, run, run / "report.html", workers, restart=False)
+
+
+Factors = Annotated[
+    Path | None,
+    typer.Option(help="CSV of factor returns: dates in the first column, one column a factor."),
+]
+Groups = Annotated[
+    Path | None, typer.Option(help="CSV of two columns: asset and group, with a heading.")
+]
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The page; by default report.html in the run.")
+    ] = None,
+    factors: Factors = None,
+    groups: Groups = None,
+) -> None:
+    """Write the report of a finished run and print its summary."""
+    from engine import load_run
+    from reports.commands import tell
+
+    typer.echo(tell(load_run(run), out or run / "report.html", factors, groups))
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs, two or more.")],
+    out: Annotated[Path, typer.Option(help="The page.")] = Path("compare.html"),
+    factors: Factors = None,
+    groups: Groups = None,
+) -> None:
+    """Write one report of several runs, over the dates they share."""
+    from reports.commands import tell
+    from reports.compare import read_runs
+
+    if len(runs) < 2:
+        raise typer.BadParameter(f"give two runs or more, got {len(runs)}; see deqfolio report")
+    typer.echo(tell(read_runs(runs), out, factors, groups))
 
 
 @app.command()
@@ -293,9 +336,10 @@ def _run(
     import tomli_w
 
     from data_loaders import load
-    from engine import Costs, Training, WalkForward, backtest, load_run
+    from engine import Costs, Training, WalkForward, backtest
     from engine.run_directory import EXPERIMENT
-    from reports import check_report_path, summary_table, write_report
+    from reports import check_report_path
+    from reports.commands import tell
 
     strategies = [_strategy(described) for described in experiment["strategies"]]
     plan, costs = WalkForward(**experiment["plan"]), Costs(**experiment["costs"])
@@ -323,9 +367,7 @@ def _run(
     except KeyboardInterrupt:
         typer.echo(f"\nstopped; go on with: deqfolio resume {out}", err=True)
         raise typer.Exit(130) from None
-    path = write_report(results, report)
-    typer.echo(summary_table(load_run(out)).to_string(float_format=lambda x: f"{x:.3f}"))
-    typer.echo(f"\nreport: {path}")
+    typer.echo(tell(results, report))
 
 
 def _strategy(described: dict[str, Any]) -> Any:

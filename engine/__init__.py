@@ -12,6 +12,7 @@ from engine.decisions import AllocationError
 from engine.losses import Loss, NegativeLogGrowth, NegativeMeanVariance, NegativeSharpe
 from engine.result import BacktestResult, load_run, save_run
 from engine.run_directory import RunMismatch
+from engine.selection import cross_validate
 from engine.sweep import cost_sweep
 from engine.training import Training, TrainingError, train
 from engine.walk_forward import WalkForward
@@ -32,6 +33,7 @@ __all__ = [
     "backtest",
     "check_strategy",
     "cost_sweep",
+    "cross_validate",
     "load_run",
     "save_run",
     "train",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import json
 import platform
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from data_loaders import Panel
+from data_loaders import Panel, quality
 from engine.costs import Costs
 from engine.decisions import AllocationError, Decided, decide
 from engine.fitting import FitKey, Fitted, local_processes
@@ -72,7 +73,7 @@ def backtest(
             and with an AllocationError in its ``finished``.
     """
     plan, costs, training = plan or WalkForward(), costs or Costs(), training or Training()
-    named = _named(strategies)
+    named = named_strategies(strategies)
     folds = plan.folds(panel.dates, max(strategy.lookback for strategy in named.values()))
     check_folds(folds, panel.dates)
     settings = {**_settings(panel, plan, costs, training), "whole_shares": whole_shares}
@@ -166,6 +167,8 @@ def _settings(panel: Panel, plan: WalkForward, costs: Costs, training: Training)
         "panel": {
             "source": panel.source,
             "fingerprint": panel.fingerprint,
+            "snapshots": dict(panel.snapshots),
+            "quality": quality.check(panel).to_dict(),
             "caveats": list(panel.caveats),
             "start": str(panel.dates[0].date()),
             "end": str(panel.dates[-1].date()),
@@ -177,11 +180,11 @@ def _settings(panel: Panel, plan: WalkForward, costs: Costs, training: Training)
         "training": {**asdict(training), "loss": repr(training.loss)},
         "seed": training.seed,
         "periods_per_year": panel.periods_per_year,
-        "versions": _versions(),
+        "versions": dict(_versions()),
     }
 
 
-def _named(
+def named_strategies(
     strategies: Strategy | Iterable[Strategy] | Mapping[str, Strategy],
 ) -> dict[str, Strategy]:
     if isinstance(strategies, Strategy):
@@ -216,6 +219,7 @@ def _plain(parameters: dict) -> dict:
     return {name: plain(value) for name, value in parameters.items()}
 
 
+@functools.cache
 def _versions() -> dict[str, str]:
     packages = ("deqfolio", "torch", "numpy", "pandas", "scikit-learn", "vectorbt", "qpth", "numba")
     found = {"python": platform.python_version()}

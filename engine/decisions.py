@@ -13,9 +13,9 @@ from sklearn.base import clone
 from tqdm.auto import tqdm
 
 from data_loaders import Panel
-from engine.costs import drift
 from engine.fitting import FitKey, Fitted
 from engine.learner import Learner
+from engine.walk_forward import Fold
 from strategies.base import LearnedStrategy, Strategy, record_solves
 
 
@@ -40,25 +40,49 @@ def decide(
     name: str, strategy: Strategy, learner: Learner, fits: dict[FitKey, Fitted], bar: tqdm
 ) -> Decided:
     """The weights of every test decision, in order of time, each from what was known then."""
-    panel = learner.panel
     targets: dict[int, np.ndarray] = {}
     solves: list[dict] = []
     for fold in learner.folds:
-        if isinstance(strategy, LearnedStrategy):
-            fitted = learner.restored(name, strategy, fold, fits)
-        else:
-            known = panel.until(panel.dates[fold.refit]).since(panel.dates[fold.start])
-            fitted = [clone(strategy).fit(known)]
+        fitted = fitted_for(name, strategy, learner, fold, fits)
         with record_solves() as record:
-            for row in fold.test:
-                history = panel.until(panel.dates[row]).last(strategy.lookback)
-                holdings = _holdings(int(row), targets, learner)
-                weights = [_allocated(name, each, history, holdings) for each in fitted]
-                targets[int(row)] = np.mean(weights, axis=0)
-                bar.update()
+            decide_rows(name, fitted, learner, fold.test, targets, bar)
         solves += [{"fold": fold.number, "phase": "allocation", **row} for row in record.summary()]
-    frame = pd.DataFrame.from_dict(targets, orient="index", columns=panel.assets)
-    return Decided(frame.set_axis(panel.dates[frame.index]), solves)
+    return Decided(target_frame(targets, learner.panel), solves)
+
+
+def fitted_for(
+    name: str, strategy: Strategy, learner: Learner, fold: Fold, fits: dict[FitKey, Fitted]
+) -> list[Strategy]:
+    """What decides in a fold: one strategy, or one for each seed that was trained."""
+    if isinstance(strategy, LearnedStrategy):
+        return learner.restored(name, strategy, fold, fits)
+    dates = learner.panel.dates
+    return [clone(strategy).fit(learner.panel.until(dates[fold.refit]).since(dates[fold.start]))]
+
+
+def decide_rows(
+    name: str,
+    fitted: list[Strategy],
+    learner: Learner,
+    rows: np.ndarray,
+    targets: dict[int, np.ndarray],
+    bar: tqdm,
+) -> None:
+    """Add the weights (N,) of some rows to ``targets``, which holds those of the rows before."""
+    lookback = fitted[0].lookback
+    for row in map(int, rows):
+        history = learner.known(row, lookback)
+        holdings = _holdings(row, targets, learner)
+        weights = [_allocated(name, each, history, holdings) for each in fitted]
+        targets[row] = weights[0] if len(weights) == 1 else np.mean(weights, axis=0)
+        bar.update()
+
+
+def target_frame(targets: dict[int, np.ndarray], panel: Panel) -> pd.DataFrame:
+    """Targets (K, N) by decision date."""
+    return pd.DataFrame(
+        np.array(list(targets.values())), panel.dates[list(targets)], columns=panel.assets
+    )
 
 
 def _holdings(row: int, targets: dict[int, np.ndarray], learner: Learner) -> pd.Series:
@@ -67,18 +91,20 @@ def _holdings(row: int, targets: dict[int, np.ndarray], learner: Learner) -> pd.
     decided = next((made for made in reversed(targets) if made + lag <= row), None)
     if decided is None:
         return pd.Series(0.0, index=assets)
-    weights, fill = torch.from_numpy(targets[decided]), decided + lag
-    growth = learner.valuation[row] / learner.valuation[fill]
-    carried = learner.costs.carry(weights) * (row - fill) / learner.panel.periods_per_year
-    return pd.Series(drift(weights, growth, carried).numpy(), index=assets)
+    weights, fill, prices = targets[decided], decided + lag, learner.valuation_array
+    held = weights * (prices[row] / prices[fill])  # as ``costs.drift``, which is slow for one row
+    total = held.sum() + (1 - weights.sum())
+    if learner.costs.holding:
+        years = (row - fill) / learner.panel.periods_per_year
+        total += learner.costs.carry(torch.from_numpy(weights)).item() * years
+    return pd.Series(held / total, index=assets, copy=False)
 
 
 def _allocated(name: str, strategy: Strategy, history: Panel, holdings: pd.Series) -> np.ndarray:
     """The strategy's weights (N,), or an error that says what is wrong with them."""
-    day = history.dates[-1].date()
 
     def refuse(reason: object) -> AllocationError:
-        return AllocationError(f"{name} on {day}: {reason}")
+        return AllocationError(f"{name} on {history.dates[-1].date()}: {reason}")
 
     try:
         weights = strategy.allocate(history, holdings)
@@ -86,11 +112,11 @@ def _allocated(name: str, strategy: Strategy, history: Panel, holdings: pd.Serie
         raise refuse(error) from error
     if not isinstance(weights, pd.Series):
         raise refuse(f"allocate must return a Series by asset, got {type(weights).__name__}")
-    if not weights.index.equals(history.assets):
+    if weights.index is not history.assets and not weights.index.equals(history.assets):
         odd = [str(a) for a in weights.index.symmetric_difference(history.assets)[:5]]
         raise refuse(f"weights are not indexed by the assets: {', '.join(odd) or 'another order'}")
     values = weights.to_numpy(np.float64)
-    if np.isnan(values).any() or np.isinf(values).any():
+    if not np.isfinite(values).all():
         raise refuse(f"weights of {_names(weights.index[~np.isfinite(values)])} are not finite")
     if not strategy.short and (values < -DUST).any():
         raise refuse(
@@ -104,9 +130,12 @@ def _allocated(name: str, strategy: Strategy, history: Panel, holdings: pd.Serie
             f"{strategy.leverage:g}; a strategy with leverage says so with leverage = ..."
         )
     held = np.abs(values) > DUST
-    untraded = held & np.isnan(history.prices.to_numpy()[-1])
+    untraded = held & ~history.members.to_numpy()[-1]
     if untraded.any():
-        raise refuse(f"weights in {_names(weights.index[untraded])}, which do not trade that day")
+        raise refuse(
+            f"weights in {_names(weights.index[untraded])}, which do not trade that day or are "
+            "not in the universe"
+        )
     return np.where(held, values, 0.0) / max(1.0, gross / strategy.leverage)
 
 

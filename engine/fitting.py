@@ -6,11 +6,19 @@ process, in others (``workers``), or on a cluster (any ``concurrent.futures.Exec
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    CancelledError,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    wait,
+)
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from typing import NamedTuple
 
 import pandas as pd
@@ -90,6 +98,9 @@ def run_fits(
         executor: where to run; None is this process, which shows every epoch.
         on_done: called as each fit ends, in whatever order they end.
         chained: a fold starts from the state that the fold before it ended with.
+
+    Raises:
+        The first error of a fit, once those that had begun have ended and are kept.
     """
 
     def before(key: FitKey) -> FitKey | None:
@@ -109,18 +120,29 @@ def run_fits(
             finish(key, task(key).run(lambda row, key=key: on_epoch(key, row)))  # type: ignore[misc]
         return
     running: dict[Future[Fitted], FitKey] = {}
+    failure: Exception | None = None
     try:
-        while waiting or running:
+        while running or (waiting and failure is None):
             ready = [key for key in waiting if before(key) is None or before(key) in done]
-            for key in ready[: MOST_PENDING - len(running)]:
+            for key in ready[: MOST_PENDING - len(running)] if failure is None else []:
                 running[executor.submit(task(key).run)] = key
                 waiting.remove(key)
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                finish(running.pop(future), future.result())
+                key = running.pop(future)
+                try:
+                    finish(key, future.result())
+                except CancelledError:
+                    continue
+                except Exception as error:
+                    failure = failure or error
+                    for other in running:  # what has begun may end, and is kept
+                        other.cancel()
     except BaseException:
         for future in running:
             future.cancel()
         raise
+    if failure is not None:
+        raise failure
 
 
 @contextmanager
@@ -128,9 +150,18 @@ def local_processes(workers: int) -> Iterator[Executor]:
     """``workers`` processes on this machine, started afresh: a fork would copy held locks."""
     if workers < 1:
         raise ValueError(f"workers is a whole number from 1 on, got {workers}")
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    others = set(active_children())
+    pool = ProcessPoolExecutor(
+        workers,
+        mp_context=get_context("spawn"),
+        initializer=signal.signal,
+        initargs=(signal.SIGINT, signal.SIG_IGN),  # Ctrl-C is for the process that waits
+    )
+    with pool:
         try:
             yield pool
         except BaseException:
+            for process in set(active_children()) - others:
+                process.terminate()
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -36,6 +36,7 @@ class Learner:
         self.panel, self.folds, self.plan = panel, folds, plan
         self.costs, self.training, self.threads = costs, training, threads
         self.valuation = torch.from_numpy(panel.prices.ffill().fillna(1.0).to_numpy())
+        self.valuation_array = self.valuation.numpy()
         self.illiquidity = illiquidity(panel, costs)
         self.seeds = range(training.seed, training.seed + training.ensemble)
         self._prepared: dict[tuple[str, int], Inputs] = {}
@@ -76,14 +77,18 @@ class Learner:
         def on_done(key: FitKey, fitted: Fitted) -> None:
             if run is not None:
                 run.store(key, fitted)
+            show(key, fitted.history.iloc[-1].to_dict(), fitted.solves)
             bar.update()
 
         def on_epoch(key: FitKey, row: dict) -> None:
-            steps = {s["solve"]: f"{s['mean_steps']:.1f}" for s in row["solves"]}
+            show(key, row, row["solves"])
+
+        def show(key: FitKey, row: dict, solves: list[dict]) -> None:
+            steps = {s["solve"]: f"{s['mean_steps']:.1f}" for s in solves}
             bar.set_postfix(
                 strategy=key.name,
                 fold=f"{key.fold + 1}/{len(self.folds)}",
-                epoch=row["epoch"],
+                epoch=int(row["epoch"]),
                 loss=f"{row['loss']:.3f}",
                 validation=f"{row['validation_loss']:.3f}",
                 steps=steps.get("fixed point", "-"),
@@ -134,9 +139,12 @@ class Learner:
         """From rows ``start`` to rows ``end``, (K,) each."""
         return torch.from_numpy((end - start) / self.panel.periods_per_year)
 
+    def known(self, row: int, rows: int) -> Panel:
+        """The last ``rows`` rows up to ``row``: ``panel.until(date).last(rows)`` in one cut."""
+        return self.panel._rows(max(0, row + 1 - rows), row + 1)
+
     def _prepare(self, name: str, strategy: LearnedStrategy, row: int) -> Inputs:
         """The inputs of a date, from the rows up to it alone."""
         if (name, row) not in self._prepared:
-            known = self.panel.until(self.panel.dates[row]).last(strategy.lookback)
-            self._prepared[name, row] = strategy.prepare(known)
+            self._prepared[name, row] = strategy.prepare(self.known(row, strategy.lookback))
         return self._prepared[name, row]

@@ -41,8 +41,9 @@ class BacktestResult:
         checks: one row a fold, seed and time of a comparison of the optimiser with qpth: fold,
             seed, when, samples, weights, gradients (the largest differences).
         states: {(fold, seed): state of the trained module}.
-        settings: what reproduces the run: panel (source, fingerprint, caveats, start, end,
-            assets), plan, costs, training, seed, periods_per_year, versions, and
+        settings: what reproduces the run: panel (source, fingerprint, snapshots, quality,
+            caveats, start, end, assets), plan, costs, training, seed, periods_per_year,
+            versions, and
             "simulation_difference", the largest gap between our net returns and the
             order-level simulation's.
         asset_returns: (T, N) simple returns of the assets, what stopped trading at zero; weights of

@@ -101,6 +101,18 @@ class Samples:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def runs(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """``start`` to ``stop`` without the decisions that come after a gap in time.
+
+        Cross-validation cuts gaps; what is held across one is unknown, so the decision after it
+        is where a run is entered, as ``start - 1`` is.
+        """
+        lags = self.ends[:-1] - self.rows[1:]  # all the same, where decisions are in a row
+        edges = np.flatnonzero(lags < lags.max()) + 1
+        edges = edges[(edges >= start) & (edges < stop)]
+        runs = zip([start, *(edges + 1)], [*edges, stop], strict=True)
+        return [(int(a), int(b)) for a, b in runs if a < b]
+
 
 class Trained(NamedTuple):
     """What training leaves behind, besides the strategy's module.
@@ -257,24 +269,24 @@ def _hold(module: nn.Module, samples: Samples, start: int, stop: int, costs: Cos
 
     So that the turnover across the edge of a block is charged, to both sides of it.
     """
-    batch = {name: values[start - 1 : stop] for name, values in samples.inputs.items()}
-    growth = samples.growth[start - 1 : stop]
-    weights = module(batch)  # (stop - start + 1, N)
-    if weights.shape != growth.shape:
+    accounts = [_run(module, samples, a, b, costs) for a, b in samples.runs(start, stop)]
+    if len(accounts) == 1:
+        return accounts[0]
+    return Account(*map(torch.cat, zip(*accounts, strict=True)))
+
+
+def _run(module: nn.Module, samples: Samples, start: int, stop: int, costs: Costs) -> Account:
+    held = slice(start - 1, stop)
+    growth = samples.growth[held]
+    weights = module({name: values[held] for name, values in samples.inputs.items()})
+    if weights.shape != growth.shape:  # (stop - start + 1, N)
         raise TrainingError(
             f"the module gave weights of shape {tuple(weights.shape)}, "
             f"expected {tuple(growth.shape)}"
         )
-    years, illiquidity = (
-        None if values is None else values[start - 1 : stop]
-        for values in (samples.years, samples.illiquidity)
-    )
-    carried = costs.carry(weights[0]) * years[0] if years is not None else 0.0
-    return account(
-        weights[1:],
-        growth[1:],
-        costs,
-        before=drift(weights[0], growth[0], carried),
-        years=None if years is None else years[1:],
-        illiquidity=None if illiquidity is None else illiquidity[1:],
-    )
+    years = None if samples.years is None else samples.years[held]
+    illiquidity = None if samples.illiquidity is None else samples.illiquidity[start:stop]
+    carried = 0.0 if years is None else costs.carry(weights[0]) * years[0]
+    before = drift(weights[0], growth[0], carried)
+    later = None if years is None else years[1:]
+    return account(weights[1:], growth[1:], costs, before, later, illiquidity)

@@ -336,7 +336,7 @@ def _checks(checks: pd.DataFrame) -> pd.DataFrame:
 def flat(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
     """Nested settings as rows of (path, value), without what has a place of its own."""
     for key, value in settings.items():
-        if key in ("caveats", "simulation_difference"):
+        if key in ("caveats", "quality", "simulation_difference"):
             continue
         if isinstance(value, Mapping):
             yield from flat(value, f"{path}{key}.")

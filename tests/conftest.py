@@ -7,7 +7,6 @@ import torch
 
 from data_loaders import Panel, load
 
-
 torch.set_num_threads(1)  # the problems are small: more threads only wait for each other
 
 

@@ -1,5 +1,6 @@
 """Where and when a fit runs changes nothing about its result."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -127,6 +128,57 @@ def test_a_run_on_qpth_ends_where_the_default_does(panel, uninterrupted):
     gap = (result.targets - uninterrupted[NAME].targets).abs().to_numpy().max()
     assert 0 < gap < 1e-5
     assert result.training["skipped"].sum() == 0
+
+
+class FailsInTheSecondFold(DEQMeanVariance):
+    def build(self, inputs):
+        if len(inputs["returns" if "returns" in inputs else next(iter(inputs))]) > 12:
+            raise ValueError("no such market")
+        return super().build(inputs)
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_an_error_in_a_fit_keeps_the_fits_that_ended(panel, tmp_path, pooled):
+    strategy = FailsInTheSecondFold(lookback=64, hidden=4, cap=0.5)
+    sizes = [len(fold.train) for fold in PLAN.folds(panel.dates, 64)]
+    assert round(sizes[0] * 0.8) <= 13 < round(sizes[1] * 0.8) - 1
+    with ThreadPoolExecutor(2) as pool:
+        executor = pool if pooled else None
+        with pytest.raises(RuntimeError, match="fold 1, seed 0: no such market"):
+            backtest(
+                strategy, panel, PLAN, Costs(), QUICK, progress=False,
+                executor=executor, run_dir=tmp_path,
+            )  # fmt: skip
+    assert [path.name for path in (tmp_path / "fits").iterdir()] == [
+        f"{type(strategy).__name__}-0-0"
+    ]
+
+
+def test_ctrl_c_with_workers_is_clean(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\nsys.path[:0] = ['tests', '.']\n"
+        "from test_fitting import random_walks, run, Training\n"
+        "if __name__ == '__main__':\n"
+        "    many = Training(epochs=500, patience=500, block=20, learning_rate=0.01)\n"
+        "    print('begun', flush=True)\n"
+        "    try:\n"
+        f"        run(random_walks(880, 4), many, workers=2, run_dir={str(tmp_path / 'run')!r})\n"
+        "    except KeyboardInterrupt:\n"
+        "        print('stopped')\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # a group of its own, to interrupt as a terminal does
+    )
+    assert process.stdout.readline() == "begun\n"
+    time.sleep(4)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert (out, err, process.returncode) == ("stopped\n", "", 0)
 
 
 def test_an_ensemble_holds_the_mean_of_its_seeds(panel, uninterrupted):
