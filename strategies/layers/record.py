@@ -45,23 +45,17 @@ class SolveRecord:
 
     tallies: dict[str, SolveTally] = field(default_factory=dict)
 
-    def add(
-        self, kind: str, steps: Tensor, residual: Tensor, converged: Tensor
-    ) -> None:
+    def add(self, kind: str, steps: Tensor, residual: Tensor, converged: Tensor) -> None:
         """Count one batch: ``steps``, ``residual`` and ``converged`` have shape (B,)."""
         tally = self.tallies.setdefault(kind, SolveTally())
         tally.samples += steps.numel()
         tally.steps += int(steps.sum())
         tally.most_steps = (
-            max(tally.most_steps, int(steps.max()))
-            if steps.numel()
-            else tally.most_steps
+            max(tally.most_steps, int(steps.max())) if steps.numel() else tally.most_steps
         )
         finite = residual[residual.isfinite()]
         tally.residual = (
-            max(tally.residual, float(finite.max()))
-            if finite.numel()
-            else tally.residual
+            max(tally.residual, float(finite.max())) if finite.numel() else tally.residual
         )
         tally.failures += int((~converged).sum())
 
