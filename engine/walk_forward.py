@@ -198,7 +198,9 @@ def _later(dates: pd.DatetimeIndex, row: int, span: str | int, times: int = 1) -
     """The first row that lies ``times`` spans or more after a row."""
     if isinstance(span, int):
         return row + times * span
-    return int(dates.searchsorted(dates[row] + times * _span(span, "")))
+    offset = _span(span, "span")
+    assert offset is not None  # which it is for rows only
+    return int(dates.searchsorted(dates[row] + times * offset))
 
 
 def _earlier(dates: pd.DatetimeIndex, row: int, span: str | int) -> int:
