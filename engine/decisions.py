@@ -73,7 +73,7 @@ def decide_rows(
     for row in map(int, rows):
         history = learner.known(row, lookback)
         holdings = _holdings(row, targets, learner)
-        weights = [_allocated(name, each, history, holdings) for each in fitted]
+        weights = [allocated(name, each, history, holdings) for each in fitted]
         targets[row] = weights[0] if len(weights) == 1 else np.mean(weights, axis=0)
         bar.update()
 
@@ -100,7 +100,7 @@ def _holdings(row: int, targets: dict[int, np.ndarray], learner: Learner) -> pd.
     return pd.Series(held / total, index=assets, copy=False)
 
 
-def _allocated(name: str, strategy: Strategy, history: Panel, holdings: pd.Series) -> np.ndarray:
+def allocated(name: str, strategy: Strategy, history: Panel, holdings: pd.Series) -> np.ndarray:
     """The strategy's weights (N,), or an error that says what is wrong with them."""
 
     def refuse(reason: object) -> AllocationError:

@@ -11,10 +11,9 @@ from sklearn.base import clone
 
 from data_loaders import Panel
 from engine.costs import Costs
-from engine.decisions import _allocated as allocated
+from engine.decisions import allocated
 from engine.result import BacktestResult
-from engine.walk_forward import WalkForward
-from engine.walk_forward import _span as span
+from engine.walk_forward import WalkForward, later
 from strategies.base import LearnedStrategy, Strategy, stack
 
 OLDEST = pd.Timedelta(days=5)  # a long weekend may lie between the last close and today
@@ -112,11 +111,12 @@ def _fitted(strategy: Strategy, result: BacktestResult, panel: Panel) -> list[St
     if not isinstance(strategy, LearnedStrategy):
         return [clone(strategy).fit(panel)]
     last = result.folds["train_end"].iloc[-1]
-    due = last + span(WalkForward(**result.settings["plan"]).refit, "refit")
-    if panel.dates[-1] >= due:
+    row = int(panel.dates.searchsorted(last))
+    due = later(panel.dates, row, WalkForward(**result.settings["plan"]).refit)
+    if due < len(panel):
         raise OrderError(
-            f"{result.name} was fitted on {last.date()} and its refit was due on {due.date()}; "
-            "run the backtest again on prices up to today"
+            f"{result.name} was fitted on {last.date()} and its refit was due on "
+            f"{panel.dates[due].date()}; run the backtest again on prices up to today"
         )
     inputs = stack([strategy.prepare(panel.last(strategy.lookback))])
     newest = max(fold for fold, _ in result.states)

@@ -117,7 +117,7 @@ class WalkForward:
                 f"{dates[0].date()} to {dates[-1].date()}"
             )
         decisions = self.decisions(dates)
-        begin = _later(dates, 0, self.train)
+        begin = later(dates, 0, self.train)
         testable = decisions[(decisions >= begin) & (decisions + 1 >= lookback)]
         if not len(testable):
             raise ValueError(
@@ -129,7 +129,7 @@ class WalkForward:
         folds: list[Fold] = []
         first = edge = int(testable[0])
         while edge <= testable[-1]:
-            end = _later(dates, first, self.refit, len(folds) + 1)
+            end = later(dates, first, self.refit, len(folds) + 1)
             test = testable[(testable >= edge) & (testable < end)]
             if not len(test):
                 raise ValueError(
@@ -194,7 +194,7 @@ def check_folds(folds: list[Fold], dates: pd.DatetimeIndex) -> None:
         before = int(fold.test[-1])
 
 
-def _later(dates: pd.DatetimeIndex, row: int, span: str | int, times: int = 1) -> int:
+def later(dates: pd.DatetimeIndex, row: int, span: str | int, times: int = 1) -> int:
     """The first row that lies ``times`` spans or more after a row."""
     if isinstance(span, int):
         return row + times * span
