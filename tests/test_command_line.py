@@ -24,7 +24,9 @@ def test_backtest_writes_a_report_and_a_run(prices, tmp_path, capsys):
     assert "EqualWeight" in printed
     assert "InverseVolatility" in printed
     assert "out/report.html" in printed
-    assert "<html" in (tmp_path / "out/report.html").read_text()
+    page = (tmp_path / "out/report.html").read_text()
+    assert "<html" in page
+    assert "What is odd in it" in page
     assert (tmp_path / "out/run/run.json").exists()
 
 
