@@ -131,7 +131,10 @@ class Panel:
 
         An asset enters a strategy with it: once it has the lookback that the strategy needs.
         """
-        return self.prices.notna().all() & self.members.iloc[-1:].all()
+        trades = ~np.isnan(self.prices.to_numpy()).any(axis=0)
+        if "members" in self.__dict__:  # else a member is what has a price
+            trades &= self.members.to_numpy()[-1:].all(axis=0)
+        return pd.Series(trades, index=self.assets)
 
     def until(self, date: DateLike) -> Panel:
         """What was known at the close of ``date``: the rows up to it, without a copy."""

@@ -241,6 +241,20 @@ def test_strategies_that_say_so_sell_short_and_borrow(panel):
     assert paid == pytest.approx(0.01, abs=1e-3)
 
 
+def test_all_costs_are_charged_in_training_and_simulation_alike(panel):
+    volume = pd.DataFrame(1e5, index=panel.dates, columns=panel.assets)
+    traded = Panel(panel.prices, {"volume": volume})
+    costs = Costs(0.001, 0.001, impact=1.0, fixed=1.0, minimum=2.0, cash_rate=0.02, capital=1e5)
+    result = backtest(Softmax(), traded, PLAN, costs, QUICK, progress=False)["Softmax"]
+    cheap = backtest(Softmax(), traded, PLAN, Costs(0.0), QUICK, progress=False)["Softmax"]
+    assert result.settings["simulation_difference"] < 1e-10
+    assert (result.training["loss"] > cheap.training["loss"] - 1e-12).iloc[0]
+    assert (result.training["loss"].to_numpy() != cheap.training["loss"].to_numpy()).all()
+    assert (result.orders["fees"] >= 2.0 - 1e-9).all()
+    with pytest.raises(ValueError, match="needs the asset feature"):
+        backtest(Softmax(), panel, PLAN, costs, QUICK)
+
+
 class Fixed(Strategy):
     lookback = 1
 
