@@ -53,3 +53,10 @@ def test_a_problem_that_qpth_does_not_solve_is_not_counted():
     with cross_check() as check:
         MeanVarianceLayer()(risk, q, upper=0.5)
     assert check.samples == 0
+
+
+def test_qpth_is_held_against_our_solver():
+    with cross_check() as check:
+        MeanVarianceLayer(Qpth())(*problem(), upper=0.5)
+    assert check.samples == 4
+    assert check.weights > 0

@@ -1,4 +1,4 @@
-"""Hold the mean-variance layer against qpth while a network runs.
+"""Hold the mean-variance layer against qpth (or qpth against our solver) while a network runs.
 
     with cross_check() as check:
         module(inputs)
@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from strategies.layers.active_set import ActiveSet
 from strategies.layers.problem import FactorRisk, Problem, Solver
 from strategies.layers.qpth_solver import Qpth
 
@@ -51,7 +52,7 @@ class CrossCheck:
     gradients: float = 0.0
 
     def compare(self, problem: Problem, solver: Solver) -> None:
-        """Solve a handful of the batch by ``solver`` and by qpth, forward and backward.
+        """Solve a handful of the batch by ``solver`` and the reference, forward and backward.
 
         Raises:
             SolverMismatch: they differ by more than the tolerances.
@@ -61,8 +62,9 @@ class CrossCheck:
         few = _some(problem, chosen)
         pull = torch.linspace(-1, 1, few.expected_return.numel(), dtype=torch.float64)
         pull = pull.to(few.expected_return.device).view_as(few.expected_return)
-        ours, theirs = (_with_gradient(few, each, pull) for each in (solver, Qpth()))
-        solved = theirs.converged
+        reference: Solver = ActiveSet() if isinstance(solver, Qpth) else Qpth()
+        ours, theirs = (_with_gradient(few, each, pull) for each in (solver, reference))
+        solved = ours.converged & theirs.converged if isinstance(solver, Qpth) else theirs.converged
         if not bool(solved.any()):
             return
         self.samples += int(solved.sum())
@@ -75,7 +77,7 @@ class CrossCheck:
             self.weights <= self.weights_tolerance and self.gradients <= self.gradients_tolerance
         ):
             raise SolverMismatch(
-                f"{solver} and qpth differ by {self.weights:.1e} in a weight and by "
+                f"{solver} and {reference} differ by {self.weights:.1e} in a weight and by "
                 f"{self.gradients:.1e} in a gradient; the tolerances are "
                 f"{self.weights_tolerance:.0e} and {self.gradients_tolerance:.0e}"
             )
