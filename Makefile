@@ -1,39 +1,53 @@
-# make demo   sets up and runs the main job on bundled real data, offline, and leaves a report
-# make test   sets up, lints, type-checks and runs the tests
+# make demo          sets up and runs the main job on bundled real data, offline; leaves a report
+# make test          sets up, lints, type-checks and runs the tests
+# make test-modern   runs the tests on numpy 2, pandas 3 and vectorbt 1.2, in .venv-modern
+# make docs          builds the documentation in site/
+# make bench         measures against the peers
 # Everything goes through one virtual environment, .venv, made from pyproject.toml alone.
 
 PYTHON ?= python3
 BIN := .venv/bin
+MODERN := .venv-modern/bin
+INSTALL := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-modern lint docs bench clean
 
 demo: .venv/installed
 	$(BIN)/deqfolio demo
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
+
+test-modern: .venv-modern/installed
+	$(MODERN)/python -m pytest -n 2
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: .venv/installed-docs
+	$(BIN)/mkdocs build --strict
+
 bench: .venv/installed-bench
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv .venv-modern build dist site *.egg-info
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13) and 'deqfolio needs Python 3.11 or 3.12: make PYTHON=python3.11')"
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	$(BIN)/python $(INSTALL) --editable .
 	touch $@
 
-.venv/installed-dev: .venv/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+.venv/installed-%: .venv/installed
+	$(BIN)/python $(INSTALL) --editable '.[$*]'
 	touch $@
 
-.venv/installed-bench: .venv/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+.venv-modern/installed: pyproject.toml .ci/modern.py
+	$(PYTHON) -m venv .venv-modern
+	$(PYTHON) .ci/modern.py > .venv-modern/requirements.txt
+	$(MODERN)/python $(INSTALL) --requirement .venv-modern/requirements.txt
+	$(MODERN)/python $(INSTALL) --no-deps --editable . qpth
 	touch $@

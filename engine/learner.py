@@ -35,7 +35,7 @@ class Learner:
     ):
         self.panel, self.folds, self.plan = panel, folds, plan
         self.costs, self.training, self.threads = costs, training, threads
-        self.valuation = torch.from_numpy(panel.prices.ffill().fillna(1.0).to_numpy())
+        self.valuation = torch.tensor(panel.prices.ffill().fillna(1.0).to_numpy())
         self.valuation_array = self.valuation.numpy()
         self.illiquidity = illiquidity(panel, costs)
         self.seeds = range(training.seed, training.seed + training.ensemble)

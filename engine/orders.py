@@ -133,5 +133,5 @@ def _fitted(strategy: Strategy, result: BacktestResult, panel: Panel) -> list[St
 def _cost(costs: Costs, weights: np.ndarray, holdings: pd.Series) -> float:
     """What the trade costs, as far as it is proportional, a fraction of the capital."""
     plain = Costs(costs.commission, costs.spread)
-    held = torch.from_numpy(holdings.fillna(0.0).to_numpy())
+    held = torch.tensor(holdings.fillna(0.0).to_numpy())
     return float(plain.charge(torch.from_numpy(weights)[None], held[None]).cost)

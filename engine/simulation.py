@@ -69,7 +69,7 @@ def simulate(
         ValueError: the portfolio is ruined, which short positions and leverage allow.
     """
     fills = fills_of(targets, panel, costs, lag)
-    wanted = torch.from_numpy(targets.to_numpy(np.float64))
+    wanted = torch.tensor(targets.to_numpy(np.float64))
     book = fractional = keep_book(wanted, fills, costs)
     ordered = book.orders
     if whole:
@@ -112,7 +112,7 @@ def fills_of(targets: pd.DataFrame, panel: Panel, costs: Costs, lag: int) -> Fil
     lack = illiquidity(panel, costs)
     return Fills(
         dates=prices.index,
-        path=torch.from_numpy(prices.fillna(1.0).to_numpy()),  # nothing is held before a price
+        path=torch.tensor(prices.fillna(1.0).to_numpy()),  # nothing is held before a price
         starts=torch.from_numpy(rows - first),
         year=1 / panel.periods_per_year,
         illiquidity=None if lack is None else lack[rows],

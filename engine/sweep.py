@@ -37,7 +37,7 @@ def cost_sweep(
     if not len(basis_points):
         raise ValueError("name at least one cost, in basis points")
     base = Costs(**result.settings["costs"])
-    wanted = torch.from_numpy(result.targets.to_numpy(np.float64))
+    wanted = torch.tensor(result.targets.to_numpy(np.float64))
     fills = fills_of(result.targets, panel, base, result.settings["plan"]["execution_lag"])
     a_year = panel.periods_per_year
     rows = []

@@ -82,7 +82,7 @@ class LearnedStrategy(Strategy):
         ``tradable`` (N,) bool, true where an asset has every price of the window.
         """
         returns = torch.tensor(history.returns.to_numpy()[1:])
-        tradable = torch.from_numpy(history.trades_throughout.to_numpy())
+        tradable = torch.tensor(history.trades_throughout.to_numpy())
         return {"returns": returns.nan_to_num(0.0), "tradable": tradable}
 
     def build(self, inputs: Inputs) -> nn.Module:

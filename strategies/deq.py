@@ -87,7 +87,7 @@ class DEQMeanVariance(LearnedStrategy):
         return {
             "features": torch.from_numpy(price_features(history)),  # (N, F)
             "covariance": torch.from_numpy(shrunk_covariance(history)),  # (N, N)
-            "trades": torch.from_numpy(history.trades_throughout.to_numpy()),  # (N,)
+            "trades": torch.tensor(history.trades_throughout.to_numpy()),  # (N,)
         } | {LIMIT + name: value for name, value in found.items()}
 
     def build(self, inputs: Inputs) -> nn.Module:

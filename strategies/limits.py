@@ -41,7 +41,7 @@ def limits(
     """
     if fallback not in FALLBACKS:
         raise ValueError(f"unknown fallback {fallback!r}; known are {', '.join(FALLBACKS)}")
-    trades = torch.from_numpy(history.trades_throughout.to_numpy())
+    trades = torch.tensor(history.trades_throughout.to_numpy())
     if holdings is not None and not holdings.any():
         constraints = replace(constraints, turnover_cost=0.0, turnover_limit=None)
     held = None if holdings is None else torch.tensor(holdings.to_numpy())

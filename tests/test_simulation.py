@@ -151,7 +151,7 @@ def test_what_is_trained_is_what_is_charged(traded):
     loss_sees = account(wanted, prices[1:] / prices[:-1], costs, torch.zeros(20).double(), years)
     np.testing.assert_allclose(loss_sees.cost, result.costs[:-1], atol=1e-15)
     # Of a period: the cost of its fill, and then its days before the next fill's cost.
-    daily = (1 + result.net_returns).to_numpy()
+    daily = (1 + result.net_returns).to_numpy().copy()
     daily[rows - rows[0]] /= 1 - result.costs.to_numpy()
     for k in range(len(rows) - 1):
         days = daily[rows[k] - rows[0] + 1 : rows[k + 1] - rows[0] + 1]

@@ -14,7 +14,7 @@ def test_weekly_decisions_are_on_the_last_session_of_the_week():
     dates = DATES.drop(pd.Timestamp("2010-04-02"))  # Good Friday
     days = dates[WalkForward().decisions(dates)]
     assert pd.Timestamp("2010-04-01") in days
-    assert set(days.dayofweek) == {3, 4}
+    assert set(days.day_of_week) == {3, 4}
     assert days[-1] == pd.Timestamp("2015-12-25")  # the last week is not over
 
 

@@ -1,0 +1,12 @@
+"""Print what to install for the modern stack: numpy 2, pandas 3, vectorbt 1.2.
+
+qpth says that it needs numpy 1; it does not. It is left out here, to be installed without its pin.
+"""
+
+import tomllib
+from pathlib import Path
+
+project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+required = project["dependencies"] + project["optional-dependencies"]["dev"]
+modern = ["numpy>=2", "pandas>=3", "vectorbt[rust]>=1.2"]
+print("\n".join([line for line in required if not line.startswith("qpth")] + modern))  # noqa: T201
