@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -60,6 +60,7 @@ class Panel:
     ):
         check_dates(prices.index)
         check_assets(prices.columns)
+        self._whole, self._span = self, slice(0, len(prices))
         self.prices = _frozen(prices, "prices")
         check_prices(self.prices)
         self.asset_features = MappingProxyType(
@@ -75,11 +76,10 @@ class Panel:
         self.source = source
         self.caveats = tuple(caveats)
         self.snapshots = MappingProxyType(dict(snapshots or {}))
+        self._universe = members is not None  # otherwise a member is what has a price
         if members is not None:
             inside = aligned(members, self.prices, "members").to_numpy(dtype=bool)
-            self.__dict__["members"] = _frame(
-                inside & self.prices.notna().to_numpy(), self.dates, self.assets
-            )
+            self.members = _frame(inside & self._known, self.dates, self.assets)
 
     @classmethod
     def from_returns(cls, returns: pd.DataFrame, **rest: Any) -> Panel:
@@ -90,19 +90,43 @@ class Panel:
         """
         return cls(prices_from(returns), **rest)
 
-    @property
+    # A part of a panel cuts what is asked of it from the whole, when it is asked: most strategies
+    # look at one or two of these, and there is a part for each decision.
+
+    @cached_property
+    def prices(self) -> pd.DataFrame:
+        """(T, N), float64; NaN where an asset does not trade."""
+        return self._whole.prices.iloc[self._span]
+
+    @cached_property
+    def asset_features(self) -> Mapping[str, pd.DataFrame]:
+        """{name: (T, N)}, each row known at that row's close."""
+        features = self._whole.asset_features.items()
+        return MappingProxyType({name: frame.iloc[self._span] for name, frame in features})
+
+    @cached_property
+    def market_features(self) -> pd.DataFrame:
+        """(T, E), likewise."""
+        return self._whole.market_features.iloc[self._span]
+
+    @cached_property
     def dates(self) -> pd.DatetimeIndex:
         """The session dates, (T,)."""
-        return self.prices.index
+        return self._whole.prices.index[self._span]
 
     @property
     def assets(self) -> pd.Index:
         """The names of the assets, (N,)."""
-        return self.prices.columns
+        return self._whole.prices.columns
 
     @cached_property
     def returns(self) -> pd.DataFrame:
-        """Simple returns from the row before, (T, N), fractions; NaN in the first row."""
+        """Simple returns from the row before, (T, N), fractions; NaN in the first row of all.
+
+        The first row of a part has the return from the row before the part.
+        """
+        if self._whole is not self:
+            return self._whole.returns.iloc[self._span]
         values = self.prices.to_numpy()
         out = np.full(values.shape, np.nan)
         np.divide(values[1:], values[:-1], out=out[1:])
@@ -112,6 +136,8 @@ class Panel:
     @cached_property
     def periods_per_year(self) -> int:
         """Rows a year, read off the dates: 252 (sessions), 365 (every day), 52 or 12."""
+        if self._whole is not self:
+            return self._whole.periods_per_year
         days = np.diff(self.dates.values).astype("timedelta64[D]").astype(int)
         typical = float(np.median(days)) if len(days) else 1.0
         if typical >= 20:
@@ -123,7 +149,14 @@ class Panel:
     @cached_property
     def members(self) -> pd.DataFrame:
         """(T, N) bool: trades and is in the universe at that close, so it may be bought then."""
-        return self.prices.notna()
+        if self._whole is not self:
+            return self._whole.members.iloc[self._span]
+        return _frame(self._known, self.dates, self.assets)
+
+    @property
+    def last_members(self) -> np.ndarray:
+        """(N,) bool: the last row of ``members``."""
+        return self._whole.members.to_numpy()[self._span.stop - 1]
 
     @cached_property
     def trades_throughout(self) -> pd.Series:
@@ -131,37 +164,41 @@ class Panel:
 
         An asset enters a strategy with it: once it has the lookback that the strategy needs.
         """
-        trades = ~np.isnan(self.prices.to_numpy()).any(axis=0)
-        if "members" in self.__dict__:  # else a member is what has a price
+        trades = self._known.all(axis=0)
+        if self._universe:
             trades &= self.members.to_numpy()[-1:].all(axis=0)
         return pd.Series(trades, index=self.assets)
 
+    @cached_property
+    def _known(self) -> np.ndarray:
+        """(T, N) bool: has a price."""
+        if self._whole is not self:
+            return self._whole._known[self._span]
+        known = ~np.isnan(self.prices.to_numpy())
+        known.flags.writeable = False
+        return known
+
     def until(self, date: DateLike) -> Panel:
         """What was known at the close of ``date``: the rows up to it, without a copy."""
-        stop = int(self.dates.searchsorted(pd.Timestamp(date), side="right"))
-        return self._rows(0, stop)
+        return self.rows(0, int(self.dates.searchsorted(pd.Timestamp(date), side="right")))
 
     def last(self, rows: int) -> Panel:
         """The last ``rows`` rows, without a copy."""
-        return self._rows(max(0, len(self) - rows), len(self))
+        return self.rows(max(0, len(self) - rows), len(self))
 
     def since(self, date: DateLike) -> Panel:
         """The rows from ``date`` on, without a copy."""
-        return self._rows(int(self.dates.searchsorted(pd.Timestamp(date), side="left")), len(self))
+        return self.rows(int(self.dates.searchsorted(pd.Timestamp(date), side="left")), len(self))
 
-    def _rows(self, start: int, stop: int) -> Panel:
+    def rows(self, start: int, stop: int) -> Panel:
+        """Rows ``start`` to before ``stop``, as of a sequence, without a copy."""
+        start, stop, _ = slice(start, stop).indices(len(self))
+        first = self._span.start
         part = object.__new__(Panel)
-        part.prices = self.prices.iloc[start:stop]
-        part.asset_features = MappingProxyType(
-            {name: frame.iloc[start:stop] for name, frame in self.asset_features.items()}
-        )
-        part.market_features = self.market_features.iloc[start:stop]
-        part.source, part.caveats = self.source, self.caveats
-        part.snapshots = self.snapshots
-        part.__dict__["periods_per_year"] = self.periods_per_year
-        part.__dict__["returns"] = self.returns.iloc[start:stop]
-        if "members" in self.__dict__:
-            part.__dict__["members"] = self.members.iloc[start:stop]
+        part._whole = self._whole
+        part._span = slice(first + start, first + max(start, stop))
+        part._universe = self._universe
+        part.source, part.caveats, part.snapshots = self.source, self.caveats, self.snapshots
         return part
 
     def with_delisting_return(self, fraction: float) -> Panel:
@@ -217,8 +254,20 @@ class Panel:
             digest.update(np.ascontiguousarray(members).data)
         return digest.hexdigest()
 
+    def __reduce__(self) -> tuple:
+        """To other processes goes what it was made from, no more rows than it shows."""
+        rest = {
+            "asset_features": dict(self.asset_features),
+            "market_features": self.market_features,
+            "source": self.source,
+            "caveats": self.caveats,
+            "snapshots": dict(self.snapshots),
+            "members": self.members if self._universe else None,
+        }
+        return partial(type(self), **rest), (self.prices,)
+
     def __len__(self) -> int:
-        return len(self.prices)
+        return self._span.stop - self._span.start
 
     def __repr__(self) -> str:
         if not len(self):

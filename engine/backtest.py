@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.metadata
 import json
 import platform
+import sys
 from collections.abc import Iterable, Mapping
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from data_loaders import Panel, quality
-from engine.costs import Costs
-from engine.decisions import AllocationError, Decided, decide
-from engine.fitting import FitKey, Fitted, local_processes
-from engine.learner import Learner
-from engine.progress import progress_bar
+from engine.ledger import TrialLedger, keep_record
 from engine.result import BacktestResult, save_run
 from engine.run_directory import RunDirectory
-from engine.simulation import simulate
-from engine.threads import limited_threads
-from engine.training import Training
 from engine.walk_forward import WalkForward, check_folds, fold_table
 from strategies.base import LearnedStrategy, Strategy
+
+if TYPE_CHECKING:  # what needs torch is imported where it is used: torch takes a second
+    from engine.costs import Costs
+    from engine.decisions import Decided
+    from engine.fitting import FitKey, Fitted
+    from engine.learner import Learner
+    from engine.training import Training
 
 
 def backtest(
@@ -43,6 +46,7 @@ def backtest(
     progress: bool | None = None,
     threads: int = 1,
     whole_shares: bool = False,
+    ledger: TrialLedger | bool = True,
 ) -> dict[str, BacktestResult]:
     """Walk the strategies forward through the panel, on the same dates, at the same costs.
 
@@ -55,12 +59,14 @@ def backtest(
         run_dir: keep each finished fit here, and the results at the end. A backtest that was
             interrupted goes on from there, to the same result bit for bit.
         restart: begin anew, whatever ``run_dir`` holds, instead of going on or refusing.
-        workers: train in so many processes of this machine.
-        executor: train on this ``concurrent.futures.Executor``, such as a Dask client's.
+        workers: train, and decide by rules, in so many processes of this machine.
+        executor: likewise on this ``concurrent.futures.Executor``, such as a Dask client's.
         progress: show a progress bar; by default where there is a terminal.
         threads: of torch and BLAS in each process. The problems are many and small: below some
             hundred assets one is the fastest, and never waits for a core that is busy.
         whole_shares: trade no fractions of shares; the result shows what that changes.
+        ledger: where to write down that this was tried; by default the user's (``ledger.py``).
+            False keeps no record: for tests of software, not for research.
 
     Returns:
         {name: BacktestResult}, in the order given.
@@ -72,6 +78,15 @@ def backtest(
             RunMismatch: ``run_dir`` holds another run. What was finished before is in ``run_dir``,
             and with an AllocationError in its ``finished``.
     """
+    from engine.costs import Costs
+    from engine.decisions import AllocationError, DecisionTask, decide, portable
+    from engine.fitting import local_processes
+    from engine.learner import Learner
+    from engine.progress import progress_bar
+    from engine.simulation import load_vectorbt
+    from engine.threads import limited_threads
+    from engine.training import Training
+
     plan, costs, training = plan or WalkForward(), costs or Costs(), training or Training()
     named = named_strategies(strategies)
     folds = plan.folds(panel.dates, max(strategy.lookback for strategy in named.values()))
@@ -89,19 +104,39 @@ def backtest(
     learned = {name: s for name, s in named.items() if isinstance(s, LearnedStrategy)}
     results: dict[str, BacktestResult] = {}
     decisions = sum(len(fold.test) for fold in folds)
+    elsewhere: dict[str, Future[Decided]] = {}
     try:
         with limited_threads(threads), pool as where:
-            fits = learner.fit(learned, where, run, progress)
+
+            def hand_out_rules() -> None:
+                if where is None:
+                    return
+                for name, strategy in named.items():
+                    if name not in learned and portable(strategy):
+                        task = DecisionTask(
+                            name, strategy, panel, folds, plan, costs, training, threads
+                        )
+                        elsewhere[name] = where.submit(task.run)
+                load_vectorbt()  # while others work
+
+            fits = learner.fit(learned, where, run, progress, hand_out_rules)
             for name, strategy in named.items():
                 with progress_bar(name, decisions, "decision", progress) as bar:
-                    decided = decide(name, strategy, learner, fits, bar)
+                    if name in elsewhere:
+                        decided = elsewhere[name].result()
+                        bar.update(decisions)
+                    else:
+                        decided = decide(name, strategy, learner, fits, bar)
                 results[name] = _result(name, strategy, learner, fits, decided, settings)
     except AllocationError as error:
         error.finished = results
         raise
     finally:
+        for future in elsewhere.values():
+            future.cancel()
         if run is not None and results:
             save_run(results, run.path)
+        keep_record(results, ledger)
     return results
 
 
@@ -113,6 +148,8 @@ def _result(
     decided: Decided,
     settings: dict,
 ) -> BacktestResult:
+    from engine.simulation import simulate
+
     simulated = simulate(
         decided.targets,
         learner.panel,
@@ -150,6 +187,9 @@ def _result(
         states={key: fitted.state for key, fitted in mine.items()},
         asset_returns=learner.asset_returns.loc[simulated.weights.index],
         fractional_returns=simulated.fractional_returns,
+        limits=pd.DataFrame(decided.limits),
+        sensitivity=pd.DataFrame(decided.sensitivity),
+        illiquidity=learner.measured.reindex(simulated.turnover.index),
     )
 
 
@@ -158,11 +198,24 @@ def _described(strategy: Strategy) -> dict:
         "class": f"{type(strategy).__module__}:{type(strategy).__name__}",
         "learned": isinstance(strategy, LearnedStrategy),
         "parameters": _plain(strategy.get_params()),
+        "code": _source_hash(type(strategy)),
     }
+
+
+@functools.cache
+def _source_hash(cls: type[Strategy]) -> str:
+    """sha256 of the files that the class and its parents are written in, but for the contract."""
+    modules = {parent.__module__ for parent in cls.__mro__}
+    written = {m for m in modules if m.partition(".")[0] not in ("sklearn", "builtins", "abc")}
+    files = {getattr(sys.modules.get(m), "__file__", None) for m in written - {"strategies.base"}}
+    content = [Path(file).read_bytes() for file in sorted(filter(None, files))]
+    return hashlib.sha256(b"".join(content)).hexdigest() if content else ""
 
 
 def _settings(panel: Panel, plan: WalkForward, costs: Costs, training: Training) -> dict:
     """What reproduces the run, as JSON can hold it."""
+    from engine.settings import describe_costs
+
     return {
         "panel": {
             "source": panel.source,
@@ -176,7 +229,7 @@ def _settings(panel: Panel, plan: WalkForward, costs: Costs, training: Training)
             "assets": list(panel.assets),
         },
         "plan": asdict(plan),
-        "costs": asdict(costs),
+        "costs": describe_costs(costs),
         "training": {**asdict(training), "loss": repr(training.loss)},
         "seed": training.seed,
         "periods_per_year": panel.periods_per_year,

@@ -8,9 +8,12 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMAT = 1
 
@@ -21,7 +24,8 @@ class BacktestResult:
 
     Attributes:
         name: the name under which the strategy is shown.
-        strategy: {"class": import path, "parameters": {...}}.
+        strategy: {"class": import path, "parameters": {...}, "learned": whether it is trained,
+            "code": sha256 of its source}.
         targets: (K, N) target weights by decision date.
         weights: (T, N) weights held after the close of each date, drifting between fills.
         gross_returns: (T,) simple returns before costs; the first row is the first fill.
@@ -50,6 +54,12 @@ class BacktestResult:
             the row before, times these, sum to the gross return.
         fractional_returns: (T,) what net returns would be with fractions of shares; differs
             from ``net_returns`` where ``backtest`` was asked for whole shares.
+        limits: one row a decision, seed and constraint of an optimising strategy: date, limit,
+            held, of, price, variance (see ``strategies.layers.activity``).
+        sensitivity: one row a fold, seed and feature of a learned strategy: fold, seed, feature,
+            change, decisions (see ``engine.sensitivity``).
+        illiquidity: (K, N) daily volatility over the root of the money traded a day, by fill date;
+            empty where the panel has no volume.
     """
 
     name: str
@@ -69,6 +79,9 @@ class BacktestResult:
     states: dict[tuple[int, int], dict[str, Tensor]] = field(default_factory=dict)
     asset_returns: pd.DataFrame = field(default_factory=pd.DataFrame)
     fractional_returns: pd.Series = field(default_factory=lambda: pd.Series(dtype=float))
+    limits: pd.DataFrame = field(default_factory=pd.DataFrame)
+    sensitivity: pd.DataFrame = field(default_factory=pd.DataFrame)
+    illiquidity: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def save(self, directory: str | Path) -> Path:
         """Write the result to ``directory``: all of it or, on an error, nothing.
@@ -135,7 +148,8 @@ class BacktestResult:
         return cls(text["name"], text["strategy"], **rest)
 
 
-ADDED = ("asset_returns", "fractional_returns")  # a result saved before has them not
+# a result saved before has them not
+ADDED = ("asset_returns", "fractional_returns", "limits", "sensitivity", "illiquidity")
 FRAMES = {
     item.name: str(item.type).removeprefix("pd.")
     for item in fields(BacktestResult)

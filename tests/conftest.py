@@ -10,6 +10,15 @@ from data_loaders import Panel, load
 torch.set_num_threads(1)  # the problems are small: more threads only wait for each other
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_ledger(tmp_path_factory):
+    """Trials of the tests are none of the user's."""
+    file = tmp_path_factory.mktemp("ledger") / "trials.sqlite3"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DEQFOLIO_STORAGE", f"sqlite:///{file}")
+        yield
+
+
 @pytest.fixture(scope="session")
 def stocks() -> Panel:
     """20 US stocks, daily, 2000 to 2005."""

@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -269,3 +271,13 @@ def test_every_bundled_source_loads():
         load("syntetic:null")
     with pytest.raises(DataError, match="did you mean 'sp500_index'"):
         load("sp500-index")
+
+
+def test_a_panel_goes_to_another_process_as_it_is(walks):
+    features = {"size": walks.prices.rank(axis=1)}
+    whole = Panel(walks.prices, features, members=walks.prices.notna(), caveats=("old",))
+    part = whole.until("2011-06-01")
+    copy = pickle.loads(pickle.dumps(part))
+    assert copy.fingerprint == part.fingerprint
+    assert copy.caveats == ("old",)
+    assert len(pickle.dumps(part)) < 0.6 * len(pickle.dumps(whole))

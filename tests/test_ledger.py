@@ -1,0 +1,108 @@
+"""The trial ledger counts what was tried, whoever likes it or not."""
+
+import shutil
+
+import numpy as np
+import pytest
+from conftest import random_walks
+
+from engine import Costs, WalkForward, backtest
+from engine.ledger import TrialLedger
+from engine.storage import StorageError
+from strategies import EqualWeight, InverseVolatility, MinimumVariance
+
+PLAN = WalkForward(train="2Y", refit="1Y", rebalance="ME")
+
+
+@pytest.fixture
+def ledger(tmp_path) -> TrialLedger:
+    return TrialLedger(f"sqlite:///{tmp_path}/folder/trials.sqlite3")
+
+
+def test_a_configuration_is_one_trial_however_often_it_is_run(walks, ledger):
+    for cap in (0.3, 0.5, 0.3):
+        backtest([MinimumVariance(cap=cap), EqualWeight()], walks, PLAN, ledger=ledger)
+    trials = ledger.trials()
+    assert sorted(trials["name"]) == ["EqualWeight", "MinimumVariance", "MinimumVariance"]
+    runs = trials.groupby("strategy")["runs"].sum()
+    assert sorted(runs) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("change", ["costs", "plan", "whole_shares", "panel"])
+def test_whatever_changes_the_result_is_another_trial(walks, ledger, change):
+    changed = {
+        "costs": {"costs": Costs(0.002)},
+        "plan": {"plan": WalkForward(train="2Y", refit="1Y", rebalance="QE")},
+        "whole_shares": {"whole_shares": True},
+        "panel": {"panel": random_walks(900, 5, seed=1)},
+    }[change]
+    asked = {"strategies": EqualWeight(), "panel": walks, "plan": PLAN, "ledger": ledger}
+    backtest(**asked)
+    backtest(**{**asked, **changed})
+    assert list(ledger.trials()["runs"]) == [1, 1]
+
+
+def test_the_ratios_are_those_of_their_definition(walks, ledger):
+    results = backtest([InverseVolatility(), EqualWeight()], walks, PLAN, ledger=ledger)
+    found = ledger.trials().set_index("name")
+    net = {name: result.net_returns for name, result in results.items()}
+    sharpe = net["InverseVolatility"].mean() / net["InverseVolatility"].std() * 252**0.5
+    active = net["InverseVolatility"] - net["EqualWeight"]
+    row = found.loc["InverseVolatility"]
+    np.testing.assert_allclose(row["sharpe"], sharpe, rtol=1e-12)
+    np.testing.assert_allclose(row["active_sharpe"], active.mean() / active.std() * 252**0.5)
+    assert np.isnan(found.loc["EqualWeight", "active_sharpe"])
+    assert (row["start"], row["observations"]) == (str(active.index[0].date()), len(active))
+
+
+def test_only_trials_that_saw_the_same_period_of_the_same_assets_count(walks, ledger):
+    later = backtest(EqualWeight(), walks, PLAN, ledger=ledger)["EqualWeight"]
+    before = walks.until(later.net_returns.index[0] - np.timedelta64(5, "D"))
+    backtest(EqualWeight(), before, WalkForward(train="1Y", rebalance="ME"), ledger=ledger)
+    backtest(EqualWeight(), random_walks(900, 4), PLAN, ledger=ledger)
+    assert len(ledger.trials()) == 3
+    assert list(ledger.on_the_same(later)["start"]) == [str(later.net_returns.index[0].date())]
+    backtest(EqualWeight(), random_walks(900, 5, seed=3), PLAN, ledger=ledger)  # another snapshot
+    assert len(ledger.on_the_same(later)) == 2
+
+
+def test_a_deleted_run_stays_in_the_ledger(walks, ledger, tmp_path):
+    backtest(EqualWeight(), walks, PLAN, run_dir=tmp_path / "run", ledger=ledger)
+    shutil.rmtree(tmp_path / "run")
+    assert len(ledger.trials()) == 1
+
+
+def test_without_a_ledger_nothing_is_written(walks, monkeypatch, tmp_path):
+    monkeypatch.setenv("DEQFOLIO_STORAGE", f"sqlite:///{tmp_path}/own.sqlite3")
+    backtest(EqualWeight(), walks, PLAN, ledger=False)
+    assert not list(tmp_path.iterdir())
+    backtest(EqualWeight(), walks, PLAN)
+    assert len(TrialLedger().trials()) == 1
+
+
+def test_a_storage_that_does_not_answer_costs_the_record_and_not_the_run(walks, monkeypatch):
+    monkeypatch.setenv("DEQFOLIO_STORAGE", "postgresql://me:secret@127.0.0.1:9/trials")
+    with pytest.warns(RuntimeWarning, match="ledger misses this run.*does not answer") as caught:
+        results = backtest(EqualWeight(), walks, PLAN)
+    assert "EqualWeight" in results
+    assert "secret" not in str(caught[0].message)
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path):
+    (tmp_path / "notes.txt").write_text("not a database, but more than sixteen bytes of text")
+    with pytest.raises(StorageError, match=r"notes\.txt.*not a database"):
+        TrialLedger(f"sqlite:///{tmp_path}/notes.txt").trials()
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("trials.db", "no URL of a database"),
+        ("oracle://me@host/x", "no driver"),
+        ("nonsense://host", "no driver"),
+        ("sqlite:////proc/nowhere/trials.db", "cannot be made"),
+    ],
+)
+def test_a_url_that_cannot_work_says_why(url, said):
+    with pytest.raises(StorageError, match=said):
+        TrialLedger(url)
