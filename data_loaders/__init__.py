@@ -3,11 +3,14 @@
 The way of the data: ``data_loaders -> strategies -> engine -> reports``. This package comes
 first and imports none of the others. Read ``panel.py``, then ``sources.py``, which finds the
 source: ``files.py`` (on ``tables.py`` and ``csv_tables.py``), ``history.py`` (``yahoo.py`` asks,
-``store.py`` keeps), ``synthetic.py``. ``quality.py`` looks at what came.
+``store.py`` keeps), ``synthetic.py``, ``plugins.py`` (anyone's). ``quality.py`` looks at what came.
 """
 
+from data_loaders.neighbours import check_neighbours
 from data_loaders.panel import Panel
 from data_loaders.sources import load
 from data_loaders.validation import DataError
 
 __all__ = ["DataError", "Panel", "load"]
+
+check_neighbours()  # the first of our packages to be imported, whichever is asked for

@@ -165,12 +165,9 @@ def _survivorship(panel: Panel, last: np.ndarray) -> list[tuple[str, str, str]]:
 
 def _longest(flags: np.ndarray) -> np.ndarray:
     """Longest run of true (T, N) in each column, (N,)."""
-    run = np.zeros(flags.shape[1], dtype=int)
-    longest = run.copy()
-    for row in flags:
-        run = (run + 1) * row
-        np.maximum(longest, run, out=longest)
-    return longest
+    rows = np.arange(len(flags))[:, None]
+    before = np.maximum.accumulate(np.where(flags, -1, rows), axis=0)  # the last row that is false
+    return (rows - before).max(axis=0)
 
 
 def _stale_until(panel: Panel, asset: str) -> str:

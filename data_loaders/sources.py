@@ -10,6 +10,8 @@ import pandas as pd
 
 from data_loaders.files import SUFFIXES, read_features, read_members, read_prices
 from data_loaders.panel import DateLike, Panel
+from data_loaders.plugins import SOURCES as INSTALLED
+from data_loaders.plugins import installed, is_plugin, plugged_panel
 from data_loaders.validation import DataError
 
 
@@ -41,7 +43,10 @@ def load(
             - the path of a ``.csv``, ``.csv.gz`` or ``.parquet`` file, wide or long
               (``files.read_prices`` says how it must look);
             - ``"synthetic:planted"``, ``"synthetic:lead_lag"``, ``"synthetic:null"``, with their
-              arguments as in ``"synthetic:planted?seed=3&rows=2000&assets=10"``.
+              arguments as in ``"synthetic:planted?seed=3&rows=2000&assets=10"``;
+            - your own: ``"my_data:prices"`` or ``"path/my_data.py:prices"``, a function that gives
+              a Panel or prices (T, N), or the name of an installed one (entry points of the group
+              ``deqfolio.sources``).
         start: first date to keep, inclusive.
         end: last date to keep, inclusive.
         kind: of what a file holds: "prices" or "returns" (simple, fractions).
@@ -78,6 +83,8 @@ def load(
         from data_loaders import synthetic
 
         panel = synthetic.from_name(name).panel
+    elif is_plugin(name):
+        panel = plugged_panel(name)
     elif name.lower().endswith(SUFFIXES):
         panel = _file(Path(source), kind, date_format)
     else:
@@ -176,12 +183,13 @@ def _file(path: Path, kind: str, date_format: str | None) -> Panel:
 
 
 def _unknown(name: str) -> DataError:
-    near = difflib.get_close_matches(name.lower(), [*SOURCES, *OTHERS], n=1)
+    known = [*SOURCES, *OTHERS, *installed(INSTALLED)]
+    near = difflib.get_close_matches(name.lower(), known, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return DataError(
         f"unknown data source {name!r}: {hint}"
-        f"known are {', '.join(map(repr, [*SOURCES, *OTHERS]))}, yahoo:TICKER,TICKER and the path "
-        f"of a file that ends in {', '.join(SUFFIXES)}"
+        f"known are {', '.join(map(repr, known))}, yahoo:TICKER,TICKER, the path of a file that "
+        f"ends in {', '.join(SUFFIXES)}, and module:function"
     )
 
 

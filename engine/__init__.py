@@ -5,17 +5,22 @@ Read ``backtest.py`` (the main flow), then ``walk_forward.py``, ``training.py``,
 alone.
 """
 
-from engine.audit import StrategyCheckError, check_strategy
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from engine.backtest import backtest
-from engine.costs import Costs
-from engine.decisions import AllocationError
-from engine.losses import Loss, NegativeLogGrowth, NegativeMeanVariance, NegativeSharpe
 from engine.result import BacktestResult, load_run, save_run
 from engine.run_directory import RunMismatch
-from engine.selection import cross_validate
-from engine.sweep import cost_sweep
-from engine.training import Training, TrainingError, train
 from engine.walk_forward import WalkForward
+
+if TYPE_CHECKING:
+    from engine.audit import StrategyCheckError, check_strategy
+    from engine.costs import Costs
+    from engine.decisions import AllocationError
+    from engine.losses import Loss, NegativeLogGrowth, NegativeMeanVariance, NegativeSharpe
+    from engine.selection import cross_validate
+    from engine.sweep import cost_sweep
+    from engine.training import Training, TrainingError, train
 
 __all__ = [
     "AllocationError",
@@ -38,3 +43,26 @@ __all__ = [
     "save_run",
     "train",
 ]
+
+PLACES = {  # imported on use, as torch is with them
+    "AllocationError": "decisions",
+    "Costs": "costs",
+    "Loss": "losses",
+    "NegativeLogGrowth": "losses",
+    "NegativeMeanVariance": "losses",
+    "NegativeSharpe": "losses",
+    "StrategyCheckError": "audit",
+    "Training": "training",
+    "TrainingError": "training",
+    "check_strategy": "audit",
+    "cost_sweep": "sweep",
+    "cross_validate": "selection",
+    "train": "training",
+}
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name not in PLACES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"engine.{PLACES[name]}"), name)

@@ -91,12 +91,10 @@ def backtest(
     named = named_strategies(strategies)
     folds = plan.folds(panel.dates, max(strategy.lookback for strategy in named.values()))
     check_folds(folds, panel.dates)
-    settings = {**_settings(panel, plan, costs, training), "whole_shares": whole_shares}
+    settings = {**run_settings(panel, plan, costs, training), "whole_shares": whole_shares}
     run = None
     if run_dir is not None:
-        identity = {name: settings[name] for name in ("panel", "plan", "costs", "training")}
-        described = {name: _described(strategy) for name, strategy in named.items()}
-        run = RunDirectory(run_dir, {**identity, "strategies": described}, restart)
+        run = RunDirectory(run_dir, identity(settings, named), restart)
     if workers is not None and executor is not None:
         raise ValueError("give workers or an executor, not both")
     pool = local_processes(workers) if workers is not None else nullcontext(executor)
@@ -171,7 +169,7 @@ def _result(
     trained = [{"phase": "training", **row} for row in tagged("solves")]
     return BacktestResult(
         name=name,
-        strategy=_described(strategy),
+        strategy=described(strategy),
         targets=decided.targets,
         weights=simulated.weights,
         gross_returns=simulated.gross_returns,
@@ -179,7 +177,12 @@ def _result(
         turnover=simulated.turnover,
         costs=simulated.costs,
         orders=simulated.orders,
-        folds=fold_table(learner.folds, learner.panel.dates, learner.plan.execution_lag),
+        folds=fold_table(
+            learner.folds,
+            learner.panel.dates,
+            learner.plan.execution_lag,
+            learner.training.validation if mine else 0.0,
+        ),
         training=pd.concat(histories, ignore_index=True) if histories else pd.DataFrame(),
         solves=pd.DataFrame(trained + decided.solves),
         checks=pd.DataFrame(tagged("checks")),
@@ -193,7 +196,14 @@ def _result(
     )
 
 
-def _described(strategy: Strategy) -> dict:
+def identity(settings: dict, strategies: Mapping[str, Strategy]) -> dict:
+    """What a run directory is told apart by."""
+    parts = {name: settings[name] for name in ("panel", "plan", "costs", "training")}
+    return {**parts, "strategies": {name: described(each) for name, each in strategies.items()}}
+
+
+def described(strategy: Strategy) -> dict:
+    """A strategy as JSON can hold it."""
     return {
         "class": f"{type(strategy).__module__}:{type(strategy).__name__}",
         "learned": isinstance(strategy, LearnedStrategy),
@@ -212,7 +222,7 @@ def _source_hash(cls: type[Strategy]) -> str:
     return hashlib.sha256(b"".join(content)).hexdigest() if content else ""
 
 
-def _settings(panel: Panel, plan: WalkForward, costs: Costs, training: Training) -> dict:
+def run_settings(panel: Panel, plan: WalkForward, costs: Costs, training: Training) -> dict:
     """What reproduces the run, as JSON can hold it."""
     from engine.settings import describe_costs
 

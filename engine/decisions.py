@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
+import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -13,10 +16,21 @@ from sklearn.base import clone
 from tqdm.auto import tqdm
 
 from data_loaders import Panel
+from engine.costs import Costs
 from engine.fitting import FitKey, Fitted
 from engine.learner import Learner
-from engine.walk_forward import Fold
-from strategies.base import LearnedStrategy, Strategy, record_solves
+from engine.progress import progress_bar
+from engine.threads import limited_threads
+from engine.training import Training
+from engine.walk_forward import Fold, WalkForward
+from strategies.base import (
+    Inputs,
+    LearnedStrategy,
+    SolveRecord,
+    Strategy,
+    record_solves,
+    stack,
+)
 
 
 class AllocationError(ValueError):
@@ -34,6 +48,8 @@ DUST = 1e-9  # a weight that no order fills exactly
 class Decided(NamedTuple):
     targets: pd.DataFrame  # (K, N) by decision date
     solves: list[dict]
+    limits: list[dict]
+    sensitivity: list[dict]
 
 
 def decide(
@@ -42,12 +58,46 @@ def decide(
     """The weights of every test decision, in order of time, each from what was known then."""
     targets: dict[int, np.ndarray] = {}
     solves: list[dict] = []
+    limits: list[dict] = []
+    looks: list[dict] = []
     for fold in learner.folds:
         fitted = fitted_for(name, strategy, learner, fold, fits)
-        with record_solves() as record:
-            decide_rows(name, fitted, learner, fold.test, targets, bar)
+        with record_solves(limits=True) as record:
+            decide_rows(name, fitted, learner, fold.test, targets, bar, record, limits)
         solves += [{"fold": fold.number, "phase": "allocation", **row} for row in record.summary()]
-    return Decided(target_frame(targets, learner.panel), solves)
+        looks += learner.sensitivity(name, fitted, fold)
+    return Decided(target_frame(targets, learner.panel), solves, limits, looks)
+
+
+@dataclass(frozen=True)
+class DecisionTask:
+    """All decisions of a strategy that the engine does not train, to be made anywhere."""
+
+    name: str
+    strategy: Strategy
+    panel: Panel
+    folds: list[Fold]
+    plan: WalkForward
+    costs: Costs
+    training: Training
+    threads: int
+
+    def run(self) -> Decided:
+        learner = Learner(
+            self.panel, self.folds, self.plan, self.costs, self.training, self.threads
+        )
+        with limited_threads(self.threads), progress_bar(self.name, 0, "decision", False) as bar:
+            return decide(self.name, self.strategy, learner, {}, bar)
+
+
+def portable(strategy: Strategy) -> bool:
+    """Whether another process can be sent the strategy: not one written at a prompt or inside a
+    function, as its class is found by the name of its module."""
+    try:
+        sent = pickle.dumps(strategy)
+    except (AttributeError, TypeError, pickle.PicklingError):
+        return False
+    return b"__main__" not in sent or hasattr(sys.modules["__main__"], "__file__")
 
 
 def fitted_for(
@@ -67,14 +117,24 @@ def decide_rows(
     rows: np.ndarray,
     targets: dict[int, np.ndarray],
     bar: tqdm,
+    record: SolveRecord | None = None,
+    limits: list[dict] | None = None,
 ) -> None:
-    """Add the weights (N,) of some rows to ``targets``, which holds those of the rows before."""
+    """Add the weights (N,) of some rows to ``targets``, which holds those of the rows before.
+
+    What held the weights goes from ``record``, if it notes that, to ``limits``, with its date.
+    """
     lookback = fitted[0].lookback
     for row in map(int, rows):
         history = learner.known(row, lookback)
         holdings = _holdings(row, targets, learner)
-        weights = [allocated(name, each, history, holdings) for each in fitted]
+        inputs = learner.inputs(name, fitted[0], row)
+        weights = [allocated(name, each, history, holdings, inputs) for each in fitted]
         targets[row] = weights[0] if len(weights) == 1 else np.mean(weights, axis=0)
+        if record is not None and record.limits and limits is not None:
+            date = learner.panel.dates[row]
+            limits += [{"date": date, **line} for sample in record.limits for line in sample]
+            record.limits.clear()
         bar.update()
 
 
@@ -100,14 +160,27 @@ def _holdings(row: int, targets: dict[int, np.ndarray], learner: Learner) -> pd.
     return pd.Series(held / total, index=assets, copy=False)
 
 
-def allocated(name: str, strategy: Strategy, history: Panel, holdings: pd.Series) -> np.ndarray:
-    """The strategy's weights (N,), or an error that says what is wrong with them."""
+def allocated(
+    name: str,
+    strategy: Strategy,
+    history: Panel,
+    holdings: pd.Series,
+    inputs: Inputs | None = None,
+) -> np.ndarray:
+    """The strategy's weights (N,), or an error that says what is wrong with them.
+
+    ``inputs``: what a network makes of ``history``, where that is known already.
+    """
 
     def refuse(reason: object) -> AllocationError:
         return AllocationError(f"{name} on {history.dates[-1].date()}: {reason}")
 
     try:
-        weights = strategy.allocate(history, holdings)
+        if inputs is None:
+            weights = strategy.allocate(history, holdings)
+        else:
+            assert isinstance(strategy, LearnedStrategy)  # see Learner.inputs
+            weights = pd.Series(strategy.weights(stack([inputs]))[0].numpy(), history.assets)
     except (ValueError, RuntimeError) as error:
         raise refuse(error) from error
     if not isinstance(weights, pd.Series):
@@ -130,7 +203,7 @@ def allocated(name: str, strategy: Strategy, history: Panel, holdings: pd.Series
             f"{strategy.leverage:g}; a strategy with leverage says so with leverage = ..."
         )
     held = np.abs(values) > DUST
-    untraded = held & ~history.members.to_numpy()[-1]
+    untraded = held & ~history.last_members
     if untraded.any():
         raise refuse(
             f"weights in {_names(weights.index[untraded])}, which do not trade that day or are "

@@ -7,6 +7,7 @@ process, in others (``workers``), or on a cluster (any ``concurrent.futures.Exec
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import (
     FIRST_COMPLETED,
@@ -29,6 +30,7 @@ from engine.threads import limited_threads
 from engine.training import Samples, Training, TrainingError, train
 from strategies.base import LearnedStrategy
 
+PRELOAD = "engine.preload"
 MOST_PENDING = 8  # tasks handed to an executor at once: each carries its training rows
 
 
@@ -89,6 +91,7 @@ def run_fits(
     on_done: Callable[[FitKey, Fitted], None],
     on_epoch: Callable[[FitKey, dict], None],
     chained: bool,
+    on_last: Callable[[], None] = lambda: None,
 ) -> None:
     """Run what is not yet ``done``, and put it there.
 
@@ -98,9 +101,11 @@ def run_fits(
         executor: where to run; None is this process, which shows every epoch.
         on_done: called as each fit ends, in whatever order they end.
         chained: a fold starts from the state that the fold before it ended with.
+        on_last: called once the executor has the last of them.
 
     Raises:
-        The first error of a fit, once those that had begun have ended and are kept.
+        The error of a fit, of the earliest of ``keys`` where several fail, once those that had
+        begun have ended and are kept.
     """
 
     def before(key: FitKey) -> FitKey | None:
@@ -119,14 +124,19 @@ def run_fits(
         for key in waiting:
             finish(key, task(key).run(lambda row, key=key: on_epoch(key, row)))  # type: ignore[misc]
         return
+    place = {key: number for number, key in enumerate(keys)}
     running: dict[Future[Fitted], FitKey] = {}
-    failure: Exception | None = None
+    failures: dict[FitKey, Exception] = {}
+    if not waiting:
+        on_last()
     try:
-        while running or (waiting and failure is None):
+        while running or (waiting and not failures):
             ready = [key for key in waiting if before(key) is None or before(key) in done]
-            for key in ready[: MOST_PENDING - len(running)] if failure is None else []:
+            for key in ready[: MOST_PENDING - len(running)] if not failures else []:
                 running[executor.submit(task(key).run)] = key
                 waiting.remove(key)
+                if not waiting:
+                    on_last()
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 key = running.pop(future)
                 try:
@@ -134,26 +144,34 @@ def run_fits(
                 except CancelledError:
                     continue
                 except Exception as error:
-                    failure = failure or error
-                    for other in running:  # what has begun may end, and is kept
-                        other.cancel()
+                    failures[key] = error
+                    for other, after in running.items():  # what has begun may end, and is kept
+                        if place[after] > place[key]:  # what comes before might have failed, too
+                            other.cancel()
     except BaseException:
         for future in running:
             future.cancel()
         raise
-    if failure is not None:
-        raise failure
+    if failures:
+        raise failures[min(failures, key=place.__getitem__)]
 
 
 @contextmanager
 def local_processes(workers: int) -> Iterator[Executor]:
-    """``workers`` processes on this machine, started afresh: a fork would copy held locks."""
+    """``workers`` processes on this machine.
+
+    Imports take a process seconds. So on Linux one process, the server, imports everything and
+    does nothing else, and the workers are forks of it; a fork of this one would copy locks that
+    its threads hold. Elsewhere each is started afresh.
+    """
     if workers < 1:
         raise ValueError(f"workers is a whole number from 1 on, got {workers}")
     others = set(active_children())
+    context = get_context("forkserver" if sys.platform == "linux" else "spawn")
+    context.set_forkserver_preload([PRELOAD])  # too late, and harmless, where the server runs
     pool = ProcessPoolExecutor(
         workers,
-        mp_context=get_context("spawn"),
+        mp_context=context,
         initializer=signal.signal,
         initargs=(signal.SIGINT, signal.SIG_IGN),  # Ctrl-C is for the process that waits
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Executor
 from functools import cached_property
 
@@ -13,9 +14,10 @@ from sklearn.base import clone
 from data_loaders import Panel
 from engine.costs import Costs
 from engine.fitting import FitKey, FitTask, Fitted, run_fits
-from engine.market import illiquidity
+from engine.market import illiquidity, measured
 from engine.progress import progress_bar
 from engine.run_directory import RunDirectory
+from engine.sensitivity import sensitivity
 from engine.training import Samples, Training, build
 from engine.walk_forward import Fold, WalkForward
 from strategies.base import Inputs, LearnedStrategy, Strategy, stack
@@ -42,6 +44,11 @@ class Learner:
         self._prepared: dict[tuple[str, int], Inputs] = {}
 
     @cached_property
+    def measured(self) -> pd.DataFrame:
+        """How illiquid each asset was at each close, (T, N); empty without volumes."""
+        return measured(self.panel)
+
+    @cached_property
     def asset_returns(self) -> pd.DataFrame:
         """Simple returns (T, N) at valuation prices: zero where an asset does not trade."""
         growth = torch.ones_like(self.valuation)
@@ -57,8 +64,12 @@ class Learner:
         executor: Executor | None,
         run: RunDirectory | None,
         progress: bool | None,
+        on_last: Callable[[], None] = lambda: None,
     ) -> dict[FitKey, Fitted]:
-        """All fits of the strategies, those already in the run directory read from there."""
+        """All fits of the strategies, those already in the run directory read from there.
+
+        ``on_last`` is called once the executor, if there is one, has the last of them.
+        """
         keys = [
             FitKey(name, fold.number, seed)
             for name in strategies
@@ -96,7 +107,8 @@ class Learner:
 
         with progress_bar("training", len(keys), "fit", progress if keys else False) as bar:
             bar.update(len(done))
-            run_fits(keys, make, executor, done, on_done, on_epoch, self.training.warm_start)
+            chained = self.training.warm_start
+            run_fits(keys, make, executor, done, on_done, on_epoch, chained, on_last)
         return done
 
     def restored(
@@ -112,6 +124,16 @@ class Learner:
             copy.module_.eval()
             restored.append(copy)
         return restored
+
+    def sensitivity(self, name: str, fitted: list[Strategy], fold: Fold) -> list[dict]:
+        """What the fitted networks of a fold look at in its test rows, see ``sensitivity.py``."""
+        rows: list[dict] = []
+        for seed, strategy in zip(self.seeds, fitted, strict=False):
+            if isinstance(strategy, LearnedStrategy) and len(fold.test):
+                inputs = stack([self._prepare(name, strategy, int(row)) for row in fold.test])
+                found = sensitivity(strategy, inputs, seed)
+                rows += [{"fold": fold.number, "seed": seed, **row} for row in found]
+        return rows
 
     def samples(self, name: str, strategy: LearnedStrategy, fold: Fold) -> Samples:
         """The training decisions of a fold; their labels end at the refit or before."""
@@ -141,7 +163,14 @@ class Learner:
 
     def known(self, row: int, rows: int) -> Panel:
         """The last ``rows`` rows up to ``row``: ``panel.until(date).last(rows)`` in one cut."""
-        return self.panel._rows(max(0, row + 1 - rows), row + 1)
+        return self.panel.rows(max(0, row + 1 - rows), row + 1)
+
+    def inputs(self, name: str, strategy: Strategy, row: int) -> Inputs | None:
+        """The inputs of a network that decides by its weights alone; None of any other strategy."""
+        if type(strategy).allocate is not LearnedStrategy.allocate:
+            return None
+        assert isinstance(strategy, LearnedStrategy)
+        return self._prepare(name, strategy, row)
 
     def _prepare(self, name: str, strategy: LearnedStrategy, row: int) -> Inputs:
         """The inputs of a date, from the rows up to it alone."""

@@ -93,6 +93,17 @@ class TrialLedger:
         same = found["assets"] == _assets(result)
         return found[same & (found["start"] <= last) & (found["end"] >= first)]
 
+    def summary(self, most: int = 20) -> str:
+        """The latest trials, for a terminal."""
+        found = self.trials()
+        if found.empty:
+            return "no trial yet: every backtest and sweep is written down here"
+        told = ["last_run", "kind", "name", "runs", "start", "end", "sharpe", "active_sharpe"]
+        latest = found.sort_values("last_run").tail(most)[told]
+        latest = latest.assign(last_run=latest["last_run"].dt.strftime("%Y-%m-%d %H:%M"))
+        table = latest.to_string(index=False, float_format=lambda x: f"{x:.2f}", na_rep="-")
+        return f"{len(found)} trials, the latest last (UTC):\n\n{table}"
+
     @cached_property
     def _table(self) -> Table:
         from sqlalchemy import Column, MetaData, Table

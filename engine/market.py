@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -28,12 +29,22 @@ def illiquidity(panel: Panel, costs: Costs) -> Tensor | None:
             'market impact needs the asset feature "volume" (shares a session); the panel has '
             f"{', '.join(panel.asset_features) or 'no features'}; impact=0 goes without"
         )
-    traded = (panel.asset_features["volume"] * panel.prices).rolling(ROWS, min_periods=2).mean()
-    spread = panel.returns.rolling(ROWS, min_periods=2).std()
-    found = (spread / traded.where(traded > 0) ** 0.5).ffill().bfill()
+    found = measured(panel)
     empty = found.columns[found.isna().any()]
     if len(empty):
         raise DataError(
             f"no volume of {', '.join(map(str, empty[:5]))}; market impact cannot be charged there"
         )
     return torch.from_numpy(found.to_numpy().copy())
+
+
+def measured(panel: Panel) -> pd.DataFrame:
+    """l as in ``illiquidity``, (T, N), whether or not it is charged; NaN where nothing is known.
+
+    Without the feature "volume" the frame is empty.
+    """
+    if "volume" not in panel.asset_features:
+        return pd.DataFrame()
+    traded = (panel.asset_features["volume"] * panel.prices).rolling(ROWS, min_periods=2).mean()
+    spread = panel.returns.rolling(ROWS, min_periods=2).std()
+    return (spread / traded.where(traded > 0) ** 0.5).ffill().bfill()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -10,9 +11,10 @@ import torch
 from sklearn.base import clone
 
 from data_loaders import Panel
-from engine.costs import Costs
 from engine.decisions import allocated
+from engine.market import illiquidity
 from engine.result import BacktestResult
+from engine.settings import read_costs
 from engine.walk_forward import WalkForward, later
 from strategies.base import LearnedStrategy, Strategy, stack
 
@@ -85,12 +87,17 @@ def todays_orders(
     weights = np.mean(
         [allocated(result.name, each, history, holdings.fillna(0.0)) for each in fitted], axis=0
     )
-    costs = Costs(**result.settings["costs"])
-    wanted = pd.Series(weights, panel.assets) * (1 - _cost(costs, weights, holdings)) * capital
-    wanted = (wanted / prices).fillna(0.0)
+    costs = read_costs(result.settings["costs"])
+    lack = illiquidity(panel, costs)
+    lack = None if lack is None else lack[-1]
+    before = torch.tensor(holdings.fillna(0.0).to_numpy())
+    charged = costs.charge(torch.from_numpy(weights), before, lack, capital).cost.item()
+    wanted = (pd.Series(weights, panel.assets) * (1 - charged) * capital / prices).fillna(0.0)
     wanted = wanted if fractions else np.trunc(wanted + 1e-9)
     order = wanted - held
-    value = order * prices
+    value = (order * prices).fillna(0.0)
+    traded = torch.tensor((value / capital).to_numpy())
+    paid, _ = costs.paid(traded, lack, torch.tensor(capital, dtype=torch.float64))
     table = pd.DataFrame(
         {
             "weight": weights,
@@ -99,11 +106,27 @@ def todays_orders(
             "wanted": wanted,
             "order": order,
             "value": value,
-            "cost": value.abs() * costs.rate,
+            "cost": paid.numpy() * capital,
         }
     )
     cash = capital - worth - float(value.sum()) - float(table["cost"].sum())
     return Orders(table, date, cash)
+
+
+def read_holdings(path: Path) -> pd.Series:
+    """Shares by asset, from a CSV file with the columns asset and shares.
+
+    Raises:
+        OrderError: other columns, an asset twice, or shares that are no number.
+    """
+    table = pd.read_csv(path)
+    if list(table.columns) != ["asset", "shares"]:
+        raise OrderError(f"{path} needs the columns asset,shares; it has {','.join(table.columns)}")
+    shares = pd.to_numeric(table["shares"], errors="coerce")
+    wrong = table["asset"][shares.isna() | table["asset"].duplicated()]
+    if len(wrong):
+        raise OrderError(f"{path}: {wrong.iloc[0]} is there twice, or its shares are no number")
+    return pd.Series(shares.to_numpy(float), index=table["asset"].astype(str))
 
 
 def _fitted(strategy: Strategy, result: BacktestResult, panel: Panel) -> list[Strategy]:
@@ -128,10 +151,3 @@ def _fitted(strategy: Strategy, result: BacktestResult, panel: Panel) -> list[St
             copy.module_.load_state_dict(state)
             fitted.append(copy)
     return fitted
-
-
-def _cost(costs: Costs, weights: np.ndarray, holdings: pd.Series) -> float:
-    """What the trade costs, as far as it is proportional, a fraction of the capital."""
-    plain = Costs(costs.commission, costs.spread)
-    held = torch.tensor(holdings.fillna(0.0).to_numpy())
-    return float(plain.charge(torch.from_numpy(weights)[None], held[None]).cost)

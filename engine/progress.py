@@ -1,10 +1,33 @@
-"""The progress bar, shown where there is a terminal."""
+"""Progress: a bar where there is a terminal; lines of the logger "deqfolio" where there is none."""
 
 from __future__ import annotations
 
+import logging
+
 from tqdm.auto import tqdm
 
+LOG = logging.getLogger("deqfolio")
+LINES = 4  # a bar of any length makes no more
 
-def progress_bar(what: str, total: int, unit: str, show: bool | None) -> tqdm:
+
+class Progress(tqdm):
+    """A bar that, where it is not shown, logs each quarter of its way at level INFO."""
+
+    def __init__(self, what: str, total: int, unit: str, hidden: bool | None):
+        super().__init__(total=total, desc=what, unit=unit, disable=hidden)
+        self.what, self.goal, self.units, self.counted = what, total, unit, 0
+
+    def update(self, n: float | None = 1) -> bool | None:
+        before, self.counted = self.counted, self.counted + int(n or 0)
+        if (
+            self.disable
+            and self.goal
+            and LINES * before // self.goal < LINES * self.counted // self.goal
+        ):
+            LOG.info("%s: %d of %d %ss", self.what, self.counted, self.goal, self.units)
+        return super().update(n)
+
+
+def progress_bar(what: str, total: int, unit: str, show: bool | None) -> Progress:
     """A bar of ``total`` units; ``show`` None leaves it to whether there is a terminal."""
-    return tqdm(total=total, desc=what, unit=unit, disable=None if show is None else not show)
+    return Progress(what, total, unit, None if show is None else not show)

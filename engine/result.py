@@ -36,7 +36,8 @@ class BacktestResult:
             decided (date), ordered (shares, before rounding to whole ones), paid (money out of
             cash, fees included; negative: in). The portfolio starts with the costs' capital,
             1,000,000 by default.
-        folds: one row a refit: train_start, train_end, test_start, test_end, decisions.
+        folds: one row a refit, see ``WalkForward.describe``: train_start, train_end, labels_end,
+            training, validation_start, test_start, test_end, last_fill, decisions.
         training: one row an epoch of a fold and seed: fold, seed, epoch, loss,
             validation_loss, best, gradient_norm, skipped; empty where nothing is trained.
         solves: one row a fold, seed, phase and kind of solve: fold, seed (NaN in allocation),

@@ -12,10 +12,12 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from engine.fitting import FitKey, Fitted
+if TYPE_CHECKING:
+    from engine.fitting import FitKey, Fitted
 
 EXPERIMENT = "experiment.toml"
 
@@ -57,7 +59,7 @@ class RunDirectory:
         for unfinished in (self.path / "fits").glob(".*"):
             shutil.rmtree(unfinished)
         self.path.mkdir(parents=True, exist_ok=True)
-        _write_whole(plan, json.dumps(identity, indent=2))
+        write_whole(plan, json.dumps(identity, indent=2))
 
     def finished(self, keys: list[FitKey]) -> dict[FitKey, Fitted]:
         """Those of the fits that are stored here."""
@@ -79,6 +81,8 @@ class RunDirectory:
     def _load(self, key: FitKey) -> Fitted:
         from safetensors.torch import load_file
 
+        from engine.fitting import Fitted
+
         place = self._place(key)
         record = json.loads((place / "record.json").read_text())
         return Fitted(
@@ -93,7 +97,8 @@ class RunDirectory:
         return self.path / "fits" / f"{name}-{key.fold}-{key.seed}"
 
 
-def _write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
+    """Write a file: all of it or, if the process dies, nothing."""
     scratch = path.with_name(f".{path.name}")
     scratch.write_text(text)
     scratch.replace(path)

@@ -111,6 +111,18 @@ class SearchResult:
     name: str
     until: pd.Timestamp
 
+    def summary(self, most: int = 5) -> str:
+        """The best trials, and what they were judged on, for a terminal."""
+        ended = self.trials["state"].value_counts().to_dict()
+        counted = ", ".join(f"{count} {state}" for state, count in ended.items())
+        leaders = self.trials[self.trials["state"] == "complete"].nlargest(most, "value")
+        shown = leaders.drop(columns=["state", "seconds", "error"])
+        return (
+            f"{len(self.trials)} trials ({counted}), judged by the net Sharpe ratio on validation "
+            f"folds up to {self.until.date()}; nothing later was seen\n\n"
+            f"{shown.to_string(float_format=lambda x: f'{x:.4g}')}"
+        )
+
 
 @dataclass(frozen=True)
 class _Task:

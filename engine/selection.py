@@ -14,18 +14,20 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import Executor
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from data_loaders import Panel
-from engine.backtest import named_strategies
+from engine.backtest import identity, named_strategies, run_settings
 from engine.costs import Costs
 from engine.decisions import decide_rows, fitted_for, target_frame
 from engine.fitting import local_processes
 from engine.learner import Learner
 from engine.progress import progress_bar
-from engine.simulation import simulate
+from engine.run_directory import RunDirectory, write_whole
+from engine.simulation import Simulation, simulate
 from engine.threads import limited_threads
 from engine.training import Training
 from engine.walk_forward import Fold, WalkForward
@@ -41,6 +43,8 @@ def cross_validate(
     folds: int = 6,
     test_folds: int = 2,
     *,
+    run_dir: str | Path | None = None,
+    restart: bool = False,
     workers: int | None = None,
     executor: Executor | None = None,
     progress: bool | None = None,
@@ -55,6 +59,8 @@ def cross_validate(
         folds: blocks of history. Training is done folds! / (test_folds! (folds - test_folds)!)
             times for each strategy and seed: 15 times for 6 and 2.
         test_folds: blocks in each test, from 2 on.
+        run_dir, restart: as in ``backtest``: finished fits are kept there, and the table is
+            written to ``paths.csv`` in it.
         workers, executor, progress, threads: as in ``backtest``.
 
     Returns:
@@ -62,7 +68,7 @@ def cross_validate(
         annual_turnover.
 
     Raises:
-        ValueError: folds too many for the history; errors of ``backtest``.
+        ValueError: folds too many for the history; RunMismatch and other errors of ``backtest``.
     """
     plan, costs, training = plan or WalkForward(), costs or Costs(), training or Training()
     training = replace(training, warm_start=False)  # splits do not follow each other in time
@@ -71,10 +77,17 @@ def cross_validate(
     splits, paths = purged_splits(plan, panel.dates, lookback, folds, test_folds)
     learner = Learner(panel, [fold for fold, _ in splits], plan, costs, training, threads)
     learned = {name: s for name, s in named.items() if isinstance(s, LearnedStrategy)}
+    if workers is not None and executor is not None:
+        raise ValueError("give workers or an executor, not both")
     pool = local_processes(workers) if workers is not None else nullcontext(executor)
+    run = None
+    if run_dir is not None:
+        asked = identity(run_settings(panel, plan, costs, training), named)
+        asked["cross_validation"] = {"folds": folds, "test_folds": test_folds}
+        run = RunDirectory(run_dir, asked, restart)
     rows = []
     with limited_threads(threads), pool as where:
-        fits = learner.fit(learned, where, None, progress)
+        fits = learner.fit(learned, where, run, progress)
         for name, strategy in named.items():
             with progress_bar(name, len(paths), "path", progress) as bar:
                 for path, tests in enumerate(paths):
@@ -88,7 +101,10 @@ def cross_validate(
                     found = simulate(target_frame(targets, panel), panel, costs, plan.execution_lag)
                     rows.append({"strategy": name, "path": path, **_figures(found, panel)})
                     bar.update()
-    return pd.DataFrame(rows).set_index(["strategy", "path"])
+    table = pd.DataFrame(rows).set_index(["strategy", "path"])
+    if run is not None:
+        write_whole(run.path / "paths.csv", table.to_csv())
+    return table
 
 
 def purged_splits(
@@ -133,7 +149,7 @@ def purged_splits(
     return splits, paths
 
 
-def _figures(found, panel: Panel) -> dict[str, float]:
+def _figures(found: Simulation, panel: Panel) -> dict[str, float]:
     net, a_year = found.net_returns.to_numpy(), panel.periods_per_year
     years, spread = len(net) / a_year, net.std(ddof=1)
     return {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from types import ModuleType
 
 import numpy as np
 import pandas as pd
@@ -149,7 +150,7 @@ def _execute(book: Book, fills: Fills, costs: Costs) -> np.ndarray:
     loan without interest, large enough for every order, and what holding earned or cost, by our
     accounting, is added to its value: the orders, prices, fees, positions and cash are compared.
     """
-    vectorbt = _vectorbt()
+    vectorbt = load_vectorbt()
     shape, at_fill = tuple(fills.path.shape), fills.prices
     size = np.full(shape, np.nan)
     size[fills.starts] = book.orders.where(book.orders != 0, torch.nan)
@@ -183,7 +184,8 @@ def _execute(book: Book, fills: Fills, costs: Costs) -> np.ndarray:
     return value / np.concatenate([[fills.capital], value[:-1]]) - 1
 
 
-def _vectorbt():  # imported here: it takes seconds
+def load_vectorbt() -> ModuleType:
+    """vectorbt, imported where it is used: it takes seconds."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its own import warns about its dependencies
         import vectorbt

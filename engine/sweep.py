@@ -11,8 +11,8 @@ import torch
 
 from data_loaders import Panel
 from engine.bookkeeping import keep_book
-from engine.costs import Costs
 from engine.result import BacktestResult
+from engine.settings import read_costs
 from engine.simulation import fills_of
 
 
@@ -36,7 +36,7 @@ def cost_sweep(
         raise ValueError(f"{result.name} was not tested on this panel: fingerprints differ")
     if not len(basis_points):
         raise ValueError("name at least one cost, in basis points")
-    base = Costs(**result.settings["costs"])
+    base = read_costs(result.settings["costs"])
     wanted = torch.tensor(result.targets.to_numpy(np.float64))
     fills = fills_of(result.targets, panel, base, result.settings["plan"]["execution_lag"])
     a_year = panel.periods_per_year

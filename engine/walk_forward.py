@@ -144,19 +144,34 @@ class WalkForward:
             edge = end
         return folds
 
-    def describe(self, panel: Panel, lookback: int = 1) -> pd.DataFrame:
+    def describe(self, panel: Panel, lookback: int = 1, validation: float = 0.0) -> pd.DataFrame:
         """The folds as a table, for strategies that need ``lookback`` rows.
+
+        ``reports.write_plan`` draws them.
+
+        Args:
+            validation: share of the training decisions, the latest, that training keeps for early
+                stopping (``Training.validation``); 0 where nothing is trained.
 
         Returns:
             One row a fold: train_start and train_end (what may be learned from), labels_end (the
-            last close of a training label; NaT without any), training (decisions), test_start,
-            test_end, last_fill and decisions (of the test).
+            last close of a training label; NaT without any), training (decisions),
+            validation_start (NaT without any), test_start, test_end, last_fill and decisions (of
+            the test).
         """
-        return fold_table(self.folds(panel.dates, lookback), panel.dates, self.execution_lag)
+        folds = self.folds(panel.dates, lookback)
+        return fold_table(folds, panel.dates, self.execution_lag, validation)
 
 
-def fold_table(folds: list[Fold], dates: pd.DatetimeIndex, lag: int) -> pd.DataFrame:
+def fold_table(
+    folds: list[Fold], dates: pd.DatetimeIndex, lag: int, validation: float = 0.0
+) -> pd.DataFrame:
     """The folds as ``WalkForward.describe`` shows them."""
+
+    def validated(fold: Fold) -> pd.Timestamp:
+        cut = round(len(fold.train) * (1 - validation))
+        return dates[fold.train[cut]] if cut < len(fold.train) else pd.NaT
+
     return pd.DataFrame(
         {
             "train_start": [dates[f.start] for f in folds],
@@ -165,6 +180,7 @@ def fold_table(folds: list[Fold], dates: pd.DatetimeIndex, lag: int) -> pd.DataF
             "test_end": [dates[f.test[-1]] for f in folds],
             "decisions": [len(f.test) for f in folds],
             "training": [len(f.train) for f in folds],
+            "validation_start": pd.DatetimeIndex([validated(f) for f in folds], dtype=dates.dtype),
             "labels_end": [dates[f.ends[-1]] if len(f.ends) else pd.NaT for f in folds],
             "last_fill": [dates[f.test[-1] + lag] for f in folds],
         },

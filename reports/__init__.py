@@ -7,6 +7,7 @@ of a run), ``svg``, ``figures`` and ``sections`` (the pictures), ``html`` (the p
 """
 
 from reports.catalogue import summary_table
+from reports.folds import write_plan
 from reports.html import check_report_path, write_report
 
-__all__ = ["check_report_path", "summary_table", "write_report"]
+__all__ = ["check_report_path", "summary_table", "write_plan", "write_report"]

@@ -62,9 +62,13 @@ def _cut(result: BacktestResult, start: pd.Timestamp, end: pd.Timestamp) -> Back
         return result
     by_date = ("weights", "gross_returns", "net_returns", "turnover", "costs", "targets")
     cut = {name: getattr(result, name).loc[start:end] for name in by_date}
-    if len(result.orders):
-        within = (result.orders["date"] >= start) & (result.orders["date"] <= end)
-        cut["orders"] = result.orders[within]
+    for name in ("asset_returns", "fractional_returns", "illiquidity"):  # not in older runs
+        if len(getattr(result, name)):
+            cut[name] = getattr(result, name).loc[start:end]
+    for name in ("orders", "limits"):
+        rows = getattr(result, name)
+        if len(rows):
+            cut[name] = rows[(rows["date"] >= start) & (rows["date"] <= end)]
     if len(result.folds):
         tested = pd.to_datetime(result.folds["test_end"])
         cut["folds"] = result.folds[(tested >= start).to_numpy()]

@@ -52,26 +52,24 @@ def drawdown_periods(returns: pd.Series) -> pd.DataFrame:
     while it lasts), depth (fraction < 0), fall, recovery, length (periods; the recovery of one
     that lasts is NaN and its length counts up to the last date).
     """
-    depth = drawdowns(returns)
-    under = depth.to_numpy(dtype=float) < -1e-12
-    edges = np.diff(np.concatenate([[False], under, [False]]).astype(int))
-    rows = []
-    for first, after in zip(np.flatnonzero(edges == 1), np.flatnonzero(edges == -1), strict=True):
-        trough = first + int(depth.iloc[first:after].to_numpy().argmin())
-        over = after < len(depth)
-        rows.append(
-            {
-                "start": depth.index[first],
-                "trough": depth.index[trough],
-                "end": depth.index[after] if over else pd.NaT,
-                "depth": float(depth.iloc[trough]),
-                "fall": trough - first + 1,
-                "recovery": float(after - trough) if over else np.nan,
-                "length": after - first + (1 if over else 0),
-            }
-        )
-    columns = ["start", "trough", "end", "depth", "fall", "recovery", "length"]
-    table = pd.DataFrame(rows, columns=columns)
+    depth, dates = drawdowns(returns).to_numpy(dtype=float), returns.index
+    edges = np.diff(np.concatenate([[False], depth < -1e-12, [False]]).astype(int))
+    first, after = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
+    spans = zip(first, after, strict=True)
+    trough = np.array([low + depth[low:high].argmin() for low, high in spans], dtype=int)
+    over = after < len(depth)
+    ends = dates[np.minimum(after, len(depth) - 1)].to_series().where(over).array
+    table = pd.DataFrame(
+        {
+            "start": dates[first],
+            "trough": dates[trough],
+            "end": ends,
+            "depth": depth[trough],
+            "fall": trough - first + 1,
+            "recovery": np.where(over, after - trough, np.nan),
+            "length": after - first + over,
+        }
+    )
     return table.sort_values("depth", kind="stable").reset_index(drop=True)
 
 

@@ -24,7 +24,10 @@ TABLES = (  # of ``Facts``, with whether the index says something
     ("sweep", True),
     ("assets", True),
     ("groups", True),
-    ("constraints", True),
+    ("limits", False),
+    ("sensitivity", False),
+    ("capacity", True),
+    ("whole", True),
     ("factors", False),
     ("epochs", False),
     ("solves", False),
@@ -61,6 +64,7 @@ def as_csv(facts: Facts) -> dict[str, str]:
     frames["turnover"] = _by_date({n: r.turnover for n, r in results.items()})
     frames["costs"] = _by_date({n: r.costs for n, r in results.items()})
     frames["targets"] = _stacked({n: r.targets for n, r in results.items()})
+    frames["orders"] = facts.first.orders
     return {
         f"{name}.csv": _harmless(frame).to_csv(index=False, float_format="%.12g")
         for name, frame in frames.items()
@@ -102,8 +106,9 @@ def _harmless(frame: pd.DataFrame) -> pd.DataFrame:
     def safe(value: Any) -> Any:
         return "'" + value if isinstance(value, str) and value.startswith(FORMULA) else value
 
-    texts = [column for column in frame.columns if frame[column].map(type).eq(str).any()]
-    changed = {column: frame[column].map(safe) for column in texts}
+    texts = [column for column in frame.columns if pd.api.types.is_string_dtype(frame[column])]
+    texts += [column for column in frame.columns if frame[column].dtype == object]
+    changed = {c: frame[c].map({value: safe(value) for value in frame[c].unique()}) for c in texts}
     return frame.assign(**{str(c): v for c, v in changed.items()}).rename(columns=safe)
 
 

@@ -11,12 +11,22 @@ import numpy as np
 import pandas as pd
 
 from engine.result import BacktestResult
-from reports import calendars, catalogue, drawdowns, relative, selection, statistics, trading
+from reports import (
+    calendars,
+    catalogue,
+    drawdowns,
+    metrics,
+    relative,
+    selection,
+    statistics,
+    trading,
+)
 from reports.metrics import sharpe
 
 BENCHMARK = "EqualWeight"
 SWEEP = np.arange(0, 51, 2.5) * 1e-4  # costs of trading, fractions of the value traded
 WORST = 10  # drawdowns listed
+VALUES = (1e6, 1e7, 1e8, 1e9)  # of a portfolio, at which the drag of market impact is shown
 
 
 @dataclass(frozen=True)
@@ -33,7 +43,10 @@ class Facts:
         months: {strategy: table}. folds, seeds, epochs, solves, checks: one row an item.
         sweep: net Sharpe ratio by cost (basis points) and strategy.
         assets: of the subject, see ``trading.asset_table``; groups: their sums.
-        constraints: how often they bind, by strategy.
+        limits: how often each constraint binds and its shadow price, see ``trading.limit_table``.
+        sensitivity: what each network looks at, see ``trading.sensitivity_table``.
+        capacity: what market impact would take, by strategy; see ``_capacity``.
+        whole: annual return and Sharpe ratio with whole shares and with fractions, by strategy.
         factors: regression of each strategy, stacked.
         differing: settings in which the results differ, by strategy.
     """
@@ -54,7 +67,10 @@ class Facts:
     sweep: pd.DataFrame
     assets: pd.DataFrame
     groups: pd.DataFrame
-    constraints: pd.DataFrame
+    limits: pd.DataFrame
+    sensitivity: pd.DataFrame
+    capacity: pd.DataFrame
+    whole: pd.DataFrame
     factors: pd.DataFrame
     epochs: pd.DataFrame
     solves: pd.DataFrame
@@ -80,7 +96,7 @@ def gather(
     """All facts of a run; for the arguments see ``reports.write_report``."""
     subject, benchmark = chosen(results)
     results = dict(results)
-    metrics = catalogue.metric_table(results, benchmark)
+    table = catalogue.metric_table(results, benchmark)
     year = results[subject].settings["periods_per_year"]
     returns = pd.concat({n: r.net_returns for n, r in results.items()}, axis=1, join="inner")
     trials = trials_of(results, benchmark)
@@ -91,7 +107,7 @@ def gather(
         results=results,
         subject=subject,
         benchmark=benchmark,
-        metrics=metrics,
+        metrics=table,
         luck=luck_table(returns, active, benchmark, year, trials),
         trials=trials,
         overfitting=selection.overfitting(active),
@@ -106,7 +122,17 @@ def gather(
         sweep=_sweep(results),
         assets=assets,
         groups=_grouped(assets, groups),
-        constraints=_constraints(results),
+        limits=_stacked(
+            results, lambda r: trading.limit_table(r.limits) if len(r.limits) else r.limits
+        ),
+        sensitivity=_stacked(
+            results,
+            lambda r: (
+                trading.sensitivity_table(r.sensitivity) if len(r.sensitivity) else r.sensitivity
+            ),
+        ),
+        capacity=_capacity(results),
+        whole=_whole(results),
         factors=_factors(results, factors),
         epochs=_stacked(results, lambda result: _epochs(result.training)),
         solves=_stacked(results, lambda result: _solves(result.solves)),
@@ -204,9 +230,41 @@ def _grouped(assets: pd.DataFrame, groups: Mapping[str, str] | None) -> pd.DataF
     return assets[["mean", "return", "risk"]].groupby(names).sum(min_count=1)
 
 
-def _constraints(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
-    rows = {name: trading.binding(result) for name, result in results.items()}
-    return pd.DataFrame.from_dict({n: row for n, row in rows.items() if row}, orient="index")
+def _capacity(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
+    """Value at which impact takes 1% a year, and what it takes a year at each of ``VALUES``.
+
+    One row a strategy that traded assets with volumes.
+    """
+    rows = {}
+    for name, result in results.items():
+        shares = trading.traded_shares(result) if result.illiquidity.size else pd.DataFrame()
+        if not len(shares):
+            continue
+        drag = trading.impact_drag(
+            shares,
+            result.illiquidity,
+            len(result.net_returns),
+            result.settings["periods_per_year"],
+        )
+        rows[name] = {"capacity": trading.capacity(drag)}
+        rows[name] |= {f"drag at {value:.0e}": drag * value**0.5 for value in VALUES}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _whole(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
+    """One row a strategy that traded whole shares: what that changes."""
+    rows = {}
+    for name, result in results.items():
+        whole, parts = result.net_returns, result.fractional_returns
+        if len(parts) and not parts.equals(whole) and (parts - whole).abs().max() > 0:
+            year = result.settings["periods_per_year"]
+            rows[name] = {
+                "return, whole": metrics.annual_return(whole, year),
+                "return, fractions": metrics.annual_return(parts, year),
+                "Sharpe, whole": sharpe(whole, year),
+                "Sharpe, fractions": sharpe(parts, year),
+            }
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def _factors(results: Mapping[str, BacktestResult], factors: pd.DataFrame | None) -> pd.DataFrame:

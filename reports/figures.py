@@ -1,46 +1,27 @@
 """The report's figures: each a piece of SVG that takes its colours and fonts from the page.
 
-``svg`` has what they share.
+``axes`` draws, ``svg`` has what they share.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
-from matplotlib.dates import date2num
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from scipy.stats import norm
 from scipy.stats import t as student
 
+from reports import ticks
+from reports.axes import LEFT, RIGHT, WIDTH, Axes
 from reports.distribution import student_t
-from reports.svg import (
-    ASSET_COLOURS,
-    LEFT,
-    PALETTE,
-    POINTS,
-    RIGHT,
-    WIDTH,
-    date_ticks,
-    log_ticks,
-    new_axes,
-    number_tick,
-    percent_tick,
-    power_tick,
-    readings_of,
-    svg,
-    thin,
-)
+from reports.svg import ASSET_COLOURS, POINTS, days, readings_of, svg, thin
 
 DATES = 400  # at most, in one area
 
 
 def time_lines(
-    key: str,
     label: str,
     lines: Mapping[str, pd.Series],
     colours: Mapping[str, str],
@@ -53,7 +34,6 @@ def time_lines(
     """Lines over dates, the first on top.
 
     Args:
-        key: what makes the figure's ids unique on the page.
         label: the text for those who do not see it.
         lines: {name: values by date}; on a log axis a line ends where it reaches 0.
         colours: {name: a name in ``PALETTE``}.
@@ -63,168 +43,143 @@ def time_lines(
         shade: (first, last) dates of spans with a grey ground.
         height: of the figure, while it is ``WIDTH`` wide.
     """
-    figure = Figure(figsize=(WIDTH / 72, height / 72))
-    axes = new_axes(figure, height)
-    for number, (name, line) in enumerate(lines.items()):
-        line = line.where(line > 0) if log else line
-        shown = thin(line, min(POINTS, 8 * POINTS // len(lines)))
-        days = date2num(shown.index.to_numpy())
-        style: dict[str, Any] = {"color": PALETTE[colours[name]][0], "zorder": 50 - number}
-        width = 0.6 if colours[name] == "rest" else 1.0 if number else 1.4
-        axes.plot(days, shown, linewidth=width, **style)
-        if name == fill:
-            axes.fill_between(days, shown, 0, alpha=0.12, linewidth=0, **style)
+    shown = {
+        name: thin(line.where(line > 0) if log else line, min(POINTS, 8 * POINTS // len(lines)))
+        for name, line in lines.items()
+    }
+    across = {name: days(line.index) for name, line in shown.items()}
+    axes = Axes(_span(across.values()), _span(shown.values()), height, log=log)
     for first, last in shade:
-        axes.axvspan(
-            date2num(first), date2num(last), color=PALETTE["grid"][0], alpha=0.6, lw=0, zorder=0
-        )
-    if log:
-        log_ticks(axes)
-    else:
-        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-        axes.yaxis.set_major_formatter(FuncFormatter(percent_tick if percent else number_tick))
-        axes.axhline(0, color=PALETTE["axis"][0], linewidth=0.8, zorder=1)
-    date_ticks(axes)
-    unit = "percent" if percent else "number"
-    return svg(figure, key, label, readings_of(axes, lines, colours, unit))
+        start, end = days(pd.DatetimeIndex([first, last]))
+        axes.span(start, end, "grid", 0.6)
+    axes.mark_y(ticks.percent_text if percent else ticks.number_text)
+    if not log:
+        axes.level(0, "axis")
+    if fill is not None:
+        axes.area(across[fill], shown[fill].to_numpy(float), colours[fill], 0.12)
+    for number, (name, line) in reversed(list(enumerate(shown.items()))):
+        width = 0.6 if colours[name] == "rest" else 1.0 if number else 1.4
+        axes.line(across[name], line.to_numpy(float), colours[name], width)
+    axes.mark_x(ticks.dates(*axes.x))
+    return svg(label, axes, readings_of(axes, lines, colours, "percent" if percent else "number"))
 
 
 def curves(
-    key: str,
     label: str,
     lines: Mapping[str, pd.Series],
     colours: Mapping[str, str],
     mark: float | None = None,
     height: int = 270,
 ) -> Markup:
-    """Lines over a number (the index), the first on top; a vertical line at ``mark``."""
-    figure = Figure(figsize=(WIDTH / 72, height / 72))
-    axes = new_axes(figure, height)
-    for number, (name, line) in enumerate(lines.items()):
-        width = 0.6 if colours[name] == "rest" else 1.0 if number else 1.6
-        colour = PALETTE[colours[name]][0]
-        axes.plot(line.index, line, linewidth=width, color=colour, zorder=50 - number)
+    """Lines over a number (the index), the first on top; a dashed line at ``mark``."""
+    places = {name: line.index.to_numpy(float) for name, line in lines.items()}
+    axes = Axes(_span(places.values()), _span(lines.values()), height)
+    axes.mark_y(ticks.number_text)
+    axes.level(0, "axis")
     if mark is not None:
-        axes.axvline(mark, color=PALETTE["axis"][0], linewidth=1, dashes=(3, 3), zorder=1)
-    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-    axes.yaxis.set_major_formatter(FuncFormatter(number_tick))
-    axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 2.5, 5, 10]))
-    axes.xaxis.set_major_formatter(FuncFormatter(number_tick))
-    return svg(figure, key, label, readings_of(axes, lines, colours, "number", dates=False))
+        axes.post(mark, "axis")
+    for number, (name, line) in reversed(list(enumerate(lines.items()))):
+        width = 0.6 if colours[name] == "rest" else 1.0 if number else 1.6
+        axes.line(places[name], line.to_numpy(float), colours[name], width)
+    axes.number_x()
+    return svg(label, axes, readings_of(axes, lines, colours, "number", dates=False))
 
 
-def year_bars(
-    key: str,
+def bars(
     label: str,
     years: pd.DataFrame,
     colours: Mapping[str, str],
+    percent: bool = True,
     height: int = 260,
 ) -> Markup:
-    """Bars by year, side by side, one colour a column of ``years`` (Y, at most 3)."""
-    figure = Figure(figsize=(WIDTH / 72, height / 72))
-    axes = new_axes(figure, height)
-    places, width = np.arange(len(years)), 0.78 / years.shape[1]
+    """Bars by year or fold, side by side, one colour a column of ``years`` (Y, at most 3)."""
+    width = 0.78 / years.shape[1]
+    values = years.fillna(0)
+    axes = Axes((-0.5, len(years) - 0.5), _span([[0.0], values]), height)
+    axes.mark_y(ticks.percent_text if percent else ticks.number_text)
     for number, name in enumerate(years.columns):
-        shift = (number - (years.shape[1] - 1) / 2) * width
-        colour = PALETTE[colours[name]][0]
-        axes.bar(places + shift, years[name].fillna(0), width * 0.94, color=colour, zorder=3)
-    axes.axhline(0, color=PALETTE["axis"][0], linewidth=0.8, zorder=4)
-    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-    axes.yaxis.set_major_formatter(FuncFormatter(percent_tick))
-    step = max(1, -(-len(years) // 12))
-    axes.set_xticks(places[::step], [str(year) for year in years.index[::step]])
-    return svg(figure, key, label)
+        left = np.arange(len(years)) - 0.39 + number * width
+        axes.bars(left, values[name].to_numpy(float), 0.94 * width, colours[name])
+    axes.level(0, "axis", front=True)
+    step = max(1, -(-len(years) // 8))
+    axes.mark_x([(place, str(years.index[place])) for place in range(0, len(years), step)])
+    return svg(label, axes)
 
 
-def histogram(key: str, label: str, returns: pd.Series, height: int = 260) -> Markup:
+def histogram(label: str, returns: pd.Series, height: int = 260) -> Markup:
     """Density of the returns, with a normal of their moments and the likeliest Student-t.
 
     What lies beyond five standard deviations is counted in the outermost bars.
     """
-    figure = Figure(figsize=(WIDTH / 72, height / 72))
-    axes = new_axes(figure, height)
     mean, deviation = float(returns.mean()), float(returns.std(ddof=1))
     low, high = mean - 5 * deviation, mean + 5 * deviation
     shown = returns.clip(low, high).to_numpy(dtype=float)
     bins = int(np.clip(4 * np.sqrt(len(shown)), 20, 90))
     density, edges = np.histogram(shown, bins=bins, range=(low, high), density=True)
-    colour = PALETTE["s1"][0]
-    axes.bar(edges[:-1], density, np.diff(edges) * 0.92, align="edge", color=colour, alpha=0.35)
     grid = np.linspace(low, high, 240)
     degrees, location, scale = student_t(returns)
-    axes.plot(grid, norm.pdf(grid, mean, deviation), color=PALETTE["s2"][0], linewidth=1.3)
-    axes.plot(grid, student.pdf(grid, degrees, location, scale), color=PALETTE["s3"][0], lw=1.5)
-    axes.set_yticks([])
-    axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 2.5, 5, 10]))
-    axes.xaxis.set_major_formatter(FuncFormatter(percent_tick))
-    return svg(figure, key, label)
+    normal = norm.pdf(grid, mean, deviation)
+    heavy = student.pdf(grid, degrees, location, scale)
+    top = max(density.max(), normal.max(), heavy.max())
+    axes = Axes((low, high), (0.0, float(top)), height, margin=(0.01, 0.0))
+    axes.bars(edges[:-1], density, float(0.92 * (edges[1] - edges[0])), "s1", 0.35)
+    axes.line(grid, normal, "s2", 1.3)
+    axes.line(grid, heavy, "s3", 1.5)
+    axes.number_x(percent=True)
+    return svg(label, axes)
 
 
-def stacked_weights(key: str, label: str, weights: pd.DataFrame, height: int = 290) -> Markup:
+def stacked_weights(label: str, weights: pd.DataFrame, height: int = 290) -> Markup:
     """Weights over time, (T, at most 14), columns from 0 outwards: longs above, shorts below.
 
     The colours are ``ASSET_COLOURS`` in the order of the columns; a 13th and 14th are grey.
     """
-    figure = Figure(figsize=(WIDTH / 72, height / 72))
-    axes = new_axes(figure, height)
     rows = np.unique(np.linspace(0, len(weights) - 1, DATES).astype(int))
     shown = weights.iloc[rows].fillna(0)
     names = [*ASSET_COLOURS, "other", "other"][: shown.shape[1]]
-    days = date2num(shown.index.to_numpy())
-    days = np.concatenate([days[:1], days, days[-1:]])
-    for side in (shown.clip(lower=0), shown.clip(upper=0)):
-        tops = side.cumsum(axis=1).to_numpy()  # each band reaches to 0: the next hides its foot
+    values, across = shown.to_numpy(float), days(shown.index)
+    sides = [np.clip(values, 0, None), np.clip(values, None, 0)]
+    tops = [side.cumsum(axis=1) for side in sides]
+    axes = Axes(_span([across]), _span([[0.0], *tops]), height, margin=(0.01, 0.0))
+    axes.mark_y(ticks.percent_text, most=5)
+    for side, top in zip(sides, tops, strict=True):  # each band reaches to 0: the next hides it
         for column in reversed(range(len(names))):
-            if np.any(side.to_numpy()[:, column]):
-                edge = np.concatenate([[0.0], tops[:, column], [0.0]])
-                axes.fill(
-                    days,
-                    edge,
-                    facecolor=PALETTE[names[column]][0],
-                    edgecolor=PALETTE["page"][0],
-                    linewidth=0.35,
-                    zorder=5 + len(names) - column,
-                )
-    axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2.5, 5, 10]))
-    axes.yaxis.set_major_formatter(FuncFormatter(percent_tick))
-    axes.margins(y=0)
-    if shown.to_numpy().min(initial=0) < 0:
-        axes.axhline(0, color=PALETTE["ink"][0], linewidth=0.8, zorder=40)
-    date_ticks(axes)
-    return svg(figure, key, label)
+            if np.any(side[:, column]):
+                axes.area(across, top[:, column], names[column], edge="page")
+    if values.min(initial=0) < 0:
+        axes.level(0, "ink", front=True)
+    axes.mark_x(ticks.dates(*axes.x))
+    return svg(label, axes)
 
 
-def training_curves(key: str, label: str, training: pd.DataFrame, height: int = 260) -> Markup:
+def training_curves(label: str, training: pd.DataFrame, height: int = 260) -> Markup:
     """Loss by epoch, training left, validation right: a line a fold and seed, the latest strongest.
 
     A dot marks the epoch whose state was kept, the last one marked best.
     """
-    figure = Figure(figsize=(WIDTH / 72, height / 72))
-    half = (WIDTH - LEFT - RIGHT - 40) / 2
-    left = new_axes(figure, height, width=half)
-    right = new_axes(figure, height, left=LEFT + half + 40, width=half, sharey=left)
-    right.tick_params(labelleft=False)
+    epochs = (float(training["epoch"].min()), float(training["epoch"].max()))
+    span = _span([training["loss"], training["validation_loss"]])
+    panels = _pair(epochs, epochs, span, span, height, gap=40)
+    panels[0].mark_y(ticks.number_text, most=6)
+    panels[1].name_y((value, "") for value in ticks.linear(*panels[1].y, 6))
     last = max(int(training["fold"].max()), 1)
     for (fold, *_), rows in training.groupby(["fold", *(["seed"] if "seed" in training else [])]):
         kept = rows[rows["best"].astype(bool)].tail(1)
-        strength = 0.25 + 0.75 * int(fold) / last if last > 1 else 1.0
-        for axes, column, colour in ((left, "loss", "s1"), (right, "validation_loss", "s3")):
-            style: dict[str, Any] = {"color": PALETTE[colour][0], "alpha": strength}
-            axes.plot(rows["epoch"], rows[column], linewidth=1.1, **style)
-            axes.plot(kept["epoch"], kept[column], "o", markersize=4, **style)
-    left.yaxis.set_major_locator(MaxNLocator(5))
-    left.yaxis.set_major_formatter(FuncFormatter(number_tick))
-    for axes in (left, right):
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    return svg(figure, key, label)
+        strength = round(0.25 + 0.75 * int(fold) / last, 2) if last > 1 else 1.0
+        for axes, column, colour in zip(
+            panels, ("loss", "validation_loss"), ("s1", "s3"), strict=True
+        ):
+            x, y = rows["epoch"].to_numpy(float), rows[column].to_numpy(float)
+            axes.line(x, y, colour, 1.1, strength)
+            x, y = kept["epoch"].to_numpy(float), kept[column].to_numpy(float)
+            axes.dots(x, y, colour, 2.2, strength)
+    for axes in panels:
+        axes.number_x(5, whole=True)
+    return svg(label, panels)
 
 
 def solver_steps(
-    key: str,
-    label: str,
-    solves: pd.DataFrame,
-    colours: Mapping[str, str],
-    height: int = 230,
+    label: str, solves: pd.DataFrame, colours: Mapping[str, str], height: int = 230
 ) -> Markup:
     """By fold: mean steps of the iterative solves with the most as a thin line above, left;
     the largest residual, logarithmic, right.
@@ -233,24 +188,53 @@ def solver_steps(
         solves: the rows of ``BacktestResult.solves`` to show.
         colours: {kind of solve: a name in ``PALETTE``}.
     """
-    figure = Figure(figsize=(WIDTH / 72, height / 72))
-    half = (WIDTH - LEFT - RIGHT - 70) / 2
-    left = new_axes(figure, height, width=half)
-    right = new_axes(figure, height, left=LEFT + half + 70, width=half)
+    folds = _span([solves["fold"]])
+    positive = solves["residual"][solves["residual"] > 0]
+    left, right = _pair(
+        folds,
+        folds,
+        (0.0, float(max(solves["most_steps"].max(), 1))),
+        _span([positive]) if len(positive) else (0.0, 1.0),
+        height,
+        gap=70,
+        logs=(False, len(positive) > 0),
+    )
+    left.mark_y(ticks.number_text, most=5, whole=True)
+    if len(positive):
+        right.mark_y(ticks.power_text)
     for kind, colour in colours.items():
         rows = solves[solves["solve"] == kind].sort_values("fold")
-        style: dict[str, Any] = {"color": PALETTE[colour][0]}
-        left.plot(rows["fold"], rows["mean_steps"], "o-", markersize=3.5, linewidth=1.4, **style)
-        left.plot(rows["fold"], rows["most_steps"], linewidth=0.8, alpha=0.6, **style)
-        positive = rows[rows["residual"] > 0]
-        right.plot(positive["fold"], positive["residual"], "o-", ms=3.5, linewidth=1.4, **style)
-    left.set_ylim(bottom=0)
-    left.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-    if (solves["residual"] > 0).any():
-        right.set_yscale("log")
-        right.yaxis.set_major_locator(LogLocator(numticks=6))
-        right.yaxis.set_minor_locator(NullLocator())
-        right.yaxis.set_major_formatter(FuncFormatter(power_tick))
+        x, most = rows["fold"].to_numpy(float), rows["most_steps"].to_numpy(float)
+        residual = rows["residual"].where(rows["residual"] > 0).to_numpy(float)
+        left.line(x, most, colour, 0.8, 0.6)
+        for axes, y in ((left, rows["mean_steps"].to_numpy(float)), (right, residual)):
+            axes.line(x, y, colour, 1.4)
+            axes.dots(x, y, colour, 2.2)
     for axes in (left, right):
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    return svg(figure, key, label)
+        axes.number_x(6, whole=True)
+    return svg(label, [left, right])
+
+
+def _pair(
+    x_left: tuple[float, float],
+    x_right: tuple[float, float],
+    y_left: tuple[float, float],
+    y_right: tuple[float, float],
+    height: int,
+    gap: float,
+    logs: tuple[bool, bool] = (False, False),
+) -> list[Axes]:
+    """Two rectangles side by side."""
+    half = (WIDTH - LEFT - RIGHT - gap) / 2
+    margin = (0.03, 0.05)
+    return [
+        Axes(x_left, y_left, height, LEFT, LEFT + half, logs[0], margin),
+        Axes(x_right, y_right, height, LEFT + half + gap, WIDTH - RIGHT, logs[1], margin),
+    ]
+
+
+def _span(parts: Iterable) -> tuple[float, float]:
+    """Lowest and highest of all finite values."""
+    values = np.concatenate([np.asarray(part, float).ravel() for part in parts])
+    values = values[np.isfinite(values)]
+    return (float(values.min()), float(values.max())) if len(values) else (np.nan, np.nan)

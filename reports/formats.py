@@ -31,6 +31,16 @@ def times(value: float | None) -> str:
     return text if text == DASH else text + TIMES
 
 
+def money(value: float | None) -> str:
+    """An amount to two digits, in words of thousands: 12,300,000 -> "12 million"."""
+    if value is None or not np.isfinite(value):
+        return DASH
+    for size, word in ((1e12, " trillion"), (1e9, " billion"), (1e6, " million")):
+        if abs(value) >= size:
+            return f"{float(f'{value / size:.2g}'):,g}{word}"
+    return f"{float(f'{value:.2g}'):,.0f}"
+
+
 def count(value: float | None) -> str:
     """A whole number with separators, or a small one in powers of ten (residuals)."""
     if value is None or not np.isfinite(value):

@@ -25,6 +25,7 @@ from reports.facts import Facts, flat, gather
 from reports.svg import PALETTE
 
 HERE = Path(__file__).parent
+ORDERS = 40  # listed
 
 
 def write_report(
@@ -143,12 +144,19 @@ def render(facts: Facts) -> str:
             seed=statistics.SEED,
             own_cost=sections.own_cost(facts),
             heat=sections.heat_scale([facts.months[name] for name in shown]),
+            orders=_latest(facts.first.orders),
             panel=settings.get("panel", {}),
             settings=list(flat(settings)),
             everything=json.dumps(export.settings(facts.results, settings), indent=1, default=str),
             **sections.draw(facts),
         )
     )
+
+
+def _latest(orders: pd.DataFrame) -> list[dict]:
+    """The last orders, the latest first; a run from before they were recorded shows dashes."""
+    columns = ["date", "decided", "asset", "side", "ordered", "size", "price", "fees", "paid"]
+    return orders.reindex(columns=columns).tail(ORDERS)[::-1].to_dict("records")
 
 
 @cache
@@ -160,6 +168,6 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    names = ("percent", "number", "day", "count", "times", "written")
+    names = ("percent", "number", "day", "count", "money", "times", "written")
     environment.filters |= {name: getattr(formats, name) for name in names}
     return environment

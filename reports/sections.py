@@ -12,6 +12,7 @@ from markupsafe import Markup
 from engine.result import BacktestResult
 from reports import calendars, drawdowns, figures, metrics, relative
 from reports.facts import Facts, rate_of
+from reports.folds import timeline
 from reports.formats import day, number, percent
 from reports.svg import ASSET_COLOURS, STRATEGY_COLOURS
 
@@ -44,6 +45,9 @@ def draw(facts: Facts) -> dict[str, Any]:
         **_rolling(facts, results, colours),
         **_trading(facts, results, colours),
         **_weights(shown),
+        **_limits(shown),
+        "folds": _folds(facts, colours),
+        "plan": _plan(facts),
         **_learning(shown),
     }
 
@@ -63,12 +67,10 @@ def _growth(
     ruined = {n: day(line.index[line <= 0][0]) for n, line in wealth.items() if line.iloc[-1] <= 0}
     drawn: dict[str, Any] = {"ruined": ruined, "shaded": len(shade), "years": None, "spread": None}
     label = f"Growth of 1 after costs, logarithmic. At the end: {ends}."
-    drawn["equity"] = figures.time_lines(
-        "equity", label, wealth, colours, log=True, shade=shade, height=340
-    )
+    drawn["equity"] = figures.time_lines(label, wealth, colours, log=True, shade=shade, height=340)
     label = f"Loss since the highest value so far. Deepest: {depths}."
     drawn["drawdowns"] = figures.time_lines(
-        "drawdowns", label, under, colours, percent=True, fill=facts.subject, height=260
+        label, under, colours, percent=True, fill=facts.subject, height=260
     )
     subject = net[facts.subject]
     pair = [facts.subject, *([facts.benchmark] if facts.benchmark else [])]
@@ -78,14 +80,14 @@ def _growth(
             f"Returns by calendar year. {facts.subject}: best {percent(best.max())}, worst "
             f"{percent(best.min())}."
         )
-        drawn["years"] = figures.year_bars("years", label, facts.years[pair], colours)
+        drawn["years"] = figures.bars(label, facts.years[pair], colours)
     if not metrics.constant(subject) and len(subject) >= 30:
         label = (
             f"Distribution of the returns of {facts.subject}. Skewness "
             f"{number(facts.metrics.loc[facts.subject, 'skewness'])}, excess kurtosis "
             f"{number(facts.metrics.loc[facts.subject, 'excess kurtosis'])}."
         )
-        drawn["spread"] = figures.histogram("spread", label, subject)
+        drawn["spread"] = figures.histogram(label, subject)
     return drawn
 
 
@@ -104,12 +106,10 @@ def _rolling(
     if not ratios:
         return drawn
     label = f"Sharpe ratio of the last {window} periods by date."
-    drawn["rolling"] = figures.time_lines("rolling", label, ratios, colours, height=260)
+    drawn["rolling"] = figures.time_lines(label, ratios, colours, height=260)
     spreads = {name: metrics.rolling_volatility(net[name], window, year) for name in ratios}
     label = f"Volatility of the last {window} periods by date."
-    drawn["volatility"] = figures.time_lines(
-        "volatility", label, spreads, colours, percent=True, height=270
-    )
+    drawn["volatility"] = figures.time_lines(label, spreads, colours, percent=True, height=270)
     if facts.benchmark:
         other = net[facts.benchmark]
         betas = {}
@@ -121,7 +121,7 @@ def _rolling(
         betas = {name: line for name, line in betas.items() if line.notna().any()}
         if betas:
             label = f"Beta to {facts.benchmark} over the last {window} periods by date."
-            drawn["beta"] = figures.time_lines("beta", label, betas, colours, height=270)
+            drawn["beta"] = figures.time_lines(label, betas, colours, height=270)
     return drawn
 
 
@@ -137,14 +137,14 @@ def _trading(
         means = _listed(paid, lambda name: number(facts.metrics.loc[name, "turnover/year"]))
         total = _listed(paid, lambda name: percent(facts.metrics.loc[name, "costs paid"]))
         label = f"Turnover over the trailing year. On average: {means}."
-        drawn["turnover"] = figures.time_lines("turnover", label, trailing, colours, height=270)
+        drawn["turnover"] = figures.time_lines(label, trailing, colours, height=270)
         label = f"Costs paid since the start, share of the portfolio. In all: {total}."
-        drawn["paid"] = figures.time_lines("paid", label, paid, colours, percent=True, height=270)
+        drawn["paid"] = figures.time_lines(label, paid, colours, percent=True, height=270)
     lines = {name: facts.sweep[name].dropna() for name in results if name in facts.sweep}
     if lines:
         ends = _listed(lines, lambda name: number(lines[name].iloc[-1]))
         label = f"Sharpe ratio after costs, by basis points of the value traded. At 50: {ends}."
-        drawn["sweep"] = figures.curves("sweep", label, lines, colours, own_cost(facts))
+        drawn["sweep"] = figures.curves(label, lines, colours, own_cost(facts))
     return drawn
 
 
@@ -165,7 +165,7 @@ def _weights(results: Mapping[str, BacktestResult]) -> dict[str, Any]:
     order = sizes.fillna(0).mean(axis=1).sort_values(ascending=False, kind="stable").index
     large, small = order[: len(ASSET_COLOURS)], order[len(ASSET_COLOURS) :]
     drawn = {}
-    for number_, (name, result) in enumerate(results.items()):
+    for name, result in results.items():
         weights = result.weights.reindex(columns=order).fillna(0)
         shown = weights[large].copy()
         if len(small):
@@ -174,25 +174,92 @@ def _weights(results: Mapping[str, BacktestResult]) -> dict[str, Any]:
         means = weights[large[:3]].mean()
         top = ", ".join(f"{asset} {percent(mean)}" for asset, mean in means.items())
         label = f"Weights of {name} over time, stacked. Mean weights: {top}."
-        drawn[name] = figures.stacked_weights(f"weights{number_}", label, shown)
+        drawn[name] = figures.stacked_weights(label, shown)
     coloured = list(zip(large, ASSET_COLOURS, strict=False))
     return {"weights": drawn, "coloured": coloured, "small": len(small)}
+
+
+def _limits(results: Mapping[str, BacktestResult]) -> dict[str, Any]:
+    """Of each optimising strategy, over the last quarter: where limits bind, shadow prices."""
+    drawn: dict[str, Any] = {}
+    for name, result in results.items():
+        if not len(result.limits):
+            continue
+        limits = result.limits.assign(
+            share=result.limits["held"] / result.limits["of"],
+            worth=(result.limits["price"] / result.limits["variance"]).abs(),
+        )
+        limits.loc[limits["held"] == 0, "worth"] = 0.0
+        by_date = limits.groupby(["date", "limit"], sort=False)[["share", "worth"]].mean().unstack()
+        varying = [k for k in by_date["share"] if by_date["share"][k].nunique() > 1]
+        order = by_date["share"][varying].mean().sort_values(ascending=False).index[:SHOWN]
+        if not len(order):
+            continue
+        years = max(len(result.net_returns) / result.settings["periods_per_year"], 1e-9)
+        window = max(1, round(len(by_date) / years / 4))
+        smooth = by_date.rolling(window, min_periods=1).mean()
+        colours = dict(zip(order, STRATEGY_COLOURS, strict=False))
+        share = {limit: smooth["share"][limit] for limit in order}
+        worth = {limit: smooth["worth"][limit] for limit in order}
+        means = ", ".join(f"{limit} {percent(by_date['share'][limit].mean())}" for limit in order)
+        drawn[name] = {
+            "colours": colours,
+            "share": figures.time_lines(
+                f"Share of the weights of {name} at a limit by date. On average: {means}.",
+                share,
+                colours,
+                percent=True,
+                height=270,
+            ),
+            "worth": figures.time_lines(
+                f"Shadow prices of the limits of {name} by date, in units of the variance.",
+                worth,
+                colours,
+                height=270,
+            ),
+        }
+    return {"limits": drawn}
+
+
+def _plan(facts: Facts) -> Markup | None:
+    """The folds in time: of a strategy that is trained, if there is one."""
+    tables = [result.folds for result in facts.results.values() if len(result.folds)]
+    trained = [table for table in tables if "validation_start" in table]
+    trained = [table for table in trained if table["validation_start"].notna().any()] + tables
+    return timeline(trained[0]) if trained else None
+
+
+def _folds(facts: Facts, colours: Mapping[str, str]) -> Markup | None:
+    """Sharpe ratio by fold of the subject and the benchmark."""
+    if not len(facts.folds):
+        return None
+    pair = [facts.subject, *([facts.benchmark] if facts.benchmark else [])]
+    ratios = facts.folds.pivot_table(index="fold", columns="strategy", values="Sharpe")
+    ratios = ratios.reindex(columns=pair)
+    if len(ratios) < 2 or ratios[facts.subject].isna().all():
+        return None
+    own = ratios[facts.subject]
+    label = (
+        f"Sharpe ratio by fold. {facts.subject}: best {number(own.max())}, worst "
+        f"{number(own.min())}."
+    )
+    return figures.bars(label, ratios, colours, percent=False)
 
 
 def _learning(results: Mapping[str, BacktestResult]) -> dict[str, Any]:
     """Training curves and solver steps of the strategies that have them."""
     curves: dict[str, Markup] = {}
     steps: dict[str, Any] = {}
-    for number_, (name, result) in enumerate(results.items()):
+    for name, result in results.items():
         if not len(result.training):
             continue
         label = f"Loss by epoch of {name}, training and validation, one line a fold."
-        curves[name] = figures.training_curves(f"training{number_}", label, result.training)
+        curves[name] = figures.training_curves(label, result.training)
         if len(result.solves):
             rows = _by_fold(result.solves[result.solves["phase"] == "training"])
             kinds = {k: c for k, c in SOLVE_COLOURS.items() if (rows["solve"] == k).any()}
             label = f"Mean and most steps, and largest residuals, of the solves of {name} by fold."
-            figure = figures.solver_steps(f"steps{number_}", label, rows, kinds)
+            figure = figures.solver_steps(label, rows, kinds)
             steps[name] = {"figure": figure, "kinds": kinds}
     return {"training": curves, "steps": steps}
 

@@ -1,27 +1,22 @@
-"""What all figures share: colours, axes, ticks, and a piece of SVG that follows the page.
+"""What all figures share: colours, thinning, what can be read off, the element of the page.
 
-Figures are drawn with the light colours of ``PALETTE``; ``svg`` puts CSS variables in their
-place, so that one figure serves light, dark and print. Names of strategies and assets are never
-drawn: legends are the page's, so no name can break a figure.
+Colours are names in ``PALETTE``, CSS variables of the page, so that one figure serves light, dark
+and print. Names of strategies and assets are never drawn: legends are the page's, so no name can
+break a figure.
 """
 
 from __future__ import annotations
 
-import io
 import json
-import re
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
-from matplotlib.axes import Axes
-from matplotlib.dates import AutoDateFormatter, AutoDateLocator, date2num
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from reports.axes import WIDTH, Axes
 
 PALETTE = {  # name: (light, dark); the series stand 3:1 against the page, in both
     "page": ("#ffffff", "#15181d"),
@@ -55,7 +50,6 @@ STRATEGY_COLOURS = [name for name in PALETTE if name.startswith("s")]
 ASSET_COLOURS = [name for name in PALETTE if name.startswith("a") and name != "axis"]
 POINTS = 1500  # at most, in one line
 READINGS = 500  # at most, dates that can be read off a figure
-WIDTH, LEFT, RIGHT, TOP, BOTTOM = 720, 58, 14, 12, 34  # of every figure, in its own units
 
 
 def thin(line: pd.Series, points: int = POINTS) -> pd.Series:
@@ -71,6 +65,11 @@ def thin(line: pd.Series, points: int = POINTS) -> pd.Series:
     return line.iloc[sorted(keep)]
 
 
+def days(index: pd.Index) -> np.ndarray:
+    """Dates as days since 1970."""
+    return ((pd.DatetimeIndex(index) - pd.Timestamp(0)) / pd.Timedelta(days=1)).to_numpy()
+
+
 def readings_of(
     axes: Axes,
     lines: Mapping[str, pd.Series],
@@ -83,107 +82,35 @@ def readings_of(
     x are at most ``READINGS`` places shared by all lines, true dates (days since 1970) or
     numbers, and span those at the two ends of the axis; the values are the lines' own, or null.
     """
-    index = pd.Index(sorted(set().union(*(line.index for line in lines.values()))))
+    first, *others = (line.index for line in lines.values())
+    if all(index.equals(first) for index in others):
+        index = first
+    else:
+        index = pd.Index(sorted(set().union(first, *others)))
     keep = np.unique(np.linspace(0, len(index) - 1, min(READINGS, len(index))).astype(int))
     shown = index[keep]
-    places = date2num(shown.to_numpy()) if dates else shown.to_numpy(dtype=float)
+    places = days(shown) if dates else shown.to_numpy(dtype=float)
     rows = []
     for name, line in lines.items():
-        values = line.reindex(shown).to_numpy(dtype=float)
+        values = (line.iloc[keep] if line.index is index else line.reindex(shown)).to_numpy(float)
         own = [float(f"{value:.5g}") if np.isfinite(value) else None for value in values]
         rows.append([name, colours[name], own])
     return {
         "x": [round(float(place), 4) for place in places],
         "lines": rows,
         "unit": unit,
-        "span": [float(end) for end in axes.get_xlim()],
+        "span": list(axes.x),
         "dates": dates,
     }
 
 
-def new_axes(
-    figure: Figure,
-    height: int,
-    left: float = LEFT,
-    width: float = WIDTH - LEFT - RIGHT,
-    sharey: Axes | None = None,
-) -> Axes:
-    """Axes with a baseline and quiet horizontal lines, nothing else."""
-    box = (left / WIDTH, BOTTOM / height, width / WIDTH, (height - TOP - BOTTOM) / height)
-    axes = figure.add_axes(box, sharey=sharey)
-    axes.patch.set_visible(False)
-    axes.spines[["top", "left", "right"]].set_visible(False)
-    axes.spines["bottom"].set(color=PALETTE["axis"][0], linewidth=0.8)
-    axes.grid(axis="y", color=PALETTE["grid"][0], linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(axis="y", length=0, pad=6)
-    axes.tick_params(axis="x", length=4, pad=7, color=PALETTE["axis"][0])
-    axes.margins(x=0.01)
-    return axes
-
-
-def date_ticks(axes: Axes) -> None:
-    axes.xaxis_date()
-    locator = AutoDateLocator(minticks=3, maxticks=7)
-    axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(AutoDateFormatter(locator))
-
-
-def log_ticks(axes: Axes) -> None:
-    """Ticks at round numbers, few enough to read, at least two."""
-    axes.set_yscale("log")
-    low, high = axes.dataLim.y0, axes.dataLim.y1
-    if not 0 < low <= high:
-        low = high = 1.0
-    if high / low < 4:
-        axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
-    else:
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 200 else (1,)))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
-
-
-def _shortened(attribute: re.Match) -> str:
-    """Coordinates to a tenth of a unit, finer than a pixel."""
-    return re.sub(r"(\d\.\d)\d+", r"\1", attribute[0])
-
-
-def percent_tick(value: float, _: object) -> str:
-    return f"{100 * value:.3g}%".replace("-", "\N{MINUS SIGN}")
-
-
-def number_tick(value: float, _: object) -> str:
-    return f"{value:,.3g}".replace("-", "\N{MINUS SIGN}")
-
-
-def power_tick(value: float, _: object) -> str:
-    return f"{value:.0e}".replace("e-0", "e-").replace("-", "\N{MINUS SIGN}")
-
-
-def svg(figure: Figure, key: str, label: str, readings: Mapping | None = None) -> Markup:
-    """The figure as an element of the page: own ids, the page's colours and fonts, no dates.
+def svg(label: str, axes: Axes | list[Axes], readings: Mapping | None = None) -> Markup:
+    """The figure as an element of the page.
 
     ``readings`` (see ``readings_of``) are what the page's script shows under the pointer.
     """
-    buffer = io.StringIO()
-    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": key, "path.simplify": True}):
-        figure.savefig(buffer, format="svg", metadata=nothing, transparent=True)
-    text = buffer.getvalue()
-    text = text[text.index(">", text.index("<svg")) + 1 :]
-    text = re.sub(r"<style.*?</style>", "", text, count=1, flags=re.DOTALL)
-    text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
-    text = re.sub(r'<text style="[^"]*text-anchor: (\w+)[^"]*"', r'<text text-anchor="\1"', text)
-    text = re.sub(r' transform="rotate\(-0 [^"]*"', "", text)
-    text = re.sub(r'<g id="[^"]*"', "<g", text)  # nothing refers to groups
-    text = re.sub(r' id="(\w+)"', rf' id="{key}-\1"', text)
-    text = re.sub(r'(href="#|url\(#)', rf"\g<1>{key}-", text)
-    text = re.sub(r' (d|x|y)="[^"]*"', _shortened, text)
-    text = re.sub(r"\s*\n\s*", " ", text)
-    for name, (light, _) in PALETTE.items():
-        text = text.replace(light, f"var(--{name})")
-    height = round(figure.get_figheight() * 72)
+    panels = axes if isinstance(axes, list) else [axes]
     data = Markup(' data-readings="{}"').format(json.dumps(readings)) if readings else ""
-    return Markup('<svg role="img" aria-label="{}" viewBox="0 0 {} {}"{}>{}').format(
-        label, WIDTH, height, data, Markup(text)
+    return Markup('<svg role="img" aria-label="{}" viewBox="0 0 {} {}"{}>{}</svg>').format(
+        label, WIDTH, panels[0].height, data, Markup("".join(part.written() for part in panels))
     )

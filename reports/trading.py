@@ -97,40 +97,65 @@ def cost_sweep(
     )
 
 
-def capacity(
+def traded_shares(result: BacktestResult) -> pd.DataFrame:
+    """(K, N) size of each order over the portfolio's value before it, q >= 0, by fill date.
+
+    Empty without recorded orders.
+    """
+    orders = result.orders
+    if not len(orders):
+        return pd.DataFrame()
+    sizes = orders["size"].astype(float) * orders["price"].astype(float)
+    table = pd.pivot_table(
+        pd.DataFrame({"date": orders["date"], "asset": orders["asset"], "size": sizes}),
+        index="date",
+        columns="asset",
+        values="size",
+        aggfunc="sum",
+    )
+    capital = (result.settings.get("costs") or {}).get("capital") or CAPITAL
+    value = capital * wealth(result.net_returns)
+    before = value.shift(1, fill_value=capital) * (1 + result.gross_returns)
+    return table.div(before.reindex(table.index), axis=0).fillna(0.0)
+
+
+def impact_drag(
     shares: pd.DataFrame,
-    traded_value: pd.DataFrame,
-    daily_volatility: pd.DataFrame,
+    illiquidity: pd.DataFrame,
     periods: int,
     periods_per_year: float,
-    drag: float = 0.01,
     coefficient: float = 1.0,
 ) -> float:
-    """Portfolio value at which market impact takes ``drag`` a year, in the unit of the volumes.
+    """Return a year that market impact takes from a portfolio of value 1, a fraction.
 
-    An order of value q V in an asset that trades ADV a day at volatility s costs, over its own
-    value, Y s sqrt(q V / ADV), so that the drag grows with the root of V:
-
-    V = (drag / (P / T * sum of q Y s sqrt(q / ADV))) ** 2
+    An order of value q V in an asset that trades v a day at volatility s costs, over its own
+    value, Y s sqrt(q V / v). Over the portfolio's value that is Y q sqrt(q) l sqrt(V), with
+    l = s / sqrt(v): the drag grows with the root of V, from P / T * sum of Y q sqrt(q) l at V = 1.
+    Infinite where something is traded that has no volume.
 
     Args:
         shares: (K, N) size of each order over the portfolio's value, q >= 0, by fill date.
-        traded_value: (K, N) mean value traded a day, before the fill.
-        daily_volatility: (K, N) standard deviation of the daily returns, before the fill.
+        illiquidity: (K, N) l before the fill, see ``engine.market``; in the unit of the prices.
         periods, periods_per_year: T and P.
-        drag: return a year given up, a fraction.
         coefficient: Y, about 1.
 
     Source: Almgren, Thum, Hauptmann and Li (2005), Direct Estimation of Equity Market Impact;
     the square root as in Toth et al. (2011), Anomalous Price Impact.
     """
     orders = shares.to_numpy(dtype=float)
-    if not (traded_value.to_numpy()[orders > 0] > 0).all():
-        return 0.0  # something is bought that does not trade
-    thin = np.where(orders > 0, orders / traded_value.where(traded_value > 0, 1.0), 0.0)
-    at_one = coefficient * np.nansum(orders * daily_volatility.to_numpy() * np.sqrt(thin))
-    yearly = at_one * periods_per_year / periods
-    return float((drag / yearly) ** 2) if yearly > 0 else np.nan
+    lack = illiquidity.reindex(index=shares.index, columns=shares.columns).to_numpy(dtype=float)
+    if not np.isfinite(lack[orders > 0]).all():
+        return np.inf
+    at_one = coefficient * np.sum(np.where(orders > 0, orders**1.5 * lack, 0.0))
+    return float(at_one * periods_per_year / periods)
+
+
+def capacity(drag_at_one: float, drag: float = 0.01) -> float:
+    """Portfolio value at which market impact takes ``drag`` a year: (drag / ``impact_drag``)**2.
+
+    In the unit of the prices; 0 where something is traded that has no volume, NaN without trades.
+    """
+    return float((drag / drag_at_one) ** 2) if drag_at_one > 0 else np.nan
 
 
 def gross_exposure(weights: pd.DataFrame) -> float:
@@ -166,32 +191,16 @@ def largest_weight(weights: pd.DataFrame) -> float:
 
 
 def contributions(result: BacktestResult) -> pd.DataFrame | None:
-    """(T, N) what each asset adds to the return before costs; the rows sum to it.
+    """(T, N) what each asset adds to the return before costs, w_(t-1) r_t; the rows sum to it.
 
-    An asset held at weight w_(t-1) that makes up w+_t of the portfolio before the trade of t
-    contributed (1 + g_t) w+_t - w_(t-1). Between fills w+ is w; at a fill the orders are taken
-    back. None where the rows do not sum to the gross returns, as without recorded orders.
+    None where they do not, as without recorded returns of the assets.
     """
-    weights, gross = result.weights.fillna(0.0), result.gross_returns
-    orders = result.orders
-    if len(weights) != len(gross) or wealth(result.net_returns).iloc[-1] <= 0:
+    if not len(result.asset_returns):
         return None
-    value = CAPITAL * wealth(result.net_returns)
-    before = value.shift(1, fill_value=CAPITAL) * (1 + gross)
-    held = weights.mul(value, axis=0)
-    if len(orders):
-        sign = np.where(orders["side"] == "buy", 1.0, -1.0)
-        traded = pd.DataFrame(
-            {
-                "date": orders["date"],
-                "asset": orders["asset"],
-                "value": sign * orders["size"].astype(float) * orders["price"].astype(float),
-            }
-        )
-        table = traded.pivot_table(index="date", columns="asset", values="value", aggfunc="sum")
-        held = held - table.reindex(index=held.index, columns=held.columns).fillna(0.0)
-    parts = held.div(before, axis=0).mul(1 + gross, axis=0) - weights.shift(1).fillna(0.0)
-    return parts if (parts.sum(axis=1) - gross).abs().max() < CLOSES else None
+    weights = result.weights.fillna(0.0)
+    moved = result.asset_returns.reindex(index=weights.index, columns=weights.columns)
+    parts = weights.shift(1).fillna(0.0) * moved.fillna(0.0)
+    return parts if (parts.sum(axis=1) - result.gross_returns).abs().max() < CLOSES else None
 
 
 def asset_table(result: BacktestResult, periods_per_year: float) -> pd.DataFrame:
@@ -224,23 +233,38 @@ def asset_table(result: BacktestResult, periods_per_year: float) -> pd.DataFrame
     return table.sort_values("mean", ascending=False, kind="stable")
 
 
-def binding(result: BacktestResult) -> dict[str, float] | None:
-    """How often the constraints of the weights bind, from the targets; None without any.
+def limit_table(limits: pd.DataFrame) -> pd.DataFrame:
+    """How often each constraint held the weights, and at what price: one row a constraint.
 
-    at zero: mean share of the assets with no weight; at the cap: mean share of the assets at
-    the parameter "cap" of the strategy (NaN if it has none); capped: share of the decisions
-    with an asset at the cap; fully invested: share of the decisions that hold no cash.
+    Columns: binds (share of the decisions at which it holds any weight or, for sums, at all),
+    weights (mean share of the weights that stand at it; NaN for sums), price and highest (mean
+    and largest shadow price over the variance z'Pz, absolute, where it binds): the gain of the
+    objective for one unit more of the limit, in units of the variance. A price of 0.5 says that
+    one percentage point more room is worth half a percent of the variance.
+
+    Args:
+        limits: ``BacktestResult.limits``.
     """
-    targets = result.targets.to_numpy(dtype=float)
-    if not targets.size:
-        return None
-    cap = (result.strategy.get("parameters") or {}).get("cap")
-    at_cap = np.full(targets.shape, np.nan)
-    if isinstance(cap, float | int) and not isinstance(cap, bool):
-        at_cap = (np.abs(targets) >= cap - 1e-6).astype(float)
-    return {
-        "at zero": float((np.abs(targets) < HELD).mean()),
-        "at the cap": float(at_cap.mean()),
-        "capped": float(at_cap.max(axis=1).mean()),
-        "fully invested": float((targets.sum(axis=1) > 1 - 1e-6).mean()),
-    }
+    price = (limits["price"] / limits["variance"]).abs().where(limits["held"] > 0)
+    table = limits.assign(binds=limits["held"] > 0, weights=limits["held"] / limits["of"])
+    grouped = table.assign(price=price).groupby("limit", sort=False)
+    found = pd.DataFrame(
+        {
+            "binds": grouped["binds"].mean(),
+            "weights": grouped["weights"].mean().where(grouped["of"].max() > 1),
+            "price": grouped["price"].mean(),
+            "highest": grouped["price"].max(),
+        }
+    )
+    return found.reset_index()
+
+
+def sensitivity_table(sensitivity: pd.DataFrame) -> pd.DataFrame:
+    """What the network looks at: one row a feature, the most important first.
+
+    Columns: feature, change (mean share of the portfolio that is held elsewhere when the feature
+    is shuffled over the test dates, see ``engine.sensitivity``), lowest and highest fold or seed.
+    """
+    found = sensitivity.groupby("feature", sort=False)["change"].agg(["mean", "min", "max"])
+    found.columns = pd.Index(["change", "lowest", "highest"])
+    return found.sort_values("change", ascending=False, kind="stable").reset_index()

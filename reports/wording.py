@@ -73,16 +73,23 @@ def selection_sentence(facts: Facts) -> str:
 
 def not_shown(facts: Facts) -> list[str]:
     """What the report would show with more data, and which."""
-    missing = [
-        "Capacity: the value at which market impact takes the gain needs the value traded a day "
-        "by asset.",
-        "Shadow prices of the constraints, and the sensitivity of the weights to features: the "
-        "run does not record them.",
-    ]
+    missing = []
+    if not len(facts.capacity):
+        missing.append(
+            "Capacity: the value at which market impact takes the gain needs the volume of each "
+            'asset, the asset feature "volume" of the panel.'
+        )
+    if not len(facts.limits):
+        missing.append(
+            "Shadow prices: no strategy solves an optimisation of ours, or the run is from before "
+            "they were recorded."
+        )
+    if not len(facts.sensitivity):
+        missing.append("Sensitivity to features: no learned strategy, or none was recorded.")
     if facts.assets["return"].isna().all():
         missing.append(
-            "Contributions of the assets to return and risk: holdings and orders do not add up to "
-            "the returns."
+            "Contributions of the assets to return and risk: the run has no returns of the assets "
+            "that add up to those of the portfolio."
         )
     if not len(facts.groups):
         missing.append("Contributions by group: no groups of assets were given.")

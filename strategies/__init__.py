@@ -4,11 +4,17 @@ Read ``base.py`` (the contract), ``baselines.py`` (rules), ``deq.py`` (the flags
 ``layers`` (the mathematics, no finance).
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from strategies.base import LearnedStrategy, Strategy
-from strategies.baselines import EqualWeight, InverseVolatility, MinimumVariance
-from strategies.constraints import Constraints, Exposure, Group
-from strategies.deq import DEQMeanVariance
-from strategies.registry import create_strategy, known_strategies, load_strategy
+
+if TYPE_CHECKING:
+    from strategies.baselines import EqualWeight, InverseVolatility, MinimumVariance
+    from strategies.constraints import Constraints, Exposure, Group
+    from strategies.deq import DEQMeanVariance
+    from strategies.linear import LinearMeanVariance
+    from strategies.registry import create_strategy, known_strategies, load_strategy
 
 __all__ = [
     "Constraints",
@@ -18,9 +24,31 @@ __all__ = [
     "Group",
     "InverseVolatility",
     "LearnedStrategy",
+    "LinearMeanVariance",
     "MinimumVariance",
     "Strategy",
     "create_strategy",
     "known_strategies",
     "load_strategy",
 ]
+
+PLACES = {  # imported on use, as torch is with them
+    "Constraints": "constraints",
+    "DEQMeanVariance": "deq",
+    "EqualWeight": "baselines",
+    "Exposure": "constraints",
+    "Group": "constraints",
+    "InverseVolatility": "baselines",
+    "LinearMeanVariance": "linear",
+    "MinimumVariance": "baselines",
+    "create_strategy": "registry",
+    "known_strategies": "registry",
+    "load_strategy": "registry",
+}
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name not in PLACES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"strategies.{PLACES[name]}"), name)

@@ -7,18 +7,23 @@ decision date, so there is nothing to peek at.
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeAlias
+
 import pandas as pd
-import torch
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
-from torch import Tensor, nn
 
 from data_loaders import Panel
-from strategies.layers.cross_check import cross_check
-from strategies.layers.fixed_point import ConvergenceError
-from strategies.layers.record import SolveRecord, record_solves
 
-Inputs = dict[str, Tensor]
+if TYPE_CHECKING:  # torch takes a second to import, and a rule needs none
+    from torch import Tensor, nn
+
+    from strategies.layers.cross_check import cross_check
+    from strategies.layers.fixed_point import ConvergenceError
+    from strategies.layers.record import SolveRecord, record_solves
+
+Inputs: TypeAlias = "dict[str, Tensor]"
 
 __all__ = [
     "ConvergenceError",
@@ -30,6 +35,20 @@ __all__ = [
     "record_solves",
     "stack",
 ]
+
+LAYERS = {  # what the engine may know of the layers, and where it is
+    "ConvergenceError": "fixed_point",
+    "SolveRecord": "record",
+    "cross_check": "cross_check",
+    "record_solves": "record",
+}
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name not in LAYERS:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"strategies.layers.{LAYERS[name]}"), name)
 
 
 class Strategy(BaseEstimator):
@@ -81,6 +100,8 @@ class LearnedStrategy(Strategy):
         By default ``returns`` (lookback - 1, N), zero where there is none, and
         ``tradable`` (N,) bool, true where an asset has every price of the window.
         """
+        import torch
+
         returns = torch.tensor(history.returns.to_numpy()[1:])
         tradable = torch.tensor(history.trades_throughout.to_numpy())
         return {"returns": returns.nan_to_num(0.0), "tradable": tradable}
@@ -103,6 +124,8 @@ class LearnedStrategy(Strategy):
             raise NotFittedError(
                 f"{type(self).__name__} is not trained yet: engine.backtest or engine.train does it"
             )
+        import torch
+
         self.module_.eval()
         with torch.no_grad():
             return self.module_(inputs)
@@ -120,4 +143,6 @@ class LearnedStrategy(Strategy):
 
 def stack(prepared: list[Inputs]) -> Inputs:
     """Stack the inputs of single dates to one batch, (B, ...) each."""
+    import torch
+
     return {name: torch.stack([row[name] for row in prepared]) for name in prepared[0]}

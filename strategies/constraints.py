@@ -168,6 +168,39 @@ class Constraints:
             missed["turnover"] = (weights - holdings).abs().sum(-1) - self.turnover_limit
         return {name: max(0.0, float(value.max())) for name, value in missed.items()}
 
+    def binding(
+        self,
+        assets: Sequence[str],
+        weights: Tensor,
+        holdings: Tensor | None = None,
+        tolerance: float = 1e-6,
+    ) -> list[str]:
+        """What holds the weights (N,) where they are, in words; a floor of zero is not told."""
+        weights = weights.to(torch.float64)
+        lower = self._by_asset(assets, self.floors, self.lower)
+        upper = self._by_asset(assets, self.caps, self.upper)
+        found = [
+            f"{asset} at its {word} of {_percent(limit)}"
+            for asset, weight, low, high in zip(
+                assets, weights.tolist(), lower.tolist(), upper.tolist(), strict=True
+            )
+            for word, limit in (("floor", low), ("cap", high))
+            if abs(weight - limit) <= tolerance and (word == "cap" or limit != 0)
+        ]
+        for row in self.rows:
+            value = float(weights @ self._by_asset(assets, row.loadings, 0.0))
+            text = _percent if isinstance(row, Group) else "{:g}".format
+            for limit in {row.lower, row.upper}:
+                if abs(value - limit) <= tolerance:
+                    found.append(f"{row.name} at its limit of {text(limit)}")
+        totals = [("gross exposure", self.gross_limit, weights)]
+        if holdings is not None:
+            totals.append(("turnover", self.turnover_limit, weights - holdings))
+        for name, most, parts in totals:
+            if most is not None and abs(float(parts.abs().sum()) - most) <= tolerance:
+                found.append(f"{name} at its limit of {_percent(most)}")
+        return found
+
     def describe(self) -> list[tuple[str, str]]:
         """Name and limits of every constraint in force, for people."""
         lines = [("each weight", f"{_percent(self.lower)} to {_percent(self.upper)}")]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from data_loaders import Panel
+from strategies.base import Strategy
 from strategies.constraints import Constraints, relax_caps
 from strategies.layers.record import open_record
 
@@ -54,6 +55,19 @@ def limits(
         if relaxed.any():
             count_fallback("relax")
     return found
+
+
+def binding(strategy: Strategy, weights: pd.Series, holdings: pd.Series) -> list[str]:
+    """Which of a strategy's constraints hold its weights (N,) where they are, in words.
+
+    Of strategies with the parameters ``constraints`` and ``cap``; of others nothing is known.
+    """
+    said = strategy.get_params(deep=False)
+    if not {"constraints", "cap"} <= set(said):
+        return []
+    constraints = constraints_of(said["constraints"], said["cap"])
+    held = torch.tensor(holdings.to_numpy()) if holdings.any() else None
+    return constraints.binding(list(weights.index), torch.tensor(weights.to_numpy()), held)
 
 
 def count_fallback(name: str) -> None:

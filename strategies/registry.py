@@ -14,11 +14,19 @@ from typing import Any
 from strategies.base import Strategy
 from strategies.baselines import EqualWeight, InverseVolatility, MinimumVariance
 from strategies.deq import DEQMeanVariance
+from strategies.linear import LinearMeanVariance
 
 GROUP = "deqfolio.strategies"  # entry points of installed plug-ins
 
 OURS: dict[str, type[Strategy]] = {
-    cls.__name__: cls for cls in (DEQMeanVariance, EqualWeight, InverseVolatility, MinimumVariance)
+    cls.__name__: cls
+    for cls in (
+        DEQMeanVariance,
+        EqualWeight,
+        InverseVolatility,
+        LinearMeanVariance,
+        MinimumVariance,
+    )
 }
 
 

@@ -28,6 +28,8 @@ def make_result(
     names = [f"A{number:03d}" for number in range(assets)]
     market = np.random.default_rng(99).standard_t(5, periods) * 0.009 + 0.0004
     gross = market + random.normal(0, 0.003, periods) if net is None else np.asarray(net, float)
+    if net is None:
+        gross[0] = 0.0  # nothing was held before the first fill
     fills = dates[::5]
     shape = random.gamma(1.0 if learned else 30.0, size=(len(fills), assets))
     drifting = pd.DataFrame(shape).ewm(span=12).mean().to_numpy()
@@ -59,7 +61,7 @@ def make_result(
         net_returns=pd.Series(paid, dates),
         turnover=turnover,
         costs=costs,
-        orders=pd.DataFrame(columns=["date", "asset", "side", "size", "price", "fees"]),
+        orders=_orders(targets, fills, names) if learned else _orders(targets[:0], fills, names),
         folds=folds,
         training=_training(random, len(folds)) if learned else pd.DataFrame(),
         solves=_solves(random, len(folds)) if learned else pd.DataFrame(),
@@ -84,7 +86,64 @@ def make_result(
             "simulation_difference": 3.1e-16,
         },
         checks=_checks(len(folds)) if learned else pd.DataFrame(),
+        asset_returns=_asset_returns(weights, gross),
+        fractional_returns=pd.Series(paid * 1.001, dates) if learned else pd.Series(dtype=float),
+        limits=_limits(fills, assets) if learned else pd.DataFrame(),
+        sensitivity=_sensitivity(len(folds)) if learned else pd.DataFrame(),
+        illiquidity=pd.DataFrame(2e-6, fills, names) if learned else pd.DataFrame(),
     )
+
+
+def _asset_returns(weights: pd.DataFrame, gross: np.ndarray) -> pd.DataFrame:
+    """Noise that the weights of the day before add up to the gross returns."""
+    noise = np.random.default_rng(7).normal(0, 0.01, weights.shape)
+    held = weights.shift(1).fillna(0.0).to_numpy()
+    total = held.sum(axis=1)
+    common = np.divide(
+        gross - (held * noise).sum(axis=1), total, out=np.zeros_like(gross), where=total != 0
+    )
+    return pd.DataFrame(noise + common[:, None], weights.index, weights.columns)
+
+
+def _orders(targets: np.ndarray, fills: pd.DatetimeIndex, names: list[str]) -> pd.DataFrame:
+    """At a price of 100 and 10 bp, out of a million."""
+    moved = 1e4 * np.diff(targets, axis=0, prepend=0)  # shares
+    row, column = np.nonzero(moved)
+    shares = moved[row, column]
+    fees = 0.1 * np.abs(shares)
+    return pd.DataFrame(
+        {
+            "date": fills[row],
+            "asset": np.array(names, dtype=object)[column],
+            "side": np.where(shares > 0, "buy", "sell"),
+            "size": np.abs(shares).round(),
+            "price": 100.0,
+            "fees": fees,
+            "decided": fills[row] - pd.Timedelta("1D"),
+            "ordered": np.abs(shares),
+            "paid": 100 * shares + fees,
+        }
+    )
+
+
+def _limits(fills: pd.DatetimeIndex, assets: int) -> pd.DataFrame:
+    """A cap that binds at every second decision, a floor at all, a group at none."""
+    rows = []
+    for number, date in enumerate(fills):
+        odd = number % 2
+        rows += [
+            (date, "floor", 1 + odd, assets, 0.1, 0.2),
+            (date, "cap", odd, assets, 0.05 * odd, 0.2),
+            (date, "budget", 1, 1, -0.2, 0.2),
+            (date, "tech", 0, 1, 0.0, 0.2),
+        ]
+    return pd.DataFrame(rows, columns=["date", "limit", "held", "of", "price", "variance"])
+
+
+def _sensitivity(folds: int) -> pd.DataFrame:
+    changes = {"momentum, a year": 0.1, "volatility": 0.02, "covariance": 0.3}
+    rows = [(f, 0, name, size, 48) for f in range(folds) for name, size in changes.items()]
+    return pd.DataFrame(rows, columns=["fold", "seed", "feature", "change", "decisions"])
 
 
 def _training(random: np.random.Generator, folds: int, epochs: int = 30) -> pd.DataFrame:
@@ -160,7 +219,12 @@ def hostile_results() -> dict[str, BacktestResult]:
     results = {}
     for seed, name in enumerate(HOSTILE):
         result = make_result(name, 120, seed=seed, assets=len(HOSTILE), learned=seed == 0, cls=name)
-        result.weights.columns = list(HOSTILE)
+        for frame in (result.weights, result.asset_returns):
+            frame.columns = list(HOSTILE)
+        if seed == 0:
+            result.orders["asset"] = name
+            for frame, column in ((result.limits, "limit"), (result.sensitivity, "feature")):
+                frame[column] = [list(HOSTILE)[row % len(HOSTILE)] for row in range(len(frame))]
         result.strategy["parameters"][name] = name
         result.settings["panel"]["caveats"] = list(HOSTILE)
         result.settings["panel"]["source"] = name

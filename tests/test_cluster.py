@@ -11,7 +11,10 @@ from conftest import random_walks
 from test_backtest import same
 
 from engine import Costs, Training, WalkForward, backtest
-from strategies import DEQMeanVariance
+from engine.cluster import ClusterError, on_cluster
+from engine.ledger import TrialLedger
+from engine.search import Search, search
+from strategies import DEQMeanVariance, MinimumVariance
 
 PLAN = WalkForward(train="18M", refit="9M", rebalance="ME")
 TRAINING = Training(epochs=3, patience=6, block=20, learning_rate=0.01, ensemble=2)
@@ -59,3 +62,37 @@ def test_a_killed_worker_changes_nothing(tmp_path):
     assert len(killed) == 1
     same(found, expected)
     assert len(list((tmp_path / "run" / "fits").iterdir())) == 6
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_search_runs_on_a_cluster_of_the_same_code_only(tmp_path, monkeypatch):
+    storage = f"sqlite:///{tmp_path}/trials.sqlite3"
+    asked = Search({"cap": {"low": 0.3, "high": 0.9}}, trials=4, folds=2, pruning=False)
+    with distributed.LocalCluster(
+        n_workers=2,
+        threads_per_worker=1,
+        host="127.0.0.1",
+        dashboard_address=None,
+        silence_logs=60,
+    ) as cluster:
+        with on_cluster(cluster.scheduler_address) as executor:
+            found = search(
+                MinimumVariance(lookback=64),
+                random_walks(880, 4),
+                PLAN,
+                ranges=asked,
+                storage=storage,
+                executor=executor,
+            )
+        assert list(found.trials.index) == list(range(4))
+        assert TrialLedger(storage).trials()["runs"].sum() == 4
+        monkeypatch.setattr("engine.cluster.PACKAGES", ("engine",))  # here, not on the workers
+        refused = pytest.raises(ClusterError, match="other code than here runs on")
+        with refused, on_cluster(cluster.scheduler_address):
+            pass
+        cluster.scale(0)
+        while cluster.scheduler_info["workers"]:
+            time.sleep(0.05)
+        refused = pytest.raises(ClusterError, match="has no worker")
+        with refused, on_cluster(cluster.scheduler_address):
+            pass

@@ -1,9 +1,14 @@
+import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
 from deqfolio import main
+from engine import load_run
 
 SHORT = ["--train", "18M", "--refit", "9M", "--rebalance", "ME"]
 
@@ -40,20 +45,18 @@ def test_a_strategy_of_the_users_own(prices, tmp_path, capsys):
 
 
 def test_an_interrupted_run_is_resumed(prices, tmp_path, capsys, monkeypatch):
-    import engine
-
     words = ["backtest", "--data", prices, "--strategy", "EqualWeight", *SHORT, "--out", "run"]
     assert main(words) == 0
     whole = capsys.readouterr().out
-    simulate = engine.backtest.__globals__["simulate"]
 
     def stop(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(engine.backtest.__globals__, "simulate", stop)
+    monkeypatch.setattr("engine.simulation.simulate", stop)
     assert main([*words, "--restart"]) == 130
     assert "go on with: deqfolio resume run" in capsys.readouterr().err
-    monkeypatch.setitem(engine.backtest.__globals__, "simulate", simulate)
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
     assert main(["resume", "run"]) == 0
     assert capsys.readouterr().out == whole
     assert main(["resume", str(tmp_path)]) == 1
@@ -156,6 +159,8 @@ def test_wrong_options_end_with_the_usage(capsys):
     assert "--strategy" in capsys.readouterr().err
     assert main(["backtest", "--data", "x", "--strategy", "EqualWeight", "--set", "Foo.x=1"]) == 2
     assert "no --strategy has that" in capsys.readouterr().err
+    assert main(["bactest"]) == 2
+    assert "Did you mean 'backtest'?" in capsys.readouterr().err
     assert main(["new", "my-alpha"]) == 2
 
 
@@ -170,3 +175,116 @@ def test_help_teaches_as_a_program():
     )
     assert told.returncode == 0
     assert "module:Class" in told.stdout
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("plan.rebalanse=ME", "plan: unknown setting 'rebalanse'; did you mean rebalance?"),
+        ("plan.execution_lag=1.5", "execution_lag = 1.5 is a float, expected int"),
+        ("costs.commission=10", "commission=10 is a fraction of the value traded"),
+        ("costs.class=my_costs:Missing", "cannot import my_costs"),
+        ("training.epochs=0", "training: epochs is a whole number from 1 on"),
+        ("training.loss=NegativeSharp", "did you mean NegativeSharpe?"),
+        ("data.strat=2000-01-01", "data: unknown setting 'strat'; did you mean start?"),
+    ],
+)
+def test_settings_are_checked_by_name_type_and_range(prices, capsys, setting, message):
+    words = ["backtest", "--data", prices, "--strategy", "EqualWeight", *SHORT, "--set", setting]
+    assert main(words) == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = ", "is no TOML"),
+        ("[data]\nsource = 'x'", "needs [[strategies]]"),
+        ("[[strategies]]\nclass = 'EqualWeight'", "needs [data] with its source"),
+        ("[dta]\nsource = 'x'", "unknown table 'dta'; did you mean data?"),
+        ("data = 1", "data should be a table"),
+    ],
+)
+def test_a_file_that_is_no_experiment_is_refused(tmp_path, capsys, text, message):
+    path = tmp_path / "experiment.toml"
+    path.write_text(text)
+    assert main(["backtest", str(path)]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_what_an_experiment_settles_is_not_said_twice(tmp_path, capsys):
+    path = tmp_path / "experiment.toml"
+    path.write_text("[data]\nsource = 'sp500'\n[[strategies]]\nclass = 'EqualWeight'\n")
+    assert main(["backtest", str(path), "--cost-bp", "5"]) == 2
+    assert "--cost-bp" in capsys.readouterr().err
+    assert main(["backtest", str(tmp_path / "none.toml")]) == 1
+    assert "there is no experiment file" in capsys.readouterr().err
+
+
+def test_settings_given_are_settings_used(prices, tmp_path):
+    words = ["backtest", "--data", prices, "--strategy", "EqualWeight", *SHORT]
+    assert main([*words, "--set", "costs.spread=0.002", "--set", "plan.window=rolling"]) == 0
+    settings = load_run("runs/backtest")["EqualWeight"].settings
+    assert settings["costs"]["spread"] == 0.002
+    assert settings["plan"]["window"] == "rolling"
+
+
+def test_orders_tell_what_binds_and_take_the_runs_own_prices(prices, capsys, walks):
+    words = ["backtest", "--data", prices, "--strategy", "MinimumVariance", *SHORT]
+    words += ["--set", "MinimumVariance.cap=0.3", "--set", "MinimumVariance.lookback=64"]
+    assert main(words) == 0
+    capsys.readouterr()
+    day = str(walks.dates[-1].date())
+    assert main(["orders", "runs/backtest", "--capital", "1e6", "--as-of", day]) == 0
+    printed = capsys.readouterr().out
+    found = [line for line in printed.splitlines() if line.startswith("binds: ")]
+    assert "binds: A0 at its cap of 30 %" in found
+    shown = [line.split() for line in printed.splitlines() if line.startswith("A")]
+    capped = [row[0] for row in shown if abs(float(row[1]) - 0.3) < 0.005]
+    assert [line.split()[1] for line in found] == capped
+
+
+def test_folders_with_the_names_of_our_packages_are_named(prices, tmp_path, capsys):
+    (tmp_path / "strategies").mkdir()
+    (tmp_path / "strategies/mine.py").write_text(
+        "from strategies import EqualWeight\nclass Mine(EqualWeight):\n    pass\n"
+    )
+    (tmp_path / "reports").mkdir()  # of pages: no harm
+    words = ["backtest", "--data", prices, *SHORT, "--strategy", "strategies/mine.py:Mine"]
+    assert main(words) == 0
+    warned = [line for line in capsys.readouterr().err.splitlines() if "warning: " in line]
+    assert len(warned) == 1
+    assert f"{tmp_path / 'strategies'} has the name of a package" in warned[0]
+
+
+def test_a_log_gets_a_line_each_quarter(prices, caplog):
+    caplog.set_level("INFO", logger="deqfolio")
+    assert main(["backtest", "--data", prices, "--strategy", "EqualWeight", *SHORT]) == 0
+    lines = [record.message for record in caplog.records if record.name == "deqfolio"]
+    assert len(lines) == 4
+    done, total = lines[-1].removeprefix("EqualWeight: ").removesuffix(" decisions").split(" of ")
+    assert done == total
+
+
+def test_shells_complete_commands():
+    asked = {"_DEQFOLIO_COMPLETE": "complete_bash", "COMP_WORDS": "deqfolio ba", "COMP_CWORD": "1"}
+    script = Path(sys.executable).with_name("deqfolio")
+    told = subprocess.run([script], env={**os.environ, **asked}, capture_output=True, text=True)
+    assert told.stdout.split() == ["backtest"]
+
+
+def test_ctrl_c_ends_a_training_run_within_seconds_and_in_one_line(tmp_path, walks):
+    walks.prices.to_csv(tmp_path / "prices.csv")
+    words = ["backtest", "--data", "prices.csv", "--strategy", "DEQMeanVariance", *SHORT]
+    words += ["--set", "DEQMeanVariance.lookback=64", "--set", "training.epochs=100000"]
+    words += ["--set", "training.patience=100000"]
+    command = [sys.executable, "-m", "deqfolio", *words]
+    run = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    assert run.stderr.readline().startswith("Panel(900 dates")  # it is about to train
+    while not (tmp_path / "runs/backtest/plan.json").exists():
+        time.sleep(0.05)
+    time.sleep(0.5)
+    run.send_signal(signal.SIGINT)
+    _, errors = run.communicate(timeout=20)
+    assert run.returncode == 130
+    assert errors.strip() == "stopped; go on with: deqfolio resume runs/backtest"

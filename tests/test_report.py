@@ -69,9 +69,9 @@ def test_ids_are_unique_and_every_reference_finds_its_own(page):
 
 def test_figures_take_their_colours_from_the_page(page):
     figures = re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)
-    # equity, years, drawdowns, 3 rolling, distribution, 3 weights, turnover, costs, sweep,
-    # training, steps
-    assert len(figures) == 15
+    # equity, years, drawdowns, 3 rolling, distribution, 3 weights, 2 limits, turnover, costs,
+    # sweep, folds, training, steps
+    assert len(figures) == 18
     for figure in figures:
         assert not re.search(r"#[0-9a-f]{6}\b", figure)
         assert re.search(r'role="img" aria-label="[^"]{20,}"', figure)

@@ -90,12 +90,12 @@ def test_the_break_even_cost_in_closed_form():
 def test_capacity_in_closed_form():
     """One order a year of the whole portfolio V: the drag is s sqrt(V / ADV)."""
     one = frame([[1.0]])
-    value = trading.capacity(one, one * 4e6, one * 0.02, 252, 252, drag=0.01)
-    assert value == pytest.approx((0.01 / 0.02) ** 2 * 4e6)
-    twice = trading.capacity(one, one * 4e6, one * 0.02, 126, 252, drag=0.01)
-    assert twice == pytest.approx(value / 4)
-    assert trading.capacity(one, one * 0, one * 0.02, 252, 252) == 0
-    assert np.isnan(trading.capacity(one * 0, one, one, 252, 252))
+    drag = trading.impact_drag(one, one * 0.02 / 2e3, 252, 252)
+    assert drag == pytest.approx(0.02 / 4e6**0.5)
+    assert trading.capacity(drag, 0.01) == pytest.approx((0.01 / 0.02) ** 2 * 4e6)
+    assert trading.impact_drag(one, one * 0.02 / 2e3, 126, 252) == pytest.approx(2 * drag)
+    assert trading.capacity(trading.impact_drag(one, one * np.nan, 252, 252)) == 0
+    assert np.isnan(trading.capacity(trading.impact_drag(one * 0, one, 252, 252)))
 
 
 # Contributions
@@ -122,20 +122,37 @@ def test_contributions_add_up(real):
 
 def test_contributions_are_not_guessed(real):
     result = real[0]["EqualWeight"]
-    without = type(result)(**{**vars(result), "orders": result.orders[:0]})
-    assert trading.contributions(without) is None
-    assert trading.asset_table(without, 252)[["return", "risk"]].isna().all(axis=None)
+    for wrong in (result.asset_returns[:0], result.asset_returns + 1e-3):
+        without = type(result)(**{**vars(result), "asset_returns": wrong})
+        assert trading.contributions(without) is None
+        assert trading.asset_table(without, 252)[["return", "risk"]].isna().all(axis=None)
 
 
-def test_binding_constraints_by_hand(real):
-    result = real[0]["EqualWeight"]
-    targets = frame([[0.5, 0.5, 0.0], [0.4, 0.3, 0.3], [0.5, 0.2, 0.0]])
-    capped = {"class": "x:Y", "parameters": {"cap": 0.5}}
-    changed = type(result)(**{**vars(result), "targets": targets, "strategy": capped})
-    told = trading.binding(changed)
-    assert told == pytest.approx(
-        {"at zero": 2 / 9, "at the cap": 3 / 9, "capped": 2 / 3, "fully invested": 2 / 3}
+def test_how_often_limits_bind_by_hand():
+    limits = pd.DataFrame(
+        [
+            ("2020-01-03", "cap", 2, 4, 0.1, 0.2),
+            ("2020-01-03", "tech", 0, 1, 0.0, 0.2),
+            ("2020-01-10", "cap", 0, 4, 0.0, 0.2),
+            ("2020-01-10", "tech", 1, 1, -0.3, 0.1),
+        ],
+        columns=["date", "limit", "held", "of", "price", "variance"],
     )
+    cap, tech = trading.limit_table(limits).to_dict("records")
+    assert cap == {"limit": "cap", "binds": 0.5, "weights": 0.25, "price": 0.5, "highest": 0.5}
+    assert tech == pytest.approx(
+        {"limit": "tech", "binds": 0.5, "weights": np.nan, "price": 3.0, "highest": 3.0},
+        nan_ok=True,
+    )
+
+
+def test_sensitivity_over_folds_by_hand():
+    rows = [(0, "a", 0.1), (0, "b", 0.2), (1, "a", 0.5), (1, "b", 0.0)]
+    table = trading.sensitivity_table(pd.DataFrame(rows, columns=["fold", "feature", "change"]))
+    assert table.to_numpy().tolist() == [
+        ["a", pytest.approx(0.3), 0.1, 0.5],
+        ["b", pytest.approx(0.1), 0.0, 0.2],
+    ]
 
 
 # Against a benchmark

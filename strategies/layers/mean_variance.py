@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from strategies.layers.active_set import ActiveSet
+from strategies.layers.activity import limits_of
 from strategies.layers.cross_check import open_cross_check
 from strategies.layers.problem import (
     FactorRisk,
@@ -135,4 +136,6 @@ class MeanVarianceLayer(nn.Module):
         record = open_record()
         if record is not None:
             record.add("mean-variance", solution.rounds, solution.residual, solution.converged)
+            if record.limits is not None:
+                record.limits += limits_of(problem, solution)
         return solution

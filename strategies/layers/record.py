@@ -41,9 +41,13 @@ class SolveTally:
 
 @dataclass
 class SolveRecord:
-    """What the solvers did while this record was open, by kind of solve."""
+    """What the solvers did while this record was open, by kind of solve.
+
+    ``limits``: None, or of every mean-variance solve what held each sample (``activity.py``).
+    """
 
     tallies: dict[str, SolveTally] = field(default_factory=dict)
+    limits: list[list[dict[str, object]]] | None = None
 
     def add(self, kind: str, steps: Tensor, residual: Tensor, converged: Tensor) -> None:
         """Count one batch: ``steps``, ``residual`` and ``converged`` have shape (B,)."""
@@ -75,9 +79,12 @@ class SolveRecord:
 
 
 @contextmanager
-def record_solves() -> Iterator[SolveRecord]:
-    """Open a record; solves inside the block report to it (the innermost one only)."""
-    record = SolveRecord()
+def record_solves(limits: bool = False) -> Iterator[SolveRecord]:
+    """Open a record; solves inside the block report to it (the innermost one only).
+
+    With ``limits``, also which constraints hold each sample of each mean-variance solve.
+    """
+    record = SolveRecord(limits=[] if limits else None)
     token = _open.set(record)
     try:
         yield record

@@ -1,0 +1,103 @@
+"""Plug-ins: anyone's object, by ``module:name``, ``file.py:name`` or an installed entry point.
+
+Data sources here; costs (``engine/settings.py``) are found in the same way.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from urllib.parse import parse_qsl
+
+import pandas as pd
+
+from data_loaders.panel import Panel
+from data_loaders.validation import DataError
+
+SOURCES = "deqfolio.sources"  # entry points of installed packages: functions that give a panel
+
+
+def installed(group: str) -> dict[str, EntryPoint]:
+    """The entry points of a group, by name; nothing is imported."""
+    return {point.name: point for point in entry_points(group=group)}
+
+
+def load_object(name: str) -> object:
+    """What ``module:name`` or ``path/to/file.py:name`` stands for; its module is run.
+
+    Raises:
+        ValueError: there is no such module, file or name, or it does not run.
+    """
+    place, _, attribute = name.rpartition(":")
+    module = _module(place)
+    if not hasattr(module, attribute):
+        raise ValueError(f"{name!r}: {module.__file__ or place} has nothing named {attribute!r}")
+    return getattr(module, attribute)
+
+
+def _module(place: str) -> ModuleType:
+    if not place.endswith(".py"):
+        try:
+            return importlib.import_module(place)
+        except ImportError as error:
+            raise ValueError(f"cannot import {place}: {error}") from error
+    path = Path(place).resolve()
+    if not path.is_file():
+        raise ValueError(f"there is no file {place}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # so that other processes can be sent its instances
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ValueError(f"{place} does not run: {error!r}") from error
+    return module
+
+
+def is_plugin(source: str) -> bool:
+    """Whether a source is an installed one, or has the form of ``module:function``."""
+    name, colon, rest = source.partition(":")
+    if name in installed(SOURCES):
+        return True
+    place, _, function = source.partition("?")[0].rpartition(":")
+    named = place.endswith(".py") or all(word.isidentifier() for word in place.split("."))
+    return bool(colon and rest and named and function.isidentifier())
+
+
+def plugged_panel(source: str) -> Panel:
+    """The panel of an installed source, or of ``module:function``.
+
+    An installed source ``name`` is called with what follows ``name:``, if anything does. A function
+    is called with what follows its name like ``my_data:prices?years=3&market=US``, as keywords, all
+    of them strings. Either gives a Panel, or prices (T, N) as a DataFrame.
+
+    Raises:
+        DataError: it cannot be found, or gives something else.
+    """
+    name, colon, rest = source.partition(":")
+    points = installed(SOURCES)
+    try:
+        if name in points:
+            found = points[name].load()(*([rest] if colon else []))
+        else:
+            place, _, query = source.partition("?")
+            function = load_object(place)
+            if not callable(function):
+                raise ValueError(f"{place!r} is no function")
+            found = function(**dict(parse_qsl(query, strict_parsing=bool(query))))
+    except (ValueError, TypeError) as error:
+        raise DataError(f"data source {source!r}: {error}") from error
+    if isinstance(found, pd.DataFrame):
+        return Panel(found, source=source)
+    if not isinstance(found, Panel):
+        raise DataError(
+            f"data source {source!r} gave a {type(found).__name__}; it should give a Panel, or "
+            "prices as a DataFrame with one row a date and one column an asset"
+        )
+    return found

@@ -1,0 +1,70 @@
+"""A Dask cluster as an executor: what runs on it is what runs here, or it is refused."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from pathlib import Path
+
+PACKAGES = ("data_loaders", "strategies", "engine", "reports")
+WAIT = 20  # seconds for a cluster's answer
+
+
+class ClusterError(RuntimeError):
+    """The cluster cannot be used; the message says why, and the mend."""
+
+
+@contextmanager
+def on_cluster(address: str | None) -> Iterator[Executor | None]:
+    """The executor of the cluster at ``address``, like tcp://10.0.0.1:8786; None for None.
+
+    Raises:
+        ClusterError: distributed is not installed, nothing answers there, the cluster has no
+            worker, or a worker runs another version of the code.
+    """
+    if address is None:
+        yield None
+        return
+    try:
+        from distributed import Client
+    except ImportError:
+        raise ClusterError(
+            "a cluster needs Dask's distributed: pip install 'deqfolio[cluster]'"
+        ) from None
+    try:
+        client = Client(address, timeout=WAIT, set_as_default=False)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise ClusterError(
+            f"no cluster answers at {address} ({error or 'it timed out'}); start one with "
+            "'dask scheduler' and 'dask worker ADDRESS'"
+        ) from error
+    with client:
+        _check(client, address)
+        yield client.get_executor()
+
+
+def _check(client, address: str) -> None:
+    if not client.ncores():
+        raise ClusterError(f"the cluster at {address} has no worker: dask worker {address}")
+    try:
+        found = client.run(code_version)
+    except Exception as error:
+        raise ClusterError(
+            f"the workers at {address} cannot import deqfolio ({error}); install it on each"
+        ) from error
+    mine = code_version()
+    others = [worker for worker, version in found.items() if version != mine]
+    if others:
+        raise ClusterError(
+            f"other code than here runs on {', '.join(sorted(others))}; install the same version "
+            "of deqfolio there and start the workers again"
+        )
+
+
+def code_version() -> str:
+    """sha256 of the source of all our packages, as it lies on this machine."""
+    root = Path(__file__).parents[1]
+    files = sorted(path for name in PACKAGES for path in (root / name).rglob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()

@@ -1,0 +1,10 @@
+"""What worker processes need, imported once: by the process that they begin as copies of.
+
+See ``local_processes`` in ``fitting.py``. Nothing else imports this.
+"""
+
+import torch._dynamo
+import torch.nn.utils  # noqa: F401
+
+import engine.decisions
+import engine.training  # noqa: F401

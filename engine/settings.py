@@ -1,0 +1,127 @@
+"""Settings as an experiment's TOML file has them, and back: plan, costs, training.
+
+Keys are the arguments' names. ``class`` (of costs) and ``loss`` (of training) take anyone's own:
+``"my_costs:Tiered"``, ``"my_losses.py:Omega"``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, fields
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from data_loaders.plugins import load_object
+from engine import losses
+from engine.costs import Costs
+from engine.losses import Loss
+from engine.training import Training
+from engine.walk_forward import WalkForward
+
+T = TypeVar("T")
+
+
+def read_plan(table: Mapping[str, Any]) -> WalkForward:
+    """The plan of a table like ``{"train": "5Y", "rebalance": "ME"}``."""
+    return read_settings(WalkForward, table, "plan")
+
+
+def read_costs(table: Mapping[str, Any]) -> Costs:
+    """The costs of a table like ``{"commission": 0.001}``.
+
+    ``class`` names a subclass of Costs as module:Class, and its own parameters stand beside it.
+    """
+    rest = dict(table)
+    name = rest.pop("class", None)
+    if name is None:
+        return read_settings(Costs, rest, "costs")
+    found = load_object(name) if isinstance(name, str) and ":" in name else None
+    if not (isinstance(found, type) and issubclass(found, Costs)):
+        raise ValueError(f"costs: class = {name!r} should name a subclass of Costs, module:Class")
+    return read_settings(found, rest, "costs")
+
+
+def describe_costs(costs: Costs) -> dict[str, Any]:
+    """What ``read_costs`` makes the same costs of; plain values."""
+    cls = type(costs)
+    own = {} if cls is Costs else {"class": f"{cls.__module__}:{cls.__qualname__}"}
+    return own | asdict(costs)
+
+
+def read_training(table: Mapping[str, Any]) -> Training:
+    """The training of a table like ``{"epochs": 20, "loss": "NegativeLogGrowth"}``.
+
+    ``loss`` is a name, or a table of ``class`` and parameters:
+    ``{class = "NegativeMeanVariance", aversion = 10}``.
+    """
+    rest = dict(table)
+    if "loss" in rest:
+        rest["loss"] = read_loss(rest["loss"])
+    return read_settings(Training, rest, "training")
+
+
+def read_simulation(table: Mapping[str, Any]) -> bool:
+    """Whether a table like ``{"whole_shares": true}`` asks for whole shares."""
+    for key, value in table.items():
+        if key != "whole_shares":
+            raise ValueError(
+                f"simulation: unknown setting {key!r}; {nearest(key, ['whole_shares'])}"
+            )
+        if not isinstance(value, bool):
+            raise ValueError(f"simulation: whole_shares is true or false, got {value!r}")
+    return bool(table.get("whole_shares", False))
+
+
+def read_loss(said: Any) -> Loss:
+    """The loss of a name, one of ours or module:Class, or of a table with its parameters."""
+    table = dict(said) if isinstance(said, Mapping) else {"class": said}
+    name = str(table.pop("class", None))
+    known = {key: cls for key, cls in vars(losses).items() if _is_loss(cls) and key[0] != "_"}
+    found = load_object(name) if ":" in name else known.get(name)
+    if not _is_loss(found):
+        raise ValueError(
+            f"training: there is no loss {name!r}; {nearest(name, known)}, or your own module:Class"
+        )
+    return found(**table)  # type: ignore[operator]
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """For an error: "did you mean cap? known are cap, lookback"."""
+    listed = list(known)
+    lower = {each.lower(): each for each in listed}
+    near = difflib.get_close_matches(name.lower(), lower, n=1)
+    return (f"did you mean {lower[near[0]]}? " if near else "") + f"known are {', '.join(listed)}"
+
+
+def _is_loss(found: object) -> bool:
+    return isinstance(found, type) and issubclass(found, Loss) and found is not Loss
+
+
+def read_settings(cls: type[T], table: Mapping[str, Any], where: str) -> T:
+    """An instance of a dataclass; names and types are checked here, ranges by the class."""
+    hints = get_type_hints(cls)
+    names = [item.name for item in fields(cls)]  # type: ignore[arg-type]
+    for key, value in table.items():
+        if key not in names:
+            raise ValueError(f"{where}: unknown setting {key!r}; {nearest(key, names)}")
+        if not _fits(value, hints[key]):
+            wanted = getattr(hints[key], "__name__", str(hints[key]))
+            raise ValueError(
+                f"{where}: {key} = {value!r} is a {type(value).__name__}, expected {wanted}"
+            )
+    try:
+        return cls(**table)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Whether a TOML value may stand where an argument of this type is expected."""
+    if get_origin(hint) in (Union, types.UnionType):
+        return any(_fits(value, each) for each in get_args(hint))
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint) if isinstance(hint, type) else True

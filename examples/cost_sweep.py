@@ -1,0 +1,17 @@
+"""A cost sweep: what the same decisions earn at other costs, and what training at them changes."""
+
+from data_loaders import load
+from engine import Costs, Training, WalkForward, backtest, cost_sweep
+from reports import summary_table
+from strategies import DEQMeanVariance, EqualWeight
+
+panel = load("sp500", start="2012-01-01")
+plan = WalkForward(train="5Y", refit="3Y")
+
+results = backtest([DEQMeanVariance(), EqualWeight()], panel, plan, Costs(commission=0.001))
+for name, result in results.items():  # nothing is trained anew here
+    print(f"{name}\n{cost_sweep(result, panel, [0, 5, 10, 25, 50]).round(3)}\n")
+
+# Trained and charged at 50 bp. The loss charges five times that (cost_factor) to curb overtrading.
+dear = backtest(DEQMeanVariance(), panel, plan, Costs(commission=0.005), Training(cost_factor=5))
+print(summary_table(dear).T)

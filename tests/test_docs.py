@@ -1,0 +1,162 @@
+"""The README and the documentation: their code runs as it stands, and the site builds strictly."""
+
+import os
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+import data_loaders
+from deqfolio import main
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"(?:<!-- (not run[^>]*) -->\n)?```(\w*)\n(.*?)```", re.DOTALL)
+# Of a page's shell blocks, these words need the network, minutes, or another environment.
+ELSEWHERE = ("yahoo:", "deqfolio demo")
+
+
+def blocks(page):
+    """Language and text of each block that can be run here."""
+    found = BLOCK.findall(page.read_text())
+    return [(language, text) for marked, language, text in found if not marked]
+
+
+def commands(text):
+    """The lines of a shell block that call deqfolio, without their comments."""
+    lines = [line.split(" #")[0].strip() for line in text.splitlines()]
+    return [x for x in lines if x.startswith("deqfolio ") and not any(w in x for w in ELSEWHERE)]
+
+
+WITH_CODE = [
+    page
+    for page in PAGES
+    if any(x == "python" or (x == "sh" and commands(text)) for x, text in blocks(page))
+]
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory):
+    """A user's folder: prices up to the last weekday, holdings, a strategy, and two runs."""
+    folder = tmp_path_factory.mktemp("user")
+    dates = pd.bdate_range(end=pd.Timestamp.now().normalize(), periods=1420, name="date")
+    steps = np.random.default_rng(0).normal(3e-4, 0.01, (len(dates), 5))
+    prices = pd.DataFrame(100 * np.exp(steps.cumsum(axis=0)), dates, [f"A{i}" for i in range(5)])
+    prices.to_csv(folder / "prices.csv")
+    (folder / "holdings.csv").write_text("asset,shares\nA0,120\nA3,40\n")
+    readme = next(text for x, text in blocks(ROOT / "README.md") if "class Winners" in text)
+    (folder / "my_alpha.py").write_text(readme.split("\n\nprint(")[0])
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        for name in ("one", "two"):
+            words = ["--strategy", "EqualWeight", "--train", "4Y", "--out", f"runs/{name}"]
+            assert main(["backtest", "--data", "prices.csv", *words]) == 0
+    finally:
+        os.chdir(before)
+    return folder
+
+
+@pytest.fixture
+def user(prepared, tmp_path, monkeypatch):
+    """A copy of the folder to work in, where the bundled stocks begin in 2016."""
+    folder = tmp_path / "user"
+    shutil.copytree(prepared, folder)
+    monkeypatch.chdir(folder)
+    load = data_loaders.load
+
+    def recent(source, start=None, end=None, **rest):
+        if source == "sp500":
+            start = max(str(start or ""), "2016-01-01")
+        return load(source, start, end, **rest)
+
+    monkeypatch.setattr(data_loaders, "load", recent)
+    yield folder
+    for name in ("my_alpha", "my_idea", "our_lake", "our_costs"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: str(page.relative_to(ROOT)))
+def test_code_runs_in_the_order_of_the_page(page, user, capsys):
+    names = {"__name__": "__main__"}
+    for language, text in blocks(page):
+        if language == "python":
+            exec(compile(text, page.name, "exec"), names)
+        for command in commands(text) if language == "sh" else []:
+            words = shlex.split(command)[1:]
+            if words[0] == "new" and Path(f"{words[1]}.py").exists():
+                Path(f"{words[1]}.py").unlink()  # of another name than the page's own, for a user
+            assert main(words) == 0, f"{command}\n{capsys.readouterr().err}"
+
+
+def test_pages_have_code():
+    assert len(WITH_CODE) >= 12
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    if not find_spec("mkdocs") and not os.environ.get("CI"):
+        pytest.skip("mkdocs is not installed: pip install -e '.[docs]'")
+    folder = tmp_path_factory.mktemp("site")
+    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", folder]
+    told = subprocess.run(list(map(str, words)), cwd=ROOT, capture_output=True, text=True)
+    assert told.returncode == 0, told.stdout + told.stderr  # a dead link or anchor is a failure
+    return folder
+
+
+def test_the_site_builds_strictly_and_fetches_nothing(site):
+    pages = list(site.rglob("*.html"))
+    assert len(pages) > 30
+    for page in pages:
+        fetched = re.findall(
+            r"<(?:script|img|iframe|source)[^>]* src=\"?(?:https?:)?//[^\s>]+|"
+            r"<link[^>]* rel=\"?(?:stylesheet|preconnect|preload)[^>]*(?:https?:)?//[^\s>]+",
+            page.read_text(),
+        )
+        assert not fetched, page
+    for style in site.rglob("*.css"):
+        assert not re.search(r"(url\(|@import)\W*(https?:)?//", style.read_text()), style
+
+
+def test_the_site_shows_docstrings(site):
+    shown = (site / "reference/engine/index.html").read_text()
+    assert "Walk the strategies forward through the panel" in shown
+
+
+def test_every_public_name_is_in_the_reference():
+    import engine
+    import reports
+    import strategies
+    import strategies.layers
+
+    told = "".join(path.read_text() for path in (ROOT / "docs/reference").glob("*.md"))
+    for package in (data_loaders, strategies, strategies.layers, engine, reports):
+        for name in package.__all__:
+            thing = getattr(package, name)
+            where = f"::: {thing.__module__}"
+            assert f"{where}.{name}\n" in told or f"{where}\n" in told, f"{package.__name__}.{name}"
+
+
+def test_figures_are_drawn_by_the_code(tmp_path):
+    kept = ROOT / "docs/figures"
+    runpy.run_path(str(ROOT / "docs/figures.py"))["main"](tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in kept.iterdir()}
+    used = "".join(page.read_text() for page in PAGES)
+    assert all(f"figures/{path.name}" in used for path in kept.iterdir())
+
+
+def test_issue_templates_and_citation_are_valid():
+    for path in (ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml"):
+        form = yaml.safe_load(path.read_text())
+        assert {"name", "description", "body"} <= set(form) or "blank_issues_enabled" in form
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors", "version"} <= set(citation)

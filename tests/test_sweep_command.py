@@ -1,0 +1,93 @@
+"""deqfolio sweep and deqfolio trials, as a user calls them."""
+
+import tomllib
+
+import pandas as pd
+import pytest
+from conftest import random_walks
+
+from deqfolio import main
+
+EXPERIMENT = """
+[data]
+source = "prices.csv"
+[[strategies]]
+class = "EqualWeight"
+[[strategies]]
+class = "MinimumVariance"
+lookback = 64
+[plan]
+train = "2Y"
+rebalance = "ME"
+[training]
+seed = 3
+[sweep]
+strategy = "MinimumVariance"
+trials = 3
+folds = 2
+[sweep.ranges]
+cap = {low = 0.3, high = 0.9}
+"training.learning_rate" = {low = 0.001, high = 0.01, log = true}
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DEQFOLIO_STORAGE", f"sqlite:///{tmp_path}/trials.sqlite3")
+    random_walks(800, 4).prices.to_csv("prices.csv")
+    (tmp_path / "experiment.toml").write_text(EXPERIMENT)
+    return tmp_path
+
+
+def test_a_sweep_writes_an_experiment_that_runs(here, capsys):
+    assert main(["sweep", "experiment.toml"]) == 0
+    said = capsys.readouterr().out
+    assert "3 trials (3 complete)" in said
+    assert "nothing later was seen" in said
+    best = tomllib.loads((here / "runs/sweep/best.toml").read_text())
+    table = pd.read_csv(here / "runs/sweep/trials.csv").set_index("trial")
+    winner = table.loc[table["value"].idxmax()]
+    assert best["strategies"][1]["cap"] == pytest.approx(winner["cap"])
+    assert best["training"]["learning_rate"] == pytest.approx(winner["training.learning_rate"])
+    assert (best["training"]["seed"], best["strategies"][1]["lookback"]) == (3, 64)
+    assert "sweep" not in best
+
+    assert main(["sweep", "experiment.toml", "--trials", "4"]) == 0
+    assert "4 trials" in capsys.readouterr().out
+    assert main(["backtest", "runs/sweep/best.toml", "--out", "runs/test"]) == 0
+    capsys.readouterr()
+    assert main(["trials", "--export", "all.csv"]) == 0
+    assert "6 trials" in capsys.readouterr().out  # 4 of the sweep, 2 strategies in the backtest
+    assert list(pd.read_csv("all.csv")["kind"]).count("sweep") == 4
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("folds = 2", "fold = 2", "did you mean folds"),
+        ("trials = 3", 'trials = "3"', "expected int"),
+        ('strategy = "MinimumVariance"', 'strategy = "Minimum"', "not among"),
+        ("cap = {low = 0.3", "capp = {low = 0.3", "did you mean cap"),
+        ("low = 0.3", "low = 0.95", "low must be below high"),
+        ("[sweep.ranges]", "[sweep.rangs]", "did you mean ranges"),
+        ("[sweep]", "[swep]", "unknown table 'swep'"),
+    ],
+)
+def test_what_is_wrong_with_the_table_is_said_in_one_line(here, capsys, old, new, said):
+    (here / "experiment.toml").write_text(EXPERIMENT.replace(old, new))
+    assert main(["sweep", "experiment.toml"]) == 1
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    assert told.startswith("error: ")
+    assert said in told
+
+
+def test_an_empty_ledger_says_so(here, capsys):
+    assert main(["trials"]) == 0
+    assert "no trial yet" in capsys.readouterr().out
+
+
+def test_a_cluster_that_is_not_there(here, capsys, monkeypatch):
+    monkeypatch.setattr("engine.cluster.WAIT", 1)
+    assert main(["sweep", "experiment.toml", "--cluster", "tcp://127.0.0.1:9"]) == 1
+    assert "no cluster answers at tcp://127.0.0.1:9" in capsys.readouterr().err
