@@ -232,7 +232,7 @@ def cross_validate(
     from engine import cross_validate as validate
     from engine.cluster import on_cluster
     from engine.experiment import read_experiment
-    from engine.run_directory import EXPERIMENT
+    from engine.run_directory import EXPERIMENT, RunMismatch
 
     asked = read_experiment(experiment / EXPERIMENT if experiment.is_dir() else experiment)
     strategies, panel, plan, costs, training = _read(asked)
@@ -251,6 +251,8 @@ def cross_validate(
                 workers=workers,
                 executor=executor,
             )
+    except RunMismatch as error:
+        raise RunMismatch(f"{error}. On the command line: --out FOLDER, or --restart") from None
     except KeyboardInterrupt:
         typer.echo("\nstopped; the same command goes on", err=True)
         raise typer.Exit(130) from None
@@ -529,7 +531,7 @@ def _run(
 
     from engine import backtest
     from engine.cluster import on_cluster
-    from engine.run_directory import EXPERIMENT
+    from engine.run_directory import EXPERIMENT, RunMismatch, holds_work
     from engine.settings import read_simulation
     from reports import check_report_path
     from reports.commands import tell
@@ -540,9 +542,8 @@ def _run(
     plan.folds(panel.dates, max(strategy.lookback for strategy in strategies))
     typer.echo(f"{panel}", err=True)
 
-    new = not out.exists()
-    out.mkdir(parents=True, exist_ok=True)
-    if new or restart:
+    if not holds_work(out) or (restart and (out / "plan.json").exists()):
+        out.mkdir(parents=True, exist_ok=True)
         (out / EXPERIMENT).write_text(tomli_w.dumps(experiment))
     try:
         with on_cluster(cluster) as executor:
@@ -558,6 +559,8 @@ def _run(
                 executor=executor,
                 whole_shares=whole_shares,
             )
+    except RunMismatch as error:
+        raise RunMismatch(f"{error}. On the command line: --out FOLDER, or --restart") from None
     except KeyboardInterrupt:
         typer.echo(f"\nstopped; go on with: deqfolio resume {out}", err=True)
         raise typer.Exit(130) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
@@ -54,8 +55,20 @@ class Quality:
         }
 
 
+_found: WeakKeyDictionary[Panel, Quality] = WeakKeyDictionary()
+
+
 def check(panel: Panel) -> Quality:
-    """Look for what should not be in a panel, or should at least be known."""
+    """Look for what should not be in a panel, or should at least be known.
+
+    A panel never changes, so it is looked at once.
+    """
+    if panel not in _found:
+        _found[panel] = _look(panel)
+    return _found[panel]
+
+
+def _look(panel: Panel) -> Quality:
     values = panel.prices.to_numpy()
     known = ~np.isnan(values)
     rows = np.arange(len(values))[:, None]

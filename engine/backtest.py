@@ -208,7 +208,7 @@ def described(strategy: Strategy) -> dict:
         "class": f"{type(strategy).__module__}:{type(strategy).__name__}",
         "learned": isinstance(strategy, LearnedStrategy),
         "parameters": _plain(strategy.get_params()),
-        "code": _source_hash(type(strategy)),
+        "code": _source_hash(type(strategy)),  # type: ignore[arg-type]  # a class is hashable
     }
 
 

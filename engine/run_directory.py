@@ -47,12 +47,12 @@ class RunDirectory:
             changed = [
                 key for key in {**before, **identity} if before.get(key) != identity.get(key)
             ]
-            if changed and not restart:
+            if changed and not restart and holds_work(self.path):
                 raise RunMismatch(
                     f"{self.path} holds another run: {', '.join(sorted(changed))} changed since; "
                     "choose another directory, or restart (all its finished fits are then lost)"
                 )
-            if restart:
+            if restart or changed:
                 shutil.rmtree(self.path / "fits", ignore_errors=True)
         elif self.path.exists() and {item.name for item in self.path.iterdir()} - {EXPERIMENT}:
             raise RunMismatch(f"{self.path} holds files that are no run; choose another directory")
@@ -95,6 +95,14 @@ class RunDirectory:
     def _place(self, key: FitKey) -> Path:
         name = "".join(c if c.isalnum() else f"_{ord(c):x}_" for c in key.name)[:80]
         return self.path / "fits" / f"{name}-{key.fold}-{key.seed}"
+
+
+def holds_work(path: Path) -> bool:
+    """Whether anything is in the directory that another run must not take the place of."""
+    if (path / "plan.json").exists():
+        results = any((path / name).exists() for name in ("run.json", "paths.csv"))
+        return results or any((path / "fits").glob("[!.]*"))
+    return path.exists() and bool({item.name for item in path.iterdir()} - {EXPERIMENT})
 
 
 def write_whole(path: Path, text: str) -> None:

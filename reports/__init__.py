@@ -2,8 +2,9 @@
 
 Read in this order: ``metrics`` and its neighbours (each number from its definition),
 ``catalogue`` (the list of them), ``statistics`` and ``selection`` (luck), ``facts`` (all numbers
-of a run), ``svg``, ``figures`` and ``sections`` (the pictures), ``html`` (the page), ``export``
-(the numbers beside it), ``compare`` (several runs), ``commands`` (from the terminal).
+of a run), ``ticks``, ``axes``, ``svg``, ``figures`` and ``sections`` (the pictures), ``html`` (the
+page), ``export`` (the numbers beside it), ``compare`` (several runs), ``commands`` (from the
+terminal).
 """
 
 from reports.catalogue import summary_table

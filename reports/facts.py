@@ -15,6 +15,7 @@ from reports import (
     calendars,
     catalogue,
     drawdowns,
+    learning,
     metrics,
     relative,
     selection,
@@ -118,7 +119,7 @@ def gather(
         ),
         months={name: calendars.monthly_returns(r.net_returns) for name, r in results.items()},
         folds=_folds(results),
-        seeds=_seeds(results),
+        seeds=learning.seeds(results),
         sweep=_sweep(results),
         assets=assets,
         groups=_grouped(assets, groups),
@@ -134,9 +135,9 @@ def gather(
         capacity=_capacity(results),
         whole=_whole(results),
         factors=_factors(results, factors),
-        epochs=_stacked(results, lambda result: _epochs(result.training)),
-        solves=_stacked(results, lambda result: _solves(result.solves)),
-        checks=_stacked(results, lambda result: _checks(result.checks)),
+        epochs=_stacked(results, lambda result: learning.epochs(result.training)),
+        solves=_stacked(results, lambda result: learning.solves(result.solves)),
+        checks=_stacked(results, lambda result: learning.checks(result.checks)),
         differing=_differing(results),
     )
 
@@ -309,86 +310,6 @@ def _folds(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
                 {"fold": number, **fold, "strategy": name, "return": value, "Sharpe": ratio}
             )
     return pd.DataFrame(rows)
-
-
-def _seeds(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
-    """One row a learned configuration that was run with several seeds: its Sharpe ratios."""
-    same: dict[str, dict[Any, float]] = {}
-    for result in results.values():
-        if len(result.training):
-            who = f"{result.strategy.get('class')} {result.strategy.get('parameters')}"
-            ratio = sharpe(result.net_returns, result.settings["periods_per_year"])
-            same.setdefault(who, {})[result.settings.get("seed")] = ratio
-    rows = [
-        {
-            "configuration": who,
-            "seeds": len(found),
-            "lowest": min(found.values()),
-            "median": float(np.median(list(found.values()))),
-            "highest": max(found.values()),
-        }
-        for who, found in same.items()
-        if len(found) > 1
-    ]
-    return pd.DataFrame(rows)
-
-
-def _by(frame: pd.DataFrame, *keys: str) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """Groups in order of appearance, by those of ``keys`` that the frame has."""
-    known = [key for key in keys if key in frame]
-    for values, part in frame.groupby(known, sort=False, dropna=False):
-        yield dict(zip(known, values, strict=True)), part
-
-
-def _epochs(training: pd.DataFrame) -> pd.DataFrame:
-    """One row a fold and seed: how long it trained and what was kept, the last marked best."""
-    if not len(training):
-        return training
-    rows = []
-    for which, part in _by(training, "fold", "seed"):
-        kept = part[part["best"].astype(bool)].tail(1)
-        last = {name: kept[name].sum(min_count=1) for name in ("epoch", "loss", "validation_loss")}
-        rows.append(
-            {
-                **which,
-                "epochs": len(part),
-                **last,
-                "gradient_norm": part["gradient_norm"].median(),
-                "skipped": part["skipped"].sum(),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def _solves(solves: pd.DataFrame) -> pd.DataFrame:
-    """One row a phase and kind of solve, over all folds."""
-    if not len(solves):
-        return solves
-    rows = []
-    for which, part in _by(solves, "phase", "solve"):
-        samples = part["samples"].sum()
-        rows.append(
-            {
-                **which,
-                "samples": samples,
-                "mean_steps": (part["mean_steps"] * part["samples"]).sum() / max(samples, 1),
-                "most_steps": part["most_steps"].max(),
-                "residual": part["residual"].max(),
-                "failures": part["failures"].sum(),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def _checks(checks: pd.DataFrame) -> pd.DataFrame:
-    """One row a time of comparison: the largest differences to qpth, over all folds."""
-    if not len(checks):
-        return checks
-    rows = [
-        {**which, "samples": part["samples"].sum(), **part[["weights", "gradients"]].max()}
-        for which, part in _by(checks, "when")
-    ]
-    return pd.DataFrame([row for row in rows if row["samples"]])
 
 
 def flat(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:

@@ -24,7 +24,7 @@ def linear(low: float, high: float, most: int = 6, whole: bool = False) -> list[
         first = np.ceil(low / step - 1e-9)
         count = int(np.floor(high / step + 1e-9) - first) + 1
         if count <= most:
-            return [float(round((first + k) * step, 12)) for k in range(count)]
+            return [float(f"{(first + k) * step:.12g}") for k in range(count)]
     return [low, high]
 
 

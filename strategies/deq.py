@@ -6,7 +6,7 @@ Read ``DEQMeanVarianceNetwork.forward``: it is the whole strategy, top to bottom
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from data_loaders import Panel
 from strategies.base import Inputs, LearnedStrategy
 from strategies.constraints import Constraints
-from strategies.features import price_features
+from strategies.features import feature_names, price_features
 from strategies.layers.deq import DEQEncoder
 from strategies.layers.mean_variance import ActiveSet, MeanVarianceLayer, Qpth
 from strategies.limits import as_tensors, constraints_of, limits
@@ -76,6 +76,11 @@ class DEQMeanVariance(LearnedStrategy):
     def equivariant(self) -> bool:  # type: ignore[override]
         return self.embedding == 0
 
+    @property
+    def feature_names(self) -> list[str]:
+        """Of the input "features", for the report of what the network looks at."""
+        return feature_names(self.lookback - 1)
+
     def prepare(self, history: Panel) -> Inputs:
         constraints = constraints_of(self.constraints, self.cap)
         if constraints.needs_holdings or self.fallback == "hold":
@@ -107,6 +112,7 @@ class DEQMeanVariance(LearnedStrategy):
             optimiser=MeanVarianceLayer(solver=SOLVERS[self.solver]()),
             hidden=self.hidden,
             ridge=self.ridge,
+            row_names=[row.name for row in constraints_of(self.constraints, self.cap).rows],
         )
 
 
@@ -120,11 +126,13 @@ class DEQMeanVarianceNetwork(nn.Module):
         optimiser: nn.Module,
         hidden: int,
         ridge: float,
+        row_names: Sequence[str] = (),
     ):
         super().__init__()
         self.scaler = scaler
         self.encoder = encoder
         self.optimiser = optimiser
+        self.row_names = list(row_names) or None  # of groups and exposures, for messages
         self.heads = nn.Linear(hidden, 3)  # expected return, risk scale, ridge of each asset
         nn.init.zeros_(self.heads.weight)
         nn.init.zeros_(self.heads.bias)
@@ -138,7 +146,13 @@ class DEQMeanVarianceNetwork(nn.Module):
         risk = scale.unsqueeze(-1) * inputs["covariance"] * scale.unsqueeze(-2)  # (B, N, N)
         risk = risk + torch.diag_embed(self.log_ridge.exp() * within(ridge, 4.0))
         limited = {k.removeprefix(LIMIT): v for k, v in inputs.items() if k.startswith(LIMIT)}
-        return self.optimiser(risk, expected_return * trades, keys=known_by(inputs), **limited)
+        return self.optimiser(
+            risk,
+            expected_return * trades,
+            keys=known_by(inputs),
+            row_names=self.row_names,
+            **limited,
+        )
 
 
 def known_by(inputs: Inputs) -> list[int] | None:

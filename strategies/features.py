@@ -49,6 +49,15 @@ def feature_count(rows: int) -> int:
     return (2 * horizons + 1) + (2 * horizons - 1)
 
 
+def feature_names(rows: int) -> list[str]:
+    """What the F features from a window of ``rows`` returns are called, in their order."""
+    horizons = [h for h in HORIZONS if h <= rows]
+    momentum = [f"return over {h} rows" for h in horizons]
+    ratios = [f"volatility, {short} over {long} rows" for short, long in pairwise(horizons)]
+    ranks = [f"rank of the return over {h} rows" for h in (horizons[0], horizons[-1])]
+    return [*momentum, *ratios, *ranks, *(f"mean {name}" for name in [*momentum, *ratios])]
+
+
 def _volatility(returns: np.ndarray) -> np.ndarray:
     return np.sqrt(np.maximum((returns**2).mean(axis=0), 1e-12))  # 1e-6 a day: a stale price
 

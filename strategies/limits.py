@@ -13,9 +13,11 @@ from torch import Tensor
 from data_loaders import Panel
 from strategies.base import Strategy
 from strategies.constraints import Constraints, relax_caps
+from strategies.layers.problem import InfeasibleError
 from strategies.layers.record import open_record
 
 FALLBACKS = ("raise", "hold", "relax")
+SLACK = 1e-9  # of a sum of caps, rounding
 
 
 def constraints_of(given: Constraints | Mapping[str, Any] | None, cap: float) -> Constraints:
@@ -39,6 +41,7 @@ def limits(
 
     Raises:
         ValueError: an unknown fallback, or names in the constraints that are no assets.
+        InfeasibleError: the caps cannot hold the budget, and the fallback is "raise".
     """
     if fallback not in FALLBACKS:
         raise ValueError(f"unknown fallback {fallback!r}; known are {', '.join(FALLBACKS)}")
@@ -54,6 +57,14 @@ def limits(
         found["upper"], relaxed = relax_caps(found["upper"], constraints.budget)
         if relaxed.any():
             count_fallback("relax")
+    most = float(found["upper"].sum())
+    if fallback == "raise" and most < constraints.budget - SLACK:
+        raise InfeasibleError(
+            f"caps sum to {most:.12g}, budget is {constraints.budget:g}: {int(trades.sum())} of "
+            f"{len(trades)} assets can be held at {history.dates[-1].date()}; raise the cap, or "
+            'set fallback="relax"',
+            [0],
+        )
     return found
 
 

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import threading
 import time
 
 import distributed
@@ -13,6 +12,7 @@ from test_backtest import same
 from engine import Costs, Training, WalkForward, backtest
 from engine.cluster import ClusterError, on_cluster
 from engine.ledger import TrialLedger
+from engine.run_directory import RunDirectory
 from engine.search import Search, search
 from strategies import DEQMeanVariance, MinimumVariance
 
@@ -26,22 +26,11 @@ def run(**where):
     return backtest(strategy, panel, PLAN, Costs(), TRAINING, progress=False, **where)
 
 
-def kill_a_worker_in_the_middle(cluster, fits, killed):
-    """Once a fit is stored, while others wait or run, kill a worker; note its process id."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not killed:
-        stored = [path for path in fits.glob("*") if not path.name.startswith(".")]
-        alive = [nanny.pid for nanny in cluster.workers.values() if nanny.pid]
-        if alive and 1 <= len(stored) < 5:
-            os.kill(alive[0], signal.SIGKILL)
-            killed.append(alive[0])
-        time.sleep(0.01)
-
-
 @pytest.mark.filterwarnings("ignore")  # of a killed worker's connections
-def test_a_killed_worker_changes_nothing(tmp_path):
+def test_a_killed_worker_changes_nothing(tmp_path, monkeypatch):
     expected = run()["DEQMeanVariance"]
     killed: list[int] = []
+    store = RunDirectory.store
     with (
         distributed.LocalCluster(
             n_workers=2,
@@ -53,12 +42,16 @@ def test_a_killed_worker_changes_nothing(tmp_path):
         distributed.Client(cluster) as client,
     ):
         assert len(client.scheduler_info()["workers"]) == 2
-        killer = threading.Thread(
-            target=kill_a_worker_in_the_middle, args=(cluster, tmp_path / "run" / "fits", killed)
-        )
-        killer.start()
+
+        def store_and_kill(self, key, fitted):
+            """When the first fit is kept, the others wait or run: kill a worker then."""
+            store(self, key, fitted)
+            if not killed:
+                killed.append(next(nanny.pid for nanny in cluster.workers.values()))
+                os.kill(killed[0], signal.SIGKILL)
+
+        monkeypatch.setattr(RunDirectory, "store", store_and_kill)
         found = run(executor=client.get_executor(), run_dir=tmp_path / "run")["DEQMeanVariance"]
-        killer.join()
     assert len(killed) == 1
     same(found, expected)
     assert len(list((tmp_path / "run" / "fits").iterdir())) == 6

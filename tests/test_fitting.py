@@ -115,7 +115,7 @@ def test_any_executor_gives_the_same_bits(panel, uninterrupted):
 
 def test_an_error_in_a_worker_names_the_fit(panel):
     with pytest.raises(RuntimeError, match="DEQMeanVariance, fold 0, seed 0: .*unknown solver"):
-        backtest(DEQMeanVariance(64, solver="x"), panel, PLAN, workers=1, progress=False)
+        backtest(DEQMeanVariance(64, cap=0.5, solver="x"), panel, PLAN, workers=1, progress=False)
     with pytest.raises(ValueError, match="not both"), ThreadPoolExecutor(1) as pool:
         run(panel, workers=1, executor=pool)
     with pytest.raises(ValueError, match="whole number from 1 on"):

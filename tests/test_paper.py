@@ -305,6 +305,30 @@ def test_the_robust_layer_is_the_papers(e2e, paper):
     assert np.abs(ours - published["dr_po_net"].iloc[:40]).max() < 1e-5
 
 
+@needs_data
+def test_the_learning_rate_and_the_epochs_are_chosen_on_the_first_rows(e2e, paper, monkeypatch):
+    panel, _ = paper
+    monkeypatch.setattr(e2e, "RATES", (1e-9, 0.02))
+    monkeypatch.setattr(e2e, "EPOCHS", (1, 3))
+    known = panel.until(panel.dates[680])
+    model, losses = e2e.cross_validated(e2e.PaperModel("theta"), known)
+    assert losses.loc[model.rate, model.epochs] == losses.to_numpy().min()
+    by_hand = []  # at next to no learning rate: the untrained model, on each later fifth
+    for start, end in ((136, 272), (272, 408), (408, 544), (544, 680)):
+        linear, network = model.untrained(panel.until(panel.dates[start]))
+        rows = e2e.Samples(linear, panel.until(panel.dates[end]), start)
+        by_hand.append(rows.loss(network).item())
+    np.testing.assert_allclose(losses.loc[1e-9], np.mean(by_hand), atol=1e-6)
+    assert np.ptp(losses.loc[0.02]) > 1e-4
+
+
+def test_performance_by_hand(e2e):
+    found = e2e.performance(pd.Series([0.1, -0.05] * 26))
+    growth = (1.1 * 0.95) ** 26 - 1
+    assert found["return"] == pytest.approx(growth, rel=1e-12)
+    assert found["Sharpe"] == pytest.approx(growth / (0.075 * 52**0.5), rel=1e-12)
+
+
 def test_the_example_says_where_the_data_go(monkeypatch, capsys):
     script = ROOT / "examples" / "replicate_e2e_dro.py"
     monkeypatch.setattr(sys, "argv", [str(script)])

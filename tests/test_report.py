@@ -70,8 +70,8 @@ def test_ids_are_unique_and_every_reference_finds_its_own(page):
 def test_figures_take_their_colours_from_the_page(page):
     figures = re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)
     # equity, years, drawdowns, 3 rolling, distribution, 3 weights, 2 limits, turnover, costs,
-    # sweep, folds, training, steps
-    assert len(figures) == 18
+    # sweep, the plan, folds, training, steps
+    assert len(figures) == 19
     for figure in figures:
         assert not re.search(r"#[0-9a-f]{6}\b", figure)
         assert re.search(r'role="img" aria-label="[^"]{20,}"', figure)
@@ -220,6 +220,29 @@ def test_nothing_traded_trained_or_refitted():
     text = text_of(render_report({"idle": BacktestResult(**{**vars(result), **idle})}))
     for words in ("No trade was made", "there are no folds", "None of the strategies is trained"):
         assert words in text
+
+
+def test_a_short_history_says_that_it_is_extrapolated(page):
+    words = "figures a year extrapolate 21 periods"
+    assert words in text_of(render_report(typical(21)))
+    assert "extrapolate" not in text_of(page)
+
+
+def test_bars_are_as_long_as_their_numbers(page):
+    """Sensitivities of 0.3, 0.1 and 0.02; binding at 100%, 50%, 100% and 0% of the decisions."""
+    lengths = {}
+    for table in ("sensitivity-table", "limits-table"):
+        body = re.search(rf'id="{table}">(.*?)</table>', page, re.DOTALL)[1]
+        lengths[table] = [float(share) for share in re.findall(r"--w:([\d.]+)%", body)]
+    assert lengths["sensitivity-table"] == [100.0, 33.3, 6.7]
+    assert lengths["limits-table"] == [100.0, 50.0, 100.0, 0.0]
+
+
+def test_what_is_not_recorded_is_said(page):
+    text = text_of(render_report({"plain": make_result("plain", 300)}))
+    for words in ("Capacity: the value", "Shadow prices: no strategy", "Sensitivity to features"):
+        assert words in text
+        assert words not in text_of(page)
 
 
 def test_intraday_dates_show_their_time():

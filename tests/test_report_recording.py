@@ -15,7 +15,8 @@ from engine import Costs, Training, WalkForward, backtest, load_run
 from engine.sensitivity import sensitivity
 from reports import trading
 from reports.compare import common_span
-from strategies import EqualWeight, LearnedStrategy, MinimumVariance
+from strategies import DEQMeanVariance, EqualWeight, LearnedStrategy, MinimumVariance
+from strategies.features import price_features
 from strategies.layers import MeanVarianceLayer, record_solves
 from strategies.layers.activity import limits_of
 from strategies.layers.problem import build_problem
@@ -245,3 +246,39 @@ def test_orders_over_value_are_the_turnover_and_impact_is_that_of_the_volumes(ru
     drag = trading.impact_drag(shares, result.illiquidity, len(result.net_returns), 252)
     assert drag == pytest.approx(expected)
     assert trading.capacity(drag, 0.01) == pytest.approx((0.01 / expected) ** 2)
+
+
+def test_the_names_of_the_features_are_theirs():
+    """A price that rises late: the names say which numbers are large, and how many there are."""
+
+    dates = pd.bdate_range("2015-01-05", periods=64)
+    growth = np.full((64, 3), 1.0005) + np.random.default_rng(0).normal(0, 1e-4, (64, 3))
+    growth[-5:, 0] = 1.05
+    prices = pd.DataFrame(100 * growth.cumprod(axis=0), dates, list("ABC"))
+    named = pd.DataFrame(
+        price_features(Panel(prices)), list("ABC"), DEQMeanVariance(lookback=64).feature_names
+    )
+    assert named.loc["A", "rank of the return over 5 rows"] == 1
+    assert named.loc["A", "return over 5 rows"] > named.loc["A", "return over 63 rows"] > 1
+    assert named.loc["A", "volatility, 5 over 21 rows"] > 0.5
+    assert named["mean return over 21 rows"].nunique() == 1
+    assert named.loc["A", "mean return over 21 rows"] == pytest.approx(
+        named["return over 21 rows"].mean()
+    )
+
+
+def test_groups_of_a_network_are_recorded_by_name():
+    """A group that must hold exactly 40% binds at every decision, under its own name."""
+    random = np.random.default_rng(0)
+    dates = pd.bdate_range("2015-01-05", periods=220)
+    prices = 100 * np.exp(random.normal(3e-4, 0.01, (220, 3)).cumsum(axis=0))
+    panel = Panel(pd.DataFrame(prices, dates, list("ABC")))
+    group = {"name": "tech", "assets": ["A", "B"], "lower": 0.4, "upper": 0.4}
+    network = DEQMeanVariance(lookback=25, hidden=4, constraints={"groups": [group]})
+    plan = WalkForward(train="5M", refit="6M", rebalance="W-FRI")
+    found = backtest(network, panel, plan, training=Training(epochs=1), progress=False)
+    limits = found["DEQMeanVariance"].limits.set_index("limit")
+    assert set(limits.index) == {"floor", "cap", "budget", "tech"}
+    assert (limits.loc["tech", "held"] == 1).all()
+    held = found["DEQMeanVariance"].targets[["A", "B"]].sum(axis=1)
+    assert held.to_numpy() == pytest.approx(0.4)

@@ -5,9 +5,10 @@ For T equally likely scenarios e_t of the assets' residuals, with q the expected
     argmin_z  max_p  min_c  sum_t p_t (e_t'z - c)^2 - q'z    over the p with
                             sum_t (sqrt(p_t) - sqrt(1/T))^2 <= delta  (Hellinger distance)
 
-which is Costa & Iyengar (2022), "Distributionally robust end-to-end portfolio construction",
-arXiv:2206.05134, eq. (11). By duality (Ben-Tal et al. 2013, table 2), the inner maximum is a
-minimum over lambda and s; that over lambda has a closed form. With u_t = e_t'z - c what is left is
+the robust layer of Costa & Iyengar (2022), "Distributionally robust end-to-end portfolio
+construction", arXiv:2206.05134. By duality (Ben-Tal et al. 2013, "Robust solutions of optimization
+problems affected by uncertain probabilities"), the inner maximum is a minimum over two scalars, of
+which one has a closed form. With u_t = e_t'z - c what is left is
 
     min_{z, c, s}  F = s - kappa / m - q'z,  m = mean_t 1 / (s - u_t^2),  kappa = (1 - delta/2)^2,
 
@@ -132,8 +133,10 @@ class RobustLayer(nn.Module):
         constraints: dict,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The minimum (B, N + 2), the steps it took (B,) and the last change of a weight (B,)."""
-        if keys is not None and all(key in self._points for key in keys):
-            point = torch.stack([self._points[key] for key in keys])
+        width = problem.expected_return.shape[1] + 2
+        known = [self._points.get(key) for key in keys or ()]
+        if known and all(last is not None and len(last) == width for last in known):
+            point = torch.stack(known)  # type: ignore[arg-type]
             # The scenarios have moved since: keep s as far above the largest loss as it was.
             losses = problem.losses(point)[1].amax(dim=1)
             point[:, -1] = losses * (1 + point[:, -1])

@@ -1,0 +1,113 @@
+"""Figures: where things stand on the axes, and what is written there."""
+
+from __future__ import annotations
+
+import json
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from reports import figures, ticks
+from reports.axes import BOTTOM, LEFT, RIGHT, TOP, WIDTH, Axes
+from reports.svg import days, readings_of
+
+COLOURS = {"one": "s1", "two": "s2"}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1]),
+        (-0.03, 0.5, [0, 0.1, 0.2, 0.3, 0.4, 0.5]),
+        (-7, 21, [-5, 0, 5, 10, 15, 20]),
+        (3, 3, [3]),
+        (1e-15, 3e-15, [1e-15, 1.5e-15, 2e-15, 2.5e-15, 3e-15]),
+    ],
+)
+def test_linear_ticks_are_round(low, high, expected):
+    assert ticks.linear(low, high) == expected
+
+
+def test_whole_ticks_are_whole():
+    assert ticks.linear(0, 3, 6, whole=True) == [0, 1, 2, 3]
+    assert ticks.linear(0.2, 1.4, 6, whole=True) == [1]
+
+
+def test_logarithmic_ticks():
+    assert ticks.logarithmic(0.7, 10) == [1, 2, 5, 10]
+    assert ticks.logarithmic(0.5, 5000) == [1, 10, 100, 1000]
+    assert ticks.logarithmic(1, 1.1) == [1, 1.025, 1.05, 1.075, 1.1]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        ("1900-12-01", "2022-12-02", ["1920", "1940", "1960", "1980", "2000", "2020"]),
+        ("2019-06-01", "2022-12-02", ["2020", "2021", "2022"]),
+        ("2022-01-03", "2022-12-28", ["2022-04", "2022-07", "2022-10"]),
+        ("2022-12-01", "2022-12-04", ["2022-12-01", "2022-12-02", "2022-12-03", "2022-12-04"]),
+        ("2022-12-28 09:30", "2022-12-28 14:00", ["12-28 10:00", "12-28 12:00", "12-28 14:00"]),
+    ],
+)
+def test_dates_are_marked_where_they_begin(low, high, words):
+    found = ticks.dates(*days(pd.DatetimeIndex([low, high])))
+    assert [text for _, text in found] == words
+    form = {4: "%Y", 7: "%Y-%m", 10: "%Y-%m-%d"}.get(len(words[0]), "%m-%d %H:%M")
+    for place, text in found:
+        assert (pd.Timestamp(0) + pd.Timedelta(days=place)).strftime(form) == text
+
+
+def test_a_line_stands_where_its_values_say():
+    axes = Axes((0, 10), (0, 100), 200, margin=(0, 0))
+    axes.line(np.array([0.0, 5, 10]), np.array([0.0, 50, 100]), "s1")
+    path = re.search(r'd="M(.*?)"', axes.written())[1]
+    points = [tuple(map(float, point.split())) for point in path.split("L")]
+    middle = ((LEFT + WIDTH - RIGHT) / 2, (TOP + 200 - BOTTOM) / 2)
+    assert points == [(LEFT, 200 - BOTTOM), middle, (WIDTH - RIGHT, TOP)]
+
+
+def test_equal_ratios_are_equally_far_apart_on_a_log_axis():
+    axes = Axes((0, 1), (1, 100), 300, log=True, margin=(0, 0))
+    assert axes.up([1, 10, 100]) == pytest.approx([300 - BOTTOM, (300 - BOTTOM + TOP) / 2, TOP])
+
+
+def test_a_line_is_broken_where_a_value_is_missing():
+    axes = Axes((0, 4), (0, 4), 200)
+    axes.line(np.arange(5.0), np.array([1, 2, np.nan, 3, 4]), "s1")
+    path = re.search(r'd="(.*?)"', axes.written())[1]
+    assert (path.count("M"), path.count("L")) == (2, 2)
+    assert "nan" not in path
+    empty = Axes((0, 4), (0, 4), 200)
+    empty.line(np.arange(2.0), np.full(2, np.nan), "s1")
+    assert empty.written() == ""
+
+
+def test_lines_of_different_dates_are_read_at_all_of_them():
+    dates = pd.bdate_range("2020-01-01", periods=4)
+    lines = {"one": pd.Series([1.0, 2, 3], dates[:3]), "two": pd.Series([5.0, 6], dates[2:])}
+    told = readings_of(Axes((0, 1), (0, 1), 200), lines, COLOURS, "number")
+    assert told["x"] == days(dates).tolist()
+    assert told["lines"] == [["one", "s1", [1, 2, 3, None]], ["two", "s2", [None, None, 5, 6]]]
+
+
+ODD = {
+    "one value": [1.0],
+    "all alike": [2.0] * 30,
+    "nothing known": [np.nan] * 30,
+    "gone at once": [1.0, 0.0, 0.0],
+    "huge and tiny": [1e-9, 1e9, 1.0],
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+@pytest.mark.parametrize("log", [False, True])
+def test_odd_lines_are_still_a_figure(case, log):
+    dates = pd.bdate_range("2020-01-01", periods=len(ODD[case]))
+    drawn = figures.time_lines("x", {"one": pd.Series(ODD[case], dates)}, COLOURS, log=log)
+    root = ElementTree.fromstring(drawn)
+    numbers = " ".join(part for node in root.iter() for part in node.attrib.values())
+    assert not re.search(r"\b(nan|inf)\b", numbers.replace("NaN", "null"))
+    assert json.loads(root.attrib["data-readings"])["lines"][0][0] == "one"
