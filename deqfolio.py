@@ -21,6 +21,7 @@ import inspect
 import logging
 import multiprocessing
 import sys
+import traceback
 from collections.abc import Sequence
 from multiprocessing import forkserver
 from pathlib import Path
@@ -622,6 +623,15 @@ def hidden() -> list[Path]:
     return files + [here / name for name in PACKAGES if next((here / name).glob("*.py"), None)]
 
 
+def _told(error: Exception) -> str:
+    """One line; of an error that nobody foresaw, as in a strategy of one's own, where it arose."""
+    if str(error) and isinstance(error, ValueError | RuntimeError | OSError | ImportError):
+        return str(error)
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    kind = type(error).__name__
+    return f"{kind}: {error} ({last.filename}, line {last.lineno}; --debug gives the trace)"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; an error is one line, --debug gives the trace."""
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -642,7 +652,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
-        typer.echo(f"error: {error or type(error).__name__}", err=True)
+        typer.echo(f"error: {_told(error)}", err=True)
         return 1
     return 0
 

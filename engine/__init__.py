@@ -17,7 +17,25 @@ if TYPE_CHECKING:
     from engine.audit import StrategyCheckError, check_strategy
     from engine.costs import Costs
     from engine.decisions import AllocationError
-    from engine.losses import Loss, NegativeLogGrowth, NegativeMeanVariance, NegativeSharpe
+    from engine.losses import (
+        CVaR,
+        Loss,
+        MaxDrawdown,
+        NegativeCalmar,
+        NegativeLogGrowth,
+        NegativeMeanVariance,
+        NegativeOmega,
+        NegativeSharpe,
+        NegativeSortino,
+    )
+    from engine.portfolio_losses import (
+        Concentration,
+        NegativeInformationRatio,
+        PredictionError,
+        RiskParity,
+        TrackingError,
+        Turnover,
+    )
     from engine.selection import cross_validate
     from engine.sweep import cost_sweep
     from engine.training import Training, TrainingError, train
@@ -25,15 +43,26 @@ if TYPE_CHECKING:
 __all__ = [
     "AllocationError",
     "BacktestResult",
+    "CVaR",
+    "Concentration",
     "Costs",
     "Loss",
+    "MaxDrawdown",
+    "NegativeCalmar",
+    "NegativeInformationRatio",
     "NegativeLogGrowth",
     "NegativeMeanVariance",
+    "NegativeOmega",
     "NegativeSharpe",
+    "NegativeSortino",
+    "PredictionError",
+    "RiskParity",
     "RunMismatch",
     "StrategyCheckError",
+    "TrackingError",
     "Training",
     "TrainingError",
+    "Turnover",
     "WalkForward",
     "backtest",
     "check_strategy",
@@ -46,14 +75,25 @@ __all__ = [
 
 PLACES = {  # imported on use, as torch is with them
     "AllocationError": "decisions",
+    "CVaR": "losses",
+    "Concentration": "portfolio_losses",
     "Costs": "costs",
     "Loss": "losses",
+    "MaxDrawdown": "losses",
+    "NegativeCalmar": "losses",
+    "NegativeInformationRatio": "portfolio_losses",
     "NegativeLogGrowth": "losses",
     "NegativeMeanVariance": "losses",
+    "NegativeOmega": "losses",
     "NegativeSharpe": "losses",
+    "NegativeSortino": "losses",
+    "PredictionError": "portfolio_losses",
+    "RiskParity": "portfolio_losses",
     "StrategyCheckError": "audit",
+    "TrackingError": "portfolio_losses",
     "Training": "training",
     "TrainingError": "training",
+    "Turnover": "portfolio_losses",
     "check_strategy": "audit",
     "cost_sweep": "sweep",
     "cross_validate": "selection",

@@ -192,6 +192,9 @@ class Account(NamedTuple):
     net_returns: Tensor  # (S,)
     cost: Tensor  # (S,), at the start of each period
     turnover: Tensor  # (S,)
+    weights: Tensor | None = None  # (S, N) at the start of each period, after the trade
+    asset_returns: Tensor | None = None  # (S, N) of prices over each period
+    expected_return: Tensor | None = None  # (S, N), where the network says what it expects
 
 
 def account(
@@ -224,4 +227,4 @@ def account(
     trade = costs.charge(weights, torch.cat([before.unsqueeze(0), drifted]), illiquidity)
     gross = (weights * (growth - 1)).sum(-1)
     net = (1 - trade.cost) * (1 + gross + carried) - 1
-    return Account(gross, net, trade.cost, trade.turnover)
+    return Account(gross, net, trade.cost, trade.turnover, weights, growth - 1)

@@ -74,7 +74,9 @@ class FitTask:
                 )
             except (ValueError, RuntimeError) as error:
                 raise TrainingError(
-                    f"{self.key.name}, fold {self.key.fold}, seed {self.key.seed}: {error}"
+                    f"{self.key.name}, fold {self.key.fold}, seed {self.key.seed}: {error}",
+                    getattr(error, "state", None),
+                    getattr(error, "epoch", None),
                 ) from error
         state = {
             name: value.detach().clone()

@@ -35,6 +35,7 @@ class Learner:
         training: Training,
         threads: int,
     ):
+        training.loss.bound(tuple(map(str, panel.assets)))  # an error before hours are spent
         self.panel, self.folds, self.plan = panel, folds, plan
         self.costs, self.training, self.threads = costs, training, threads
         self.valuation = torch.tensor(panel.prices.ffill().fillna(1.0).to_numpy())
@@ -131,7 +132,8 @@ class Learner:
         for seed, strategy in zip(self.seeds, fitted, strict=False):
             if isinstance(strategy, LearnedStrategy) and len(fold.test):
                 inputs = stack([self._prepare(name, strategy, int(row)) for row in fold.test])
-                found = sensitivity(strategy, inputs, seed)
+                known = self.known(int(fold.test[-1]), strategy.lookback)
+                found = sensitivity(strategy, inputs, seed, known)
                 rows += [{"fold": fold.number, "seed": seed, **row} for row in found]
         return rows
 
@@ -155,6 +157,7 @@ class Learner:
             per_year=len(fold.train) / years,
             years=self.years(fills, fold.ends) if self.costs.holding else None,
             illiquidity=None if self.illiquidity is None else self.illiquidity[fills],
+            assets=tuple(map(str, self.panel.assets)),
         )
 
     def years(self, start: np.ndarray, end: np.ndarray) -> torch.Tensor:

@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data_loaders import Panel
 from strategies.base import ConvergenceError, Inputs, LearnedStrategy
 
 DECISIONS = 48  # of a fold at most, evenly spread over it
 
 
 def sensitivity(
-    strategy: LearnedStrategy, inputs: Inputs, seed: int = 0
+    strategy: LearnedStrategy, inputs: Inputs, seed: int = 0, history: Panel | None = None
 ) -> list[dict[str, object]]:
     """One row an input: feature, change, decisions; the largest change first.
 
@@ -33,6 +34,8 @@ def sensitivity(
     Args:
         inputs: stacked inputs of test decisions, (B, ...) each.
         seed: of the permutation.
+        history: what was known at the last decision, for strategies whose ``feature_names`` is a
+            method of it.
     """
     count = len(next(iter(inputs.values())))
     chosen = torch.from_numpy(np.unique(np.linspace(0, count - 1, min(count, DECISIONS)).round()))
@@ -41,7 +44,7 @@ def sensitivity(
         return []
     usual = strategy.weights(few)  # (B, N)
     order = _derangement(len(chosen), seed)
-    names = _names(strategy)
+    names = _names(strategy, history)
     rows: list[dict[str, object]] = []
     for name, value in few.items():
         if not value.is_floating_point() or bool((value == value[:1]).all()):
@@ -60,9 +63,12 @@ def sensitivity(
     return sorted(rows, key=lambda row: -float(row["change"]))  # type: ignore[arg-type]
 
 
-def _names(strategy: LearnedStrategy) -> dict[str, list[str]]:
+def _names(strategy: LearnedStrategy, history: Panel | None) -> dict[str, list[str]]:
     """By input: the names along its last axis, where the strategy says them."""
-    said: Mapping[str, Sequence[str]] | Sequence[str] = getattr(strategy, "feature_names", {})
+    asked = getattr(strategy, "feature_names", {})
+    said: Mapping[str, Sequence[str]] | Sequence[str] = asked
+    if callable(asked):
+        said = asked(history) if history is not None else {}
     return {
         k: list(v) for k, v in (said if isinstance(said, Mapping) else {"features": said}).items()
     }

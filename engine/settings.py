@@ -9,11 +9,11 @@ from __future__ import annotations
 import difflib
 import types
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, is_dataclass
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from data_loaders.plugins import load_object
-from engine import losses
+from engine import losses, portfolio_losses
 from engine.costs import Costs
 from engine.losses import Loss
 from engine.training import Training
@@ -77,13 +77,17 @@ def read_loss(said: Any) -> Loss:
     """The loss of a name, one of ours or module:Class, or of a table with its parameters."""
     table = dict(said) if isinstance(said, Mapping) else {"class": said}
     name = str(table.pop("class", None))
-    known = {key: cls for key, cls in vars(losses).items() if _is_loss(cls) and key[0] != "_"}
+    ours = vars(losses) | vars(portfolio_losses)
+    known = {key: cls for key, cls in ours.items() if _is_loss(cls) and key[0] != "_"}
     found = load_object(name) if ":" in name else known.get(name)
     if not _is_loss(found):
         raise ValueError(
             f"training: there is no loss {name!r}; {nearest(name, known)}, or your own module:Class"
         )
-    return found(**table)  # type: ignore[operator]
+    cls: Any = found
+    checked: bool = is_dataclass(found)
+    made: Loss = read_settings(cls, table, name) if checked else cls(**table)
+    return made
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -14,11 +14,33 @@ from torch import Tensor, nn
 
 from engine.costs import Account, Costs, account, drift
 from engine.losses import Loss, NegativeSharpe
+from engine.training_plan import (
+    SCHEDULES,
+    check_samples,
+    epoch_blocks,
+    learning_rate,
+    warn_before,
+    with_noise,
+)
 from strategies.base import ConvergenceError, Inputs, LearnedStrategy, cross_check, record_solves
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on; the message says at which epoch and why."""
+    """Training cannot go on; the message says at which epoch and why.
+
+    Attributes:
+        state: the best state until then, if there was one: what ``load_state_dict`` takes.
+        epoch: the epoch it is of; 0 is the untrained module.
+    """
+
+    def __init__(
+        self, message: str, state: dict[str, Tensor] | None = None, epoch: int | None = None
+    ):
+        super().__init__(message)
+        self.state, self.epoch = state, epoch
+
+    def __reduce__(self) -> tuple:
+        return type(self), (str(self), self.state, self.epoch)
 
 
 @dataclass(frozen=True)
@@ -30,6 +52,13 @@ class Training:
         epochs: passes over the training rows, at most.
         block: decisions in a block, a contiguous stretch of time; about 100 for weekly ones.
         learning_rate, weight_decay: of AdamW.
+        schedule: of the learning rate: "constant", or "cosine", which falls to zero over the
+            epochs.
+        warmup: epochs over which the learning rate rises to its full value.
+        bootstrap: every epoch draws its blocks from random places, not the same ones in another
+            order.
+        noise: multiplies training growth by random factors of this share of each asset's
+            deviation; 0.5 = half. Validation never sees it.
         clip: largest norm of the gradient of a step.
         validation: share of the training rows, the latest, kept for early stopping; training
             rows whose label reaches into them are left out.
@@ -47,6 +76,10 @@ class Training:
     block: int = 100
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
+    schedule: str = "constant"
+    warmup: int = 0
+    bootstrap: bool = False
+    noise: float = 0.0
     clip: float = 1.0
     validation: float = 0.2
     patience: int = 10
@@ -60,6 +93,7 @@ class Training:
             ("epochs", 1),
             ("block", 3),
             ("patience", 1),
+            ("warmup", 0),
             ("seed", 0),
             ("ensemble", 1),
         ):
@@ -69,9 +103,13 @@ class Training:
         for name in ("learning_rate", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)!r}")
-        for name in ("weight_decay", "cost_factor"):
+        for name in ("weight_decay", "cost_factor", "noise"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)!r}")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"schedule is one of {', '.join(SCHEDULES)}, got {self.schedule!r}")
+        if self.warmup >= self.epochs:
+            raise ValueError(f"warmup = {self.warmup} leaves no epoch of {self.epochs} to train")
         if not 0 < self.validation < 1:
             raise ValueError(f"validation is a share between 0 and 1, got {self.validation!r}")
 
@@ -88,6 +126,7 @@ class Samples:
         per_year: holding periods a year.
         years: (K,) lengths of the holding periods, if holding costs or earns anything.
         illiquidity: (K, N) at the fills, if there is market impact (see ``Costs.charge``).
+        assets: (N,) names, for losses that name one as their benchmark.
     """
 
     inputs: Inputs
@@ -97,6 +136,7 @@ class Samples:
     per_year: float
     years: Tensor | None = None
     illiquidity: Tensor | None = None
+    assets: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -147,8 +187,12 @@ def train(
 
     Raises:
         SolverMismatch: they disagree.
-        TrainingError: too few rows, a loss that is not finite, or no step that converges.
+        TrainingError: too few rows, a loss that is not finite, no step that converges, or
+            weights that no parameter moves. It carries the best state until then.
+        ValueError: a loss without its benchmark, or inputs that are not one row a decision.
     """
+    measure = training.loss.bound(samples.assets)
+    check_samples(samples)
     last, cut = _split(samples, training)
     if last < 4 or len(samples) - cut < 3:
         raise TrainingError(
@@ -172,27 +216,37 @@ def train(
         parameters = [p for p in module.parameters() if p.requires_grad]
         if not parameters:
             raise TrainingError(f"{type(strategy).__name__}'s module has no parameter to train")
+        warn_before(module, last * samples.growth.shape[-1], min(b - a for a, b in blocks))
         optimiser = torch.optim.AdamW(
             parameters, lr=training.learning_rate, weight_decay=training.weight_decay
         )
         history: list[dict] = []
         best_loss, best_state, best_epoch = float("inf"), module.state_dict(), 0
 
+        def stopped(why: str) -> TrainingError:
+            if not np.isfinite(best_loss):
+                return TrainingError(f"{why}; there is no good state before it")
+            kept = f"the last good state is that of epoch {best_epoch}, validation {best_loss:.4g}"
+            return TrainingError(f"{why}; {kept}", best_state, best_epoch)
+
         for epoch in range(training.epochs + 1):
             losses, norms, skipped = [], [], 0
             module.train()
-            for index in torch.randperm(len(blocks)).tolist() if epoch else []:
-                start, stop = blocks[index]
+            for group in optimiser.param_groups if epoch else []:
+                group["lr"] = learning_rate(training, epoch)
+            for start, stop in epoch_blocks(blocks, training.bootstrap) if epoch else []:
                 optimiser.zero_grad(set_to_none=True)
                 try:
-                    earned = _hold(module, samples, start, stop, charged)
-                    loss = training.loss(earned, samples.per_year)
+                    earned = _hold(
+                        module, samples, start, stop, charged, measure.forecasts, training.noise
+                    )
+                    loss = measure(earned, samples.per_year)
                     loss.backward()
                 except ConvergenceError:
                     skipped += 1  # a gradient from an unfinished solve is never applied
                     continue
                 if not torch.isfinite(loss):
-                    raise TrainingError(f"the loss is {loss.item()} at epoch {epoch}")
+                    raise stopped(f"the loss is {loss.item()} at epoch {epoch}")
                 norm = nn.utils.clip_grad_norm_(parameters, training.clip)
                 if not torch.isfinite(norm):
                     skipped += 1
@@ -201,19 +255,25 @@ def train(
                 losses.append(loss.item())
                 norms.append(norm.item())
             if epoch and not losses:
-                raise TrainingError(
+                raise stopped(
                     f"no step of epoch {epoch} had a solve and a gradient that converged; "
                     "a lower learning_rate, or more max_steps in the solver, may help"
+                )
+            if norms and max(norms) == 0:
+                raise stopped(
+                    f"every gradient of epoch {epoch} is zero: the weights do not depend on the "
+                    "parameters; a dead layer, or limits that leave one portfolio only"
                 )
 
             module.eval()
             with torch.no_grad():
-                validated = training.loss(
-                    _hold(module, samples, cut, len(samples), costs), samples.per_year
+                asked = measure.forecasts
+                validated = measure(
+                    _hold(module, samples, cut, len(samples), costs, asked), samples.per_year
                 ).item()
                 if not epoch:
-                    held = [_hold(module, samples, start, stop, charged) for start, stop in blocks]
-                    losses = [training.loss(one, samples.per_year).item() for one in held]
+                    held = [_hold(module, samples, a, b, charged, asked) for a, b in blocks]
+                    losses = [measure(one, samples.per_year).item() for one in held]
             better = validated < best_loss
             if better:
                 best_loss, best_epoch = validated, epoch
@@ -264,21 +324,43 @@ def _cross_checked(module: nn.Module, samples: Samples, chosen: slice) -> dict:
     return {"samples": check.samples, "weights": check.weights, "gradients": check.gradients}
 
 
-def _hold(module: nn.Module, samples: Samples, start: int, stop: int, costs: Costs) -> Account:
+def _hold(
+    module: nn.Module,
+    samples: Samples,
+    start: int,
+    stop: int,
+    costs: Costs,
+    forecasts: bool = False,
+    noise: float = 0.0,
+) -> Account:
     """The account of decisions ``start`` to ``stop``, entered with the one before them held.
 
     So that the turnover across the edge of a block is charged, to both sides of it.
     """
-    accounts = [_run(module, samples, a, b, costs) for a, b in samples.runs(start, stop)]
+    accounts = [
+        _run(module, samples, a, b, costs, forecasts, noise) for a, b in samples.runs(start, stop)
+    ]
     if len(accounts) == 1:
         return accounts[0]
-    return Account(*map(torch.cat, zip(*accounts, strict=True)))
+    fields = zip(*accounts, strict=True)
+    return Account._make(None if each[0] is None else torch.cat(each) for each in fields)
 
 
-def _run(module: nn.Module, samples: Samples, start: int, stop: int, costs: Costs) -> Account:
+def _run(
+    module: nn.Module,
+    samples: Samples,
+    start: int,
+    stop: int,
+    costs: Costs,
+    forecasts: bool,
+    noise: float,
+) -> Account:
     held = slice(start - 1, stop)
-    growth = samples.growth[held]
-    weights = module({name: values[held] for name, values in samples.inputs.items()})
+    growth = with_noise(samples.growth[held], noise)
+    inputs = {name: values[held] for name, values in samples.inputs.items()}
+    weights, expected = (
+        _weights_and_forecast(module, inputs) if forecasts else (module(inputs), None)
+    )
     if weights.shape != growth.shape:  # (stop - start + 1, N)
         raise TrainingError(
             f"the module gave weights of shape {tuple(weights.shape)}, "
@@ -289,4 +371,15 @@ def _run(module: nn.Module, samples: Samples, start: int, stop: int, costs: Cost
     carried = 0.0 if years is None else costs.carry(weights[0]) * years[0]
     before = drift(weights[0], growth[0], carried)
     later = None if years is None else years[1:]
-    return account(weights[1:], growth[1:], costs, before, later, illiquidity)
+    earned = account(weights[1:], growth[1:], costs, before, later, illiquidity)
+    return earned if expected is None else earned._replace(expected_return=expected[1:])
+
+
+def _weights_and_forecast(module: nn.Module, inputs: Inputs) -> tuple[Tensor, Tensor]:
+    method = getattr(module, "weights_and_forecast", None)
+    if method is None:
+        raise TrainingError(
+            f"the loss needs expected returns, and {type(module).__name__} has no method "
+            "weights_and_forecast(inputs) that gives them beside the weights"
+        )
+    return method(inputs)

@@ -7,11 +7,13 @@ from strategies import DEQMeanVariance, EqualWeight
 
 panel = load("sp500", start="2012-01-01")
 plan = WalkForward(train="5Y", refit="3Y")
+training = Training(epochs=10)  # its loss charges five times the costs, to curb overtrading
 
-results = backtest([DEQMeanVariance(), EqualWeight()], panel, plan, Costs(commission=0.001))
+strategies = [DEQMeanVariance(), EqualWeight()]
+results = backtest(strategies, panel, plan, Costs(commission=0.001), training)
 for name, result in results.items():  # nothing is trained anew here
     print(f"{name}\n{cost_sweep(result, panel, [0, 5, 10, 25, 50]).round(3)}\n")
 
-# Trained and charged at 50 bp. The loss charges five times that (cost_factor) to curb overtrading.
-dear = backtest(DEQMeanVariance(), panel, plan, Costs(commission=0.005), Training(cost_factor=5))
+# Trained and charged at 50 bp instead:
+dear = backtest(DEQMeanVariance(), panel, plan, Costs(commission=0.005), training)
 print(summary_table(dear).T)

@@ -93,6 +93,7 @@ def gather(
     results: Mapping[str, BacktestResult],
     factors: pd.DataFrame | None = None,
     groups: Mapping[str, str] | None = None,
+    tried: pd.DataFrame | None = None,
 ) -> Facts:
     """All facts of a run; for the arguments see ``reports.write_report``."""
     subject, benchmark = chosen(results)
@@ -100,16 +101,16 @@ def gather(
     table = catalogue.metric_table(results, benchmark)
     year = results[subject].settings["periods_per_year"]
     returns = pd.concat({n: r.net_returns for n, r in results.items()}, axis=1, join="inner")
-    trials = trials_of(results, benchmark)
-    tried = returns.drop(columns=[benchmark] if benchmark else [])
-    active = tried.sub(returns[benchmark], axis=0) if benchmark else tried
+    trials = trials_of(results, benchmark, tried)
+    rivals = returns.drop(columns=[benchmark] if benchmark else [])
+    active = rivals.sub(returns[benchmark], axis=0) if benchmark else rivals
     assets = trading.asset_table(results[subject], year)
     return Facts(
         results=results,
         subject=subject,
         benchmark=benchmark,
         metrics=table,
-        luck=luck_table(returns, active, benchmark, year, trials),
+        luck=luck_table(returns, active, benchmark, year, trials, _ratios(active, tried)),
         trials=trials,
         overfitting=selection.overfitting(active),
         superior=selection.superior_ability(returns, benchmark) if benchmark else np.nan,
@@ -158,14 +159,29 @@ def chosen(results: Mapping[str, BacktestResult]) -> tuple[str, str | None]:
     return subject, rivals[0] if rivals else None
 
 
-def trials_of(results: Mapping[str, BacktestResult], benchmark: str | None) -> int:
-    """How many configurations were tried: the largest "trials" in the settings, where told.
-
-    At least those in the run but the benchmark.
+def trials_of(
+    results: Mapping[str, BacktestResult],
+    benchmark: str | None,
+    tried: pd.DataFrame | None = None,
+) -> int:
+    """How many configurations were tried: those of the ledger but 1/N, or, if that is more,
+    "trials" in the settings, where told. At least those in the run but the benchmark.
     """
+    noted = 0
+    if tried is not None and len(tried):
+        noted = int((~tried["strategy"].str.contains(f':{BENCHMARK}"', regex=False)).sum())
     told = [result.settings.get("trials") for result in results.values()]
     known = [int(number) for number in told if isinstance(number, int | float) and number > 0]
-    return max([len(results) - (benchmark is not None), 1, *known])
+    return max([len(results) - (benchmark is not None), 1, noted, *known])
+
+
+def _ratios(active: pd.DataFrame, tried: pd.DataFrame | None) -> np.ndarray:
+    """Sharpe ratios a period of the active returns of this run and of the trials before it."""
+    own = [sharpe(active[name], 1) for name in active.columns]
+    if tried is None or not len(tried):
+        return np.array(own)
+    before = tried["active_sharpe"] / np.sqrt(tried["periods_per_year"].astype(float))
+    return np.concatenate([own, before.dropna().to_numpy(float)])
 
 
 def luck_table(
@@ -174,14 +190,15 @@ def luck_table(
     benchmark: str | None,
     periods_per_year: float,
     trials: int,
+    ratios: np.ndarray,
 ) -> pd.DataFrame:
     """One row a strategy, the benchmark with NaN where it would be compared with itself.
 
     Columns: low, high (95% interval of the Sharpe ratio); difference, error, difference low,
     difference high, p, studentised, block (``statistics.sharpe_differences``); active,
     deflated (probability that the Sharpe ratio of the active return is above 0, and above
-    that of the best of ``trials`` without skill). Without a benchmark the active return is
-    the return.
+    that of the best of ``trials`` without skill, whose spread is that of ``ratios``, of trials
+    made). Without a benchmark the active return is the return.
     """
     table = statistics.sharpe_intervals(returns, periods_per_year)
     columns = ["difference", "error", "difference low", "difference high", "p", "studentised"]
@@ -192,7 +209,6 @@ def luck_table(
         found = found.rename(columns={"low": "difference low", "high": "difference high"})
         for column in found.columns:
             table.loc[found.index, column] = found[column]
-    ratios = np.array([sharpe(active[name], 1) for name in active.columns])
     for name in active.columns:
         table.loc[name, "active"] = selection.probabilistic_sharpe(active[name])
         table.loc[name, "deflated"] = selection.deflated_sharpe(active[name], trials, ratios)

@@ -33,6 +33,7 @@ def write_report(
     path: str | Path,
     factors: pd.DataFrame | None = None,
     groups: Mapping[str, str] | None = None,
+    tried: pd.DataFrame | None = None,
 ) -> Path:
     """Write the report of ``results`` to ``path``: the whole page or, on an error, nothing.
 
@@ -47,6 +48,8 @@ def write_report(
         factors: (T, K) returns of factors by date, fractions, on which the returns of the
             strategies are regressed.
         groups: {asset: group}, by which contributions are added up.
+        tried: what else was tried on these data, ``TrialLedger().on_the_same(result)``; the
+            deflated Sharpe ratio counts it.
 
     Returns:
         The path written.
@@ -56,7 +59,7 @@ def write_report(
         ValueError: there is no result, or returns hold a NaN.
     """
     check_report_path(path)
-    return write_facts(gather(results, factors, groups), path)
+    return write_facts(gather(results, factors, groups, tried), path)
 
 
 def write_facts(facts: Facts, path: str | Path) -> Path:

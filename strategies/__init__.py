@@ -15,24 +15,35 @@ if TYPE_CHECKING:
     from strategies.deq import DEQMeanVariance
     from strategies.linear import LinearMeanVariance
     from strategies.registry import create_strategy, known_strategies, load_strategy
+    from strategies.siblings import (
+        ExplicitMeanVariance,
+        SoftmaxAllocation,
+        UnrolledMeanVariance,
+    )
 
 __all__ = [
     "Constraints",
     "DEQMeanVariance",
     "EqualWeight",
+    "ExplicitMeanVariance",
     "Exposure",
     "Group",
     "InverseVolatility",
     "LearnedStrategy",
     "LinearMeanVariance",
     "MinimumVariance",
+    "SoftmaxAllocation",
     "Strategy",
+    "UnrolledMeanVariance",
     "create_strategy",
     "known_strategies",
     "load_strategy",
 ]
 
 PLACES = {  # imported on use, as torch is with them
+    "UnrolledMeanVariance": "siblings",
+    "SoftmaxAllocation": "siblings",
+    "ExplicitMeanVariance": "siblings",
     "Constraints": "constraints",
     "DEQMeanVariance": "deq",
     "EqualWeight": "baselines",

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from data_loaders import Panel
 from strategies.base import Inputs, LearnedStrategy
 from strategies.constraints import Constraints
-from strategies.features import feature_names, price_features
+from strategies.features import feature_table
 from strategies.layers.deq import DEQEncoder
 from strategies.layers.mean_variance import ActiveSet, MeanVarianceLayer, Qpth
 from strategies.limits import as_tensors, constraints_of, limits
@@ -47,6 +47,8 @@ class DEQMeanVariance(LearnedStrategy):
             (minimum variance) towards infinity (1/N).
         cell: of the encoder: "mean_field", "graph" or "monotone"; see ``layers/deq.py``.
         embedding: numbers by which the encoder knows each asset apart; 0 treats all alike.
+        features: sets of features, see ``features.py``: "prices", "panel" (what the panel holds
+            besides prices), "lags:5", or your own as module:function.
         solver: "active_set" (exact and fast) or "qpth" (the reference).
     """
 
@@ -60,6 +62,7 @@ class DEQMeanVariance(LearnedStrategy):
         ridge: float = 1.0,
         cell: str = "mean_field",
         embedding: int = 0,
+        features: Sequence[str] = ("prices", "panel"),
         solver: str = "active_set",
     ):
         self.lookback = lookback
@@ -70,16 +73,16 @@ class DEQMeanVariance(LearnedStrategy):
         self.ridge = ridge
         self.cell = cell
         self.embedding = embedding
+        self.features = features
         self.solver = solver
 
     @property
     def equivariant(self) -> bool:  # type: ignore[override]
         return self.embedding == 0
 
-    @property
-    def feature_names(self) -> list[str]:
+    def feature_names(self, history: Panel) -> list[str]:
         """Of the input "features", for the report of what the network looks at."""
-        return feature_names(self.lookback - 1)
+        return list(feature_table(history.last(self.lookback), self.features).columns)
 
     def prepare(self, history: Panel) -> Inputs:
         constraints = constraints_of(self.constraints, self.cap)
@@ -90,7 +93,7 @@ class DEQMeanVariance(LearnedStrategy):
             )
         found = as_tensors(limits(constraints, history, None, self.fallback))
         return {
-            "features": torch.from_numpy(price_features(history)),  # (N, F)
+            "features": torch.tensor(feature_table(history, self.features).to_numpy()),  # (N, F)
             "covariance": torch.from_numpy(shrunk_covariance(history)),  # (N, N)
             "trades": torch.tensor(history.trades_throughout.to_numpy()),  # (N,)
         } | {LIMIT + name: value for name, value in found.items()}
@@ -102,17 +105,21 @@ class DEQMeanVariance(LearnedStrategy):
             raise ValueError(f"ridge must be positive, got {self.ridge}")
         return DEQMeanVarianceNetwork(
             scaler=Standardise(inputs["features"], inputs["trades"]),
-            encoder=DEQEncoder(
-                inputs["features"].shape[-1],
-                self.hidden,
-                cell=self.cell,
-                assets=inputs["features"].shape[-2] if self.embedding else None,
-                embedding=self.embedding,
-            ),
+            encoder=self.encoder(*inputs["features"].shape[-2:]),
             optimiser=MeanVarianceLayer(solver=SOLVERS[self.solver]()),
             hidden=self.hidden,
             ridge=self.ridge,
             row_names=[row.name for row in constraints_of(self.constraints, self.cap).rows],
+        )
+
+    def encoder(self, assets: int, features: int) -> nn.Module:
+        """Features (B, N, F) and a mask (B, N) to states (B, N, H)."""
+        return DEQEncoder(
+            features,
+            self.hidden,
+            cell=self.cell,
+            assets=assets if self.embedding else None,
+            embedding=self.embedding,
         )
 
 
@@ -139,6 +146,10 @@ class DEQMeanVarianceNetwork(nn.Module):
         self.log_ridge = nn.Parameter(torch.tensor(math.log(ridge)))
 
     def forward(self, inputs: Inputs) -> Tensor:
+        return self.weights_and_forecast(inputs)[0]
+
+    def weights_and_forecast(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """The weights, and the expected returns q behind them, (B, N) each."""
         trades = inputs["trades"]  # (B, N)
         state = self.encoder(self.scaler(inputs["features"]), trades)  # (B, N, H), f(z*) = z*
         expected_return, scale, ridge = self.heads(state).unbind(-1)  # (B, N) each
@@ -146,13 +157,11 @@ class DEQMeanVarianceNetwork(nn.Module):
         risk = scale.unsqueeze(-1) * inputs["covariance"] * scale.unsqueeze(-2)  # (B, N, N)
         risk = risk + torch.diag_embed(self.log_ridge.exp() * within(ridge, 4.0))
         limited = {k.removeprefix(LIMIT): v for k, v in inputs.items() if k.startswith(LIMIT)}
-        return self.optimiser(
-            risk,
-            expected_return * trades,
-            keys=known_by(inputs),
-            row_names=self.row_names,
-            **limited,
+        expected_return = expected_return * trades
+        weights = self.optimiser(
+            risk, expected_return, keys=known_by(inputs), row_names=self.row_names, **limited
         )
+        return weights, expected_return
 
 
 def known_by(inputs: Inputs) -> list[int] | None:
@@ -161,7 +170,10 @@ def known_by(inputs: Inputs) -> list[int] | None:
 
 
 class Standardise(nn.Module):
-    """Features to mean 0 and deviation 1, as measured on the training rows that trade."""
+    """Features to mean 0 and deviation 1, as measured on the training rows that trade.
+
+    What is not known (NaN) becomes the mean.
+    """
 
     mean: Tensor
     deviation: Tensor
@@ -169,11 +181,13 @@ class Standardise(nn.Module):
     def __init__(self, features: Tensor, trades: Tensor):
         super().__init__()
         seen = features[trades]  # (rows that trade, F)
-        self.register_buffer("mean", seen.mean(dim=0))
-        self.register_buffer("deviation", seen.std(dim=0).clamp_min(1e-6))
+        mean = seen.nanmean(dim=0).nan_to_num(0.0)
+        spread = (seen - mean).square().nanmean(dim=0).nan_to_num(0.0).sqrt()
+        self.register_buffer("mean", mean)
+        self.register_buffer("deviation", spread.clamp_min(1e-6))
 
     def forward(self, features: Tensor) -> Tensor:
-        return ((features - self.mean) / self.deviation).clamp(-5, 5)
+        return ((features - self.mean) / self.deviation).clamp(-5, 5).nan_to_num(0.0)
 
 
 def within(raw: Tensor, factor: float) -> Tensor:

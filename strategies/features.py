@@ -1,14 +1,93 @@
-"""Features of each asset, computed inside one window: past rows only, by construction."""
+"""Features of each asset, computed inside one window: past rows only, by construction.
+
+A set of features is a function from a window to a table with a row for each asset. Ours are named
+"prices", "panel" and "lags:5"; anyone's own is named ``module:function``.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 
 from data_loaders import Panel
+from data_loaders.plugins import load_object
 
 HORIZONS = (5, 21, 63, 126, 252)  # a week, a month, a quarter, half a year, a year of sessions
+
+
+def feature_table(history: Panel, sets: Sequence[str]) -> pd.DataFrame:
+    """The features of the named sets at the last date of ``history``, side by side.
+
+    Returns:
+        (N, F) by asset and name of the feature. NaN is a value that is not known.
+
+    Raises:
+        ValueError: an unknown set, no feature at all, two of one name, or a function of one's own
+            whose table does not have the assets for rows or is not of numbers.
+    """
+    tables = [_table(history, name) for name in sets]
+    found = pd.concat(tables, axis=1) if tables else pd.DataFrame(index=history.assets)
+    if found.columns.has_duplicates or not found.shape[1]:
+        twice = found.columns[found.columns.duplicated()].unique().tolist()
+        said = f"twice the features {twice}" if twice else "no feature"
+        raise ValueError(f"features={list(sets)!r} give {said} on this panel")
+    return found
+
+
+def _table(history: Panel, name: str) -> pd.DataFrame:
+    """The features of one set."""
+    if name == "prices":
+        names = feature_names(len(history) - 1)
+        return pd.DataFrame(price_features(history), history.assets, names)
+    if name == "panel":
+        return panel_features(history)
+    if name.startswith("lags:") and name[5:].isdecimal():
+        return lagged_returns(history, int(name[5:]))
+    if ":" not in name or name.startswith("lags:"):
+        raise ValueError(
+            f"unknown features {name!r}; known are 'prices', 'panel', 'lags:5', and your own as "
+            "module:function"
+        )
+    found = load_object(name)(history)  # type: ignore[operator]
+    if not (isinstance(found, pd.DataFrame) and found.index.equals(history.assets)):
+        raise ValueError(
+            f"features {name!r} should give a DataFrame with the assets for rows and a feature a "
+            f"column, got {type(found).__name__}"
+        )
+    try:
+        return found.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"features {name!r} are not all numbers: {error}") from None
+
+
+def panel_features(history: Panel) -> pd.DataFrame:
+    """What the panel knows at its last close besides prices: of each asset, then of the market.
+
+    Those of the market are the same for all assets. A panel without features gives no column.
+    """
+    own = {name: frame.iloc[-1] for name, frame in history.asset_features.items()}
+    market = history.market_features.iloc[-1]
+    columns = own | {f"market {name}": value for name, value in market.items()}
+    return pd.DataFrame(columns, index=history.assets, dtype=np.float64)
+
+
+def lagged_returns(history: Panel, lags: int) -> pd.DataFrame:
+    """The last ``lags`` returns of each asset, in units of its volatility over the window.
+
+    Assets that do not trade throughout the window get zeros.
+    """
+    if not 1 <= lags < len(history):
+        raise ValueError(
+            f"{lags} lags need from 1 to {len(history) - 1}: raise the strategy's lookback"
+        )
+    trades = history.trades_throughout.to_numpy()
+    returns = np.log1p(history.returns.to_numpy()[1:, trades])
+    values = np.zeros((len(trades), lags))
+    values[trades] = (returns[: -lags - 1 : -1] / _volatility(returns)).T  # (n, lags), last first
+    return pd.DataFrame(values, history.assets, [f"return {lag} back" for lag in range(lags)])
 
 
 def price_features(history: Panel) -> np.ndarray:

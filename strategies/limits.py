@@ -61,8 +61,8 @@ def limits(
     if fallback == "raise" and most < constraints.budget - SLACK:
         raise InfeasibleError(
             f"caps sum to {most:.12g}, budget is {constraints.budget:g}: {int(trades.sum())} of "
-            f"{len(trades)} assets can be held at {history.dates[-1].date()}; raise the cap, or "
-            'set fallback="relax"',
+            f"{len(trades)} assets can be held at {history.dates[-1].date()}; raise the cap (--set "
+            'NAME.cap=0.5 on the command line), or set fallback="relax"',
             [0],
         )
     return found

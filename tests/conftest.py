@@ -10,6 +10,11 @@ from data_loaders import Panel, load
 torch.set_num_threads(1)  # the problems are small: more threads only wait for each other
 
 
+def pytest_configure(config):
+    """Tests train on little data, on purpose; that training warns of it has tests of its own."""
+    config.addinivalue_line("filterwarnings", "ignore::engine.training_plan.TrainingWarning")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_ledger(tmp_path_factory):
     """Trials of the tests are none of the user's."""

@@ -231,16 +231,16 @@ def test_settings_given_are_settings_used(prices, tmp_path):
 
 def test_orders_tell_what_binds_and_take_the_runs_own_prices(prices, capsys, walks):
     words = ["backtest", "--data", prices, "--strategy", "MinimumVariance", *SHORT]
-    words += ["--set", "MinimumVariance.cap=0.3", "--set", "MinimumVariance.lookback=64"]
+    words += ["--set", "MinimumVariance.cap=0.25", "--set", "MinimumVariance.lookback=64"]
     assert main(words) == 0
     capsys.readouterr()
     day = str(walks.dates[-1].date())
     assert main(["orders", "runs/backtest", "--capital", "1e6", "--as-of", day]) == 0
     printed = capsys.readouterr().out
     found = [line for line in printed.splitlines() if line.startswith("binds: ")]
-    assert "binds: A0 at its cap of 30 %" in found
+    assert "binds: A0 at its cap of 25 %" in found
     shown = [line.split() for line in printed.splitlines() if line.startswith("A")]
-    capped = [row[0] for row in shown if abs(float(row[1]) - 0.3) < 0.005]
+    capped = [row[0] for row in shown if abs(float(row[1]) - 0.25) < 0.005]
     assert [line.split()[1] for line in found] == capped
 
 
@@ -281,10 +281,32 @@ def test_ctrl_c_ends_a_training_run_within_seconds_and_in_one_line(tmp_path, wal
     command = [sys.executable, "-m", "deqfolio", *words]
     run = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     assert run.stderr.readline().startswith("Panel(900 dates")  # it is about to train
-    while not (tmp_path / "runs/backtest/plan.json").exists():
+    while run.poll() is None and not (tmp_path / "runs/backtest/plan.json").exists():
         time.sleep(0.05)
     time.sleep(0.5)
     run.send_signal(signal.SIGINT)
     _, errors = run.communicate(timeout=20)
     assert run.returncode == 130
     assert errors.strip() == "stopped; go on with: deqfolio resume runs/backtest"
+
+
+def test_an_error_in_a_users_strategy_is_told_with_its_line(prices, tmp_path, capsys):
+    (tmp_path / "typo.py").write_text(
+        "from strategies import EqualWeight\nclass Typo(EqualWeight):\n"
+        "    def allocate(self, history, holdings):\n        return growht\n"
+    )
+    assert main(["backtest", "--data", prices, "--strategy", "typo.py:Typo", *SHORT]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: NameError: name 'growht' is not defined (")
+    assert f"{tmp_path / 'typo.py'}, line 4" in last
+
+
+def test_a_run_that_failed_before_any_work_can_be_corrected(prices, tmp_path, capsys):
+    words = ["backtest", "--data", prices, "--strategy", "MinimumVariance", *SHORT]
+    words += ["--set", "MinimumVariance.lookback=64", "--set"]
+    assert main([*words, "MinimumVariance.cap=0.1"]) == 1
+    assert "caps sum to 0.5, budget is 1: 5 of 5 assets" in capsys.readouterr().err
+    assert main([*words, "MinimumVariance.cap=0.5"]) == 0
+    assert "cap = 0.5" in (tmp_path / "runs/backtest/experiment.toml").read_text()
+    assert main([*words, "MinimumVariance.cap=0.6"]) == 1
+    assert "--out FOLDER, or --restart" in capsys.readouterr().err

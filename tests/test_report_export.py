@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,8 +15,10 @@ from typer.testing import CliRunner
 
 from deqfolio import app
 from engine import save_run
+from engine.ledger import TrialLedger
 from reports import export, write_report
 from reports.catalogue import METRICS
+from reports.commands import tell
 from reports.compare import NoCommonDates, common_span, read_runs
 from reports.facts import gather, trials_of
 from reports.formats import money, number, percent, written
@@ -359,3 +362,30 @@ def test_compare_of_two_runs(runs, tmp_path):
     assert "two runs or more, got 1" in alone.stderr
     with pytest.raises(FileNotFoundError, match=r"no run\.json"):
         CliRunner().invoke(app, ["report", str(tmp_path)], catch_exceptions=False)
+
+
+def test_the_trials_of_the_ledger_are_counted(monkeypatch, tmp_path):
+    """Thirty caps tried before this run, and 1/N: 31 with the one strategy of the run."""
+    cls = "strategies.baselines:MinimumVariance"
+    results = {
+        "Tried": make_result("Tried", 300, seed=1, cls=cls),
+        "EqualWeight": make_result("EqualWeight", 300, seed=2),
+    }
+    for result in results.values():
+        result.settings["whole_shares"] = False
+        result.strategy["code"] = ""
+    subject = results["Tried"]
+    ledger = TrialLedger(f"sqlite:///{tmp_path}/trials.sqlite3")
+    ledger.record(results)
+    for cap in range(30):
+        described = {**subject.strategy, "parameters": {"cap": cap}}
+        moved = subject.net_returns + 1e-5 * cap
+        ledger.record({"A": replace(subject, strategy=described, net_returns=moved)})
+    tried = ledger.on_the_same(subject)
+    alone, counted = gather(results), gather(results, tried=tried)
+    assert (alone.trials, counted.trials) == (1, 31)
+    assert "31 configurations were tried" in selection_sentence(counted)
+    assert counted.luck.loc["Tried", "deflated"] <= alone.luck.loc["Tried", "deflated"]
+    monkeypatch.setenv("DEQFOLIO_STORAGE", f"sqlite:///{tmp_path}/trials.sqlite3")
+    told = tell(results, tmp_path / "report.html")
+    assert "31 configurations were tried" in told

@@ -256,7 +256,9 @@ def test_the_names_of_the_features_are_theirs():
     growth[-5:, 0] = 1.05
     prices = pd.DataFrame(100 * growth.cumprod(axis=0), dates, list("ABC"))
     named = pd.DataFrame(
-        price_features(Panel(prices)), list("ABC"), DEQMeanVariance(lookback=64).feature_names
+        price_features(Panel(prices)),
+        list("ABC"),
+        DEQMeanVariance(lookback=64).feature_names(Panel(prices)),
     )
     assert named.loc["A", "rank of the return over 5 rows"] == 1
     assert named.loc["A", "return over 5 rows"] > named.loc["A", "return over 63 rows"] > 1

@@ -1,0 +1,158 @@
+"""Every loss against its definition in plain numpy, and its gradient against differences."""
+
+import numpy as np
+import pytest
+import torch
+
+import engine
+from engine import Costs
+from engine.costs import account
+from engine.settings import read_loss
+
+ASSETS = ("A", "B", "C")
+S = 40
+RNG = np.random.default_rng(3)
+WEIGHTS = RNG.dirichlet(np.ones(3), S)
+RETURNS = RNG.normal(0.002, 0.02, (S, 3))
+FORECAST = RNG.normal(0, 0.01, (S, 3))
+
+
+def held(weights):
+    before = torch.zeros(3, dtype=torch.float64)
+    kept = account(weights, torch.tensor(1 + RETURNS), Costs(0.001), before)
+    return kept._replace(expected_return=torch.tensor(FORECAST) * weights.sum(-1, keepdim=True))
+
+
+def net():
+    return held(torch.tensor(WEIGHTS)).net_returns.numpy()
+
+
+def drawdown(returns):
+    worst, peak, wealth = 0.0, 1.0, 1.0
+    for r in returns:
+        wealth *= 1 + r
+        peak = max(peak, wealth)
+        worst = max(worst, 1 - wealth / peak)
+    return worst
+
+
+def cvar(returns, level):
+    """The objective on every candidate of its piecewise linear minimum."""
+    return min(t + np.maximum(-returns - t, 0).mean() / (1 - level) for t in -returns)
+
+
+def risk_parity():
+    covariance = np.cov(RETURNS.T)
+    total = 0.0
+    for w in WEIGHTS:
+        shares = [w[i] * (covariance[i] @ w) / (w @ covariance @ w) for i in range(3)]
+        total += sum((share - 1 / 3) ** 2 for share in shares)
+    return total / S
+
+
+def turnover():
+    before, total = np.zeros(3), 0.0
+    for w, r in zip(WEIGHTS, RETURNS, strict=True):
+        new, old = torch.from_numpy(w[None]), torch.from_numpy(before[None])
+        total += Costs().charge(new, old).turnover.item()
+        before = w * (1 + r) / (w @ (1 + r))
+    return total / S * 52
+
+
+EXPECTED = [
+    (
+        "NegativeSortino",
+        {"target": 0.05},
+        lambda r: (
+            -(r - 0.05 / 52).mean() / np.sqrt(np.mean(np.minimum(r - 0.05 / 52, 0) ** 2)) * 52**0.5
+        ),
+    ),
+    ("CVaR", {"level": 0.9}, lambda r: cvar(r, 0.9)),
+    ("CVaR", {"level": 0.93}, lambda r: cvar(r, 0.93)),  # 2.8 of 40 periods
+    ("MaxDrawdown", {}, drawdown),
+    (
+        "NegativeOmega",
+        {"threshold": 0.02},
+        lambda r: (
+            -sum(x - 0.02 / 52 for x in r if x > 0.02 / 52)
+            / sum(0.02 / 52 - x for x in r if x < 0.02 / 52)
+        ),
+    ),
+    ("NegativeCalmar", {}, lambda r: -(np.prod(1 + r) ** (52 / S) - 1) / drawdown(r)),
+    (
+        "TrackingError",
+        {"benchmark": "B"},
+        lambda r: (r - RETURNS[:, 1]).std(ddof=1) * 52**0.5,
+    ),
+    (
+        "NegativeInformationRatio",
+        {"benchmark": "1/N"},
+        lambda r: -(r - RETURNS.mean(1)).mean() / (r - RETURNS.mean(1)).std(ddof=1) * 52**0.5,
+    ),
+    ("Turnover", {}, lambda r: turnover()),
+    ("Concentration", {}, lambda r: np.mean([w @ w for w in WEIGHTS])),
+    ("RiskParity", {}, lambda r: risk_parity()),
+    (
+        "PredictionError",
+        {"scale": 2.0},
+        lambda r: ((RETURNS - 2 * FORECAST) ** 2).sum() / (RETURNS**2).sum(),
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "parameters", "definition"), EXPECTED)
+def test_value_and_gradient(name, parameters, definition):
+    loss = read_loss({"class": name, **parameters}).bound(ASSETS)  # as a TOML file has it
+    assert type(loss) is getattr(engine, name)
+    weights = torch.tensor(WEIGHTS, requires_grad=True)
+    assert loss(held(weights), 52).item() == pytest.approx(definition(net()), rel=1e-12)
+    assert torch.autograd.gradcheck(lambda w: loss(held(w), 52), (weights,))
+
+
+def test_a_loss_in_the_first_period_is_a_drawdown():
+    falls = account(
+        torch.ones(3, 1).double(),
+        torch.tensor([[0.8], [1.1], [1.1]]).double(),
+        Costs(0.0),
+        torch.ones(1).double(),
+    )
+    assert engine.MaxDrawdown()(falls, 52).item() == pytest.approx(0.2)
+
+
+def test_equal_risk_has_no_risk_parity_loss_and_equal_weights_no_tracking_error():
+    flat = torch.full((4, 2), 0.5).double()
+    growth = 1 + torch.tensor([[0.1, 0.1], [0.1, -0.1], [-0.1, 0.1], [-0.1, -0.1]]).double()
+    earned = account(flat, growth, Costs(0.0), flat[0])
+    assert engine.RiskParity()(earned, 52).item() == pytest.approx(0, abs=1e-15)
+    assert engine.TrackingError(benchmark="1/N")(earned, 52).item() < 1e-6
+    assert engine.Concentration()(earned, 52).item() == 0.5
+
+
+def test_sums_carry_the_benchmark_and_the_forecast():
+    mixed = engine.NegativeSharpe() + 2 * engine.TrackingError("C") + engine.PredictionError()
+    assert mixed.forecasts
+    assert not engine.NegativeSharpe().forecasts
+    earned = held(torch.tensor(WEIGHTS))
+    parts = [
+        engine.NegativeSharpe()(earned, 52),
+        2 * engine.TrackingError("C").bound(ASSETS)(earned, 52),
+        engine.PredictionError()(earned, 52),
+    ]
+    assert mixed.bound(ASSETS)(earned, 52).item() == pytest.approx(sum(parts).item(), rel=1e-14)
+
+
+def test_a_benchmark_that_is_missing():
+    with pytest.raises(ValueError, match="TrackingError needs a benchmark"):
+        (engine.NegativeSharpe() + engine.TrackingError()).bound(ASSETS)
+    with pytest.raises(ValueError, match="'Bb' is no asset of the panel; did you mean B"):
+        engine.NegativeInformationRatio("Bb").bound(("B", "Bbbbbbbb"))
+
+
+def test_level_is_checked():
+    with pytest.raises(ValueError, match="level is a share"):
+        engine.CVaR(level=1.0)
+
+
+def test_a_misspelt_parameter_in_a_file():
+    with pytest.raises(ValueError, match="CVaR: unknown setting 'levl'; did you mean level"):
+        read_loss({"class": "CVaR", "levl": 0.9})
