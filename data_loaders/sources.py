@@ -84,7 +84,10 @@ def load(
 
         panel = synthetic.from_name(name).panel
     elif is_plugin(name):
-        panel = plugged_panel(name)
+        try:
+            panel = plugged_panel(name)
+        except DataError as error:
+            raise DataError(f"{error}{_nearest(name, '; ')}") from error
     elif name.lower().endswith(SUFFIXES):
         panel = _file(Path(source), kind, date_format)
     else:
@@ -182,12 +185,17 @@ def _file(path: Path, kind: str, date_format: str | None) -> Panel:
         raise DataError(f"{path}: {error}", error.dates, error.assets) from error
 
 
-def _unknown(name: str) -> DataError:
+def _nearest(name: str, before: str) -> str:
+    """A hint at the source that is named nearly so; empty if there is none."""
     known = [*SOURCES, *OTHERS, *installed(INSTALLED)]
     near = difflib.get_close_matches(name.lower(), known, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"{before}did you mean {near[0]!r}? " if near else ""
+
+
+def _unknown(name: str) -> DataError:
+    known = [*SOURCES, *OTHERS, *installed(INSTALLED)]
     return DataError(
-        f"unknown data source {name!r}: {hint}"
+        f"unknown data source {name!r}: {_nearest(name, '')}"
         f"known are {', '.join(map(repr, known))}, yahoo:TICKER,TICKER, the path of a file that "
         f"ends in {', '.join(SUFFIXES)}, and module:function"
     )
