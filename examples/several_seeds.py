@@ -1,10 +1,8 @@
 """Several seeds in parallel: how much of a learned strategy's result is the luck of its seed?"""
 
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
-
 from data_loaders import load
 from engine import Training, WalkForward, backtest
+from engine.fitting import local_processes
 from reports import summary_table
 from strategies import DEQMeanVariance
 
@@ -12,11 +10,11 @@ from strategies import DEQMeanVariance
 def main():
     panel = load("sp500", start="2012-01-01")
     plan = WalkForward(train="5Y", refit="3Y")
-    trainings = {f"seed {seed}": Training(seed=seed, epochs=10) for seed in range(3)}
-    trainings["ensemble"] = Training(seed=0, epochs=10, ensemble=3)  # holds their mean
+    trainings = {f"seed {seed}": Training(seed=seed, epochs=5) for seed in range(3)}
+    trainings["ensemble"] = Training(seed=0, epochs=5, ensemble=3)  # holds their mean
     # One pool for all; a single backtest takes workers=2. Any concurrent.futures executor will do,
     # a Dask client's for a cluster too, and the result is the same to the last bit.
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+    with local_processes(2) as pool:
         for name, training in trainings.items():
             results = backtest(DEQMeanVariance(), panel, plan, training=training, executor=pool)
             sharpe = summary_table(results).loc["DEQMeanVariance", "Sharpe"]

@@ -45,7 +45,8 @@ class DEQMeanVariance(LearnedStrategy):
             proportion. The report counts how often.
         ridge: added to the diagonal of P at the start, in units of the mean variance; from 0
             (minimum variance) towards infinity (1/N).
-        cell: of the encoder: "mean_field", "graph" or "monotone"; see ``layers/deq.py``.
+        cell: of the encoder: "mean_field", "graph", "monotone" or "pairs" (learns who follows
+            whom); see ``layers/deq.py``.
         embedding: numbers by which the encoder knows each asset apart; 0 treats all alike.
         features: sets of features, see ``features.py``: "prices", "panel" (what the panel holds
             besides prices), "lags:5", or your own as module:function.
@@ -78,7 +79,12 @@ class DEQMeanVariance(LearnedStrategy):
 
     @property
     def equivariant(self) -> bool:  # type: ignore[override]
-        return self.embedding == 0
+        return not self._tells_apart
+
+    @property
+    def _tells_apart(self) -> bool:
+        """Whether an asset is known by more than its features."""
+        return self.embedding > 0 or self.cell == "pairs"
 
     def feature_names(self, history: Panel) -> list[str]:
         """Of the input "features", for the report of what the network looks at."""
@@ -118,7 +124,7 @@ class DEQMeanVariance(LearnedStrategy):
             features,
             self.hidden,
             cell=self.cell,
-            assets=assets if self.embedding else None,
+            assets=assets if self._tells_apart else None,
             embedding=self.embedding,
         )
 

@@ -186,8 +186,8 @@ class UnrolledEncoder(nn.Module):
         super().__init__()
         if not (isinstance(steps, int) and steps >= 1):
             raise ValueError(f"steps is a whole number from 1 on, got {steps!r}")
-        if cell == "monotone":
-            raise ValueError("the steps of the monotone cell are a solver's: take another cell")
+        if cell not in ("mean_field", "graph"):
+            raise ValueError(f"cell is 'mean_field' or 'graph' where it is unrolled, got {cell!r}")
         self.cell = DEQEncoder(features, hidden, cell=cell).cell
         self.steps = steps
 

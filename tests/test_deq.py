@@ -231,6 +231,48 @@ def test_asset_three_follows_asset_seven():
     assert error(embedding=4) < 0.2
 
 
+def pairs(growth: float = 1.0, assets: int = 6, **arguments) -> DEQEncoder:
+    """With a random matrix of who follows whom, where it would start at zero."""
+    module = encoder("pairs", assets=assets, **arguments)
+    with torch.no_grad():
+        module.cell.pairs += torch.randn(assets, assets, dtype=torch.float64)
+        for parameter in module.parameters():
+            parameter *= growth
+    return module
+
+
+@pytest.mark.parametrize("growth", [1, 10])
+def test_pairs_reach_the_equilibrium_as_written(growth):
+    module, x = pairs(growth), features()
+    with torch.no_grad():
+        z = module(x)
+        W1, W2 = module.cell.weights()
+        image = torch.tanh(z @ W1 + module.cell.graph() @ z @ W2 + module.cell.inject(x))
+    torch.testing.assert_close(z, image, rtol=1e-8, atol=1e-9)
+    sizes = torch.linalg.matrix_norm(W1, 2) + torch.linalg.matrix_norm(W2, 2)
+    assert sizes <= 0.95 + 1e-12
+    assert module.cell.graph().abs().sum(1).max() <= 1 + 1e-12
+
+
+def test_gradcheck_of_pairs():
+    module, x = pairs(assets=4, features=2, hidden=3), features(2, 4, 2).requires_grad_()
+    mask = torch.tensor([[1, 1, 1, 0], [1, 1, 1, 1]], dtype=torch.bool)
+    names = [name for name, _ in module.named_parameters()]
+    assert torch.autograd.gradcheck(
+        lambda x, *values: torch.func.functional_call(
+            module, dict(zip(names, values, strict=True)), (x, mask)
+        ),
+        (x, *module.parameters()),
+    )
+
+
+def test_pairs_need_to_know_the_assets():
+    with pytest.raises(ValueError, match="go together"):
+        DEQEncoder(3, 5, cell="pairs")
+    with pytest.raises(ValueError, match="5 assets and the encoder knows 6"):
+        pairs()(features(2, 5))
+
+
 # Regularisation and monitor
 
 
@@ -321,7 +363,7 @@ def test_what_does_not_fit_is_named():
     with pytest.raises(ValueError, match=r"not finite for 1 .*\[2, 5\]"):
         module(broken)
     named = encoder("graph", assets=6, embedding=2)
-    with pytest.raises(ValueError, match="5 assets and there are embeddings for 6"):
+    with pytest.raises(ValueError, match="5 assets and the encoder knows 6 apart"):
         named(x[:, :5])
     with pytest.raises(ValueError, match="reaches about"):
         DEQEncoder(3, 4)(x.float())

@@ -81,9 +81,7 @@ class GraphCell(nn.Module):
 
     def weights(self) -> tuple[Tensor, Tensor]:
         """W1 and W2, (H, H) each."""
-        sizes = torch.linalg.matrix_norm(self.own, 2) + torch.linalg.matrix_norm(self.others, 2)
-        scale = self.bound / sizes.clamp_min(self.bound)
-        return self.own * scale, self.others * scale
+        return _bounded_pair(self.own, self.others, self.bound)
 
     def graph(self, x: Tensor, present: Tensor) -> Tensor:
         """A (B, N, N); [b, i, j] is the weight of asset j for asset i on sample b."""
@@ -99,6 +97,42 @@ class GraphCell(nn.Module):
             return torch.tanh(z @ W1 + graph @ (z @ W2) + injected) * present
 
         return f, (self.inject(x), present, self.graph(x, present))
+
+    def read(self, state: Tensor) -> Tensor:
+        return state
+
+
+class PairCell(nn.Module):
+    """``f(Z) = tanh(Z W1 + M Z W2 + x U + b)``, with M (N, N) a parameter: who follows whom.
+
+    M_ij is what asset i takes from asset j, of either sign, scaled so that no row of |M| sums to
+    more than one. So in the norm max_i |z_i|_2 the map contracts by s(W1) + s(W2), held at
+    ``bound``, as the graph cell's. M starts at zero, and is of these N assets alone.
+    """
+
+    def __init__(self, features: int, hidden: int, bound: float, assets: int):
+        super().__init__()
+        self.bound = bound
+        self.inject = nn.Linear(features, hidden)
+        self.own = nn.Parameter(_square(hidden))
+        self.others = nn.Parameter(_square(hidden))
+        self.pairs = nn.Parameter(torch.zeros(assets, assets))
+
+    def weights(self) -> tuple[Tensor, Tensor]:
+        """W1 and W2, (H, H) each."""
+        return _bounded_pair(self.own, self.others, self.bound)
+
+    def graph(self) -> Tensor:
+        """M (N, N)."""
+        return self.pairs / self.pairs.abs().sum(1, keepdim=True).clamp_min(1)
+
+    def problem(self, x: Tensor, present: Tensor) -> tuple[Map, tuple[Tensor, ...]]:
+        W1, W2 = self.weights()
+
+        def f(z: Tensor, injected: Tensor, present: Tensor, graph: Tensor) -> Tensor:
+            return torch.tanh(z @ W1 + graph @ (z @ W2) + injected) * present
+
+        return f, (self.inject(x), present, self.graph().expand(len(x), -1, -1))
 
     def read(self, state: Tensor) -> Tensor:
         return state
@@ -149,27 +183,28 @@ class MonotoneCell(nn.Module):
         return torch.relu(state)
 
 
-_CELLS: dict[str, type[MeanFieldCell | GraphCell | MonotoneCell]] = {
+_CELLS: dict[str, type[MeanFieldCell | GraphCell | MonotoneCell | PairCell]] = {
     "mean_field": MeanFieldCell,
     "graph": GraphCell,
     "monotone": MonotoneCell,
+    "pairs": PairCell,
 }
 
 
 class DEQEncoder(nn.Module):
     """Features of the assets (B, N, F) to their joint equilibrium (B, N, H).
 
-    Treats all assets alike, any number of them, unless they are given embeddings: then "asset 3
-    follows asset 7" can be learned, and only those assets can be encoded.
+    Treats all assets alike, any number of them, unless they are given embeddings or the cell is
+    "pairs": then "asset 3 follows asset 7" can be learned, and only those assets can be encoded.
 
     Args:
         features: F.
         hidden: H.
-        cell: "mean_field", "graph" or "monotone".
+        cell: "mean_field", "graph", "monotone", or "pairs", which needs ``assets``.
         solver: see `fixed_point`; by default `Picard`.
         adjoint: see `fixed_point`; by default `Implicit` with the same solver.
         bound: of the cell's contraction, in (0, 1); for the monotone cell one minus its margin.
-        assets: N, where assets have embeddings.
+        assets: N, where assets have embeddings, or the cell is "pairs".
         embedding: length of the vector learned for each asset, appended to its features.
         on_failure: "raise" or "flag", see `fixed_point`.
     """
@@ -194,15 +229,18 @@ class DEQEncoder(nn.Module):
             raise ValueError(f"cell must be one of {list(_CELLS)}, got {cell!r}{hint}")
         if not 0 < bound < 1:
             raise ValueError(f"bound must lie in (0, 1), got {bound}")
-        if (embedding > 0) != (assets is not None):
+        if (embedding > 0 or cell == "pairs") != (assets is not None):
             raise ValueError(
-                f"assets and embedding go together, got assets={assets}, embedding={embedding}"
+                "assets go together with an embedding or the cell 'pairs', got "
+                f"assets={assets}, embedding={embedding}, cell={cell!r}"
             )
         self.features = features
+        self.assets = assets
         self.embedding = (
-            nn.Parameter(torch.randn(assets, embedding)) if assets is not None else None
+            nn.Parameter(torch.randn(assets, embedding)) if assets and embedding else None
         )
-        self.cell = _CELLS[cell](features + embedding, hidden, bound)
+        known = {"assets": assets} if cell == "pairs" else {}
+        self.cell = _CELLS[cell](features + embedding, hidden, bound, **known)
         # The splitting contracts slowly once its weights have grown.
         self.solver: Solver = solver or Picard(max_steps=5000 if cell == "monotone" else 500)
         self.adjoint: Adjoint = adjoint or Implicit(self.solver)
@@ -262,9 +300,9 @@ class DEQEncoder(nn.Module):
                 f"x is {x.dtype} and the parameters are {self.cell.inject.weight.dtype}: cast one "
                 f"of them, as in encoder.double()"
             )
-        if self.embedding is not None and x.shape[1] != len(self.embedding):
+        if self.assets is not None and x.shape[1] != self.assets:
             raise ValueError(
-                f"x holds {x.shape[1]} assets and there are embeddings for {len(self.embedding)}: "
+                f"x holds {x.shape[1]} assets and the encoder knows {self.assets} apart: "
                 f"give just those, masking what does not trade"
             )
         if mask is None:
@@ -289,6 +327,13 @@ class DEQEncoder(nn.Module):
 def bounded(raw: Tensor, bound: float) -> Tensor:
     """The matrix itself where its largest singular value is within ``bound``, else scaled to it."""
     return raw * (bound / torch.linalg.matrix_norm(raw, ord=2).clamp_min(bound))
+
+
+def _bounded_pair(first: Tensor, second: Tensor, bound: float) -> tuple[Tensor, Tensor]:
+    """Both matrices scaled alike, so that their largest singular values sum to ``bound`` at most."""
+    sizes = torch.linalg.matrix_norm(first, 2) + torch.linalg.matrix_norm(second, 2)
+    scale = bound / sizes.clamp_min(bound)
+    return first * scale, second * scale
 
 
 def jacobian_penalty(f: Callable[[Tensor], Tensor], z: Tensor, probes: int = 1) -> Tensor:
