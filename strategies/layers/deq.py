@@ -330,7 +330,7 @@ def bounded(raw: Tensor, bound: float) -> Tensor:
 
 
 def _bounded_pair(first: Tensor, second: Tensor, bound: float) -> tuple[Tensor, Tensor]:
-    """Both matrices scaled alike, so that their largest singular values sum to ``bound`` at most."""
+    """Both scaled alike, so that their largest singular values sum to ``bound`` at most."""
     sizes = torch.linalg.matrix_norm(first, 2) + torch.linalg.matrix_norm(second, 2)
     scale = bound / sizes.clamp_min(bound)
     return first * scale, second * scale
