@@ -160,11 +160,12 @@ def main() -> None:
     report("planted signal, 10 bp, trained without costs", table)
 
     pairs = {
+        "DEQ, pairs cell": DEQMeanVariance(cell="pairs", **COMMON, **LAGS),
         "DEQ, graph cell": DEQMeanVariance(cell="graph", embedding=8, **COMMON, **LAGS),
         "DEQ, mean-field cell": DEQMeanVariance(embedding=8, **COMMON, **LAGS),
         "explicit network": ExplicitMeanVariance(**COMMON, **LAGS),
     }
-    patient = {"epochs": 100, "patience": 30, "learning_rate": 0.005}
+    patient = {"epochs": 60, "patience": 20, "learning_rate": 0.005, "weight_decay": 0.01}
     report("lead-lag, 0 bp", shares_of_the_oracle(lead_lag, pairs | rules, 0.0, seeds, patient))
 
     gains = null_gains(seeds, {})

@@ -13,8 +13,9 @@ from sklearn.base import clone
 
 from data_loaders import Panel
 from engine.costs import Costs
-from engine.fitting import FitKey, FitTask, Fitted, run_fits
+from engine.fitting import MOST_PENDING, FitKey, FitTask, Fitted, run_fits
 from engine.market import illiquidity, measured
+from engine.memory import check_memory, free_memory
 from engine.progress import progress_bar
 from engine.run_directory import RunDirectory
 from engine.sensitivity import sensitivity
@@ -77,6 +78,7 @@ class Learner:
             for seed in self.seeds
             for fold in self.folds
         ]
+        self._check_memory(strategies, 1 if executor is None else min(len(keys), MOST_PENDING))
         done = run.finished(keys) if run is not None else {}
 
         def make(key: FitKey, initial: dict[str, torch.Tensor] | None) -> FitTask:
@@ -174,6 +176,21 @@ class Learner:
             return None
         assert isinstance(strategy, LearnedStrategy)
         return self._prepare(name, strategy, row)
+
+    def _check_memory(self, strategies: dict[str, LearnedStrategy], tasks: int) -> None:
+        """Refuse what will not fit, with so many fits in hand at a time, before the first of them.
+
+        Raises:
+            ValueError: see ``check_memory``.
+        """
+        rows = [rows for fold in self.folds for rows in (fold.train, fold.test)]
+        dates = np.unique(np.concatenate(rows))
+        stacked = tasks * max(len(fold.train) for fold in self.folds)
+        free = free_memory()
+        for name, strategy in strategies.items():
+            prepared = self._prepare(name, strategy, int(dates[0]))
+            taken = check_memory(name, prepared, len(dates), stacked, free)
+            free = None if free is None else free - taken
 
     def _prepare(self, name: str, strategy: LearnedStrategy, row: int) -> Inputs:
         """The inputs of a date, from the rows up to it alone."""

@@ -10,10 +10,18 @@ from typing import TYPE_CHECKING, Any
 from strategies.base import LearnedStrategy, Strategy
 
 if TYPE_CHECKING:
+    from strategies.allocation import (
+        HierarchicalRiskParity,
+        MaximumDiversification,
+        Momentum,
+        RiskParity,
+    )
     from strategies.baselines import EqualWeight, InverseVolatility, MinimumVariance
     from strategies.constraints import Constraints, Exposure, Group
     from strategies.deq import DEQMeanVariance
+    from strategies.estimators import EstimatorStrategy
     from strategies.linear import LinearMeanVariance
+    from strategies.predict import MeanVariance, PredictThenOptimize
     from strategies.registry import create_strategy, known_strategies, load_strategy
     from strategies.siblings import (
         ExplicitMeanVariance,
@@ -25,13 +33,20 @@ __all__ = [
     "Constraints",
     "DEQMeanVariance",
     "EqualWeight",
+    "EstimatorStrategy",
     "ExplicitMeanVariance",
     "Exposure",
     "Group",
+    "HierarchicalRiskParity",
     "InverseVolatility",
     "LearnedStrategy",
     "LinearMeanVariance",
+    "MaximumDiversification",
+    "MeanVariance",
     "MinimumVariance",
+    "Momentum",
+    "PredictThenOptimize",
+    "RiskParity",
     "SoftmaxAllocation",
     "Strategy",
     "UnrolledMeanVariance",
@@ -41,17 +56,24 @@ __all__ = [
 ]
 
 PLACES = {  # imported on use, as torch is with them
-    "UnrolledMeanVariance": "siblings",
-    "SoftmaxAllocation": "siblings",
-    "ExplicitMeanVariance": "siblings",
     "Constraints": "constraints",
     "DEQMeanVariance": "deq",
     "EqualWeight": "baselines",
+    "EstimatorStrategy": "estimators",
+    "ExplicitMeanVariance": "siblings",
     "Exposure": "constraints",
     "Group": "constraints",
+    "HierarchicalRiskParity": "allocation",
     "InverseVolatility": "baselines",
     "LinearMeanVariance": "linear",
+    "MaximumDiversification": "allocation",
+    "MeanVariance": "predict",
     "MinimumVariance": "baselines",
+    "Momentum": "allocation",
+    "PredictThenOptimize": "predict",
+    "RiskParity": "allocation",
+    "SoftmaxAllocation": "siblings",
+    "UnrolledMeanVariance": "siblings",
     "create_strategy": "registry",
     "known_strategies": "registry",
     "load_strategy": "registry",

@@ -17,9 +17,9 @@ from strategies.base import Inputs, LearnedStrategy
 from strategies.constraints import Constraints
 from strategies.features import feature_table
 from strategies.layers.deq import DEQEncoder
-from strategies.layers.mean_variance import ActiveSet, MeanVarianceLayer, Qpth
+from strategies.layers.mean_variance import ActiveSet, FactorRisk, MeanVarianceLayer, Qpth
 from strategies.limits import as_tensors, constraints_of, limits
-from strategies.risk import shrunk_covariance
+from strategies.risk import prepared_risk
 
 LIMIT = "limit."  # inputs so named are the optimiser's constraints
 SOLVERS = {"active_set": ActiveSet, "qpth": Qpth}
@@ -51,6 +51,9 @@ class DEQMeanVariance(LearnedStrategy):
         features: sets of features, see ``features.py``: "prices", "panel" (what the panel holds
             besides prices), "lags:5", or your own as module:function.
         solver: "active_set" (exact and fast) or "qpth" (the reference).
+        risk: "covariance" (dense, N x N numbers a date), or "factor": its principal components and
+            specific variances, for hundreds of assets and more; see ``risk.py``.
+        factors: how many components, with risk "factor".
     """
 
     def __init__(
@@ -65,6 +68,8 @@ class DEQMeanVariance(LearnedStrategy):
         embedding: int = 0,
         features: Sequence[str] = ("prices", "panel"),
         solver: str = "active_set",
+        risk: str = "covariance",
+        factors: int = 10,
     ):
         self.lookback = lookback
         self.hidden = hidden
@@ -76,6 +81,8 @@ class DEQMeanVariance(LearnedStrategy):
         self.embedding = embedding
         self.features = features
         self.solver = solver
+        self.risk = risk
+        self.factors = factors
 
     @property
     def equivariant(self) -> bool:  # type: ignore[override]
@@ -98,9 +105,10 @@ class DEQMeanVariance(LearnedStrategy):
                 "training on blocks of dates does not know; the loss charges turnover instead"
             )
         found = as_tensors(limits(constraints, history, None, self.fallback))
+        risk = prepared_risk(history, self.risk, self.factors)  # (N, N), or (N, K) and (N,)
         return {
             "features": torch.tensor(feature_table(history, self.features).to_numpy()),  # (N, F)
-            "covariance": torch.from_numpy(shrunk_covariance(history)),  # (N, N)
+            **{name: torch.from_numpy(value) for name, value in risk.items()},
             "trades": torch.tensor(history.trades_throughout.to_numpy()),  # (N,)
         } | {LIMIT + name: value for name, value in found.items()}
 
@@ -130,7 +138,7 @@ class DEQMeanVariance(LearnedStrategy):
 
 
 class DEQMeanVarianceNetwork(nn.Module):
-    """Features (B, N, F) and covariances (B, N, N) in, weights (B, N) out."""
+    """Features (B, N, F) and covariances (B, N, N), or their factors, in; weights (B, N) out."""
 
     def __init__(
         self,
@@ -159,15 +167,22 @@ class DEQMeanVarianceNetwork(nn.Module):
         trades = inputs["trades"]  # (B, N)
         state = self.encoder(self.scaler(inputs["features"]), trades)  # (B, N, H), f(z*) = z*
         expected_return, scale, ridge = self.heads(state).unbind(-1)  # (B, N) each
-        scale = within(scale, 2.0)
-        risk = scale.unsqueeze(-1) * inputs["covariance"] * scale.unsqueeze(-2)  # (B, N, N)
-        risk = risk + torch.diag_embed(self.log_ridge.exp() * within(ridge, 4.0))
+        risk = scaled_risk(inputs, within(scale, 2.0), self.log_ridge.exp() * within(ridge, 4.0))
         limited = {k.removeprefix(LIMIT): v for k, v in inputs.items() if k.startswith(LIMIT)}
         expected_return = expected_return * trades
         weights = self.optimiser(
             risk, expected_return, keys=known_by(inputs), row_names=self.row_names, **limited
         )
         return weights, expected_return
+
+
+def scaled_risk(inputs: Inputs, scale: Tensor, ridge: Tensor) -> Tensor | FactorRisk:
+    """``diag(scale) S diag(scale) + diag(ridge)``, (B, N) both, in the form that S is given in."""
+    if "loadings" in inputs:
+        specific = scale.square() * inputs["specific"] + ridge
+        return FactorRisk(scale.unsqueeze(-1) * inputs["loadings"], specific)  # never (B, N, N)
+    risk = scale.unsqueeze(-1) * inputs["covariance"] * scale.unsqueeze(-2)  # (B, N, N)
+    return risk + torch.diag_embed(ridge)
 
 
 def known_by(inputs: Inputs) -> list[int] | None:

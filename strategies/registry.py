@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import difflib
-import importlib
-import importlib.util
-import sys
 from importlib.metadata import entry_points
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+from data_loaders.plugins import load_object
+from strategies.allocation import (
+    HierarchicalRiskParity,
+    MaximumDiversification,
+    Momentum,
+    RiskParity,
+)
 from strategies.base import Strategy
 from strategies.baselines import EqualWeight, InverseVolatility, MinimumVariance
 from strategies.deq import DEQMeanVariance
+from strategies.estimators import EstimatorStrategy
 from strategies.linear import LinearMeanVariance
+from strategies.predict import MeanVariance, PredictThenOptimize
+from strategies.siblings import ExplicitMeanVariance, SoftmaxAllocation, UnrolledMeanVariance
 
 GROUP = "deqfolio.strategies"  # entry points of installed plug-ins
 
@@ -23,9 +28,19 @@ OURS: dict[str, type[Strategy]] = {
     for cls in (
         DEQMeanVariance,
         EqualWeight,
+        EstimatorStrategy,
+        ExplicitMeanVariance,
+        HierarchicalRiskParity,
         InverseVolatility,
         LinearMeanVariance,
+        MaximumDiversification,
+        MeanVariance,
         MinimumVariance,
+        Momentum,
+        PredictThenOptimize,
+        RiskParity,
+        SoftmaxAllocation,
+        UnrolledMeanVariance,
     )
 }
 
@@ -56,8 +71,10 @@ def load_strategy(name: str) -> type[Strategy]:
             )
         found = known[name]
     else:
-        module = _import(name, module_name)
-        found = getattr(module, class_name, None)
+        try:
+            found = load_object(name)
+        except ValueError as error:
+            raise ValueError(f"strategy {name!r}: {error}") from error
     if not (isinstance(found, type) and issubclass(found, Strategy)):
         raise ValueError(f"strategy {name!r}: {module_name} has no Strategy named {class_name!r}")
     return found
@@ -87,27 +104,6 @@ def create_strategy(name: str, parameters: dict[str, Any] | None = None) -> Stra
                 f"{cls.__name__}: {key}={value!r} should be of the type of its default, {default!r}"
             )
     return cls(**parameters)
-
-
-def _import(name: str, module_name: str) -> ModuleType:
-    if not module_name.endswith(".py"):
-        try:
-            return importlib.import_module(module_name)
-        except ImportError as error:
-            raise ValueError(f"strategy {name!r}: cannot import {module_name}: {error}") from error
-    path = Path(module_name).resolve()
-    if not path.is_file():
-        raise ValueError(f"strategy {name!r}: there is no file {module_name}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # so that other processes can be sent its instances
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ValueError(f"strategy {name!r}: {module_name} does not run: {error!r}") from error
-    return module
 
 
 def _nearest(name: str, known: dict[str, Any]) -> str:

@@ -1,10 +1,30 @@
-"""Trailing covariance of the assets that trade."""
+"""Trailing covariance of the assets that trade: dense, or in factor form for large universes."""
 
 from __future__ import annotations
+
+import difflib
 
 import numpy as np
 
 from data_loaders import Panel
+
+FORMS = ("covariance", "factor")
+
+
+def prepared_risk(history: Panel, form: str, factors: int) -> dict[str, np.ndarray]:
+    """The risk in a form named in ``FORMS``: ``covariance``, or ``loadings`` and ``specific``.
+
+    Raises:
+        ValueError: an unknown form, or a number of factors that is not a whole one from 1 on.
+    """
+    if form == "covariance":
+        return {"covariance": shrunk_covariance(history)}
+    if form != "factor":
+        near = difflib.get_close_matches(str(form), FORMS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"risk must be one of {list(FORMS)}, got {form!r}{hint}")
+    loadings, specific = factor_risk(history, factors)
+    return {"loadings": loadings, "specific": specific}
 
 
 def shrunk_covariance(history: Panel) -> np.ndarray:
@@ -23,3 +43,57 @@ def shrunk_covariance(history: Panel) -> np.ndarray:
         part = ledoit_wolf(history.returns.to_numpy()[1:, trades])[0]
         covariance[np.ix_(trades, trades)] = part / part.trace() * trades.sum()
     return covariance
+
+
+def factor_risk(history: Panel, factors: int) -> tuple[np.ndarray, np.ndarray]:
+    """The same in factor form: loadings F (N, K) and specific variances d (N,).
+
+    F F' + diag(d) has the diagonal of `shrunk_covariance`, and of the rest the part that the K
+    largest principal components of the returns explain; all of it, and so the same matrix, once
+    K reaches their rank. With S the sample covariance over its mean variance, F0 its components
+    (each by the root of its eigenvalue) and a the intensity of Ledoit & Wolf,
+
+        F = sqrt(1 - a) F0,    d = (1 - a) (diag(S) - diag(F0 F0')) + a.
+
+    No N x N matrix is formed: components and intensity come from the Gram matrix (L - 1, L - 1) of
+    the returns, in O(L^2 N) time and O(L N) memory. K is ``factors``, or N where that is less;
+    components that the returns do not have are zero.
+    """
+    if not (isinstance(factors, int) and factors >= 1):
+        raise ValueError(f"factors is a whole number from 1 on, got {factors!r}")
+    trades = history.trades_throughout.to_numpy()
+    loadings = np.zeros((len(trades), min(factors, len(trades))))
+    specific = np.ones(len(trades))
+    if trades.any():
+        returns = history.returns.to_numpy()[1:, trades]
+        returns = returns - returns.mean(axis=0)  # (R, n), n that trade
+        rows, count = returns.shape
+        returns /= np.sqrt(rows)  # now S = returns' returns
+        gram = returns @ returns.T  # (R, R), of the eigenvalues of S
+        mean = gram.trace() / count  # the mean variance
+        _, vectors = np.linalg.eigh(gram)
+        found = (returns.T @ vectors[:, ::-1][:, : loadings.shape[1]]) / np.sqrt(mean)  # (n, <= K)
+        left = (returns**2).sum(axis=0) / mean - (found**2).sum(axis=1)
+        shrink = ledoit_wolf_intensity(gram, count)
+        loadings[trades, : found.shape[1]] = np.sqrt(1 - shrink) * found
+        specific[trades] = (1 - shrink) * np.maximum(left, 0.0) + shrink  # rounding, not below 0
+    return loadings, specific
+
+
+def ledoit_wolf_intensity(gram: np.ndarray, count: int) -> float:
+    """How far Ledoit & Wolf (2004, eq. 14) shrink towards the mean variance, from 0 to 1.
+
+    Every sum over pairs of assets in it is one over pairs of rows: the squared entries of S sum to
+    those of the Gram matrix, and those of ``sum_t x_ti^2 x_tj^2`` to the squares of its diagonal.
+
+    Args:
+        gram: X X' / R (R, R) of R rows of centred returns X.
+        count: n, the columns of X.
+    """
+    if count == 1:
+        return 0.0
+    rows = len(gram)
+    squares, trace = (gram**2).sum(), gram.trace()
+    error = (rows * (gram.diagonal() ** 2).sum() - squares) / rows
+    distance = squares - trace**2 / count
+    return float(min(error, distance) / distance) if error > 0 else 0.0

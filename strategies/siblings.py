@@ -20,7 +20,8 @@ class ExplicitMeanVariance(DEQMeanVariance):
     """DEQMeanVariance with two explicit layers, of as many parameters, for the equilibrium.
 
     Args:
-        lookback, hidden, cap, constraints, fallback, ridge, features, solver: as there.
+        lookback, hidden, cap, constraints, fallback, ridge, features, solver, risk, factors: as
+            there.
     """
 
     def __init__(
@@ -33,6 +34,8 @@ class ExplicitMeanVariance(DEQMeanVariance):
         ridge: float = 1.0,
         features: Sequence[str] = ("prices", "panel"),
         solver: str = "active_set",
+        risk: str = "covariance",
+        factors: int = 10,
     ):
         super().__init__(
             lookback=lookback,
@@ -43,6 +46,8 @@ class ExplicitMeanVariance(DEQMeanVariance):
             ridge=ridge,
             features=features,
             solver=solver,
+            risk=risk,
+            factors=factors,
         )
 
     def encoder(self, assets: int, features: int) -> nn.Module:
@@ -54,8 +59,8 @@ class UnrolledMeanVariance(DEQMeanVariance):
 
     Args:
         steps: applications of the cell, from zero on: layers with the same weights.
-        lookback, hidden, cap, constraints, fallback, ridge, cell, features, solver: as there;
-            cell "mean_field" or "graph".
+        lookback, hidden, cap, constraints, fallback, ridge, cell, features, solver, risk, factors:
+            as there; cell "mean_field" or "graph".
     """
 
     def __init__(
@@ -70,6 +75,8 @@ class UnrolledMeanVariance(DEQMeanVariance):
         cell: str = "mean_field",
         features: Sequence[str] = ("prices", "panel"),
         solver: str = "active_set",
+        risk: str = "covariance",
+        factors: int = 10,
     ):
         super().__init__(
             lookback=lookback,
@@ -81,6 +88,8 @@ class UnrolledMeanVariance(DEQMeanVariance):
             cell=cell,
             features=features,
             solver=solver,
+            risk=risk,
+            factors=factors,
         )
         self.steps = steps
 

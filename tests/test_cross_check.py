@@ -22,6 +22,13 @@ def test_solvers_that_agree_are_counted():
     assert torch.equal(weights, layer(*problem(), upper=0.5))
 
 
+def test_large_problems_are_not_compared():
+    for assets, compared in ((100, 4), (101, 0)):
+        with cross_check() as check:
+            MeanVarianceLayer()(*problem(N=assets), upper=0.5)
+        assert check.samples == compared
+
+
 def test_nothing_is_compared_outside_of_the_block():
     with cross_check() as check:
         pass

@@ -96,7 +96,7 @@ class Work(NamedTuple):
     duals: np.ndarray  # (R + 2,)
     gaps: np.ndarray  # (R + 2,) what an active row still lacks
     free: np.ndarray  # (N,) indices of the free weights
-    matrix: np.ndarray  # (max(N, K)^2,) Cholesky factor of the free block, packed at the front
+    matrix: np.ndarray  # (N^2,), or (K^2,) in factor form: Cholesky factor of the free block
     right: np.ndarray  # (R + 3, N) right-hand sides, then solutions
     coefficients: np.ndarray  # (R + 2, N) active rows on the free weights, orthonormal
     triangle: np.ndarray  # (R + 2, R + 2) what they were made orthonormal by
@@ -138,7 +138,7 @@ def _work(batch):
         np.zeros(count),
         np.zeros(count),
         np.empty(n, np.int64),
-        np.empty(max(n, k) ** 2),
+        np.empty((k if batch.specific.shape[1] else n) ** 2),
         np.empty((count + 1, n)),
         np.empty((count, n)),
         np.empty((count, count)),

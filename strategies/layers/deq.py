@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -183,11 +184,10 @@ class MonotoneCell(nn.Module):
         return torch.relu(state)
 
 
-_CELLS: dict[str, type[MeanFieldCell | GraphCell | MonotoneCell | PairCell]] = {
+_CELLS: dict[str, type[MeanFieldCell | GraphCell | MonotoneCell]] = {
     "mean_field": MeanFieldCell,
     "graph": GraphCell,
     "monotone": MonotoneCell,
-    "pairs": PairCell,
 }
 
 
@@ -223,10 +223,10 @@ class DEQEncoder(nn.Module):
         on_failure: OnFailure = "raise",
     ):
         super().__init__()
-        if cell not in _CELLS:
-            near = difflib.get_close_matches(cell, _CELLS, n=1)
+        if cell not in (known := [*_CELLS, "pairs"]):
+            near = difflib.get_close_matches(cell, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"cell must be one of {list(_CELLS)}, got {cell!r}{hint}")
+            raise ValueError(f"cell must be one of {known}, got {cell!r}{hint}")
         if not 0 < bound < 1:
             raise ValueError(f"bound must lie in (0, 1), got {bound}")
         if (embedding > 0 or cell == "pairs") != (assets is not None):
@@ -239,8 +239,8 @@ class DEQEncoder(nn.Module):
         self.embedding = (
             nn.Parameter(torch.randn(assets, embedding)) if assets and embedding else None
         )
-        known = {"assets": assets} if cell == "pairs" else {}
-        self.cell = _CELLS[cell](features + embedding, hidden, bound, **known)
+        make = partial(PairCell, assets=assets or 0) if cell == "pairs" else _CELLS[cell]
+        self.cell = make(features + embedding, hidden, bound)
         # The splitting contracts slowly once its weights have grown.
         self.solver: Solver = solver or Picard(max_steps=5000 if cell == "monotone" else 500)
         self.adjoint: Adjoint = adjoint or Implicit(self.solver)

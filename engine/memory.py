@@ -1,0 +1,66 @@
+"""What a backtest will keep in memory, held against what is free before hours are spent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from strategies.base import Inputs
+
+GIGABYTE = 1e9
+CGROUP = Path("/sys/fs/cgroup")  # of a container, version 2
+
+
+def check_memory(name: str, prepared: Inputs, dates: int, stacked: int, free: int | None) -> int:
+    """How many bytes the prepared inputs of a strategy take; it is refused where they do not fit.
+
+    The inputs of each date are kept, and those of the fold in hand once more as one batch.
+
+    Args:
+        name: of the strategy, for the message.
+        prepared: its inputs of one date.
+        dates: how many dates are prepared.
+        stacked: rows of the batches that are held at a time.
+        free: bytes, or None where that is not known: then nothing is refused.
+
+    Raises:
+        ValueError: it says how much is needed, how much is free, and what to do.
+    """
+    sizes = {key: value.numel() * value.element_size() for key, value in prepared.items()}
+    a_date = sum(sizes.values())
+    needed = a_date * (dates + stacked)
+    if free is None or needed <= free:
+        return needed
+    largest = max(sizes, key=sizes.__getitem__)
+    shape = " x ".join(map(str, prepared[largest].shape))
+    raise ValueError(
+        f"{name} would keep {needed / GIGABYTE:.3g} GB of inputs in memory, and "
+        f"{free / GIGABYTE:.3g} GB are free: {a_date / 1e6:.3g} MB a date, most of it "
+        f"{largest!r} ({shape}), for {dates} dates and {stacked} rows of batches; take a smaller "
+        'form of the risk where the strategy has one (risk="factor"), fewer assets, rarer '
+        "decisions or a rolling window of training"
+    )
+
+
+def free_memory() -> int | None:
+    """Bytes that this process can still take without swapping; None where that is not told."""
+    told = _of_machine(), _of_container()
+    return min((each for each in told if each is not None), default=None)
+
+
+def _of_machine() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:  # not Linux
+        return None
+    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return int(found[0]) * 1024 if found else None
+
+
+def _of_container() -> int | None:
+    try:
+        most = (CGROUP / "memory.max").read_text().strip()
+        lines = (CGROUP / "memory.stat").read_text().splitlines()
+    except OSError:
+        return None
+    taken = [line.split()[1] for line in lines if line.startswith("anon ")]  # not the page cache
+    return max(0, int(most) - int(taken[0])) if most.isdecimal() and taken else None

@@ -1,0 +1,34 @@
+"""Features of one's own: in the panel, where they were bought, or computed from each window."""
+
+import pandas as pd
+
+from data_loaders import Panel, load
+from engine import Training, WalkForward, backtest
+from reports import summary_table
+from strategies import DEQMeanVariance, EqualWeight
+
+
+def distance_from_high(history: Panel) -> pd.DataFrame:
+    """A row for each asset, a column for each feature, from rows up to the decision alone."""
+    prices = history.prices
+    return pd.DataFrame({"from the high": prices.iloc[-1] / prices.max() - 1})
+
+
+# What is known at each close beside prices: one frame a feature, dates and assets as the prices.
+prices = load("sp500", start="2012-01-01").prices
+calm = 1 / prices.pct_change().rolling(63).std()
+panel = Panel(prices, asset_features={"calm": calm})
+
+results = backtest(
+    {
+        "prices alone": DEQMeanVariance(features=("prices",)),
+        "with the panel's and one's own": DEQMeanVariance(
+            features=("prices", "panel", f"{__file__}:distance_from_high")
+        ),
+        "1/N": EqualWeight(),
+    },
+    panel,
+    WalkForward(train="3Y", refit="3Y", rebalance="ME"),
+    training=Training(epochs=5),
+)
+print(summary_table(results))
