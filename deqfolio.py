@@ -20,6 +20,7 @@ from __future__ import annotations
 import inspect
 import logging
 import multiprocessing
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -605,7 +606,11 @@ def _import_for_workers() -> None:
     """
     if sys.platform == "linux":
         multiprocessing.set_forkserver_preload(["engine.preload", "strategies.registry"])
-        forkserver.ensure_running()
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server inherits it
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.signal(signal.SIGINT, before)
 
 
 def _look_here() -> None:

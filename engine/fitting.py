@@ -19,7 +19,8 @@ from concurrent.futures import (
 )
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from multiprocessing import active_children, get_context
+from multiprocessing import active_children, forkserver, get_context
+from threading import current_thread, main_thread
 from typing import NamedTuple
 
 import pandas as pd
@@ -171,6 +172,12 @@ def local_processes(workers: int) -> Iterator[Executor]:
     others = set(active_children())
     context = get_context("forkserver" if sys.platform == "linux" else "spawn")
     context.set_forkserver_preload([PRELOAD])  # too late, and harmless, where the server runs
+    if sys.platform == "linux" and current_thread() is main_thread():
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server inherits it
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.signal(signal.SIGINT, before)
     pool = ProcessPoolExecutor(
         workers,
         mp_context=context,

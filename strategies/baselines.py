@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -71,19 +72,40 @@ class MinimumVariance(Strategy):
 
     def allocate(self, history: Panel, holdings: pd.Series) -> pd.Series:
         constraints = constraints_of(self.constraints, self.cap)
-        covariance = torch.from_numpy(shrunk_covariance(history))
-        try:
-            weights = MeanVarianceLayer()(
-                covariance,
-                torch.zeros(1, len(holdings), dtype=torch.float64),
-                **limits(constraints, history, holdings, self.fallback),
-            )
-        except InfeasibleError:
-            if self.fallback != "hold":
-                raise
-            count_fallback("hold")
-            return holdings
-        return pd.Series(weights[0].numpy(), index=history.assets)
+        nothing = np.zeros(len(history.assets))
+        covariance = shrunk_covariance(history)
+        return optimal(nothing, covariance, constraints, history, holdings, self.fallback)
+
+
+def optimal(
+    mean: np.ndarray,
+    covariance: np.ndarray,
+    constraints: Constraints,
+    history: Panel,
+    holdings: pd.Series,
+    fallback: str,
+) -> pd.Series:
+    """Weights (N,) that solve  max mu'w - w'Sw / 2  under the constraints, or what is held.
+
+    Args:
+        mean: mu (N,). covariance: S (N, N).
+        fallback: where no weights satisfy the constraints, as of ``MinimumVariance``.
+
+    Raises:
+        InfeasibleError: no weights satisfy them, and the fallback is not "hold".
+    """
+    try:
+        weights = MeanVarianceLayer()(
+            torch.tensor(covariance),
+            torch.tensor(mean)[None],
+            **limits(constraints, history, holdings, fallback),
+        )
+    except InfeasibleError:
+        if fallback != "hold":
+            raise
+        count_fallback("hold")
+        return holdings
+    return pd.Series(weights[0].numpy(), index=history.assets)
 
 
 def normalised(scores: pd.Series) -> pd.Series:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn import config_context
 from sklearn.base import clone
 
 from data_loaders import Panel
@@ -19,10 +20,13 @@ class EstimatorStrategy(Strategy):
 
     Args:
         estimator: an object with ``fit(X)``, X a DataFrame of simple returns, that leaves
-            ``weights_``; or the name of its class, as module:Class. It gets the assets that trade
-            throughout the window; the others are not held. Its own constraints hold.
+            ``weights_`` or, as skfolio's pipelines and searches, predicts a portfolio; or the name
+            of its class, as module:Class. It gets the assets that trade throughout the window; the
+            others are not held. Its own constraints hold.
         parameters: of the class, where it is named.
         lookback: rows of prices; the estimator sees one return less.
+        short: whether it may sell short.
+        leverage: most that its absolute weights may sum to.
     """
 
     def __init__(
@@ -30,38 +34,54 @@ class EstimatorStrategy(Strategy):
         estimator: Any = "skfolio.optimization:MeanRisk",
         parameters: Mapping[str, Any] | None = None,
         lookback: int = 253,
+        short: bool = False,
+        leverage: float = 1.0,
     ):
         self.estimator = estimator
         self.parameters = parameters
         self.lookback = lookback
+        self.short = short
+        self.leverage = leverage
 
     def allocate(self, history: Panel, holdings: pd.Series) -> pd.Series:
-        return estimated_weights(made(self.estimator, self.parameters), history)
+        return estimated_weights(made(self.estimator, self.parameters, "estimator"), history)
 
 
-def made(said: Any, parameters: Mapping[str, Any] | None) -> Any:
-    """A fresh estimator: a clone of the one given, or one of the class that is named.
+def made(said: Any, parameters: Mapping[str, Any] | None, role: str) -> Any:
+    """A fresh estimator: a copy of the one given, or one of the class that is named.
+
+    Args:
+        role: the name of the strategy's parameter, for errors.
 
     Raises:
-        ValueError: there is no such class, or it does not take the parameters.
+        ValueError: there is no such class, it does not take the parameters, or it cannot be fitted.
     """
-    if not isinstance(said, str):
-        if parameters:
-            raise ValueError("parameters are for an estimator given by its class's name")
-        return clone(said)
-    cls = load_object(said)
-    try:
-        return cls(**(parameters or {}))  # type: ignore[operator]
-    except TypeError as error:
-        raise ValueError(f"estimator {said!r}: {error}") from None
+    found = said
+    if isinstance(said, str):
+        if ":" not in said:
+            raise ValueError(
+                f"{role}={said!r} should name module and class, like sklearn.linear_model:Ridge"
+            )
+        cls = load_object(said)
+        if not isinstance(cls, type):
+            raise ValueError(f"{role}={said!r} is no class")
+        try:
+            found = cls(**(parameters or {}))
+        except TypeError as error:
+            raise ValueError(f"{role}={said!r}: {error}") from None
+    elif parameters:
+        raise ValueError(f"parameters are for the {role} given by the name of its class")
+    if isinstance(found, type) or not hasattr(found, "fit"):
+        raise ValueError(f"{role} should be an object with a method fit, got {found!r}")
+    return clone(found, safe=False)  # what has no get_params is copied
 
 
 def estimated_weights(estimator: Any, history: Panel) -> pd.Series:
     """Weights (N,) of an estimator fitted on the returns of ``history``; 0 where none is given.
 
     Raises:
-        ValueError: nothing trades throughout, the estimator fails, or leaves no weights_ of the
-            assets it was given.
+        ValueError: nothing trades throughout, the estimator fails, or leaves no finite weights of
+            the assets it was given.
     """
     name = type(estimator).__name__
     trades = history.trades_throughout
@@ -69,15 +89,31 @@ def estimated_weights(estimator: Any, history: Panel) -> pd.Series:
     if not trades.any():
         raise ValueError("no asset trades throughout the lookback, so there is nothing to hold")
     try:
-        estimator.fit(returns)
+        with config_context(transform_output="pandas"):  # a pipeline's steps keep the names
+            estimator.fit(returns)
+            found = _weights(estimator, returns)
     except Exception as error:
         raise ValueError(f"{name} cannot be fitted on {returns.shape} returns: {error}") from error
-    found = np.asarray(getattr(estimator, "weights_", ()), dtype=float)
     if found.shape != (returns.shape[1],):
         raise ValueError(
             f"{name} leaves weights_ of shape {found.shape} for {returns.shape[1]} assets: it is "
             "no portfolio estimator"
         )
+    if not np.isfinite(found).all():
+        raise ValueError(f"{name} leaves weights_ that are not finite: {found}")
     weights = pd.Series(0.0, index=history.assets)
     weights[trades] = found
     return weights
+
+
+def _weights(estimator: Any, returns: pd.DataFrame) -> np.ndarray:
+    """Weights (n,) of the columns of ``returns``; of shape (0,) where there are none."""
+    if not hasattr(estimator, "weights_") and hasattr(estimator, "predict"):
+        portfolio = estimator.predict(returns)  # of skfolio; a pipeline may have left assets out
+        held = getattr(portfolio, "weights_dict", None)
+        if held is not None:
+            unknown = [str(name) for name in held if name not in returns.columns]
+            if unknown:
+                raise ValueError(f"its portfolio holds {', '.join(unknown[:5])}, unknown here")
+            return pd.Series(held).reindex(returns.columns).fillna(0.0).to_numpy(float)
+    return np.asarray(getattr(estimator, "weights_", ()), dtype=float)

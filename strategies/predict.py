@@ -11,10 +11,11 @@ from sklearn.exceptions import NotFittedError
 
 from data_loaders import Panel
 from strategies.base import Strategy
+from strategies.baselines import optimal
 from strategies.constraints import Constraints
 from strategies.estimators import made
 from strategies.features import feature_table
-from strategies.limits import constraints_of, limits
+from strategies.limits import constraints_of
 from strategies.risk import shrunk_covariance
 
 
@@ -29,7 +30,8 @@ class MeanVariance(Strategy):
         aversion: a, to variance.
         cap: largest weight of an asset, a fraction. Long-only.
         constraints: all limits, in place of ``cap``; an object or plain values.
-        fallback: where no weights satisfy them: "raise" an error, or "relax" the caps.
+        fallback: where no weights satisfy them: "raise" an error, "hold" what is held, or "relax"
+            the caps in proportion.
     """
 
     equivariant = True
@@ -74,7 +76,8 @@ class PredictThenOptimize(Strategy):
         aversion: to variance, in  max mu'w - a/2 w'Sw, with S of Ledoit & Wolf.
         cap: largest weight of an asset, a fraction. Long-only.
         constraints: all limits, in place of ``cap``; an object or plain values.
-        fallback: where no weights satisfy them: "raise" an error, or "relax" the caps.
+        fallback: where no weights satisfy them: "raise" an error, "hold" what is held, or "relax"
+            the caps in proportion.
         features: sets of features, see ``features.py``.
     """
 
@@ -106,18 +109,24 @@ class PredictThenOptimize(Strategy):
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
 
+        regressor = made(self.regressor, self.parameters, "regressor")
         x, y = self.samples(history)
         if len(y) < 2:
             raise ValueError(
                 f"{len(history)} training rows leave {len(y)} samples for the regressor: the train "
                 "span of the plan must be longer than the lookback and the horizon"
             )
-        self.model_ = make_pipeline(StandardScaler(), made(self.regressor, self.parameters))
+        self.model_ = make_pipeline(StandardScaler(), regressor)
         self.model_.fit(x, y)
         return self
 
     def samples(self, history: Panel) -> tuple[np.ndarray, np.ndarray]:
         """Features (M, F) and labels (M,) whose returns end in ``history``, a horizon apart."""
+        if self.horizon < 1 or self.delay < 0:
+            raise ValueError(
+                f"horizon is at least 1 row and delay at least 0, got {self.horizon} and "
+                f"{self.delay}"
+            )
         prices = np.log(history.prices.to_numpy())
         x, y = [], []
         last = len(history) - 1 - self.delay - self.horizon
@@ -125,7 +134,8 @@ class PredictThenOptimize(Strategy):
             seen = history.rows(row + 1 - self.lookback, row + 1)
             start = row + self.delay
             label = prices[start + self.horizon] - prices[start]
-            label = label / (_volatility(seen) * np.sqrt(self.horizon))
+            volatility = _volatility(seen)
+            label /= np.where(volatility > 0, volatility, np.nan) * np.sqrt(self.horizon)
             features = feature_table(seen, self.features).to_numpy()
             known = np.isfinite(label) & np.isfinite(features).all(axis=1)
             known &= seen.trades_throughout.to_numpy()
@@ -174,22 +184,13 @@ def _optimal(
     holdings: pd.Series,
 ) -> pd.Series:
     """The weights for mean returns (N,) a row and a covariance over its mean variance."""
-    import torch
-
-    from strategies.layers.mean_variance import MeanVarianceLayer
-
     if not strategy.aversion > 0:
         raise ValueError(f"aversion must be positive, got {strategy.aversion}")
-    if strategy.fallback not in ("raise", "relax"):
-        raise ValueError(f"fallback is 'raise' or 'relax', got {strategy.fallback!r}")
-    variance = np.square(_volatility(history)[history.trades_throughout]).mean()
+    trades = history.trades_throughout.to_numpy()
+    if trades.any():
+        mean = mean / (strategy.aversion * np.square(_volatility(history)[trades]).mean())
     constraints = constraints_of(strategy.constraints, strategy.cap)
-    weights = MeanVarianceLayer()(
-        torch.tensor(covariance),
-        torch.tensor(mean / (strategy.aversion * variance))[None],
-        **limits(constraints, history, holdings, strategy.fallback),
-    )
-    return pd.Series(weights[0].numpy(), index=history.assets)
+    return optimal(mean, covariance, constraints, history, holdings, strategy.fallback)
 
 
 def _volatility(history: Panel) -> np.ndarray:

@@ -7,11 +7,13 @@ from conftest import random_walks
 from scipy.optimize import minimize
 from skfolio.optimization import HierarchicalRiskParity as Tree
 from skfolio.optimization import InverseVolatility as Inverse
+from skfolio.pre_selection import SelectKExtremes
 from sklearn.base import BaseEstimator, clone
 from sklearn.covariance import LedoitWolf
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import Ridge
+from sklearn.pipeline import Pipeline
 
 from data_loaders import Panel
 from engine import WalkForward, backtest, check_strategy
@@ -66,6 +68,17 @@ def test_two_assets_in_risk_parity_are_held_by_inverse_volatility():
     covariance = np.array([[0.04, 0.9 * 0.2 * 0.5], [0.9 * 0.2 * 0.5, 0.25]])
     weights = equal_risk(covariance)
     np.testing.assert_allclose(weights / weights.sum(), [5 / 7, 2 / 7], rtol=1e-10)
+
+
+def test_uncorrelated_assets_are_held_by_inverse_volatility():
+    """The most diversified portfolio, and the one of equal risk; Choueifaty & Coignard, 2008."""
+    signs = np.array([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]).T[:, 1:]
+    returns = np.tile(signs * [0.01, 0.02, 0.04], (500, 1))
+    prices = 100 * np.vstack([np.ones(3), (1 + returns).cumprod(axis=0)])
+    history = Panel(pd.DataFrame(prices, pd.bdate_range("2010-01-01", periods=2001)))
+    for rule in (MaximumDiversification, RiskParity):
+        found = rule(lookback=2001).allocate(history, CASH)
+        np.testing.assert_allclose(found, np.array([4, 2, 1]) / 7, atol=2e-3)  # shrunk a little
 
 
 def test_no_long_only_portfolio_is_more_diversified(walks):
@@ -172,6 +185,35 @@ def test_any_estimator_is_a_strategy(walks):
     assert made.allocate(history, CASH).tolist() == pytest.approx([0.2] * 5)
 
 
+def test_a_pipeline_may_leave_assets_out(walks):
+    """skfolio's pipelines have no weights_, but predict a portfolio."""
+    history = walks.last(64)
+    steps = [("best", SelectKExtremes(k=2)), ("held", Inverse())]
+    found = EstimatorStrategy(Pipeline(steps), lookback=64).allocate(history, CASH)
+    returns = history.returns.iloc[1:]
+    best = (returns.mean() / returns.std()).nlargest(2).index
+    expected = (1 / returns[best].std()).reindex(CASH.index).fillna(0.0)
+    np.testing.assert_allclose(found, expected / expected.sum())
+
+
+class Plain:
+    """Not scikit-learn's: no get_params. Short in the first asset."""
+
+    def fit(self, X):
+        self.weights_ = np.array([-0.5, 0.5, 0.5, 0.0, 0.0])
+
+
+def test_an_estimator_may_sell_short_if_it_says_so(walks):
+    plan = WalkForward(train="2Y", refit="2Y", rebalance="ME")
+    given = Plain()
+    with pytest.raises(ValueError, match="negative weights of A0"):
+        backtest(EstimatorStrategy(given, lookback=64), walks, plan)
+    both = EstimatorStrategy(given, lookback=64, short=True, leverage=1.5)
+    (result,) = backtest(both, walks, plan).values()
+    assert (result.targets == [-0.5, 0.5, 0.5, 0.0, 0.0]).all(axis=None)
+    assert not hasattr(given, "weights_")  # a copy was fitted
+
+
 def test_what_does_not_trade_is_not_shown_to_an_estimator(walks):
     prices = walks.prices.copy()
     prices.iloc[-10, 1] = np.nan
@@ -184,6 +226,12 @@ def test_what_does_not_trade_is_not_shown_to_an_estimator(walks):
     [
         ("skfolio.optimization:MeanRsk", None, "nothing named 'MeanRsk'"),
         ("skfolio.optimization:MeanRisk", {"no": 1}, "unexpected keyword argument 'no'"),
+        ("MeanRisk", None, "should name module and class"),
+        ("skfolio.optimization:__name__", None, "is no class"),
+        (Inverse, None, "estimator should be an object with a method fit"),
+        (None, None, "estimator should be an object with a method fit"),
+        (Inverse(), {"no": 1}, "parameters are for the estimator given by the name"),
+        ("test_shelf:HandWritten", {"first": np.nan}, "HandWritten leaves weights_ that are not"),
         ("sklearn.linear_model:LinearRegression", None, "LinearRegression cannot be fitted"),
         ("sklearn.preprocessing:StandardScaler", None, "it is no portfolio estimator"),
     ],
@@ -205,15 +253,53 @@ def test_labels_are_the_returns_after_the_fill(walks):
     assert len(x) == len(y) == 5 * len(rows)
 
 
-def test_a_regressor_learns_from_nothing_after_its_refit(walks):
-    strategy = PredictThenOptimize(lookback=30, horizon=5, features=("lags:3",))
+def test_a_regressor_learns_from_nothing_after_its_refit(walks, monkeypatch):
+    """Through the engine: prices from the second refit on change no model that was fitted by then,
+    and change the later ones."""
+    plan = WalkForward(train="1Y", refit="1Y", rebalance=5)
+    row = plan.folds(walks)[1].refit + 1
+    changed = walks.prices.copy()
+    changed.iloc[row:] *= np.linspace(1, 3, len(changed) - row)[:, None]
+    learned: list[np.ndarray] = []
+    fit = PredictThenOptimize.fit
+
+    def kept(self, history):
+        fitted = fit(self, history)
+        learned.append(np.append(fitted.model_[-1].coef_, fitted.model_[0].mean_))
+        return fitted
+
+    monkeypatch.setattr(PredictThenOptimize, "fit", kept)
+    strategy = PredictThenOptimize(lookback=30, cap=0.5, features=("lags:3",))
+    for panel in (walks, Panel(changed)):
+        backtest(strategy, panel, plan, ledger=False)
+    honest, other = learned[: len(learned) // 2], learned[len(learned) // 2 :]
+    np.testing.assert_array_equal(honest[:2], other[:2])
+    assert not np.allclose(honest[2], other[2])
+
+
+def test_no_label_reaches_past_what_is_known(walks):
+    """Of samples drawn from a longer history, those whose labels end by row 599 are the same."""
+    strategy = PredictThenOptimize(lookback=30, horizon=5, delay=2, features=("lags:3",))
     changed = walks.prices.copy()
     changed.iloc[600:] *= np.linspace(1, 3, len(changed) - 600)[:, None]
-    models = [
-        clone(strategy).fit(panel.rows(0, 600)).model_[-1].coef_
-        for panel in (walks, Panel(changed))
-    ]
-    np.testing.assert_array_equal(*models)
+    ends = np.repeat(np.arange(29, 900 - 7, 5) + 2 + 5, 5)  # of the labels; 5 assets
+    (x, y), (x_changed, y_changed) = strategy.samples(walks), strategy.samples(Panel(changed))
+    assert len(y) == len(ends)
+    np.testing.assert_array_equal(y[ends < 600], y_changed[ends < 600])
+    np.testing.assert_array_equal(x[ends < 600], x_changed[ends < 600])
+    assert (y[ends >= 600] != y_changed[ends >= 600]).all()
+    known = strategy.samples(walks.rows(0, 600))[1]
+    np.testing.assert_array_equal(known, y[ends < 600])
+
+
+def test_a_price_that_stands_still_teaches_nothing(walks):
+    prices = walks.prices.copy()
+    prices["A2"] = 7.0
+    strategy = PredictThenOptimize(lookback=30, cap=0.5, features=("lags:3",))
+    samples = len(strategy.samples(walks)[1])
+    assert len(strategy.samples(Panel(prices))[1]) == samples * 4 / 5
+    found = strategy.fit(Panel(prices)).allocate(Panel(prices).last(30), CASH)
+    assert found.sum() == pytest.approx(1)
 
 
 def test_a_forest_and_a_signal(walks):
@@ -240,8 +326,17 @@ def test_a_regressor_must_be_fitted_and_have_rows(walks):
         PredictThenOptimize(lookback=30).fit(random_walks(32, 3))
 
 
-def test_aversion_and_fallback_are_checked(walks):
+@pytest.mark.parametrize("rule", [MeanVariance, PredictThenOptimize])
+def test_what_is_held_may_stay_where_nothing_is_feasible(walks, rule):
+    held = pd.Series(0.1, index=CASH.index)
+    strategy = rule(lookback=64, cap=0.1, fallback="hold").fit(walks)
+    pd.testing.assert_series_equal(strategy.allocate(walks.last(64), held), held)
+
+
+def test_aversion_fallback_and_horizon_are_checked(walks):
     with pytest.raises(ValueError, match="aversion must be positive"):
         MeanVariance(lookback=64, aversion=0.0, cap=0.5).allocate(walks.last(64), CASH)
-    with pytest.raises(ValueError, match="'raise' or 'relax'"):
-        MeanVariance(lookback=64, fallback="hold", cap=0.5).allocate(walks.last(64), CASH)
+    with pytest.raises(ValueError, match="unknown fallback 'hope'"):
+        MeanVariance(lookback=64, fallback="hope", cap=0.5).allocate(walks.last(64), CASH)
+    with pytest.raises(ValueError, match="horizon is at least 1 row"):
+        PredictThenOptimize(lookback=64, horizon=0).fit(walks)
