@@ -24,7 +24,7 @@ import torch
 from benchmarks.e2e_dro import PLAN as PAPER_PLAN
 from benchmarks.e2e_dro import load_paper
 from data_loaders import Panel, load
-from engine import Costs, Training, WalkForward, backtest
+from engine import Costs, Training, TrainingError, WalkForward, backtest
 from reports.drawdowns import max_drawdown
 from reports.metrics import sharpe
 from reports.statistics import sharpe_differences
@@ -90,7 +90,8 @@ def runs(
 
     Returns:
         Columns strategy, seed, Sharpe (net, a year), turnover (a decision), drawdown, p (of the
-        difference in Sharpe to 1/N, Ledoit and Wolf 2008), difference.
+        difference in Sharpe to 1/N, Ledoit and Wolf 2008). A training that failed is printed, and
+        has no row: the count of seeds in ``table`` shows it.
     """
     base = EqualWeight()
     year = market.panel.periods_per_year
@@ -99,16 +100,20 @@ def runs(
         learned = isinstance(strategy, LearnedStrategy)
         chosen = (training or {}).get(name, Training())
         for seed in range(seeds if learned else 1):
-            results = backtest(
-                {name: strategy, BENCHMARK: base},
-                market.panel,
-                market.plan,
-                costs,
-                replace(chosen, seed=seed),
-                run_dir=folder / market.name.replace(" ", "_") / name.replace(" ", "_") / str(seed),
-                progress=False,
-                ledger=False,
-            )
+            try:
+                results = backtest(
+                    {name: strategy, BENCHMARK: base},
+                    market.panel,
+                    market.plan,
+                    costs,
+                    replace(chosen, seed=seed),
+                    run_dir=folder / "_".join([*market.name.split(), *name.split()]) / str(seed),
+                    progress=False,
+                    ledger=False,
+                )
+            except TrainingError as error:
+                print(f"\n{market.name}: no result of {name}, seed {seed}: {error}", flush=True)
+                continue
             net = pd.DataFrame({key: each.net_returns for key, each in results.items()}).iloc[1:]
             row = {
                 "strategy": name,

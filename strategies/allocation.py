@@ -141,8 +141,11 @@ def equal_risk(covariance: np.ndarray) -> np.ndarray:
         step = np.linalg.solve(correlation + np.diag(share / y**2), -gradient)
         falling = np.where(step < 0, -step / y, 0.0).max()
         length = min(1.0, 0.95 / falling) if falling else 1.0
-        goal = 1e-4 * (gradient @ step)
-        while value(y + length * step) > value(y) + length * goal + 1e-15 and length > 1e-10:
-            length /= 2
+        slope = gradient @ step
+        if -slope > share / 16:  # nearer, full steps converge: the problem is self-concordant
+            while value(y + length * step) > value(y) + 1e-4 * length * slope:
+                length /= 2
+        else:
+            length = 1.0
         y = y + length * step
     return y / volatility

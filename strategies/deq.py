@@ -51,9 +51,9 @@ class DEQMeanVariance(LearnedStrategy):
         features: sets of features, see ``features.py``: "prices", "panel" (what the panel holds
             besides prices), "lags:5", or your own as module:function.
         solver: "active_set" (exact and fast) or "qpth" (the reference).
-        risk: "covariance" (dense, N x N numbers a date), or "factor": its principal components and
-            specific variances, for hundreds of assets and more; see ``risk.py``.
-        factors: how many components, with risk "factor".
+        risk: "covariance" (dense, N x N numbers a date), "factor" (its principal components and
+            specific variances, see ``risk.py``), or "auto": dense up to 250 assets.
+        factors: how many components, where the risk is in factor form.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class DEQMeanVariance(LearnedStrategy):
         embedding: int = 0,
         features: Sequence[str] = ("prices", "panel"),
         solver: str = "active_set",
-        risk: str = "covariance",
+        risk: str = "auto",
         factors: int = 10,
     ):
         self.lookback = lookback

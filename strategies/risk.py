@@ -8,15 +8,20 @@ import numpy as np
 
 from data_loaders import Panel
 
-FORMS = ("covariance", "factor")
+FORMS = ("auto", "covariance", "factor")
+MANY = 250  # assets, beyond which "auto" is "factor"
 
 
 def prepared_risk(history: Panel, form: str, factors: int) -> dict[str, np.ndarray]:
     """The risk in a form named in ``FORMS``: ``covariance``, or ``loadings`` and ``specific``.
 
+    "auto" goes by the assets of the panel, not by those that trade: it is the same on all dates.
+
     Raises:
         ValueError: an unknown form, or a number of factors that is not a whole one from 1 on.
     """
+    if form == "auto":
+        form = "factor" if len(history.assets) > MANY else "covariance"
     if form == "covariance":
         return {"covariance": shrunk_covariance(history)}
     if form != "factor":

@@ -34,7 +34,7 @@ class ExplicitMeanVariance(DEQMeanVariance):
         ridge: float = 1.0,
         features: Sequence[str] = ("prices", "panel"),
         solver: str = "active_set",
-        risk: str = "covariance",
+        risk: str = "auto",
         factors: int = 10,
     ):
         super().__init__(
@@ -75,7 +75,7 @@ class UnrolledMeanVariance(DEQMeanVariance):
         cell: str = "mean_field",
         features: Sequence[str] = ("prices", "panel"),
         solver: str = "active_set",
-        risk: str = "covariance",
+        risk: str = "auto",
         factors: int = 10,
     ):
         super().__init__(

@@ -158,7 +158,14 @@ def test_ctrl_c_with_workers_is_clean(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "import sys\nsys.path[:0] = ['tests', '.']\n"
+        "from pathlib import Path\n"
+        "import engine.fitting\n"
         "from test_fitting import random_walks, run, Training\n"
+        "train = engine.fitting.train\n"
+        "def told(*given):\n"  # in the workers too, which read this script
+        f"    Path({str(tmp_path / 'trains')!r}).touch()\n"
+        "    return train(*given)\n"
+        "engine.fitting.train = told\n"
         "if __name__ == '__main__':\n"
         "    many = Training(epochs=500, patience=500, block=20, learning_rate=0.01)\n"
         "    print('begun', flush=True)\n"
@@ -175,7 +182,11 @@ def test_ctrl_c_with_workers_is_clean(tmp_path):
         start_new_session=True,  # a group of its own, to interrupt as a terminal does
     )
     assert process.stdout.readline() == "begun\n"
-    time.sleep(4)
+    limit = time.monotonic() + 60
+    while not (tmp_path / "trains").exists():
+        assert time.monotonic() < limit
+        time.sleep(0.1)
+    time.sleep(1)
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=20)
     assert (out, err, process.returncode) == ("stopped\n", "", 0)

@@ -108,6 +108,12 @@ def test_with_all_factors_the_network_is_the_dense_one(cls, broken):
         torch.testing.assert_close(one, two, atol=1e-8, rtol=1e-6)
 
 
+def test_auto_is_dense_until_there_are_many():
+    for assets, form in ((250, "covariance"), (251, "loadings")):
+        history = random_walks(30, assets)
+        assert form in DEQMeanVariance(lookback=30, cap=0.1).prepare(history)
+
+
 def test_the_scaled_factors_are_the_scaled_covariance():
     rng = np.random.default_rng(0)
     loadings, specific = torch.tensor(rng.normal(size=(3, 6, 2))), torch.rand(3, 6).double() + 0.1
@@ -144,7 +150,10 @@ def test_it_is_honest(walks):
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"risk": "factors"}, r"\['covariance', 'factor'\], got 'factors'; did you mean 'factor'"),
+        (
+            {"risk": "factors"},
+            r"one of \['auto', 'covariance', 'factor'\], got 'factors'; did you mean 'factor'",
+        ),
         ({"factors": 0}, "whole number from 1 on, got 0"),
         ({"factors": 2.0}, "whole number from 1 on, got 2.0"),
     ],

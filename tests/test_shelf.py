@@ -63,6 +63,16 @@ def test_every_asset_adds_the_same_risk(assets):
     assert (weights > 0).all()
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_risk_is_equal_where_assets_are_nearly_collinear(seed):
+    rng = np.random.default_rng(seed)
+    assets = int(rng.integers(2, 60))
+    factors = rng.normal(size=(assets, 2))
+    covariance = factors @ factors.T + 0.01 * np.eye(assets)
+    weights = equal_risk(covariance)
+    np.testing.assert_allclose(weights * (covariance @ weights) * assets, 1.0, rtol=1e-10)
+
+
 def test_two_assets_in_risk_parity_are_held_by_inverse_volatility():
     """Whatever their correlation; Maillard et al., equation 6."""
     covariance = np.array([[0.04, 0.9 * 0.2 * 0.5], [0.9 * 0.2 * 0.5, 0.25]])
@@ -75,7 +85,7 @@ def test_uncorrelated_assets_are_held_by_inverse_volatility():
     signs = np.array([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]).T[:, 1:]
     returns = np.tile(signs * [0.01, 0.02, 0.04], (500, 1))
     prices = 100 * np.vstack([np.ones(3), (1 + returns).cumprod(axis=0)])
-    history = Panel(pd.DataFrame(prices, pd.bdate_range("2010-01-01", periods=2001)))
+    history = Panel(pd.DataFrame(prices, pd.bdate_range("2010-01-01", periods=2001), list("ABC")))
     for rule in (MaximumDiversification, RiskParity):
         found = rule(lookback=2001).allocate(history, CASH)
         np.testing.assert_allclose(found, np.array([4, 2, 1]) / 7, atol=2e-3)  # shrunk a little
@@ -207,9 +217,9 @@ def test_an_estimator_may_sell_short_if_it_says_so(walks):
     plan = WalkForward(train="2Y", refit="2Y", rebalance="ME")
     given = Plain()
     with pytest.raises(ValueError, match="negative weights of A0"):
-        backtest(EstimatorStrategy(given, lookback=64), walks, plan)
+        backtest(EstimatorStrategy(given, lookback=64), walks, plan, ledger=False)
     both = EstimatorStrategy(given, lookback=64, short=True, leverage=1.5)
-    (result,) = backtest(both, walks, plan).values()
+    (result,) = backtest(both, walks, plan, ledger=False).values()
     assert (result.targets == [-0.5, 0.5, 0.5, 0.0, 0.0]).all(axis=None)
     assert not hasattr(given, "weights_")  # a copy was fitted
 
@@ -257,7 +267,7 @@ def test_a_regressor_learns_from_nothing_after_its_refit(walks, monkeypatch):
     """Through the engine: prices from the second refit on change no model that was fitted by then,
     and change the later ones."""
     plan = WalkForward(train="1Y", refit="1Y", rebalance=5)
-    row = plan.folds(walks)[1].refit + 1
+    row = plan.folds(walks.dates, 30)[1].refit + 1
     changed = walks.prices.copy()
     changed.iloc[row:] *= np.linspace(1, 3, len(changed) - row)[:, None]
     learned: list[np.ndarray] = []
