@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from engine.costs import Account, Costs, account, drift
 from engine.losses import Loss, NegativeSharpe
 from engine.training_plan import (
     SCHEDULES,
+    TrainingWarning,
     check_samples,
     epoch_blocks,
     learning_rate,
@@ -52,8 +54,8 @@ class Training:
         epochs: passes over the training rows, at most.
         block: decisions in a block, a contiguous stretch of time; about 100 for weekly ones.
         learning_rate, weight_decay: of AdamW, the decay of matrices alone. A strong one keeps a
-            network from learning noise by heart; both were chosen on the planted market of
-            ``data_loaders/synthetic.py``, where the truth is known, and on no real one.
+            network from learning noise by heart; both were chosen on four planted markets of
+            ``data_loaders/synthetic.py``, where the truth is known, and not on a real one.
         schedule: of the learning rate: "constant", or "cosine", which falls to zero over the
             epochs.
         warmup: epochs over which the learning rate rises to its full value.
@@ -189,9 +191,12 @@ def train(
 
     Raises:
         SolverMismatch: they disagree.
-        TrainingError: too few rows, a loss that is not finite, no step that converges, or
-            weights that no parameter moves. It carries the best state until then.
+        TrainingError: too few rows, a loss that is not finite, or no step that
+            converges. It carries the best state until then.
         ValueError: a loss without its benchmark, or inputs that are not one row a decision.
+
+    Warns:
+        TrainingWarning: no parameter moves the weights; training ends with the best state.
     """
     measure = training.loss.bound(samples.assets)
     check_samples(samples)
@@ -267,10 +272,14 @@ def train(
                     "a lower learning_rate, or more max_steps in the solver, may help"
                 )
             if norms and max(norms) == 0:
-                raise stopped(
+                warnings.warn(
                     f"every gradient of epoch {epoch} is zero: the weights do not depend on the "
-                    "parameters; a dead layer, or limits that leave one portfolio only"
+                    "parameters (a dead layer, or limits that leave one portfolio only); training "
+                    f"ends, and the state of epoch {best_epoch} is kept",
+                    TrainingWarning,
+                    stacklevel=2,
                 )
+                break
 
             module.eval()
             with torch.no_grad():

@@ -114,7 +114,7 @@ def price_features(history: Panel) -> np.ndarray:
     longest = volatility[horizons[-1]]
     momentum = [returns[-h:].sum(axis=0) / (longest * np.sqrt(h)) for h in horizons]
     ratios = [np.log(volatility[short] / volatility[long]) for short, long in pairwise(horizons)]
-    ranks = [_rank(momentum[0]), _rank(momentum[-1])]
+    ranks = [_rank(momentum[0]), _rank(momentum[-1])][: len(horizons)]
     own = np.stack([*momentum, *ratios, *ranks], axis=1)  # (n, 2 horizons + 1)
     market = own[:, : len(momentum) + len(ratios)].mean(axis=0)
     features = np.zeros((len(trades), feature_count(rows)))
@@ -125,7 +125,7 @@ def price_features(history: Panel) -> np.ndarray:
 def feature_count(rows: int) -> int:
     """F, the number of features from a window of ``rows`` returns."""
     horizons = sum(h <= rows for h in HORIZONS)
-    return (2 * horizons + 1) + (2 * horizons - 1)
+    return (2 * horizons - 1 + min(2, horizons)) + (2 * horizons - 1)
 
 
 def feature_names(rows: int) -> list[str]:
@@ -133,7 +133,8 @@ def feature_names(rows: int) -> list[str]:
     horizons = [h for h in HORIZONS if h <= rows]
     momentum = [f"return over {h} rows" for h in horizons]
     ratios = [f"volatility, {short} over {long} rows" for short, long in pairwise(horizons)]
-    ranks = [f"rank of the return over {h} rows" for h in (horizons[0], horizons[-1])]
+    ends = dict.fromkeys((horizons[0], horizons[-1]))
+    ranks = [f"rank of the return over {h} rows" for h in ends]
     return [*momentum, *ratios, *ranks, *(f"mean {name}" for name in [*momentum, *ratios])]
 
 

@@ -166,6 +166,13 @@ def test_a_signal_in_the_panel_reaches_the_network(informed):
     assert earned["sees"] > 5 * abs(earned["blind"])
 
 
+@pytest.mark.parametrize("rows", [6, 22, 64])
+def test_short_windows_have_the_horizons_that_fit(walks, rows):
+    table = feature_table(walks.last(rows), ("prices",))
+    assert table.columns.is_unique
+    assert table.notna().all(axis=None)
+
+
 def own_features(history):
     return history.prices.iloc[-1:].T.set_axis(["price"], axis=1)
 
