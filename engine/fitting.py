@@ -6,7 +6,6 @@ process, in others (``workers``), or on a cluster (any ``concurrent.futures.Exec
 
 from __future__ import annotations
 
-import pickle
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -137,14 +136,14 @@ def run_fits(
         while running or (waiting and not failures):
             ready = [key for key in waiting if before(key) is None or before(key) in done]
             for key in ready[: MOST_PENDING - len(running)] if not failures else []:
-                running[_submitted(executor, task(key))] = key
+                running[executor.submit(task(key).run)] = key
                 waiting.remove(key)
                 if not waiting:
                     on_last()
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 key = running.pop(future)
                 try:
-                    finish(key, _unpacked(future.result()))
+                    finish(key, future.result())
                 except CancelledError:
                     continue
                 except Exception as error:
@@ -158,25 +157,6 @@ def run_fits(
         raise
     if failures:
         raise failures[min(failures, key=place.__getitem__)]
-
-
-def _submitted(executor: Executor, task: FitTask) -> Future:
-    """The task on its way; to our own processes as plain bytes.
-
-    A tensor would go as a file descriptor that a thread of ours hands over, and complains of
-    where the process that asked for it is stopped.
-    """
-    if isinstance(executor, ProcessPoolExecutor):
-        return executor.submit(_run_packed, pickle.dumps(task))
-    return executor.submit(task.run)
-
-
-def _run_packed(task: bytes) -> bytes:
-    return pickle.dumps(pickle.loads(task).run())
-
-
-def _unpacked(found: Fitted | bytes) -> Fitted:
-    return pickle.loads(found) if isinstance(found, bytes) else found
 
 
 @contextmanager

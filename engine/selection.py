@@ -139,7 +139,7 @@ def purged_splits(
         blocks = splitter.test_set_index[number]
         rows = {int(block): made[test] for block, test in zip(blocks, tests, strict=True)}
         fold = Fold(
-            number, 0, made[train], ends[train], int(made[tests[0][0]]), np.concatenate(tests)
+            number, 0, made[train], ends[train], int(made[tests[0][0]]), made[np.concatenate(tests)]
         )
         splits.append((fold, rows))
     paths = [

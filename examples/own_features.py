@@ -14,21 +14,22 @@ def distance_from_high(history: Panel) -> pd.DataFrame:
     return pd.DataFrame({"from the high": prices.iloc[-1] / prices.max() - 1})
 
 
-# What is known at each close beside prices: one frame a feature, dates and assets as the prices.
-prices = load("sp500", start="2012-01-01").prices
-calm = 1 / prices.pct_change().rolling(63).std()
-panel = Panel(prices, asset_features={"calm": calm})
+if __name__ == "__main__":  # the function is found by this file's name
+    # What is known at each close beside prices: a frame a feature, dates and assets as prices'.
+    prices = load("sp500", start="2012-01-01").prices
+    calm = 1 / prices.pct_change().rolling(63).std()
+    panel = Panel(prices, asset_features={"calm": calm})
 
-results = backtest(
-    {
-        "prices alone": DEQMeanVariance(features=("prices",)),
-        "with the panel's and one's own": DEQMeanVariance(
-            features=("prices", "panel", f"{__file__}:distance_from_high")
-        ),
-        "1/N": EqualWeight(),
-    },
-    panel,
-    WalkForward(train="3Y", refit="3Y", rebalance="ME"),
-    training=Training(epochs=5),
-)
-print(summary_table(results))
+    results = backtest(
+        {
+            "prices alone": DEQMeanVariance(features=("prices",)),
+            "with the panel's and one's own": DEQMeanVariance(
+                features=("prices", "panel", f"{__file__}:distance_from_high")
+            ),
+            "1/N": EqualWeight(),
+        },
+        panel,
+        WalkForward(train="3Y", refit="3Y", rebalance="ME"),
+        training=Training(epochs=5),
+    )
+    print(summary_table(results))

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import combinations
 from math import comb
 from typing import NamedTuple
@@ -44,7 +45,7 @@ def expected_highest(trials: int, spread: float) -> float:
     """
     if trials < 2:
         return 0.0
-    first, second = norm.ppf([1 - 1 / trials, 1 - 1 / (trials * np.e)])
+    first, second = norm.ppf([1 - 1 / trials, 1 - 1 / (trials * math.e)])
     return float(spread * ((1 - EULER) * first + EULER * second))
 
 

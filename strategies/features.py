@@ -6,7 +6,8 @@ A set of features is a function from a window to a table with a row for each ass
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -51,7 +52,7 @@ def _table(history: Panel, name: str) -> pd.DataFrame:
             f"unknown features {name!r}; known are 'prices', 'panel', 'lags:5', and your own as "
             "module:function"
         )
-    found = load_object(name)(history)  # type: ignore[operator]
+    found = _own(name)(history)
     if not (isinstance(found, pd.DataFrame) and found.index.equals(history.assets)):
         raise ValueError(
             f"features {name!r} should give a DataFrame with the assets for rows and a feature a "
@@ -61,6 +62,12 @@ def _table(history: Panel, name: str) -> pd.DataFrame:
         return found.astype(np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"features {name!r} are not all numbers: {error}") from None
+
+
+@cache
+def _own(name: str) -> Callable[[Panel], pd.DataFrame]:
+    """Anyone's function; its module is run once."""
+    return load_object(name)  # type: ignore[return-value]
 
 
 def panel_features(history: Panel) -> pd.DataFrame:
