@@ -10,6 +10,9 @@ BIN := .venv/bin
 MODERN := .venv-modern/bin
 INSTALL := -m pip install --quiet --disable-pip-version-check
 
+# What does not depend on the stack: the page in a browser, the site, the wheel.
+SAME := report_browser docs wheel
+
 .PHONY: demo test test-modern lint docs bench clean
 
 demo: .venv/installed
@@ -19,7 +22,7 @@ test: lint
 	$(BIN)/python -m pytest -n 2
 
 test-modern: .venv-modern/installed
-	$(MODERN)/python -m pytest -n 2
+	$(MODERN)/python -m pytest -n 2 $(addprefix --ignore=tests/test_,$(SAME:=.py))
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
