@@ -10,8 +10,8 @@ BIN := .venv/bin
 MODERN := .venv-modern/bin
 INSTALL := -m pip install --quiet --disable-pip-version-check
 
-# What does not depend on the stack: the page in a browser, the site, the wheel.
-SAME := report_browser docs wheel
+# What does not depend on the stack, or is long and only repeats what other tests do there.
+SAME := report_browser docs wheel examples cluster search sweep_command paper yahoo store
 
 .PHONY: demo test test-modern lint docs bench clean
 
