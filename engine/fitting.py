@@ -190,5 +190,8 @@ def local_processes(workers: int) -> Iterator[Executor]:
         except BaseException:
             for process in set(active_children()) - others:
                 process.terminate()
+            queue = getattr(pool, "_call_queue", None)
+            if queue is not None:  # a task that nobody will read must not hold up the end
+                queue.cancel_join_thread()
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -22,7 +22,7 @@ from strategies.layers.active_set import (
 from strategies.layers.active_set_torch import solve_batched
 from strategies.layers.checks import feasible_point, kkt_residual
 from strategies.layers.mean_variance import FactorRisk, InfeasibleError, MeanVarianceLayer, Qpth
-from strategies.layers.problem import build_problem
+from strategies.layers.problem import Status, build_problem, status_of
 
 BENCHMARK = runpy.run_path(
     str(Path(__file__).parent.parent / "benchmarks" / "mean_variance_layer.py")
@@ -98,7 +98,7 @@ def test_the_walk_from_a_feasible_point_ends_at_the_same_weights(kind: str) -> N
     weights, duals = np.zeros((4, 12)), np.zeros(expected.duals.shape)
     rounds, status = np.zeros(4, dtype=np.int64), np.zeros(4, dtype=np.int64)
     compiled().solve_batch(
-        kernel_batch(*problem_tensors(problem)),
+        kernel_batch(*problem_tensors(problem)), True,
         points, states, weights, duals, rounds, np.zeros(4), status,
     )  # fmt: skip
     assert (status == compiled().SOLVED).all()
@@ -375,13 +375,70 @@ def test_bad_problems_are_refused_in_words() -> None:
         LAYER(risk, q, tracking=-0.1, benchmark=q)
 
 
-def test_what_the_solution_does_not_depend_on_is_checked_on_demand() -> None:
-    risk = torch.eye(4, dtype=torch.float64).repeat(2, 1, 1)
-    q = torch.tensor([5.0, 5.0, -5.0, -5.0], dtype=torch.float64)
-    risk[1, 2, 3] = risk[1, 3, 2] = 4.0  # a negative direction between two weights of zero
-    assert LAYER.solve(risk, q).converged.all()
-    with pytest.raises(ValueError, match="not positive definite; sample 1"):
-        MeanVarianceLayer(ActiveSet(check_risk=True))(risk, q)
+def test_what_the_weights_do_not_depend_on_is_checked_as_far_as_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    q = torch.tensor([5.0, 5.0, -5.0, -5.0, -5.0], dtype=torch.float64)
+    solvers = {
+        check: MeanVarianceLayer(ActiveSet(check_risk=check))
+        for check in ("used", "entries", "definite")
+    }
+
+    def verdicts(*changes: tuple[int, int, float]) -> list[str]:
+        risk = torch.eye(5, dtype=torch.float64).repeat(2, 1, 1)
+        for i, j, value in changes:
+            risk[1, i, j] = value
+        found = []
+        for layer in solvers.values():
+            try:
+                layer(risk, q)
+                said = ""
+            except ValueError as error:
+                said = str(error).removeprefix("the risk ").removesuffix("; sample 1")
+            found.append(said)
+        return found
+
+    for bad in (torch.nan, torch.inf, -torch.inf):
+        told = "has a NaN or an infinity"
+        assert verdicts((3, 4, bad)) == ["", told, told]
+        assert verdicts((0, 1, bad), (1, 0, bad)) == [told] * 3
+    too_large = ((2, 3, 4.0), (3, 2, 4.0))  # beyond the root of the variances
+    assert verdicts(*too_large) == ["", *["is not positive definite"] * 2]
+    pairs = [(2, 3), (3, 4), (2, 4)]  # all pairs at -0.9: possible in twos, not in threes
+    triangle = [(i, j, -0.9) for i, j in pairs] + [(j, i, -0.9) for i, j in pairs]
+    assert verdicts(*triangle) == ["", "", "is not positive definite"]
+    assert verdicts((2, 3, 0.5)) == ["", "", "is not symmetric"]
+    between_free = [(0, 1, 1.5), (1, 0, 1.5)]
+    assert verdicts(*between_free) == ["is not positive definite"] * 3
+    monkeypatch.setattr("strategies.layers.active_set.CompiledSolve", BatchedSolve)
+    assert verdicts((3, 4, torch.nan)) == [told] * 3  # it multiplies by zeros too
+    assert verdicts(*too_large) == ["", *["is not positive definite"] * 2]
+    assert verdicts(*triangle) == ["", "", "is not positive definite"]
+    with pytest.raises(ValueError, match="check_risk must be one of"):
+        ActiveSet(check_risk="all")  # type: ignore[arg-type]
+
+
+def test_a_nan_in_a_shared_risk_is_found_in_every_sample() -> None:
+    risk = torch.eye(4, dtype=torch.float64)
+    risk[2, 3] = torch.nan
+    q = torch.tensor([[5.0, 5, -5, -5], [5.0, 5, -5, -5]], dtype=torch.float64)
+    with pytest.raises(ValueError, match="risk has a NaN or an infinity; samples 0, 1"):
+        LAYER(risk, q)
+
+
+def test_status_says_how_each_sample_ended() -> None:
+    risk, q, constraints = make_problem("factor", 4, 12, seed=1)
+    solved = LAYER.solve(risk, q, **constraints)
+    assert solved.status.tolist() == [Status.SOLVED] * 4
+    strict = MeanVarianceLayer(ActiveSet(tolerance=0.0)).solve(risk, q, **constraints)
+    late = (strict.residual > 0).long()  # rounding, in most samples
+    assert late.any()
+    assert strict.status.tolist() == (late * Status.INACCURATE).tolist()
+    assert strict.converged.tolist() == (late == 0).tolist()
+    rough = MeanVarianceLayer(Qpth(tolerance=1e-30)).solve(risk, q, **constraints)
+    assert rough.status.tolist() == [Status.INACCURATE] * 4
+    residual = torch.tensor([0.0, 1.0, torch.inf, torch.nan])
+    assert status_of(residual, 0.5).tolist() == [0, 1, 1, Status.STALLED]
 
 
 def test_constraints_that_only_clash_together_are_refused_in_words() -> None:

@@ -1,6 +1,5 @@
 """Where and when a fit runs changes nothing about its result."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -152,46 +151,6 @@ def test_an_error_in_a_fit_keeps_the_fits_that_ended(panel, tmp_path, pooled):
     assert [path.name for path in (tmp_path / "fits").iterdir()] == [
         f"{type(strategy).__name__}-0-0"
     ]
-
-
-def test_ctrl_c_with_workers_is_clean(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(
-        "import sys\nsys.path[:0] = ['tests', '.']\n"
-        "from pathlib import Path\n"
-        "import engine.fitting\n"
-        "from test_fitting import random_walks, run, Training\n"
-        "train = engine.fitting.train\n"
-        "def told(*given):\n"  # in the workers too, which read this script
-        f"    Path({str(tmp_path / 'trains')!r}).touch()\n"
-        "    return train(*given)\n"
-        "engine.fitting.train = told\n"
-        "if __name__ == '__main__':\n"
-        "    many = Training(epochs=500, patience=500, block=20, learning_rate=0.01)\n"
-        "    print('begun', flush=True)\n"
-        "    try:\n"
-        f"        run(random_walks(880, 4), many, workers=2, run_dir={str(tmp_path / 'run')!r})\n"
-        "    except KeyboardInterrupt:\n"
-        "        print('stopped')\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, str(script)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,  # a group of its own, to interrupt as a terminal does
-    )
-    assert process.stdout.readline() == "begun\n"
-    limit = time.monotonic() + 60
-    while not (tmp_path / "trains").exists():
-        assert time.monotonic() < limit
-        time.sleep(0.1)
-    time.sleep(1)
-    os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=20)
-    assert (out, err) == ("stopped\n", "")
-    # CPython ends by the signal, though it was caught, where it fell into an exec of text.
-    assert process.returncode in (0, -signal.SIGINT)
 
 
 def test_an_ensemble_holds_the_mean_of_its_seeds(panel, uninterrupted):

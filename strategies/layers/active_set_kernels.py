@@ -31,6 +31,7 @@ ROUND_LIMIT = 60  # rounds of one attempt
 WALK_LIMIT = 100  # steps of the primal method, for each weight and row
 PATIENCE = 6  # rounds without fewer violations before an attempt is given up
 HOMOTOPY = (0.0, 0.3, 0.03, 0.003, 0.0)  # P + tau diag(P): the plain attempt, then a path to it
+START = -0.5  # tau of the first guess: half of a stock's variance is common, the budget takes it up
 RETURN_TOLERANCE = 1e-12  # of a multiplier, relative to P_ii
 ROUNDING = 1e-14  # of a weight beyond its segment; of a multiplier, relative to the gradient
 DEPENDENT = 1e-10  # part of a row that has to be new, or it is a combination of rows before it
@@ -87,15 +88,17 @@ class Work(NamedTuple):
     """What is known about the sample in hand, and room to compute."""
 
     diagonal: np.ndarray  # (N,) of P
-    breaks: np.ndarray  # (N, 2..4) break points, ascending
+    sizes: np.ndarray  # (R + 1,) largest entry of q, of each given row
+    breaks: np.ndarray  # (2..4, N) break points, ascending
     side: np.ndarray  # (2, N) signs of z - z0 and of z
     z: np.ndarray  # (N,) weights
     gradient: np.ndarray  # (N,) Pz - q, plus the given rows times their multipliers
     common: np.ndarray  # (K,) loadings' z
-    inner: np.ndarray  # (K,)
+    inner: np.ndarray  # (R + 3, K)
     duals: np.ndarray  # (R + 2,)
     gaps: np.ndarray  # (R + 2,) what an active row still lacks
     free: np.ndarray  # (N,) indices of the free weights
+    fixed: np.ndarray  # (N,) indices of the held weights that are not zero
     matrix: np.ndarray  # (N^2,), or (K^2,) in factor form: Cholesky factor of the free block
     right: np.ndarray  # (R + 3, N) right-hand sides, then solutions
     coefficients: np.ndarray  # (R + 2, N) active rows on the free weights, orthonormal
@@ -104,6 +107,7 @@ class Work(NamedTuple):
     multipliers: np.ndarray  # (R + 2,) theirs
     active: np.ndarray  # (R + 2,) indices of the active rows
     schur: np.ndarray  # (R + 2, R + 2)
+    step: np.ndarray  # (1, R + 2)
 
 
 @_maker
@@ -129,14 +133,16 @@ def _work(batch):
     kinks = int(batch.trade.shape[2] > 0) + int(batch.gross)
     return Work(
         np.empty(n),
-        np.empty((n, 2 + kinks)),
+        np.empty(1 + batch.rows.shape[1]),
+        np.empty((2 + kinks, n)),
         np.zeros((2, n)),
         np.empty(n),
         np.empty(n),
         np.empty(k),
-        np.empty(k),
+        np.empty((count + 1, k)),
         np.zeros(count),
         np.zeros(count),
+        np.empty(n, np.int64),
         np.empty(n, np.int64),
         np.empty((k if batch.specific.shape[1] else n) ** 2),
         np.empty((count + 1, n)),
@@ -146,6 +152,7 @@ def _work(batch):
         np.empty(count),
         np.empty(count, np.int64),
         np.empty((count, count)),
+        np.empty((1, count)),
     )
 
 
@@ -168,55 +175,77 @@ def _set_breaks(s, w, i):
     """Break points of weight i: its bounds and, clipped to them, its kinks."""
     low = s.bounds[0, i]
     high = max(low, s.bounds[1, i])
-    w.breaks[i, 0] = low
+    w.breaks[0, i] = low
     last = 1
     if s.trade.shape[1]:
-        w.breaks[i, last] = min(max(s.trade[0, i], low), high)
+        w.breaks[last, i] = min(max(s.trade[0, i], low), high)
         last += 1
     if s.gross:
         kink = min(max(0.0, low), high)
-        if last == 2 and kink < w.breaks[i, 1]:
-            w.breaks[i, 2] = w.breaks[i, 1]
-            w.breaks[i, 1] = kink
+        if last == 2 and kink < w.breaks[1, i]:
+            w.breaks[2, i] = w.breaks[1, i]
+            w.breaks[1, i] = kink
         else:
-            w.breaks[i, last] = kink
+            w.breaks[last, i] = kink
         last += 1
-    w.breaks[i, last] = high
+    w.breaks[last, i] = high
+
+
+@_helper
+def _largest(x):
+    """Largest absolute value; by four running ones, which do not wait for each other."""
+    a = b = c = d = 0.0
+    whole = x.shape[0] - x.shape[0] % 4
+    for i in range(0, whole, 4):
+        a, b = max(a, abs(x[i])), max(b, abs(x[i + 1]))
+        c, d = max(c, abs(x[i + 2])), max(d, abs(x[i + 3]))
+    for i in range(whole, x.shape[0]):
+        a = max(a, abs(x[i]))
+    return max(max(a, b), max(c, d))
 
 
 @_helper
 def _prepare(s, w):
-    """Diagonal and break points; False for numbers or limits that no weights can meet."""
-    for i in range(s.linear.shape[0]):
+    """Diagonal, break points and sizes; False for numbers or limits that no weights can meet."""
+    n = s.linear.shape[0]
+    fine = True
+    for i in range(n):
         w.diagonal[i] = _diagonal(s, i)
-        if s.specific.shape[0] and not s.specific[i] > 0:
-            return False
-        if not (0 < w.diagonal[i] < np.inf and abs(s.linear[i]) < np.inf):
-            return False
-        low, high = s.bounds[0, i], s.bounds[1, i]
-        if not (low <= high + FEASIBLE and low < np.inf and high > -np.inf):
-            return False
-        if s.trade.shape[1] and not (abs(s.trade[0, i]) < np.inf and 0 <= s.trade[1, i] < np.inf):
-            return False
         _set_breaks(s, w, i)
+    for i in range(n):
+        low, high = s.bounds[0, i], s.bounds[1, i]
+        fine &= 0 < w.diagonal[i] < np.inf and abs(s.linear[i]) < np.inf
+        fine &= low <= high + FEASIBLE and low < np.inf and high > -np.inf
+    for i in range(s.specific.shape[0]):
+        fine &= s.specific[i] > 0
+    for i in range(s.trade.shape[1]):
+        fine &= abs(s.trade[0, i]) < np.inf and 0 <= s.trade[1, i] < np.inf
+    w.sizes[0] = _largest(s.linear)
     for row in range(s.rows.shape[0]):
+        w.sizes[1 + row] = _largest(s.rows[row])
         least = most = 0.0
-        for i in range(s.linear.shape[0]):
+        for i in range(n):
             value = s.rows[row, i]
-            if not abs(value) < np.inf:
-                return False
-            if value > 0:
-                least += value * s.bounds[0, i]
-                most += value * s.bounds[1, i]
-            elif value < 0:
-                least += value * s.bounds[1, i]
-                most += value * s.bounds[0, i]
-        if not (s.limits[0, row] <= most + FEASIBLE and s.limits[1, row] >= least - FEASIBLE):
-            return False
-    ordered = True
+            low, high = s.bounds[0, i], s.bounds[1, i]
+            fine &= abs(value) < np.inf
+            least += value * (low if value > 0 else high) if value != 0 else 0.0
+            most += value * (high if value > 0 else low) if value != 0 else 0.0
+        fine &= s.limits[0, row] <= most + FEASIBLE and s.limits[1, row] >= least - FEASIBLE
     for row in range(s.limits.shape[1]):
-        ordered = ordered and s.limits[0, row] <= s.limits[1, row] + FEASIBLE
-    return ordered
+        fine &= s.limits[0, row] <= s.limits[1, row] + FEASIBLE
+    return fine
+
+
+@_helper
+def _sound(s, w):
+    """Whether every entry of a dense P is finite and no larger than its variances allow,
+    ``P_ij^2 <= P_ii P_jj``; after ``_prepare``. All of P is read, which the rounds do not do."""
+    beyond = 0
+    for i in range(s.risk.shape[0]):
+        room = w.diagonal[i] * (1 + 1e-8)
+        for j in range(s.risk.shape[1]):
+            beyond += not s.risk[i, j] * s.risk[i, j] <= room * w.diagonal[j]
+    return beyond == 0
 
 
 @_helper
@@ -255,9 +284,9 @@ def _slopes(s, w, i, at):
 @_helper
 def _neighbour(w, i, at, step):
     """State of the segment to the right (step 1) or left (-1) of a break point."""
-    last = w.breaks.shape[1] - 1
+    last = w.breaks.shape[0] - 1
     j = 0 if step > 0 else last
-    while w.breaks[i, j] * step <= at * step:
+    while w.breaks[j, i] * step <= at * step:
         j += step
     return 2 * j - 1 if step > 0 else 2 * j + 1
 
@@ -286,18 +315,21 @@ def _cholesky(a, n):
 
 
 @_helper
-def _triangles(a, n, x):
-    """Solve ``a a' x = x`` in place with the lower factor a, reciprocals on its diagonal."""
+def _triangles(a, n, x, count):
+    """Solve ``a a' x = x`` in place for each of the ``count`` rows of x, with the lower factor a,
+    reciprocals on its diagonal. Side by side: the sums of one row do not wait for another's."""
     for i in range(n):
-        value = x[i]
-        for k in range(i):
-            value -= a[i, k] * x[k]
-        x[i] = value * a[i, i]
+        for r in range(count):
+            value = x[r, i]
+            for k in range(i):
+                value -= a[i, k] * x[r, k]
+            x[r, i] = value * a[i, i]
     for i in range(n - 1, -1, -1):
-        value = x[i] * a[i, i]
-        x[i] = value
-        for k in range(i):
-            x[k] -= value * a[i, k]
+        for r in range(count):
+            value = x[r, i] * a[i, i]
+            x[r, i] = value
+            for k in range(i):
+                x[r, k] -= value * a[i, k]
 
 
 @_helper
@@ -334,34 +366,37 @@ def _factorise(s, w, m, tau):
 
 
 @_helper
-def _solve_free(s, w, m, size, tau, x):
-    """Multiply x (m,) by the inverse of the free block, in place."""
+def _solve_free(s, w, m, size, tau, count):
+    """Multiply the first ``count`` rows of ``right`` by the inverse of the free block."""
     a = w.matrix[: size * size].reshape(size, size)
+    x = w.right
     if s.specific.shape[0] == 0 or m <= s.loadings.shape[1]:
-        _triangles(a, m, x)
+        _triangles(a, m, x, count)
         return
     inner = w.inner
     inner[:] = 0.0
     for i in range(m):
         p = w.free[i]
-        x[i] /= s.specific[p] + tau * w.diagonal[p]
-        for t in range(size):
-            inner[t] += s.loadings[p, t] * x[i]
-    _triangles(a, size, inner)
+        for r in range(count):
+            x[r, i] /= s.specific[p] + tau * w.diagonal[p]
+            for t in range(size):
+                inner[r, t] += s.loadings[p, t] * x[r, i]
+    _triangles(a, size, inner, count)
     for i in range(m):
         p = w.free[i]
-        value = 0.0
-        for t in range(size):
-            value += s.loadings[p, t] * inner[t]
-        x[i] -= value / (s.specific[p] + tau * w.diagonal[p])
+        for r in range(count):
+            value = 0.0
+            for t in range(size):
+                value += s.loadings[p, t] * inner[r, t]
+            x[r, i] -= value / (s.specific[p] + tau * w.diagonal[p])
 
 
 @_helper
-def _gather_rows(s, w, row_state, m, size, tau):
+def _gather_rows(s, w, row_state, m):
     """Active rows on the free weights; returns how many are active.
 
     ``coefficients`` holds them made orthonormal one after the other, C = triangle Q, a row that is
-    a combination of earlier ones as zero; ``right`` after its first holds K^-1 Q'.
+    a combination of earlier ones as zero; so does ``right`` after its first.
     """
     count = 0
     for row in range(s.limits.shape[1]):
@@ -393,8 +428,6 @@ def _gather_rows(s, w, row_state, m, size, tau):
         for a in range(m):
             q[a] = q[a] / norm if norm > 0 else 0.0
             w.right[1 + count, a] = q[a]
-        if norm > 0:
-            _solve_free(s, w, m, size, tau, w.right[1 + count, :m])
         count += 1
     return count
 
@@ -403,10 +436,11 @@ def _gather_rows(s, w, row_state, m, size, tau):
 def _solve_rows(w, m, count, x):
     """Multipliers y and, in x (m,), the solution of ``K x + C'y = right, C x = gaps``.
 
-    On entry x holds K^-1 right. A dependent row gets no multiplier and does not bind x; what it
-    lacks, and zero for all others, is in ``gaps`` afterwards. y is in ``duals[active]``.
+    On entry x holds K^-1 right and ``right`` after its first K^-1 Q'. A dependent row gets no
+    multiplier and does not bind x; what it lacks, and zero for all others, is in ``gaps``
+    afterwards. y is in ``duals[active]``.
     """
-    schur, y = w.schur, w.duals
+    schur, step, y = w.schur, w.step, w.duals
     for r in range(count):
         gap = w.gaps[w.active[r]]
         for c in range(r):
@@ -426,12 +460,12 @@ def _solve_rows(w, m, count, x):
             value = -w.lacking[r]
             for i in range(m):
                 value += w.coefficients[r, i] * x[i]
-            y[r] = value
-        _triangles(schur, count, y)
+            step[0, r] = value
+        _triangles(schur, count, step, 1)
         for r in range(count):
-            w.multipliers[r] += y[r]
+            w.multipliers[r] += step[0, r]
             for i in range(m):
-                x[i] -= y[r] * w.right[1 + r, i]
+                x[i] -= step[0, r] * w.right[1 + r, i]
     y[:] = 0.0
     for r in range(count - 1, -1, -1):  # y = triangle^-T times the multipliers of Q
         if w.triangle[r, r] == 0:
@@ -449,7 +483,7 @@ def _solve_rows(w, m, count, x):
 @_helper
 def _side(w, e, i, kink):
     """Sign of z - kink for weight i in state e."""
-    low = w.breaks[i, e // 2]
+    low = w.breaks[e // 2, i]
     if e % 2 == 1:
         return 1.0 if low >= kink else -1.0
     return 1.0 if low > kink else (-1.0 if low < kink else 0.0)
@@ -457,21 +491,43 @@ def _side(w, e, i, kink):
 
 @_helper
 def _place(s, w, state):
-    """Held weights on their break points, free ones at zero; returns how many are free."""
-    m = 0
-    for i in range(s.linear.shape[0]):
+    """Held weights on their break points, free ones at zero; returns how many are free, and how
+    many are held elsewhere than at zero."""
+    m = held = 0
+    for i in range(s.linear.shape[0]):  # without a branch, for none could be predicted
         e = state[i]
-        if e % 2 == 1:
-            w.free[m] = i
-            m += 1
-            w.z[i] = 0.0
-        else:
-            w.z[i] = w.breaks[i, e // 2]
-        if s.trade.shape[1]:
-            w.side[0, i] = _side(w, e, i, s.trade[0, i])
-        if s.gross:
-            w.side[1, i] = _side(w, e, i, 0.0)
-    return m
+        free = e & 1
+        z = 0.0 if free else w.breaks[e >> 1, i]
+        w.z[i] = z
+        w.free[m] = i
+        m += free
+        w.fixed[held] = i
+        held += int(z != 0)
+    for i in range(s.trade.shape[1]):
+        w.side[0, i] = _side(w, state[i], i, s.trade[0, i])
+    if s.gross:
+        for i in range(s.linear.shape[0]):
+            w.side[1, i] = _side(w, state[i], i, 0.0)
+    return m, held
+
+
+@_helper
+def _add_rows(matrix, index, count, z, total):
+    """Add z_i times row i of the matrix for the first ``count`` indices i, four in a pass."""
+    a = 0
+    while a + 4 <= count:
+        i, j, k, m = index[a], index[a + 1], index[a + 2], index[a + 3]
+        zi, zj, zk, zm = z[i], z[j], z[k], z[m]
+        for t in range(matrix.shape[1]):
+            total[t] += (zi * matrix[i, t] + zj * matrix[j, t]) + (
+                zk * matrix[k, t] + zm * matrix[m, t]
+            )
+        a += 4
+    for b in range(a, count):
+        i = index[b]
+        zi = z[i]
+        for t in range(matrix.shape[1]):
+            total[t] += zi * matrix[i, t]
 
 
 @_helper
@@ -484,17 +540,13 @@ def _solve_state(s, w, state, row_state, tau):
     n = s.linear.shape[0]
     k = s.loadings.shape[1]
     dense = s.specific.shape[0] == 0
-    m = _place(s, w, state)
+    m, held = _place(s, w, state)
     w.gradient[:] = 0.0
     w.common[:] = 0.0
-    for i in range(n):  # P z from the held weights that are not zero
-        if w.z[i] != 0:
-            if dense:
-                for j in range(n):
-                    w.gradient[j] += w.z[i] * s.risk[i, j]
-            else:
-                for t in range(k):
-                    w.common[t] += w.z[i] * s.loadings[i, t]
+    if dense:  # P z from the held weights
+        _add_rows(s.risk, w.fixed, held, w.z, w.gradient)
+    else:
+        _add_rows(s.loadings, w.fixed, held, w.z, w.common)
     for a in range(m):
         p = w.free[a]
         value = s.linear[p] - w.gradient[p]
@@ -506,51 +558,39 @@ def _solve_state(s, w, state, row_state, tau):
     size = _factorise(s, w, m, tau)
     if size < 0:
         return -1, 0.0
-    _solve_free(s, w, m, size, tau, w.right[0, :m])
-    count = _gather_rows(s, w, row_state, m, size, tau)
+    count = _gather_rows(s, w, row_state, m)
+    _solve_free(s, w, m, size, tau, 1 + count)
     w.duals[:] = 0.0
     for r in range(count):
         row = w.active[r]
         value = _target(s, w, row, row_state[row])
-        for i in range(n):
-            if w.z[i] != 0:
-                value -= _coefficient(s, w, row, i) * w.z[i]
+        for a in range(held):
+            value -= _coefficient(s, w, row, w.fixed[a]) * w.z[w.fixed[a]]
         w.gaps[row] = value
     _solve_rows(w, m, count, w.right[0, :m])
     for a in range(m):  # and P z from the free ones
-        p = w.free[a]
-        w.z[p] = w.right[0, a]
-        if dense:
-            for j in range(n):
-                w.gradient[j] += w.z[p] * s.risk[p, j]
-        else:
-            for t in range(k):
-                w.common[t] += w.z[p] * s.loadings[p, t]
-    if not dense:
+        w.z[w.free[a]] = w.right[0, a]
+    if dense:
+        _add_rows(s.risk, w.free, m, w.z, w.gradient)
+    else:
+        _add_rows(s.loadings, w.free, m, w.z, w.common)
         for i in range(n):
             value = s.specific[i] * w.z[i]
             for t in range(k):
                 value += s.loadings[i, t] * w.common[t]
             w.gradient[i] = value
-    scale = 0.0
     for i in range(n):
-        value = w.gradient[i] + tau * w.diagonal[i] * w.z[i]
-        if abs(value) > scale:
-            scale = abs(value)
-        if abs(s.linear[i]) > scale:
-            scale = abs(s.linear[i])
-        w.gradient[i] = value - s.linear[i]
+        w.gradient[i] += tau * w.diagonal[i] * w.z[i]
+    scale = max(_largest(w.gradient), w.sizes[0])
+    for i in range(n):
+        w.gradient[i] -= s.linear[i]
     for r in range(count):
         row = w.active[r]
         dual = w.duals[row]
         if row < s.rows.shape[0] and dual != 0:
-            largest = 0.0
             for i in range(n):
-                value = s.rows[row, i]
-                w.gradient[i] += dual * value
-                if abs(value) > largest:
-                    largest = abs(value)
-            scale = max(scale, abs(dual) * largest)
+                w.gradient[i] += dual * s.rows[row, i]
+            scale = max(scale, abs(dual) * w.sizes[1 + row])
     return m, scale
 
 
@@ -578,34 +618,36 @@ def _flip(s, w, m, state, row_state, scale):
     sides at once, too few would stay free to meet the budget.
     """
     flipped = 0
-    last = w.breaks.shape[1] - 1
+    last = w.breaks.shape[0] - 1
     below = above = 0.0
     for a in range(m):
         i = w.free[a]
         j = state[i] // 2
-        below += max(0.0, w.breaks[i, j] - w.z[i])
-        above += max(0.0, w.z[i] - w.breaks[i, j + 1])
+        below += max(0.0, w.breaks[j, i] - w.z[i])
+        above += max(0.0, w.z[i] - w.breaks[j + 1, i])
     for i in range(s.linear.shape[0]):
+        tolerance = RETURN_TOLERANCE * w.diagonal[i] + ROUNDING * scale
+        if last == 1 and (state[i] - 1) * w.gradient[i] <= tolerance:
+            continue  # without kinks, one comparison clears most
         if state[i] % 2 == 1:
             continue
-        at = w.breaks[i, state[i] // 2]
+        at = w.breaks[state[i] // 2, i]
         left, right = _slopes(s, w, i, at)
-        tolerance = RETURN_TOLERANCE * w.diagonal[i] + ROUNDING * scale
-        if at < w.breaks[i, last] and w.gradient[i] + right < -tolerance:
+        if at < w.breaks[last, i] and w.gradient[i] + right < -tolerance:
             state[i] = _neighbour(w, i, at, 1)
             flipped += 1
-        elif at > w.breaks[i, 0] and w.gradient[i] + left > tolerance:
+        elif at > w.breaks[0, i] and w.gradient[i] + left > tolerance:
             state[i] = _neighbour(w, i, at, -1)
             flipped += 1
     for a in range(m):
         i = w.free[a]
         j = state[i] // 2
         room = ROUNDING * (1 + abs(w.z[i]))
-        if w.z[i] < w.breaks[i, j] - room:
+        if w.z[i] < w.breaks[j, i] - room:
             flipped += 1
             if below >= above:
                 state[i] = 2 * j
-        elif w.z[i] > w.breaks[i, j + 1] + room:
+        elif w.z[i] > w.breaks[j + 1, i] + room:
             flipped += 1
             if above >= below:
                 state[i] = 2 * j + 2
@@ -640,25 +682,42 @@ def _free_for(s, w, state, row):
         coefficient = _coefficient(s, w, row, i)
         if state[i] % 2 == 1 or coefficient == 0:
             continue
-        at = w.breaks[i, state[i] // 2]
+        at = w.breaks[state[i] // 2, i]
         left, right = _slopes(s, w, i, at)
         if w.gaps[row] * coefficient > 0:
             price = w.gradient[i] + right
-            possible = at < w.breaks[i, w.breaks.shape[1] - 1]
+            possible = at < w.breaks[w.breaks.shape[0] - 1, i]
             step = 1
         else:
             price = -w.gradient[i] - left
-            possible = at > w.breaks[i, 0]
+            possible = at > w.breaks[0, i]
             step = -1
         if possible and price / abs(coefficient) < best:
             best = price / abs(coefficient)
             which = i
             direction = step
     if which >= 0:
-        state[which] = _neighbour(w, which, w.breaks[which, state[which] // 2], direction)
+        state[which] = _neighbour(w, which, w.breaks[state[which] // 2, which], direction)
 
 
 # ---- Solving ------------------------------------------------------------------------------------
+
+
+@_helper
+def _bend(s, w, i, z, turnover, gross):
+    """Optimum of a weight with kinks, whose optimum without them is z; and whether it moves with
+    z. Lift it by the widths of both, then let each kink, ascending, take its own twice."""
+    inverse = w.right[1, i]
+    held = s.trade[0, i] if s.trade.shape[1] else 0.0
+    trade = (s.trade[1, i] + turnover) * inverse if s.trade.shape[1] else 0.0
+    short = gross * inverse
+    z += trade + short
+    if held <= 0:
+        z = min(z, max(held, z - 2 * trade))
+    z = min(z, max(0.0, z - 2 * short))
+    if held > 0:
+        z = min(z, max(held, z - 2 * trade))
+    return z, not (z == held and trade > 0) and not (z == 0 and short > 0)
 
 
 @_helper
@@ -667,8 +726,7 @@ def _spread(s, w, tau, turnover, gross):
     a safeguarded Newton method on the budget's multiplier (the total falls with it, piecewise
     linearly)."""
     n = s.linear.shape[0]
-    last = w.breaks.shape[1] - 1
-    kinked = last > 1
+    last = w.breaks.shape[0] - 1
     below, above = -np.inf, np.inf
     reach = top = bottom = 0.0
     centre, inverse = w.right[0], w.right[1]
@@ -683,26 +741,13 @@ def _spread(s, w, tau, turnover, gross):
         total = give = 0.0
         for i in range(n):
             z = centre[i] - dual * inverse[i]
-            inside = True
-            if kinked:  # lift by both widths, then let each kink, ascending, take its own twice
-                held = s.trade[0, i] if s.trade.shape[1] else 0.0
-                trade = (s.trade[1, i] + turnover) * inverse[i] if s.trade.shape[1] else 0.0
-                short = gross * inverse[i]
-                z += trade + short
-                if held <= 0:
-                    z = min(z, max(held, z - 2 * trade))
-                z = min(z, max(0.0, z - 2 * short))
-                if held > 0:
-                    z = min(z, max(held, z - 2 * trade))
-                inside = not (z == held and trade > 0) and not (z == 0 and short > 0)
-            if z <= w.breaks[i, 0]:
-                z = w.breaks[i, 0]
-            elif z >= w.breaks[i, last]:
-                z = w.breaks[i, last]
-            elif inside:
-                give += inverse[i]
-            total += z
-            w.z[i] = z
+            moves = True
+            if last > 1:
+                z, moves = _bend(s, w, i, z, turnover, gross)
+            inside = min(max(z, w.breaks[0, i]), w.breaks[last, i])
+            give += inverse[i] if z == inside and moves else 0.0
+            total += inside
+            w.z[i] = inside
         excess = total - s.limits[0, 0]
         if abs(excess) <= 1e-7:
             break
@@ -762,23 +807,23 @@ def _only_equalities(s, row_state):
 @_helper
 def _locate(s, w, state):
     """States from where the weights are."""
-    last = w.breaks.shape[1] - 1
+    last = w.breaks.shape[0] - 1
     for i in range(s.linear.shape[0]):
         j = 0
-        while j < last and w.breaks[i, j + 1] <= w.z[i]:
+        while j < last and w.breaks[j + 1, i] <= w.z[i]:
             j += 1
-        state[i] = 2 * j if j == last or w.z[i] <= w.breaks[i, j] else 2 * j + 1
+        state[i] = 2 * j if j == last or w.z[i] <= w.breaks[j, i] else 2 * j + 1
 
 
 @_helper
 def _admit(s, w, state, row_state):
     """Make a given start one that this problem can have: nothing is held at infinity."""
-    last = w.breaks.shape[1] - 1
+    last = w.breaks.shape[0] - 1
     for i in range(s.linear.shape[0]):
         e = min(max(state[i], 0), 2 * last)
-        if e == 0 and w.breaks[i, 0] == -np.inf:
+        if e == 0 and w.breaks[0, i] == -np.inf:
             e = 1
-        elif e == 2 * last and w.breaks[i, last] == np.inf:
+        elif e == 2 * last and w.breaks[last, i] == np.inf:
             e = 2 * last - 1
         state[i] = e
     for row in range(s.limits.shape[1]):
@@ -826,14 +871,14 @@ def _step(s, w, state, row_state, point, m, scale, bland):
     Returns the length of the step from 0 to 1, or -1 at the optimum.
     """
     n = s.linear.shape[0]
-    last = w.breaks.shape[1] - 1
+    last = w.breaks.shape[0] - 1
     length = 1.0
     stop = -1
     stop_state = 0
     for a in range(m):
         p = w.free[a]
         j = state[p] // 2
-        low, high = w.breaks[p, j], w.breaks[p, j + 1]
+        low, high = w.breaks[j, p], w.breaks[j + 1, p]
         room = ROUNDING * (1 + abs(w.z[p]))
         if w.z[p] > high + room and high - point[p] < length * (w.z[p] - point[p]):
             length = max(0.0, (high - point[p]) / (w.z[p] - point[p]))
@@ -865,7 +910,7 @@ def _step(s, w, state, row_state, point, m, scale, bland):
         return length
     if stop >= 0:
         state[stop] = stop_state
-        point[stop] = w.breaks[stop, stop_state // 2]
+        point[stop] = w.breaks[stop_state // 2, stop]
         return length
     worst = 0.0
     which = -1
@@ -873,11 +918,11 @@ def _step(s, w, state, row_state, point, m, scale, bland):
     for i in range(n):
         if state[i] % 2 == 1:
             continue
-        at = w.breaks[i, state[i] // 2]
+        at = w.breaks[state[i] // 2, i]
         left, right = _slopes(s, w, i, at)
         tolerance = RETURN_TOLERANCE * w.diagonal[i] + ROUNDING * scale
-        up = -(w.gradient[i] + right) if at < w.breaks[i, last] else 0.0
-        down = w.gradient[i] + left if at > w.breaks[i, 0] else 0.0
+        up = -(w.gradient[i] + right) if at < w.breaks[last, i] else 0.0
+        down = w.gradient[i] + left if at > w.breaks[0, i] else 0.0
         if max(up, down) > max(tolerance, worst) and not (bland and which >= 0):
             worst = max(up, down)
             which, release = i, _neighbour(w, i, at, 1 if up > down else -1)
@@ -895,10 +940,11 @@ def _step(s, w, state, row_state, point, m, scale, bland):
 
 
 @_kernel
-def solve_batch(batch, points, states, weights, duals, rounds, residual, status):
+def solve_batch(batch, entries, points, states, weights, duals, rounds, residual, status):
     """Solve every sample; all but ``batch`` is written.
 
     Args:
+        entries: whether every entry of P is checked.
         points: (B, N) feasible weights to walk from, or (0, N) to solve by rounds.
         states: (B, N + R + 2) int8, of weights then rows, a start as well as a result; -1 in
             front for a cold start.
@@ -906,6 +952,7 @@ def solve_batch(batch, points, states, weights, duals, rounds, residual, status)
     """
     n = batch.linear.shape[1]
     w = _work(batch)
+    sound = True
     for b in range(batch.linear.shape[0]):
         s = _sample(batch, b)
         state, row_state = states[b, :n], states[b, n:]
@@ -914,13 +961,17 @@ def solve_batch(batch, points, states, weights, duals, rounds, residual, status)
         status[b] = REFUSED
         if not _prepare(s, w):
             continue
+        if entries and (b == 0 or batch.risk.shape[0] > 1):
+            sound = _sound(s, w)
+        if not sound:
+            continue
         walking = points.shape[0] > 0
         if walking:
             w.z[:] = points[b]
             _locate(s, w, state)
             _only_equalities(s, row_state)
         elif state[0] < 0:
-            _start(s, w, state, row_state, 0.0)
+            _start(s, w, state, row_state, START)
         else:
             _admit(s, w, state, row_state)
         attempt = taken = waited = idle = 0
@@ -958,7 +1009,7 @@ def solve_batch(batch, points, states, weights, duals, rounds, residual, status)
             for a in range(m):
                 p = w.free[a]
                 j = state[p] // 2
-                w.z[p] = min(max(w.z[p], w.breaks[p, j]), w.breaks[p, j + 1])
+                w.z[p] = min(max(w.z[p], w.breaks[j, p]), w.breaks[j + 1, p])
             weights[b] = w.z
             duals[b] = w.duals
 
@@ -995,7 +1046,7 @@ def differentiate_batch(batch, states, weights, duals, incoming, out, wanted):
                 w.free[m] = i
                 m += 1
                 w.diagonal[i] = _diagonal(s, i)
-            if w.breaks.shape[1] > 2:
+            if w.breaks.shape[0] > 2:
                 _set_breaks(s, w, i)
                 if s.trade.shape[1]:
                     w.side[0, i] = _side(w, state[i], i, s.trade[0, i])
@@ -1005,8 +1056,8 @@ def differentiate_batch(batch, states, weights, duals, incoming, out, wanted):
         u = w.right[0, :m]
         for a in range(m):
             u[a] = incoming[b, w.free[a]]
-        _solve_free(s, w, m, size, 0.0, u)
-        count = _gather_rows(s, w, row_state, m, size, 0.0)
+        count = _gather_rows(s, w, row_state, m)
+        _solve_free(s, w, m, size, 0.0, 1 + count)
         w.gaps[:] = 0.0
         _solve_rows(w, m, count, u)
         for a in range(m):
@@ -1069,7 +1120,7 @@ def _risk_gradient(s, w, d, z, u, m):
                 for a in range(m):
                     d.risk[i, w.free[a]] -= half * u[a]
         return
-    held, moved = w.common, w.inner
+    held, moved = w.common, w.inner[0]
     held[:] = 0.0
     moved[:] = 0.0
     for i in range(n):

@@ -23,6 +23,7 @@ from strategies.layers.problem import (
     Solution,
     SolveError,
     Solver,
+    Status,
     build_problem,
 )
 from strategies.layers.qpth_solver import Qpth
@@ -36,6 +37,7 @@ __all__ = [
     "Qpth",
     "Solution",
     "SolveError",
+    "Status",
 ]
 
 
@@ -76,8 +78,8 @@ class MeanVarianceLayer(nn.Module):
         """
         problem = build_problem(risk, expected_return, **constraints)
         solution = self._solve(problem, keys, start)
-        if not bool(solution.converged.all()):
-            missed = (~solution.converged).nonzero().flatten().tolist()
+        if solution.status.any():
+            missed = solution.status.nonzero().flatten().tolist()
             worst = float(solution.residual.nan_to_num(torch.inf).max())
             raise SolveError(
                 f"{self.solver} left a relative KKT residual of {worst:.1e}, its tolerance is "

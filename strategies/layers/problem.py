@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from enum import IntEnum
 from typing import Protocol
 
 import torch
@@ -25,6 +26,7 @@ from torch import Tensor
 
 SLACK = 1e-12  # how far constraints may miss each other before a problem counts as infeasible
 NAMED = 5  # samples named in a message
+_BY_SAMPLE = ("budget", "turnover_limit", "gross_limit", "tracking")  # one number a sample
 
 
 class InfeasibleError(ValueError):
@@ -41,6 +43,15 @@ class SolveError(RuntimeError):
     def __init__(self, message: str, samples: Sequence[int]) -> None:
         super().__init__(message)
         self.samples = list(samples)
+
+
+class Status(IntEnum):
+    """How the solve of a sample ended. Samples that cannot be solved, because no weights satisfy
+    the constraints or a number is not one, are no status: they raise, named, before."""
+
+    SOLVED = 0  # the residual is within the solver's tolerance
+    INACCURATE = 1  # it is not
+    STALLED = 2  # the solver gave up without weights
 
 
 @dataclass(frozen=True)
@@ -119,7 +130,7 @@ class Solution:
 
     Attributes:
         weights: (B, N) float64; carries the gradient.
-        converged: (B,) bool, the residual is within the solver's tolerance.
+        status: (B,) int8, a ``Status`` each.
         rounds: (B,) steps the solver took; zero where it does not say (qpth).
         residual: (B,) relative residual of the optimality conditions, see ``kkt_residual``.
         duals: (B, R + 2) multipliers: of the rows, the budget's first, of the turnover limit, of
@@ -130,11 +141,22 @@ class Solution:
     """
 
     weights: Tensor
-    converged: Tensor
+    status: Tensor
     rounds: Tensor
     residual: Tensor
     duals: Tensor
     states: Tensor | None = None
+
+    @property
+    def converged(self) -> Tensor:
+        """(B,) bool, which samples are solved."""
+        return self.status == Status.SOLVED
+
+
+def status_of(residual: Tensor, tolerance: float) -> Tensor:
+    """The status of each sample, (B,) int8; a residual that is no number is that of no weights."""
+    status = (~(residual <= tolerance)).to(torch.int8)
+    return status + residual.isnan().to(torch.int8) if status.any() else status
 
 
 class Solver(Protocol):
@@ -202,75 +224,90 @@ def build_problem(
     parts = _risk_parts(risk, expected_return)
     device = parts[0].device
 
-    def tensors(**values: Tensor | float | None) -> dict[str, Tensor]:
-        return {
-            name: torch.as_tensor(value, dtype=torch.float64, device=device)
-            for name, value in values.items()
-            if value is not None
-        }
-
-    by_asset = tensors(
-        expected_return=expected_return,
-        lower=lower,
-        upper=upper,
-        holdings=holdings,
-        turnover_cost=0.0 if turnover_cost is None and holdings is not None else turnover_cost,
-        benchmark=benchmark,
-    )
-    by_sample = tensors(
-        budget=budget, turnover_limit=turnover_limit, gross_limit=gross_limit, tracking=tracking
-    )
-    by_row = {}
-    if rows is not None:
-        by_row = tensors(
-            row_lower=-torch.inf if row_lower is None else row_lower,
-            row_upper=torch.inf if row_upper is None else row_upper,
-        )
-    elif not (row_lower is None and row_upper is None and row_names is None):
-        raise ValueError("row_lower, row_upper and row_names need rows")
     matrix = torch.ones(1, 1, assets, dtype=torch.float64, device=device)
     if rows is not None:
-        extra = _with_batch("rows", tensors(rows=rows)["rows"], (rows.shape[-2], assets))
+        extra = rows.to(device, torch.float64)
+        extra = _with_batch("rows", extra, (rows.shape[-2], assets))
         matrix = torch.cat([matrix.expand(extra.shape[0], -1, -1), extra], dim=1)  # (1|B, R, N)
+        row_lower = -torch.inf if row_lower is None else row_lower
+        row_upper = torch.inf if row_upper is None else row_upper
+    elif not (row_lower is None and row_upper is None and row_names is None):
+        raise ValueError("row_lower, row_upper and row_names need rows")
+    if turnover_cost is None and holdings is not None:
+        turnover_cost = 0.0
+    values = {
+        "expected_return": (expected_return, assets),
+        "lower": (lower, assets),
+        "upper": (upper, assets),
+        "holdings": (holdings, assets),
+        "turnover_cost": (turnover_cost, assets),
+        "benchmark": (benchmark, assets),
+        "row_lower": (row_lower, matrix.shape[1] - 1),
+        "row_upper": (row_upper, matrix.shape[1] - 1),
+        "budget": (budget, 1),
+        "turnover_limit": (turnover_limit, 1),
+        "gross_limit": (gross_limit, 1),
+        "tracking": (tracking, 1),
+    }
+    given = _expand(values, {part.shape[0] for part in (*parts, matrix)}, device)
 
-    sizes = {part.shape[0] for part in (*parts, matrix)}
-    sizes |= {value.shape[0] for value in (*by_asset.values(), *by_row.values()) if value.dim() > 1}
-    sizes |= {value.shape[0] for value in by_sample.values() if value.dim() > 0}
-    batch = max(sizes)
-    if sizes - {1, batch}:
-        raise ValueError(f"the arguments have different batch sizes: {sorted(sizes)}")
+    def by_sample(name: str) -> Tensor | None:
+        return given[name].squeeze(1) if name in given else None
 
-    def expand(values: dict[str, Tensor], width: int) -> dict[str, Tensor]:
-        for name, value in values.items():
-            if value.dim() > 2 or (value.dim() and value.shape[-1] not in (1, width)):
-                raise ValueError(
-                    f"{name} must be a number, ({width},) or ({batch}, {width}), "
-                    f"got shape {tuple(value.shape)}"
-                )
-        return {name: value.expand(batch, width) for name, value in values.items()}
-
-    by_asset = expand(by_asset, assets)
-    by_row = expand(by_row, matrix.shape[1] - 1)
-    by_sample = {name: value.expand(batch) for name, value in by_sample.items()}
-    column = by_sample["budget"].unsqueeze(1)  # (B, 1)
+    column = given["budget"]  # (B, 1)
     problem = Problem(
         _collapse(parts[0]) if len(parts) == 1 else FactorRisk(*map(_collapse, parts)),
-        by_asset["expected_return"],
-        by_asset["lower"],
-        by_asset["upper"],
+        given["expected_return"],
+        given["lower"],
+        given["upper"],
         matrix,
-        torch.cat([column, by_row["row_lower"]], dim=1) if by_row else column,
-        torch.cat([column, by_row["row_upper"]], dim=1) if by_row else column,
-        by_asset.get("holdings"),
-        by_asset.get("turnover_cost"),
-        by_sample.get("turnover_limit"),
-        by_sample.get("gross_limit"),
+        column if rows is None else torch.cat([column, given["row_lower"]], dim=1),
+        column if rows is None else torch.cat([column, given["row_upper"]], dim=1),
+        given.get("holdings"),
+        given.get("turnover_cost"),
+        by_sample("turnover_limit"),
+        by_sample("gross_limit"),
         labels,
         row_names,
     )
     if benchmark is None:
         return problem
-    return _track(problem, by_asset["benchmark"], by_sample["tracking"].unsqueeze(1))
+    return _track(problem, given["benchmark"], given["tracking"])
+
+
+def _expand(
+    values: dict[str, tuple[Tensor | float | None, int]], sizes: set[int], device: torch.device
+) -> dict[str, Tensor]:
+    """Every value that is not None as (B, width), float64, by name; values are (value, width).
+
+    A number, a (width,) shared by the batch, a (B, width), or a (B,) of width 1. ``sizes`` are the
+    batch sizes of the other arguments, 1 for what all samples share.
+    """
+    numbers, tensors = {}, {}
+    for name, (value, _) in values.items():
+        if isinstance(value, float | int):
+            numbers[name] = value
+        elif value is not None:
+            tensor = torch.as_tensor(value, dtype=torch.float64, device=device)
+            if tensor.dim() == 1 and name in _BY_SAMPLE:
+                tensor = tensor.unsqueeze(1)
+            tensors[name] = tensor
+            if tensor.dim() > 1:
+                sizes.add(tensor.shape[0])
+    batch = max(sizes)
+    if sizes - {1, batch}:
+        raise ValueError(f"the arguments have different batch sizes: {sorted(sizes)}")
+    given = {
+        name: torch.full((batch, values[name][1]), number, dtype=torch.float64, device=device)
+        for name, number in numbers.items()
+    }
+    for name, tensor in tensors.items():
+        width = values[name][1]
+        if tensor.dim() > 2 or (tensor.dim() and tensor.shape[-1] not in (1, width)):
+            shapes = f"({batch},)" if name in _BY_SAMPLE else f"({width},) or ({batch}, {width})"
+            raise ValueError(f"{name} must be a number, {shapes}, got shape {tuple(tensor.shape)}")
+        given[name] = tensor.expand(batch, width)
+    return given
 
 
 def _risk_parts(risk: Tensor | FactorRisk, expected_return: Tensor) -> list[Tensor]:

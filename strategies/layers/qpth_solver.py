@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from strategies.layers.checks import check_jointly, check_problem, kkt_residual
-from strategies.layers.problem import Problem, Solution
+from strategies.layers.problem import Problem, Solution, status_of
 
 GRADIENT_LOST = 1e-3  # multiplier times slack, P of order 1; 2e-5 is usual with 50 weights
 RIDGE = 1e-10  # risk of the variables that stand for a distance
@@ -60,12 +60,12 @@ class Qpth:
             duals = _row_duals(problem, duals) * _scale(problem)
             residual = kkt_residual(problem, exact, duals)
             residual = torch.where(unfinished > GRADIENT_LOST, unfinished, residual)
-        converged = residual <= self.tolerance
-        if not converged.all():
-            check_jointly(problem, (~converged).nonzero().flatten().tolist())
+        status = status_of(residual, self.tolerance)
+        if status.any():
+            check_jointly(problem, status.nonzero().flatten().tolist())
         return Solution(
             weights=interior + (exact - interior).detach(),
-            converged=converged,
+            status=status,
             rounds=torch.zeros(len(residual), dtype=torch.int64),
             residual=residual,
             duals=duals,
