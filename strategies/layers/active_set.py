@@ -33,6 +33,7 @@ from strategies.layers.problem import FactorRisk, Problem, Solution, status_of
 logger = logging.getLogger(__name__)
 
 CHECKS = ("used", "entries", "definite")
+NO_MATRIX, NO_VECTOR, NO_TRADE = np.empty((1, 0, 0)), np.empty((1, 0)), np.empty((1, 2, 0))
 NAMES = (
     "risk",
     "loadings",
@@ -214,34 +215,31 @@ def kernel_batch(*tensors: Tensor | None) -> Any:
     """The arrays that the kernels take. Views where they can be: one layout, one compilation."""
     from strategies.layers.active_set_kernels import Batch
 
-    def array(tensor: Tensor | None, *empty: int) -> np.ndarray:
-        return np.empty(empty) if tensor is None else tensor.detach().contiguous().numpy()
-
-    def view(tensor: Tensor | None) -> Any:
-        return None if tensor is None else tensor.detach().numpy()
+    def array(tensor: Tensor) -> np.ndarray:
+        return tensor.detach().contiguous().numpy()
 
     risk, loadings, specific, linear, lower, upper, rows, row_lower, row_upper = tensors[:9]
-    held, cost, turnover_limit, gross_limit = map(view, tensors[9:])
+    held, cost, turnover_limit, gross_limit = (
+        None if tensor is None else tensor.detach().numpy() for tensor in tensors[9:]
+    )
     expected = array(linear)
     batch, assets = expected.shape
     bounds = np.empty((batch, 2, assets))
-    bounds[:, 0], bounds[:, 1] = view(lower), view(upper)
-    lowest, highest = view(row_lower), view(row_upper)
-    limits = np.empty((batch, 2, lowest.shape[1] + 2))
-    limits[:, 0, :-2], limits[:, 1, :-2] = lowest, highest
+    bounds[:, 0], bounds[:, 1] = lower.detach().numpy(), upper.detach().numpy()
+    limits = np.empty((batch, 2, row_lower.shape[1] + 2))
+    limits[:, 0, :-2], limits[:, 1, :-2] = row_lower.detach().numpy(), row_upper.detach().numpy()
     limits[:, 0, -2:] = -np.inf
     limits[:, 1, -2] = np.inf if turnover_limit is None else turnover_limit
     limits[:, 1, -1] = np.inf if gross_limit is None else gross_limit
-    trade = np.empty((1, 2, 0)) if held is None else np.stack([held, cost], axis=1)
     return Batch(
-        array(risk, 1, 0, 0),
-        array(loadings, 1, 0, 0),
-        array(specific, 1, 0),
+        NO_MATRIX if risk is None else array(risk),
+        NO_MATRIX if loadings is None else array(loadings),
+        NO_VECTOR if specific is None else array(specific),
         expected,
         bounds,
         array(rows),
         limits,
-        trade,
+        NO_TRADE if held is None else np.stack([held, cost], axis=1),
         gross_limit is not None,
     )
 

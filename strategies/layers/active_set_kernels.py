@@ -41,7 +41,7 @@ FEASIBLE = 1e-12  # how far bounds and rows may miss each other
 FAST = {"reassoc", "contract", "nsz", "arcp"}
 
 _OPTIONS: dict[str, Any] = {"fastmath": FAST, "error_model": "numpy"}
-_INNER: dict[str, Any] = _OPTIONS | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+_INNER: dict[str, Any] = _OPTIONS | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "forceinline": True}
 _maker: Any = njit(**_INNER)
 # Counting references to the arrays on every access would take most of the time; helpers that
 # neither make nor return arrays go without.
