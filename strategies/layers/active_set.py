@@ -89,11 +89,14 @@ class ActiveSet:
         compute = CompiledSolve if problem.lower.device.type == "cpu" else BatchedSolve
         call = Call(problem, start, self.threads, self.check_risk == "entries")
         weights = compute.apply(call, *call.differentiable)
-        status = status_of(call.residual, self.tolerance)
-        if status.any():
+        residual = call.residual
+        if ((residual.numpy() if residual.is_cpu else residual) <= self.tolerance).all():
+            status = torch.zeros(len(residual), dtype=torch.int8, device=residual.device)
+        else:
+            status = status_of(residual, self.tolerance)
             check_problem(problem)  # raises where it finds the reason
             check_jointly(problem, status.nonzero().flatten().tolist())
-        return Solution(weights, status, call.rounds, call.residual, call.duals, call.states)
+        return Solution(weights, status, call.rounds, residual, call.duals, call.states)
 
 
 class Call:
@@ -213,7 +216,6 @@ def _of_sample(tensor: Tensor | None, sample: int) -> Tensor | None:
 
 def kernel_batch(*tensors: Tensor | None) -> Any:
     """The arrays that the kernels take. Views where they can be: one layout, one compilation."""
-    from strategies.layers.active_set_kernels import Batch
 
     def array(tensor: Tensor) -> np.ndarray:
         return tensor.detach().contiguous().numpy()
@@ -231,7 +233,7 @@ def kernel_batch(*tensors: Tensor | None) -> Any:
     limits[:, 0, -2:] = -np.inf
     limits[:, 1, -2] = np.inf if turnover_limit is None else turnover_limit
     limits[:, 1, -1] = np.inf if gross_limit is None else gross_limit
-    return Batch(
+    return compiled().Batch(
         NO_MATRIX if risk is None else array(risk),
         NO_MATRIX if loadings is None else array(loadings),
         NO_VECTOR if specific is None else array(specific),
@@ -255,17 +257,12 @@ def _part(batch: Any, part: slice) -> Any:
     )
 
 
-def _run(work: Callable[[slice, Any], None], batch: Any, threads: int) -> None:
-    """Call ``work`` on the batch, in one part a thread; the kernels release the GIL."""
-    count = batch.linear.shape[0]
-    threads = min(threads, count)
-    if threads == 1:
-        work(slice(0, count), batch)
-        return
+def _in_parts(count: int, threads: int, work: Callable[[slice], None]) -> None:
+    """Call ``work`` on parts of ``count`` samples, one a thread; the kernels release the GIL."""
     edges = [count * i // threads for i in range(threads + 1)]
     parts = [slice(low, high) for low, high in pairwise(edges)]
     with ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(work, part, _part(batch, part)) for part in parts]:
+        for done in [pool.submit(work, part) for part in parts]:
             done.result()
 
 
@@ -275,42 +272,39 @@ def _solve_batch(batch: Any, call: Call, first: int = 0) -> tuple[np.ndarray, ..
     The batch is that of the problem's samples from ``first``.
     """
     kernels = compiled()
-    start = call.start
     count, assets = batch.linear.shape
     width = batch.limits.shape[2]
-    if start is None:
-        states = np.empty((count, assets + width), dtype=np.int8)
-        states[:, 0] = -1
-    else:
-        if start.shape != (count, assets + width):
-            raise ValueError(
-                f"start must have shape ({count}, {assets + width}), got {tuple(start.shape)}"
-            )
-        states = start.to(device="cpu", dtype=torch.int8, copy=True).contiguous().numpy()
+    states = _first_states(call.start, count, assets + width)
     weights, duals = np.zeros((count, assets)), np.zeros((count, width))
     rounds, status = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
-    residual = np.zeros(count)
+    outputs = states, weights, duals, rounds, np.zeros(count), status
+    by_rounds = np.empty((0, assets))
 
-    def work(part: slice, of_part: Any, points: np.ndarray | None = None) -> None:
-        kernels.solve_batch(
-            of_part,
-            call.entries,
-            np.empty((0, assets)) if points is None else points,
-            states[part],
-            weights[part],
-            duals[part],
-            rounds[part],
-            residual[part],
-            status[part],
-        )
+    def work(part: slice, points: np.ndarray = by_rounds) -> None:
+        own = [output[part] for output in outputs]
+        kernels.solve_batch(_part(batch, part), call.entries, points, *own)
 
-    _run(work, batch, call.threads)
+    threads = min(call.threads, count)
+    if threads == 1:
+        kernels.solve_batch(batch, call.entries, by_rounds, *outputs)
+    else:
+        _in_parts(count, threads, work)
     for sample in np.flatnonzero(status == kernels.STALLED) if status.any() else ():
         point, lacking = feasible_point(call.problem, first + int(sample))
         if not lacking:
-            part = slice(sample, sample + 1)
-            work(part, _part(batch, part), point[None])
-    return weights, duals, states, rounds, residual
+            work(slice(sample, sample + 1), point[None])
+    return weights, duals, states, rounds, outputs[4]
+
+
+def _first_states(start: Tensor | None, count: int, width: int) -> np.ndarray:
+    """The states (B, N + R + 2) to start from, free to be written; -1 in front for a cold start."""
+    if start is None:
+        states = np.empty((count, width), dtype=np.int8)
+        states[:, 0] = -1
+        return states
+    if start.shape != (count, width):
+        raise ValueError(f"start must have shape ({count}, {width}), got {tuple(start.shape)}")
+    return start.to(device="cpu", dtype=torch.int8, copy=True).contiguous().numpy()
 
 
 def _gradients(
@@ -329,40 +323,41 @@ def _gradients(
     wanted = np.array([risk, needed[4] or needed[5] or needed[9], needed[6]])
     # np.zeros leaves memory untouched until written, and only few rows of the risk ever are
     out = kernels.Batch(
-        np.zeros(batch.risk.shape if risk else (1, 0, 0)),
-        np.zeros(batch.loadings.shape if risk else (1, 0, 0)),
-        np.zeros(batch.specific.shape if risk else (1, 0)),
+        np.zeros(batch.risk.shape) if risk else NO_MATRIX,
+        np.zeros(batch.loadings.shape) if risk else NO_MATRIX,
+        np.zeros(batch.specific.shape) if risk else NO_VECTOR,
         np.zeros(batch.linear.shape),
         np.zeros(batch.bounds.shape),
-        np.zeros(batch.rows.shape if needed[6] else (1, 0, 0)),
+        np.zeros(batch.rows.shape) if needed[6] else NO_MATRIX,
         np.zeros(batch.limits.shape),
         np.zeros(batch.trade.shape),
         batch.gross,
     )
     count = batch.linear.shape[0]
+    threads = min(threads, count)
     lock = threading.Lock()
 
-    def work(part: slice, of_part: Any) -> None:
-        whole = part == slice(0, count)
+    def work(part: slice) -> None:
         # what all samples share, each thread adds up for itself
         own = kernels.Batch(
             *(
                 array
-                if whole or isinstance(array, bool)
+                if isinstance(array, bool)
                 else (array[part] if array.shape[0] == count else np.zeros_like(array))
                 for array in out
             )
         )
-        kernels.differentiate_batch(
-            of_part, states[part], weights[part], duals[part], incoming[part], own, wanted
-        )
-        if not whole:
-            with lock:
-                for array, addend in zip(out[:-1], own[:-1], strict=True):
-                    if array.shape[0] != count:
-                        array += addend
+        given = (array[part] for array in (states, weights, duals, incoming))
+        kernels.differentiate_batch(_part(batch, part), *given, own, wanted)
+        with lock:
+            for array, addend in zip(out[:-1], own[:-1], strict=True):
+                if array.shape[0] != count:
+                    array += addend
 
-    _run(work, batch, threads)
+    if threads == 1:
+        kernels.differentiate_batch(batch, states, weights, duals, incoming, out, wanted)
+    else:
+        _in_parts(count, threads, work)
     bounds, limits, trade = out.bounds, out.limits, out.trade
     return (
         out.risk,

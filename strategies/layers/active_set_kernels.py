@@ -41,7 +41,13 @@ FEASIBLE = 1e-12  # how far bounds and rows may miss each other
 FAST = {"reassoc", "contract", "nsz", "arcp"}
 
 _OPTIONS: dict[str, Any] = {"fastmath": FAST, "error_model": "numpy"}
-_INNER: dict[str, Any] = _OPTIONS | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "forceinline": True}
+# Helpers are inlined: a call would hand over the dozens of words that describe the arrays of Sample
+# and Work, which takes as long as the arithmetic on a handful of free weights.
+_INNER: dict[str, Any] = _OPTIONS | {
+    "forceinline": True,
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+}
 _maker: Any = njit(**_INNER)
 # Counting references to the arrays on every access would take most of the time; helpers that
 # neither make nor return arrays go without.
@@ -579,7 +585,7 @@ def _solve_state(s, w, state, row_state, tau):
             for t in range(k):
                 value += s.loadings[i, t] * w.common[t]
             w.gradient[i] = value
-    for i in range(n):
+    for i in range(n if tau != 0 else 0):
         w.gradient[i] += tau * w.diagonal[i] * w.z[i]
     scale = max(_largest(w.gradient), w.sizes[0])
     for i in range(n):
@@ -739,15 +745,19 @@ def _spread(s, w, tau, turnover, gross):
     dual = (top - s.limits[0, 0]) / bottom
     for _ in range(50):
         total = give = 0.0
-        for i in range(n):
-            z = centre[i] - dual * inverse[i]
-            moves = True
-            if last > 1:
-                z, moves = _bend(s, w, i, z, turnover, gross)
-            inside = min(max(z, w.breaks[0, i]), w.breaks[last, i])
-            give += inverse[i] if z == inside and moves else 0.0
-            total += inside
-            w.z[i] = inside
+        if last > 1:
+            for i in range(n):
+                z, moves = _bend(s, w, i, centre[i] - dual * inverse[i], turnover, gross)
+                inside = min(max(z, w.breaks[0, i]), w.breaks[last, i])
+                give += inverse[i] if z == inside and moves else 0.0
+                total += inside
+                w.z[i] = inside
+        else:  # apart and without writing, so that it runs in vectors
+            for i in range(n):
+                z = centre[i] - dual * inverse[i]
+                low, high = w.breaks[0, i], w.breaks[1, i]
+                total += low if z < low else (high if z > high else z)
+                give += inverse[i] if low <= z <= high else 0.0
         excess = total - s.limits[0, 0]
         if abs(excess) <= 1e-7:
             break
@@ -766,6 +776,9 @@ def _spread(s, w, tau, turnover, gross):
                 reach *= 2
             else:
                 dual = (below + above) / 2
+    for i in range(n if last == 1 else 0):
+        z = centre[i] - dual * inverse[i]
+        w.z[i] = min(max(z, w.breaks[0, i]), w.breaks[1, i])
 
 
 @_helper

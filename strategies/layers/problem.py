@@ -285,9 +285,11 @@ def _expand(
     """
     numbers, tensors = {}, {}
     for name, (value, _) in values.items():
+        if value is None:
+            continue
         if isinstance(value, float | int):
             numbers[name] = value
-        elif value is not None:
+        else:
             tensor = torch.as_tensor(value, dtype=torch.float64, device=device)
             if tensor.dim() == 1 and name in _BY_SAMPLE:
                 tensor = tensor.unsqueeze(1)
