@@ -291,7 +291,7 @@ def _expand(
             numbers[name] = value
         else:
             tensor = torch.as_tensor(value, dtype=torch.float64, device=device)
-            if tensor.dim() == 1 and name in _BY_SAMPLE:
+            if name in _BY_SAMPLE and tensor.dim() == 1:
                 tensor = tensor.unsqueeze(1)
             tensors[name] = tensor
             if tensor.dim() > 1:
@@ -308,7 +308,7 @@ def _expand(
         if tensor.dim() > 2 or (tensor.dim() and tensor.shape[-1] not in (1, width)):
             shapes = f"({batch},)" if name in _BY_SAMPLE else f"({width},) or ({batch}, {width})"
             raise ValueError(f"{name} must be a number, {shapes}, got shape {tuple(tensor.shape)}")
-        given[name] = tensor.expand(batch, width)
+        given[name] = tensor if tensor.shape == (batch, width) else tensor.expand(batch, width)
     return given
 
 
