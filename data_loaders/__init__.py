@@ -2,8 +2,9 @@
 
 The way of the data: ``data_loaders -> strategies -> engine -> reports``. This package comes
 first and imports none of the others. Read ``panel.py``, then ``sources.py``, which finds the
-source: ``files.py`` (on ``tables.py`` and ``csv_tables.py``), ``history.py`` (``yahoo.py`` asks,
-``store.py`` keeps), ``synthetic.py``, ``plugins.py`` (anyone's). ``quality.py`` looks at what came.
+source: ``files.py`` (``csv_tables.py`` and ``parquet_tables.py`` read a ``tables.py`` table),
+``history.py`` (``yahoo.py`` asks, ``store.py`` keeps), ``synthetic.py``, ``plugins.py`` (anyone's).
+``quality.py`` looks at what came.
 """
 
 from data_loaders.neighbours import check_neighbours

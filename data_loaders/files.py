@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data_loaders.csv_tables import numbered_lines
+from data_loaders.csv_tables import numbered_lines, read_csv
 from data_loaders.panel import prices_from
-from data_loaders.tables import Table, read_table
+from data_loaders.tables import Table
 from data_loaders.validation import DataError
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet", ".pq")
@@ -19,6 +19,24 @@ PRICE_NAMES = {
     "returns": ("return", "returns", "ret"),
 }
 SPELLS = ("asset", "from", "to")
+
+
+def read_table(path: Path, date_format: str | None = None) -> Table:
+    """Read a .csv (or .csv.gz) or .parquet file.
+
+    Args:
+        date_format: of the dates as text, like "%d/%m/%Y"; by default it is found out.
+
+    Raises:
+        DataError: naming the file, and the line or column and value that cannot be read.
+    """
+    if not path.is_file():
+        raise DataError(f"there is no file {path}")
+    if not path.name.lower().endswith((".parquet", ".pq")):
+        return read_csv(path, date_format)
+    from data_loaders.parquet_tables import read_parquet
+
+    return read_parquet(path, date_format)
 
 
 def read_prices(

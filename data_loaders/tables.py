@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from data_loaders.validation import DataError
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
 
 DATE_NAMES = ("date", "datetime", "timestamp")
 ASSET_NAMES = ("asset", "ticker", "symbol", "instrument")
@@ -25,7 +19,6 @@ DATE_FORMATS = (
     "%d %b %Y", "%b %d, %Y",
 )  # fmt: skip
 OFFSET = r"(?<=:\d\d)(\.\d+)?\s*(Z|[+-]\d\d:?\d\d)$"  # of a time of day: 00:00:00-05:00
-BLOCK = 128  # columns converted at a time: large enough to be fast, small beside the array
 
 
 @dataclass(frozen=True)
@@ -74,24 +67,6 @@ def roles(
     if not numbers:
         raise DataError(f"{path} needs a column of dates and at least one of prices")
     return Roles(date, asset, numbers)
-
-
-def read_table(path: Path, date_format: str | None = None) -> Table:
-    """Read a .csv (or .csv.gz) or .parquet file.
-
-    Args:
-        date_format: of the dates as text, like "%d/%m/%Y"; by default it is found out.
-
-    Raises:
-        DataError: naming the file, and the line or column and value that cannot be read.
-    """
-    if not path.is_file():
-        raise DataError(f"there is no file {path}")
-    if path.name.lower().endswith((".parquet", ".pq")):
-        return _parquet(path, date_format)
-    from data_loaders.csv_tables import read_csv
-
-    return read_csv(path, date_format)
 
 
 def is_date(value: str) -> bool:
@@ -149,64 +124,3 @@ def _parsed(texts: pd.Series, form: str) -> pd.Series:
         return pd.to_datetime(texts, format=form, errors="coerce").dt.as_unit("ns")
     except (ValueError, TypeError, OverflowError, AttributeError):
         return pd.Series(pd.NaT, index=texts.index)
-
-
-def _parquet(path: Path, date_format: str | None) -> Table:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            return _from_parquet(path, file, date_format)
-    except DataError:
-        raise
-    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-        raise DataError(f"{path} is not a readable Parquet file: {error}") from error
-
-
-def _from_parquet(path: Path, file: pq.ParquetFile, date_format: str | None) -> Table:
-    import pyarrow as pa
-
-    schema = file.schema_arrow
-    names, kinds = schema.names, schema.types
-    twice = sorted(name for name, count in Counter(names).items() if count > 1)
-    if twice:
-        raise DataError(f"{path}: columns occur more than once: {', '.join(twice[:5])}")
-    found = roles(
-        path,
-        names,
-        dated=lambda i: pa.types.is_timestamp(kinds[i]) or pa.types.is_date(kinds[i]),
-        text=lambda i: not _numeric(kinds[i]),
-    )
-    for i in found.numbers:
-        if not _numeric(kinds[i]):
-            raise DataError(f"{path}, column {names[i]!r}: holds {kinds[i]}, expected numbers")
-    numbers = [names[i] for i in found.numbers]
-    values = np.empty((file.metadata.num_rows, len(numbers)))
-    for start in range(0, len(numbers), BLOCK):
-        part = numbers[start : start + BLOCK]
-        block = file.read(columns=part)
-        columns = [block.column(name).cast(pa.float64()).to_numpy() for name in part]
-        values[:, start : start + BLOCK] = np.stack(columns, axis=1)
-    keys = [names[found.date]] + ([] if found.asset is None else [names[found.asset]])
-    texts = file.read(columns=keys).to_pandas(ignore_metadata=True)
-
-    def place(row: int) -> str:
-        return f"{path}, row {row + 1}, column {keys[0]!r}"
-
-    column = texts[keys[0]]
-    if hasattr(column, "dt") and not isinstance(column.dtype, pd.PeriodDtype):
-        dates = pd.DatetimeIndex(column, name="date").tz_localize(None).as_unit("ns")
-        if dates.hasnans:
-            raise DataError(f"{place(int(dates.isna().argmax()))}: there is no date")
-    else:
-        dates = parse_dates(column, date_format, place)
-    assets = None if found.asset is None else texts[keys[1]].to_numpy(dtype=object)
-    return Table(path, keys[0], dates, assets, numbers, values, lambda row: f"row {row + 1}")
-
-
-def _numeric(kind: pa.DataType) -> bool:
-    import pyarrow.types as types
-
-    checks = (types.is_floating, types.is_integer, types.is_decimal, types.is_null)
-    return any(check(kind) for check in checks)

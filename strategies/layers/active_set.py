@@ -217,31 +217,33 @@ def _of_sample(tensor: Tensor | None, sample: int) -> Tensor | None:
 def kernel_batch(*tensors: Tensor | None) -> Any:
     """The arrays that the kernels take. Views where they can be: one layout, one compilation."""
 
-    def array(tensor: Tensor) -> np.ndarray:
-        return tensor.detach().contiguous().numpy()
+    def view(tensor: Tensor | None) -> Any:
+        return None if tensor is None else tensor.detach().numpy()
+
+    def array(tensor: Tensor | None, missing: np.ndarray) -> np.ndarray:
+        return missing if tensor is None else tensor.detach().contiguous().numpy()
 
     risk, loadings, specific, linear, lower, upper, rows, row_lower, row_upper = tensors[:9]
-    held, cost, turnover_limit, gross_limit = (
-        None if tensor is None else tensor.detach().numpy() for tensor in tensors[9:]
-    )
-    expected = array(linear)
+    held, cost, turnover_limit, gross_limit = tensors[9:]
+    expected = array(linear, NO_VECTOR)
     batch, assets = expected.shape
     bounds = np.empty((batch, 2, assets))
-    bounds[:, 0], bounds[:, 1] = lower.detach().numpy(), upper.detach().numpy()
-    limits = np.empty((batch, 2, row_lower.shape[1] + 2))
-    limits[:, 0, :-2], limits[:, 1, :-2] = row_lower.detach().numpy(), row_upper.detach().numpy()
+    bounds[:, 0], bounds[:, 1] = view(lower), view(upper)
+    lowest = view(row_lower)
+    limits = np.empty((batch, 2, lowest.shape[1] + 2))
+    limits[:, 0, :-2], limits[:, 1, :-2] = lowest, view(row_upper)
     limits[:, 0, -2:] = -np.inf
-    limits[:, 1, -2] = np.inf if turnover_limit is None else turnover_limit
-    limits[:, 1, -1] = np.inf if gross_limit is None else gross_limit
+    limits[:, 1, -2] = np.inf if turnover_limit is None else view(turnover_limit)
+    limits[:, 1, -1] = np.inf if gross_limit is None else view(gross_limit)
     return compiled().Batch(
-        NO_MATRIX if risk is None else array(risk),
-        NO_MATRIX if loadings is None else array(loadings),
-        NO_VECTOR if specific is None else array(specific),
+        array(risk, NO_MATRIX),
+        array(loadings, NO_MATRIX),
+        array(specific, NO_VECTOR),
         expected,
         bounds,
-        array(rows),
+        array(rows, NO_MATRIX),
         limits,
-        NO_TRADE if held is None else np.stack([held, cost], axis=1),
+        NO_TRADE if held is None else np.stack([view(held), view(cost)], axis=1),
         gross_limit is not None,
     )
 
