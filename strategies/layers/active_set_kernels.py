@@ -32,6 +32,7 @@ WALK_LIMIT = 100  # steps of the primal method, for each weight and row
 PATIENCE = 6  # rounds without fewer violations before an attempt is given up
 HOMOTOPY = (0.0, 0.3, 0.03, 0.003, 0.0)  # P + tau diag(P): the plain attempt, then a path to it
 START = -0.5  # tau of the first guess: half of a stock's variance is common, the budget takes it up
+START_HALVINGS = 16  # of the turnover and gross multipliers; more digits save no rounds
 RETURN_TOLERANCE = 1e-12  # of a multiplier, relative to P_ii
 ROUNDING = 1e-14  # of a weight beyond its segment; of a multiplier, relative to the gradient
 DEPENDENT = 1e-10  # part of a row that has to be new, or it is a combination of rows before it
@@ -800,7 +801,7 @@ def _start(s, w, state, row_state, tau):
             continue
         row_state[row] = 1
         low, high = 0.0, 4 * top
-        for _ in range(30):
+        for _ in range(START_HALVINGS):
             multiplier[kink] = (low + high) / 2
             _spread(s, w, tau, multiplier[0], multiplier[1])
             if _row_value(s, w, row, w.z) > limit:
