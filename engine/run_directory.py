@@ -1,6 +1,6 @@
 """A run directory: what is finished stays finished, whatever happens to the process.
 
-RUN/experiment.toml            what the command line was asked for, if it was (deqfolio.py)
+RUN/experiment.toml            what the command line was asked for, if it was
 RUN/plan.json                  what this run is: fingerprints of panel, plan, costs, ...
 RUN/fits/NAME-FOLD-SEED/       one finished fit each, written whole or not at all
 RUN/00-NAME/ ..., run.json     the results, once all is done (see result.py)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from importlib.metadata import entry_points
 from typing import Any
 
-from data_loaders.plugins import load_object
+from data_loaders.plugins import installed, load_object
 from strategies.allocation import (
     HierarchicalRiskParity,
     MaximumDiversification,
@@ -47,8 +46,13 @@ OURS: dict[str, type[Strategy]] = {
 
 def known_strategies() -> dict[str, type[Strategy]]:
     """Every strategy that has a name of its own: ours, then those of installed packages."""
-    plugged = {point.name: point.load() for point in entry_points(group=GROUP)}
+    plugged = {name: point.load() for name, point in installed(GROUP).items()}
     return {**plugged, **OURS}
+
+
+def strategy_names() -> list[str]:
+    """Their names, without importing those of installed packages."""
+    return [*OURS, *(name for name in installed(GROUP) if name not in OURS)]
 
 
 def load_strategy(name: str) -> type[Strategy]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("data_loaders", "strategies", "strategies/layers", "engine", "reports")
+PACKAGES = ("data_loaders", "strategies", "strategies/layers", "engine", "reports", "deqfolio")
 
 SCRIPT = """
 import pandas as pd
@@ -44,7 +44,7 @@ def wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     source.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE", "deqfolio.py"):
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     for name in PACKAGES:
         shutil.copytree(ROOT / name, source / name, dirs_exist_ok=True)
@@ -74,7 +74,7 @@ def test_the_wheel_holds_every_module_type_marker_page_and_the_licence(wheel):
         for path in (ROOT / package).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert sources | {"deqfolio.py"} == {name for name in inside if ".dist-info/" not in name}
+    assert sources == {name for name in inside if ".dist-info/" not in name}
     assert {f"{package}/py.typed" for package in PACKAGES} <= inside
     assert any(name.endswith("licenses/LICENSE") for name in inside)
 

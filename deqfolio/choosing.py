@@ -1,0 +1,138 @@
+"""deqfolio cross-validate, sweep, trials: choose, and count what was tried."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deqfolio.experiments import import_for_workers, prepare, stoppable
+from deqfolio.options import Cluster, Restart, Storage, Workers
+
+
+def cross_validate(
+    experiment: Annotated[
+        Path,
+        typer.Argument(
+            metavar="EXPERIMENT", help="A TOML file, or the folder of a run, which holds one."
+        ),
+    ],
+    folds: Annotated[int, typer.Option(min=2, help="Blocks that history is cut into.")] = 6,
+    test_folds: Annotated[int, typer.Option(min=2, help="Blocks in each test.")] = 2,
+    out: Annotated[Path, typer.Option(help="Where finished fits and paths.csv go.")] = Path(
+        "runs/cross-validation"
+    ),
+    workers: Workers = None,
+    cluster: Cluster = None,
+    restart: Restart = False,
+) -> None:
+    """Test the strategies of an experiment on many paths through history, to choose among them.
+
+    Combinatorial purged cross-validation (Lopez de Prado 2018): it trains on what lies after a
+    test, too, so it is no backtest. Of the plan, rebalance, execution_lag, purge and embargo count.
+    """
+    if workers:
+        import_for_workers()
+    from engine import cross_validate as validate
+    from engine.cluster import on_cluster
+    from engine.experiment import read_experiment
+    from engine.run_directory import EXPERIMENT
+
+    made = prepare(read_experiment(experiment / EXPERIMENT if experiment.is_dir() else experiment))
+    with stoppable("the same command"), on_cluster(cluster) as executor:
+        table = validate(
+            *made,
+            folds,
+            test_folds,
+            run_dir=out,
+            restart=restart,
+            workers=workers,
+            executor=executor,
+        )
+    paths = len(table.loc[table.index[0][0]])
+    typer.echo(f"{paths} paths through {len(made.panel)} dates; over these:")
+    typer.echo(table.groupby("strategy", sort=False)["sharpe"].describe().round(3).to_string())
+    typer.echo(f"\npaths: {out / 'paths.csv'}")
+
+
+def sweep(
+    experiment: Annotated[
+        Path,
+        typer.Argument(metavar="EXPERIMENT.toml", help="A TOML file with a table [sweep]."),
+    ],
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Configurations to try; else as the file says.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where best.toml and trials.csv go.")] = Path(
+        "runs/sweep"
+    ),
+    storage: Storage = None,
+    workers: Workers = None,
+    cluster: Cluster = None,
+) -> None:
+    """Search for a strategy's best parameters on history that ends before the first test.
+
+    [sweep] says what to try; strategy (else the first), trials, folds, seed and pruning are
+    optional:
+
+    [sweep.ranges]
+    hidden = {low = 8, high = 64, log = true}
+    cell = ["mean_field", "graph"]
+    "training.learning_rate" = {low = 1e-4, high = 1e-2, log = true}
+
+    A sweep that was stopped goes on when it is called again; several machines share one
+    through --storage. best.toml is the experiment with the winner's parameters.
+    """
+    import tomli_w
+
+    from engine.cluster import on_cluster
+    from engine.experiment import read_experiment, with_parameters
+    from engine.search import Search, search
+    from engine.settings import read_settings
+
+    if workers:
+        import_for_workers()
+    asked = read_experiment(experiment)
+    table = dict(asked.pop("sweep", {}))
+    names = [each["class"].rpartition(":")[2] for each in asked["strategies"]]
+    name = table.pop("strategy", names[0])
+    if name not in names:
+        raise ValueError(f"{experiment}: sweep.strategy is {name!r}, not among {', '.join(names)}")
+    if trials is not None:
+        table["trials"] = trials
+    ranges = read_settings(Search, {"ranges": {}, **table}, "sweep")
+    number = names.index(name)
+    made = prepare(asked)
+    with stoppable("the same command"), on_cluster(cluster) as executor:
+        found = search(
+            made.strategies[number],
+            *made[1:],
+            ranges=ranges,
+            storage=storage,
+            workers=workers,
+            executor=executor,
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    best = with_parameters(asked, number, found.best)
+    (out / "best.toml").write_text(tomli_w.dumps(best))
+    found.trials.to_csv(out / "trials.csv")
+    typer.echo(found.summary())
+    typer.echo(f"\nall of them: {out / 'trials.csv'}; the test of the best:")
+    typer.echo(f"    deqfolio backtest {out / 'best.toml'} --out {out / 'test'}")
+
+
+def trials(
+    export: Annotated[Path | None, typer.Option(help="Write all columns to a CSV file.")] = None,
+    storage: Storage = None,
+) -> None:
+    """List every configuration that was ever backtested, and how it did.
+
+    Reports take the number of trials from here. Nothing is taken out when a run is deleted.
+    """
+    from engine.ledger import TrialLedger
+
+    ledger = TrialLedger(storage)
+    if export is not None:
+        ledger.trials().to_csv(export, index=False)
+    typer.echo(ledger.summary())

@@ -1,0 +1,128 @@
+"""From an experiment, the tables of a TOML file, to a run with its report."""
+
+from __future__ import annotations
+
+import inspect
+import multiprocessing
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import forkserver
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import typer
+
+if TYPE_CHECKING:
+    from data_loaders import Panel
+    from engine import Costs, Training, WalkForward
+    from strategies import Strategy
+
+ELSEWHERE = "On the command line: --out FOLDER, or --restart"
+
+
+class Prepared(NamedTuple):
+    """What an experiment says, made."""
+
+    strategies: list[Strategy]
+    panel: Panel
+    plan: WalkForward
+    costs: Costs
+    training: Training
+
+
+def prepare(experiment: dict[str, Any]) -> Prepared:
+    """Everything that an experiment names; the panel last, so that all else is checked sooner."""
+    from data_loaders import load
+    from engine.settings import nearest, read_costs, read_plan, read_training
+
+    made = [make_strategy(described) for described in experiment["strategies"]]
+    plan, costs = read_plan(experiment["plan"]), read_costs(experiment["costs"])
+    training = read_training(experiment["training"])
+    taken = list(inspect.signature(load).parameters)
+    for key in experiment["data"]:
+        if key not in taken:
+            raise ValueError(f"data: unknown setting {key!r}; {nearest(key, taken)}")
+    panel = load(**experiment["data"])
+    typer.echo(f"{panel}", err=True)
+    return Prepared(made, panel, plan, costs, training)
+
+
+def make_strategy(described: dict[str, Any]) -> Strategy:
+    """The strategy of an experiment's entry: its class, and parameters beside it."""
+    if "" not in sys.path:
+        sys.path.append("")  # module:Class where the user stands, after all that is installed
+    from strategies import create_strategy
+
+    parameters = {name: value for name, value in described.items() if name != "class"}
+    return create_strategy(described["class"], parameters)
+
+
+def run(
+    experiment: dict[str, Any],
+    out: Path,
+    report: Path | None = None,
+    workers: int | None = None,
+    cluster: str | None = None,
+    restart: bool = False,
+) -> None:
+    """Run an experiment, keep it in ``out``, write the report and print the summary."""
+    if workers:
+        import_for_workers()
+    import tomli_w
+
+    from engine import backtest
+    from engine.cluster import on_cluster
+    from engine.run_directory import EXPERIMENT, holds_work
+    from engine.settings import read_simulation
+    from reports import check_report_path
+    from reports.commands import tell
+
+    page = report or out / "report.html"
+    check_report_path(page)  # before the hours of work, not after
+    whole_shares = read_simulation(experiment.get("simulation", {}))
+    made = prepare(experiment)
+    made.plan.folds(made.panel.dates, max(strategy.lookback for strategy in made.strategies))
+
+    if not holds_work(out) or (restart and (out / "plan.json").exists()):
+        out.mkdir(parents=True, exist_ok=True)
+        (out / EXPERIMENT).write_text(tomli_w.dumps(experiment))
+    with stoppable(f"deqfolio resume {out}"), on_cluster(cluster) as executor:
+        results = backtest(
+            *made,
+            run_dir=out,
+            restart=restart,
+            workers=workers,
+            executor=executor,
+            whole_shares=whole_shares,
+        )
+    typer.echo(tell(results, page))
+
+
+@contextmanager
+def stoppable(way_on: str) -> Iterator[None]:
+    """Work that Ctrl-C may end: one line says how to go on. Nor is another run's folder taken."""
+    from engine.run_directory import RunMismatch
+
+    try:
+        yield
+    except RunMismatch as error:
+        raise RunMismatch(f"{error}. {ELSEWHERE}") from None
+    except KeyboardInterrupt:
+        typer.echo(f"\nstopped; go on with: {way_on}", err=True)
+        raise typer.Exit(130) from None
+
+
+def import_for_workers() -> None:
+    """Let the server of worker processes import now, while this process does.
+
+    See ``local_processes`` in ``engine/fitting.py``, which would only start it later.
+    """
+    if sys.platform == "linux":
+        multiprocessing.set_forkserver_preload(["engine.preload", "strategies.registry"])
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server inherits it
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.signal(signal.SIGINT, before)

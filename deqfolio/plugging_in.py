@@ -1,0 +1,55 @@
+"""deqfolio strategies, new, check: what there is, a start for your own, whether it is honest."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from deqfolio.experiments import make_strategy
+from deqfolio.options import DATA, STRATEGY, source_names, strategy_names
+
+
+def strategies() -> None:
+    """List the strategies, ours and installed ones: what they do, and their parameters."""
+    from strategies.commands import listing
+
+    typer.echo(listing())
+
+
+def new(
+    name: Annotated[str, typer.Argument(help="Name of the file to write, like my_alpha.")],
+) -> None:
+    """Write a strategy to start from, and its test; both run at once."""
+    if not name.isidentifier():
+        raise typer.BadParameter(f"{name!r} is no name of a Python module; my_alpha would be")
+    from strategies.commands import write_new
+
+    typer.echo(f"wrote {' and '.join(map(str, write_new(name)))}; now:")
+    typer.echo(f"    deqfolio check {name}:Alpha")
+    typer.echo(f"    deqfolio backtest --data sp500 --strategy {name}:Alpha --strategy EqualWeight")
+
+
+def check(
+    strategy: Annotated[str, typer.Argument(help=STRATEGY, autocompletion=strategy_names)],
+    data: Annotated[str, typer.Option(help=DATA, autocompletion=source_names)] = "sp500",
+    start: Annotated[str | None, typer.Option(help="First date.")] = "2014-01-01",
+) -> None:
+    """Does a strategy keep its hands off the future? Run it on changed copies of the data.
+
+    What must not matter must not matter: the future, the order of the assets, the currency.
+    """
+    from data_loaders import load
+    from engine import StrategyCheckError, check_strategy
+
+    chosen = make_strategy({"class": strategy})
+    try:
+        outcomes = check_strategy(chosen, load(data, start=start))
+    except StrategyCheckError as failure:
+        outcomes = failure.outcomes
+    for row in outcomes.itertuples():
+        typer.echo(f"{'ok    ' if row.passed else 'FAILED'} {row.Index.replace('_', ' ')}")
+        if not row.passed:
+            typer.echo(f"       {row.meaning}\n       {row.found}")
+    if not outcomes["passed"].all():
+        raise typer.Exit(1)

@@ -1,0 +1,101 @@
+"""deqfolio report, compare, orders: what to do with finished runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deqfolio.experiments import make_strategy
+from deqfolio.options import Factors, FinishedRun, Groups
+
+
+def report(
+    run: FinishedRun,
+    out: Annotated[
+        Path | None, typer.Option(help="The page; by default report.html in the run.")
+    ] = None,
+    factors: Factors = None,
+    groups: Groups = None,
+) -> None:
+    """Write the report of a finished run and print its summary."""
+    from engine import load_run
+    from reports.commands import tell
+
+    typer.echo(tell(load_run(run), out or run / "report.html", factors, groups))
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs, two or more.")],
+    out: Annotated[Path, typer.Option(help="The page.")] = Path("compare.html"),
+    factors: Factors = None,
+    groups: Groups = None,
+) -> None:
+    """Write one report of several runs, over the dates they share."""
+    from reports.commands import tell
+    from reports.compare import read_runs
+
+    if len(runs) < 2:
+        raise typer.BadParameter(f"give two runs or more, got {len(runs)}; see deqfolio report")
+    typer.echo(tell(read_runs(runs), out, factors, groups))
+
+
+def orders(
+    run: FinishedRun,
+    capital: Annotated[float, typer.Option(help="Money in all, that in shares included.")],
+    prices: Annotated[
+        str | None,
+        typer.Option(
+            help="Prices up to the last close; by default the run's own source, yahoo: updated."
+        ),
+    ] = None,
+    holdings: Annotated[
+        Path | None, typer.Option(help="A CSV file with the columns asset and shares.")
+    ] = None,
+    strategy: Annotated[
+        str | None, typer.Option(help="The name of a strategy in the run; else its first.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the orders to a CSV file.")] = None,
+    as_of: Annotated[
+        str | None, typer.Option(help="The day of trading; today if left out.")
+    ] = None,
+    fractions: Annotated[bool, typer.Option("--fractions", help="Fractions of a share.")] = False,
+) -> None:
+    """Say what to trade to hold what a strategy of a run wants at the last close.
+
+    Example: deqfolio orders runs/backtest --capital 100000 --holdings holdings.csv
+
+    Refused: prices older than five days, assets that the run does not know, a learned strategy
+    whose refit is due. Nothing is sent anywhere.
+    """
+    import pandas as pd
+
+    from data_loaders import load
+    from engine import load_run
+    from engine.experiment import read_experiment
+    from engine.orders import read_holdings, todays_orders
+    from engine.run_directory import EXPERIMENT
+    from strategies.limits import binding
+
+    results = load_run(run)
+    name = strategy or next(iter(results))
+    if name not in results:
+        raise ValueError(f"{run} has no strategy {name!r}; it has {', '.join(results)}")
+    asked = read_experiment(run / EXPERIMENT)
+    chosen = make_strategy(asked["strategies"][list(results).index(name)])
+    data = {**asked["data"], "source": prices or asked["data"]["source"], "end": None}
+    if data["source"].startswith("yahoo:"):
+        data["update"] = True
+    shares = read_holdings(holdings) if holdings is not None else pd.Series(dtype=float)
+    today = pd.Timestamp(as_of) if as_of else pd.Timestamp.now().normalize()
+    found = todays_orders(chosen, results[name], load(**data), shares, capital, today, fractions)
+    traded = found.table[found.table["order"] != 0]
+    if out is not None:
+        found.table.to_csv(out)
+    typer.echo(f"{name}, decided at the close of {found.date.date()}")
+    typer.echo(traded.to_string(float_format=lambda x: f"{x:,.2f}") if len(traded) else "no orders")
+    typer.echo(f"costs {traded['cost'].sum():,.2f}, cash left {found.cash:,.2f}")
+    before = found.table["held"] * found.table["price"] / capital
+    for line in binding(chosen, found.table["weight"], before.fillna(0.0)):
+        typer.echo(f"binds: {line}")
