@@ -16,7 +16,6 @@ from engine.walk_forward import WalkForward
 if TYPE_CHECKING:
     from engine.audit import StrategyCheckError, check_strategy
     from engine.costs import Costs
-    from engine.decisions import AllocationError
     from engine.losses import (
         CVaR,
         Loss,
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from engine.selection import cross_validate
     from engine.sweep import cost_sweep
     from engine.training import Training, TrainingError, train
+    from engine.weights import AllocationError
 
 __all__ = [
     "AllocationError",
@@ -74,7 +74,7 @@ __all__ = [
 ]
 
 PLACES = {  # imported on use, as torch is with them
-    "AllocationError": "decisions",
+    "AllocationError": "weights",
     "CVaR": "losses",
     "Concentration": "portfolio_losses",
     "Costs": "costs",

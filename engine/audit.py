@@ -8,6 +8,7 @@ was run before) must not change its weights; each failed check says what that me
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ from engine.backtest import backtest
 from engine.costs import Costs
 from engine.training import Training
 from engine.walk_forward import WalkForward
+from engine.weights import BrokenLimits
 from strategies.base import LearnedStrategy, Strategy
 
 CALENDAR = pd.Timedelta(days=28 * 365 + 7)  # after 28 years the weekdays fall on the same dates
@@ -125,18 +127,28 @@ def _checks(audit: Audit) -> Iterator[Callable[[], None]]:
     # Whoever keeps what it saw will take this other market, on the same dates, for the real one.
     bait = _noise(panel, 0, seed=1)
 
+    base: list[pd.DataFrame] = []
+    broken: list[BrokenLimits] = []
+
     def other_markets_are_accepted() -> None:
         """It cannot be run on other prices than the ones it was made on."""
-        audit.targets(bait)
-
-    yield other_markets_are_accepted
-    base: list[pd.DataFrame] = []
+        with _noting(broken):
+            audit.targets(bait)
 
     def weights_are_valid() -> None:
         """Its weights cannot be held: the backtest and a broker would refuse them."""
-        base.append(audit.targets(panel))
+        with _noting(broken):
+            base.append(audit.targets(panel))
 
+    def its_limits_hold() -> None:
+        """It breaks a limit that it declares itself: whoever relies on it holds more of an asset,
+        a group or a risk than was agreed."""
+        if broken:
+            raise broken[-1]
+
+    yield other_markets_are_accepted
     yield weights_are_valid
+    yield its_limits_hold
     if not base:
         return
     targets = base[0]
@@ -212,6 +224,15 @@ def _checks(audit: Audit) -> Iterator[Callable[[], None]]:
     yield what_does_not_trade_is_not_held
     if strategy.equivariant:
         yield permuting_assets_permutes_weights
+
+
+@contextmanager
+def _noting(broken: list[BrokenLimits]) -> Iterator[None]:
+    """Broken limits go to the list; they are a check of their own."""
+    try:
+        yield
+    except BrokenLimits as error:
+        broken.append(error)
 
 
 def _noise(panel: Panel, start: int, seed: int) -> Panel:

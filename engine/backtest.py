@@ -79,13 +79,14 @@ def backtest(
             and with an AllocationError in its ``finished``.
     """
     from engine.costs import Costs
-    from engine.decisions import AllocationError, DecisionTask, decide, portable
+    from engine.decisions import DecisionTask, decide, portable
     from engine.fitting import local_processes
     from engine.learner import Learner
     from engine.progress import progress_bar
     from engine.simulation import load_vectorbt
     from engine.threads import limited_threads
     from engine.training import Training
+    from engine.weights import AllocationError
 
     plan, costs, training = plan or WalkForward(), costs or Costs(), training or Training()
     named = named_strategies(strategies)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pickle
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -23,26 +21,10 @@ from engine.progress import progress_bar
 from engine.threads import limited_threads
 from engine.training import Training
 from engine.walk_forward import Fold, WalkForward
-from strategies.base import (
-    Inputs,
-    LearnedStrategy,
-    SolveRecord,
-    Strategy,
-    record_solves,
-    stack,
-)
+from engine.weights import AllocationError, allocated, reason_of
+from strategies.base import LearnedStrategy, SolveRecord, Strategy, record_solves
 
-
-class AllocationError(ValueError):
-    """A strategy gave weights that cannot be held; the message names strategy, date, assets.
-
-    ``finished`` holds the results of the strategies that were done before, by name.
-    """
-
-    finished: Mapping = MappingProxyType({})
-
-
-DUST = 1e-9  # a weight that no order fills exactly
+add = np.add.reduce  # ``sum`` without its wrapper: a decision takes microseconds
 
 
 class Decided(NamedTuple):
@@ -106,8 +88,12 @@ def fitted_for(
     """What decides in a fold: one strategy, or one for each seed that was trained."""
     if isinstance(strategy, LearnedStrategy):
         return learner.restored(name, strategy, fold, fits)
-    dates = learner.panel.dates
-    return [clone(strategy).fit(learner.panel.until(dates[fold.refit]).since(dates[fold.start]))]
+    known = learner.panel.rows(fold.start, fold.refit + 1)
+    try:
+        return [clone(strategy).fit(known)]
+    except Exception as error:
+        when = known.dates[-1].date()
+        raise AllocationError(f"{name}, fitted on {when}: {reason_of(error)}") from error
 
 
 def decide_rows(
@@ -124,10 +110,10 @@ def decide_rows(
 
     What held the weights goes from ``record``, if it notes that, to ``limits``, with its date.
     """
-    lookback = fitted[0].lookback
+    lookback, book = fitted[0].lookback, Holdings(learner, targets)
     for row in map(int, rows):
         history = learner.known(row, lookback)
-        holdings = _holdings(row, targets, learner)
+        holdings = book.at(row)
         inputs = learner.inputs(name, fitted[0], row)
         weights = [allocated(name, each, history, holdings, inputs) for each in fitted]
         targets[row] = weights[0] if len(weights) == 1 else np.mean(weights, axis=0)
@@ -145,73 +131,37 @@ def target_frame(targets: dict[int, np.ndarray], panel: Panel) -> pd.DataFrame:
     )
 
 
-def _holdings(row: int, targets: dict[int, np.ndarray], learner: Learner) -> pd.Series:
-    """Weights at the close of ``row``, drifted since the last fill; zeros before the first."""
-    lag, assets = learner.plan.execution_lag, learner.panel.assets
-    decided = next((made for made in reversed(targets) if made + lag <= row), None)
-    if decided is None:
-        return pd.Series(0.0, index=assets)
-    weights, fill, prices = targets[decided], decided + lag, learner.valuation_array
-    held = weights * (prices[row] / prices[fill])  # as ``costs.drift``, which is slow for one row
-    total = held.sum() + (1 - weights.sum())
-    if learner.costs.holding:
-        years = (row - fill) / learner.panel.periods_per_year
-        total += learner.costs.carry(torch.from_numpy(weights)).item() * years
-    return pd.Series(held / total, index=assets, copy=False)
+class Holdings:
+    """What is held at each close: the last target that was filled, drifted with prices since.
 
-
-def allocated(
-    name: str,
-    strategy: Strategy,
-    history: Panel,
-    holdings: pd.Series,
-    inputs: Inputs | None = None,
-) -> np.ndarray:
-    """The strategy's weights (N,), or an error that says what is wrong with them.
-
-    ``inputs``: what a network makes of ``history``, where that is known already.
+    Args:
+        targets: weights (N,) by the row they were decided at; those to come are added to it.
     """
 
-    def refuse(reason: object) -> AllocationError:
-        return AllocationError(f"{name} on {history.dates[-1].date()}: {reason}")
+    def __init__(self, learner: Learner, targets: dict[int, np.ndarray]):
+        self.targets = targets
+        self.lag = learner.plan.execution_lag
+        self.assets = learner.panel.assets
+        self.prices = learner.valuation_array
+        self.costs = learner.costs if learner.costs.holding else None
+        self.a_year = learner.panel.periods_per_year
+        self.nothing = np.zeros(len(self.assets))
 
-    try:
-        if inputs is None:
-            weights = strategy.allocate(history, holdings)
+    def at(self, row: int) -> pd.Series:
+        """Weights (N,) at the close of ``row``; zeros before the first fill."""
+        return pd.Series(self._at(row), index=self.assets, copy=False)
+
+    def _at(self, row: int) -> np.ndarray:
+        for decided in reversed(self.targets):
+            fill = decided + self.lag
+            if fill <= row:
+                break
         else:
-            assert isinstance(strategy, LearnedStrategy)  # see Learner.inputs
-            weights = pd.Series(strategy.weights(stack([inputs]))[0].numpy(), history.assets)
-    except (ValueError, RuntimeError) as error:
-        raise refuse(error) from error
-    if not isinstance(weights, pd.Series):
-        raise refuse(f"allocate must return a Series by asset, got {type(weights).__name__}")
-    if weights.index is not history.assets and not weights.index.equals(history.assets):
-        odd = [str(a) for a in weights.index.symmetric_difference(history.assets)[:5]]
-        raise refuse(f"weights are not indexed by the assets: {', '.join(odd) or 'another order'}")
-    values = weights.to_numpy(np.float64)
-    if not np.isfinite(values).all():
-        raise refuse(f"weights of {_names(weights.index[~np.isfinite(values)])} are not finite")
-    if not strategy.short and (values < -DUST).any():
-        raise refuse(
-            f"negative weights of {_names(weights.index[values < -DUST])}; a strategy that sells "
-            "short says so with short = True"
-        )
-    gross = np.abs(values).sum()
-    if gross > strategy.leverage + DUST:
-        raise refuse(
-            f"{'absolute ' * strategy.short}weights sum to {gross:.6f}, the most is "
-            f"{strategy.leverage:g}; a strategy with leverage says so with leverage = ..."
-        )
-    held = np.abs(values) > DUST
-    untraded = held & ~history.last_members
-    if untraded.any():
-        raise refuse(
-            f"weights in {_names(weights.index[untraded])}, which do not trade that day or are "
-            "not in the universe"
-        )
-    return np.where(held, values, 0.0) / max(1.0, gross / strategy.leverage)
-
-
-def _names(assets: pd.Index) -> str:
-    more = f" and {len(assets) - 5} more" if len(assets) > 5 else ""
-    return ", ".join(map(str, assets[:5])) + more
+            return self.nothing.copy()
+        weights = self.targets[decided]
+        held = weights * (self.prices[row] / self.prices[fill])  # as ``costs.drift``, for one row
+        total = add(held) + (1 - add(weights))
+        if self.costs is not None:
+            carried = self.costs.carry(torch.from_numpy(weights)).item()
+            total += carried * ((row - fill) / self.a_year)
+        return held / total

@@ -11,11 +11,11 @@ import torch
 from sklearn.base import clone
 
 from data_loaders import Panel
-from engine.decisions import allocated
 from engine.market import illiquidity
 from engine.result import BacktestResult
 from engine.settings import read_costs
 from engine.walk_forward import WalkForward, later
+from engine.weights import allocated
 from strategies.base import LearnedStrategy, Strategy, stack
 
 OLDEST = pd.Timedelta(days=5)  # a long weekend may lie between the last close and today

@@ -25,7 +25,6 @@ from sklearn.base import clone
 from data_loaders import Panel
 from engine.backtest import backtest
 from engine.costs import Costs
-from engine.decisions import AllocationError
 from engine.fitting import local_processes
 from engine.ledger import TrialLedger
 from engine.progress import progress_bar
@@ -34,6 +33,7 @@ from engine.result import BacktestResult
 from engine.storage import Claims, connect_arguments, reported, storage_url
 from engine.training import Training, TrainingError
 from engine.walk_forward import WalkForward
+from engine.weights import AllocationError
 from strategies.base import Strategy
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ decision date, so there is nothing to peek at.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -59,6 +60,10 @@ class Strategy(BaseEstimator):
     history that ``allocate`` needs; the engine hands it exactly so many, the last of them
     the decision date. ``equivariant`` claims that permuting the assets permutes the weights;
     ``engine.check_strategy`` holds a strategy to it.
+
+    Two more attributes are promises where a strategy has them, and the engine refuses weights that
+    break them: ``cap``, a number, the largest absolute weight of an asset, and ``constraints``, a
+    ``Constraints`` or its plain values.
     """
 
     lookback: int = 253
@@ -82,6 +87,20 @@ class Strategy(BaseEstimator):
             is cash.
         """
         raise NotImplementedError(f"{type(self).__name__} must define allocate(history, holdings)")
+
+    def broken_limits(
+        self, weights: pd.Series, history: Panel, holdings: pd.Series
+    ) -> Sequence[str]:
+        """Which of its own limits the weights (N,) break, in words; called with every answer.
+
+        By default those of ``cap`` and ``constraints`` (``strategies/limits.py`` says how); a
+        strategy with limits of another kind overrides this.
+        """
+        if getattr(self, "constraints", None) is None and getattr(self, "cap", None) is None:
+            return ()
+        from strategies.limits import broken
+
+        return broken(self, weights, history, holdings)
 
 
 class LearnedStrategy(Strategy):

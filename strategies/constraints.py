@@ -151,9 +151,59 @@ class Constraints:
         self, assets: Sequence[str], weights: Tensor, holdings: Tensor | None = None
     ) -> dict[str, float]:
         """By how much weights (N,) or (B, N) miss each limit at most, by its name; 0 = met."""
+        missed = self._missed(assets, weights.to(torch.float64), holdings)
+        return {name: max(0.0, float(value.max())) for name, value in missed.items()}
+
+    def broken(
+        self,
+        assets: Sequence[str],
+        weights: Tensor,
+        holdings: Tensor | None = None,
+        lower: Tensor | None = None,
+        upper: Tensor | None = None,
+        tolerance: float = 1e-6,
+    ) -> list[str]:
+        """Which limits the weights (N,) break, in words.
+
+        Args:
+            lower, upper: (N,) bounds in force, where they are not the ones said here: of a date
+                on which an asset does not trade, or caps had to be raised.
+        """
         weights = weights.to(torch.float64)
-        lower = self._by_asset(assets, self.floors, self.lower)
-        upper = self._by_asset(assets, self.caps, self.upper)
+        rows, told = {row.name: row for row in self.rows}, []
+        for name, value in self._missed(assets, weights, holdings, lower, upper).items():
+            if not (value > tolerance).any():
+                continue
+            if name in ("floors", "caps"):
+                bound, sign = ("floor", 1) if name == "floors" else ("cap", -1)
+                for asset, weight, by in zip(assets, weights.tolist(), value.tolist(), strict=True):
+                    if by > tolerance:
+                        limit = _percent(weight + sign * by)
+                        told.append(f"{asset} at {_percent(weight)}, its {bound} is {limit}")
+            elif name == "budget":
+                told.append(
+                    f"weights sum to {_percent(weights.sum().item())}, the budget is "
+                    f"{_percent(self.budget)}"
+                )
+            elif isinstance(rows.get(name), Exposure):
+                told.append(f"{name} by {float(value):g}")
+            else:
+                told.append(f"{name} by {_percent(float(value))}")
+        return told
+
+    def _missed(
+        self,
+        assets: Sequence[str],
+        weights: Tensor,
+        holdings: Tensor | None,
+        lower: Tensor | None = None,
+        upper: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """By how much weights (..., N) miss each limit, by its name; not positive = met."""
+        if lower is None:
+            lower = self._by_asset(assets, self.floors, self.lower)
+        if upper is None:
+            upper = self._by_asset(assets, self.caps, self.upper)
         missed = {
             "floors": lower - weights,
             "caps": weights - upper,
@@ -166,7 +216,7 @@ class Constraints:
             missed["gross"] = weights.abs().sum(-1) - self.gross_limit
         if self.turnover_limit is not None and holdings is not None:
             missed["turnover"] = (weights - holdings).abs().sum(-1) - self.turnover_limit
-        return {name: max(0.0, float(value.max())) for name, value in missed.items()}
+        return missed
 
     def binding(
         self,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from numbers import Real
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -18,6 +20,7 @@ from strategies.layers.record import open_record
 
 FALLBACKS = ("raise", "hold", "relax")
 SLACK = 1e-9  # of a sum of caps, rounding
+TOLERANCE = 1e-6  # of a weight: what a solver may leave
 
 
 def constraints_of(given: Constraints | Mapping[str, Any] | None, cap: float) -> Constraints:
@@ -66,6 +69,40 @@ def limits(
             [0],
         )
     return found
+
+
+def broken(
+    strategy: Strategy, weights: pd.Series, history: Panel, holdings: pd.Series
+) -> list[str]:
+    """Which limits that a strategy declares its weights (N,) break, in words.
+
+    Declared is what stands in the attributes ``constraints``, if that is a ``Constraints`` or plain
+    values, or else ``cap``, if that is a number: the largest absolute weight of an asset.
+    Where the attribute ``fallback`` is "relax", caps that cannot hold the budget are raised, and
+    where it is "hold", keeping what is held breaks nothing. Floors bind what trades throughout the
+    history; the first purchase is free of the limit of turnover.
+    """
+    given = getattr(strategy, "constraints", None)
+    if isinstance(given, Constraints | Mapping):
+        constraints = constraints_of(given, 1.0)
+        budget = constraints.budget
+    else:
+        cap = getattr(strategy, "cap", None)
+        if not isinstance(cap, Real) or not (weights.abs() > float(cap) + TOLERANCE).any():
+            return []
+        budget, total = 1.0, float(weights.sum())  # a cap alone promises no sum
+        constraints = Constraints(-float(cap) if strategy.short else 0.0, float(cap), budget=total)
+    fallback = getattr(strategy, "fallback", "raise")
+    if fallback == "hold" and np.array_equal(weights, holdings):
+        return []
+    assets, trades = list(history.assets), torch.tensor(history.trades_throughout.to_numpy())
+    found = constraints.arguments(assets, torch.tensor(holdings.to_numpy()))
+    lower, upper = found["lower"] * trades, found["upper"]
+    if fallback == "relax":
+        upper = torch.maximum(upper, relax_caps(upper * trades, budget)[0])
+    held = torch.tensor(holdings.to_numpy()) if holdings.any() else None
+    wanted = torch.tensor(weights.to_numpy(np.float64))
+    return constraints.broken(assets, wanted, held, lower, upper, TOLERANCE)
 
 
 def binding(strategy: Strategy, weights: pd.Series, holdings: pd.Series) -> list[str]:

@@ -1,0 +1,123 @@
+"""Weights as a strategy gives them: checked at once, or an error that says what is wrong."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import numpy as np
+import pandas as pd
+
+from data_loaders import Panel
+from strategies.base import Inputs, LearnedStrategy, Strategy, stack
+
+DUST = 1e-9  # a weight that no order fills exactly
+NAMED = 5  # assets that a message names
+
+
+class AllocationError(ValueError):
+    """A strategy gave weights that cannot be held; the message names strategy, date, assets.
+
+    ``finished`` holds the results of the strategies that were done before, by name.
+    """
+
+    finished: Mapping = MappingProxyType({})
+
+
+class BrokenLimits(AllocationError):
+    """The weights could be held, but break limits that the strategy itself declares."""
+
+
+def allocated(
+    name: str,
+    strategy: Strategy,
+    history: Panel,
+    holdings: pd.Series,
+    inputs: Inputs | None = None,
+) -> np.ndarray:
+    """The strategy's weights (N,), zero where they are dust.
+
+    Args:
+        inputs: what a network makes of ``history``, where that is known already.
+
+    Raises:
+        AllocationError: they cannot be held.
+        BrokenLimits: they break limits that the strategy itself declares.
+    """
+    kind = AllocationError
+    try:
+        if inputs is None:
+            weights = strategy.allocate(history, holdings)
+        else:
+            assert isinstance(strategy, LearnedStrategy)  # see Learner.inputs
+            weights = pd.Series(strategy.weights(stack([inputs]))[0].numpy(), history.assets)
+        values = _values(weights, history.assets)
+        size = np.abs(values) if strategy.short else values
+        gross, held = size.sum(), size > DUST
+        if (
+            not gross <= strategy.leverage + DUST  # nor where it is no number
+            or not size.min() >= -DUST
+            or (held > history.last_members).any()
+        ):
+            raise ValueError(_unholdable(strategy, values, history))
+        if broken := strategy.broken_limits(weights, history, holdings):
+            kind = BrokenLimits
+            raise ValueError(f"breaks its own limits: {_listed(broken, '; ')}")
+    except Exception as error:
+        when = history.dates[-1].date()
+        raise kind(f"{name} on {when}: {reason_of(error)}") from error
+    values = values * held
+    return values / (gross / strategy.leverage) if gross > strategy.leverage else values
+
+
+def _values(weights: object, assets: pd.Index) -> np.ndarray:
+    """The weights (N,) as numbers, or a ValueError: not one for each asset, in that order."""
+    if not isinstance(weights, pd.Series):
+        raise ValueError(f"allocate must return a Series by asset, got {type(weights).__name__}")
+    if weights.index is not assets and not weights.index.equals(assets):
+        odd = weights.index.symmetric_difference(assets)
+        raise ValueError(
+            "weights are not indexed by the assets: "
+            f"{_listed(odd) or 'they are in another order, or one is there twice'}"
+        )
+    if weights.dtype == np.float64:
+        return weights.to_numpy()
+    return pd.to_numeric(weights, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+
+
+def _unholdable(strategy: Strategy, values: np.ndarray, history: Panel) -> str:
+    """Why the weights (N,) cannot be held."""
+    assets = history.assets
+    if not (known := np.isfinite(values)).all():
+        return f"weights of {_listed(assets[~known])} are not finite"
+    if not strategy.short and (values < -DUST).any():
+        return (
+            f"negative weights of {_listed(assets[values < -DUST])}; a strategy that sells short "
+            "says so with short = True"
+        )
+    gross = np.abs(values).sum()
+    if gross > strategy.leverage + DUST:
+        return (
+            f"{'absolute ' * strategy.short}weights sum to {gross:.6f}, the most is "
+            f"{strategy.leverage:g}; a strategy with leverage says so with leverage = ..."
+        )
+    untraded = (np.abs(values) > DUST) & ~history.last_members
+    return (
+        f"weights in {_listed(assets[untraded])}, which do not trade that day or are not in the "
+        "universe"
+    )
+
+
+def reason_of(error: Exception) -> str:
+    """What went wrong; of an error that nobody foresaw, where, too."""
+    if str(error) and isinstance(error, ValueError | RuntimeError):
+        return str(error)
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({last.filename}, line {last.lineno})"
+
+
+def _listed(items: object, separator: str = ", ") -> str:
+    words = [str(item) for item in items]  # type: ignore[attr-defined]
+    more = f" and {len(words) - NAMED} more" if len(words) > NAMED else ""
+    return separator.join(words[:NAMED]) + more
