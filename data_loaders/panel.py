@@ -156,7 +156,12 @@ class Panel:
     @property
     def last_members(self) -> np.ndarray:
         """(N,) bool: the last row of ``members``."""
-        return self._whole.members.to_numpy()[self._span.stop - 1]
+        return self._whole._inside[self._span.stop - 1]
+
+    @cached_property
+    def _inside(self) -> np.ndarray:
+        """``members`` as an array."""
+        return self.members.to_numpy()
 
     @cached_property
     def trades_throughout(self) -> pd.Series:

@@ -128,11 +128,12 @@ def _order_frame(
     fill, column = np.nonzero(((book.orders != 0) | (ordered != 0)).numpy())
     prices = fills.prices.numpy()[fill, column]
     filled, wanted, fees = (x.numpy()[fill, column] for x in (book.orders, ordered, book.fees))
+    bought = np.where(filled == 0, wanted, filled) > 0
     return pd.DataFrame(
         {
             "date": fills.fill_dates[fill],
             "asset": assets.astype(str).to_numpy()[column],
-            "side": np.where(np.where(filled == 0, wanted, filled) > 0, "buy", "sell"),
+            "side": np.array(["sell", "buy"], dtype=object)[bought.astype(int)],
             "size": np.abs(filled),
             "price": prices,
             "fees": fees,
@@ -148,7 +149,7 @@ def _execute(book: Book, fills: Fills, costs: Costs) -> np.ndarray:
 
     vectorbt lends no money and knows neither interest nor borrowing fees. So its account gets a
     loan without interest, large enough for every order, and what holding earned or cost, by our
-    accounting, is added to its value: the orders, prices, fees, positions and cash are compared.
+    accounting, is added: the orders, prices, fees, positions and cash are compared.
     """
     vectorbt = load_vectorbt()
     shape, at_fill = tuple(fills.path.shape), fills.prices
@@ -180,8 +181,21 @@ def _execute(book: Book, fills: Fills, costs: Costs) -> np.ndarray:
         group_by=True,
         freq="1D",
     )
-    value = np.asarray(portfolio.value()) - loan + beside.cumsum()
+    value = _value(portfolio.order_records, fills.path.numpy()) + fills.capital + beside.cumsum()
     return value / np.concatenate([[fills.capital], value[:-1]]) - 1
+
+
+def _value(records: np.ndarray, prices: np.ndarray) -> np.ndarray:
+    """What the orders of vectorbt's records earned (T,), money: shares and cash, added up.
+
+    The same as its ``Portfolio.value`` less the cash at the start, without the frames around it.
+    """
+    row, sold = records["idx"], records["side"] == 1
+    bought = np.where(sold, -records["size"], records["size"])
+    shares = np.zeros_like(prices)
+    shares[row, records["col"]] = bought  # an asset has one order a row at most
+    paid = np.bincount(row, bought * records["price"] + records["fees"], len(prices))
+    return (shares.cumsum(axis=0) * prices).sum(axis=1) - paid.cumsum()
 
 
 def load_vectorbt() -> ModuleType:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import functools
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 
 @contextmanager
 def limited_threads(count: int) -> Iterator[None]:
     """At most ``count`` threads inside the block, as many as before after it."""
     before = torch.get_num_threads()
-    with threadpool_limits(count):
+    with _pools(len(sys.modules)).limit(limits=count):
         torch.set_num_threads(count)
         try:
             yield
         finally:
             torch.set_num_threads(before)
+
+
+@functools.lru_cache(maxsize=1)
+def _pools(modules: int) -> ThreadpoolController:
+    """The libraries with threads of their own, looked for anew when ``modules`` more are loaded:
+    they come with imports, and to look takes milliseconds."""
+    return ThreadpoolController()

@@ -10,6 +10,16 @@ import pandas as pd
 
 from data_loaders import Panel
 
+NAMED_BY_END = (  # frequencies whose periods ``resample`` names by their last day, which is in them
+    pd.offsets.Week,
+    pd.offsets.MonthEnd,
+    pd.offsets.QuarterEnd,
+    pd.offsets.YearEnd,
+    pd.offsets.BMonthEnd,
+    pd.offsets.BQuarterEnd,
+    pd.offsets.BYearEnd,
+)
+
 
 @dataclass(frozen=True)
 class Fold:
@@ -89,10 +99,7 @@ class WalkForward:
         if isinstance(self.rebalance, int):
             rows = np.arange(self.rebalance - 1, len(dates), self.rebalance)
         else:
-            numbers = pd.Series(np.arange(len(dates)), index=dates)
-            last = numbers.resample(self.rebalance).last().dropna().astype(int)
-            # labels of periods are their last day
-            rows = last[last.index <= dates[-1].normalize()].to_numpy()
+            rows = _last_sessions(dates, self.rebalance)
         rows = rows[rows + self.execution_lag < len(dates)]
         if not len(rows):
             raise ValueError(
@@ -168,21 +175,26 @@ def fold_table(
 ) -> pd.DataFrame:
     """The folds as ``WalkForward.describe`` shows them."""
 
-    def validated(fold: Fold) -> pd.Timestamp:
+    def at(rows: list[int]) -> pd.DatetimeIndex:
+        """Dates of rows, NaT of -1."""
+        found = np.array(rows)
+        return dates[found].where(found >= 0)
+
+    def validated(fold: Fold) -> int:
         cut = round(len(fold.train) * (1 - validation))
-        return dates[fold.train[cut]] if cut < len(fold.train) else pd.NaT
+        return int(fold.train[cut]) if cut < len(fold.train) else -1
 
     return pd.DataFrame(
         {
-            "train_start": [dates[f.start] for f in folds],
-            "train_end": [dates[f.refit] for f in folds],
-            "test_start": [dates[f.test[0]] for f in folds],
-            "test_end": [dates[f.test[-1]] for f in folds],
+            "train_start": at([f.start for f in folds]),
+            "train_end": at([f.refit for f in folds]),
+            "test_start": at([f.test[0] for f in folds]),
+            "test_end": at([f.test[-1] for f in folds]),
             "decisions": [len(f.test) for f in folds],
             "training": [len(f.train) for f in folds],
-            "validation_start": pd.DatetimeIndex([validated(f) for f in folds], dtype=dates.dtype),
-            "labels_end": [dates[f.ends[-1]] if len(f.ends) else pd.NaT for f in folds],
-            "last_fill": [dates[f.test[-1] + lag] for f in folds],
+            "validation_start": at([validated(f) for f in folds]),
+            "labels_end": at([f.ends[-1] if len(f.ends) else -1 for f in folds]),
+            "last_fill": at([f.test[-1] + lag for f in folds]),
         },
         index=pd.Index([f.number for f in folds], name="fold"),
     )
@@ -208,6 +220,25 @@ def check_folds(folds: list[Fold], dates: pd.DatetimeIndex) -> None:
             late = dates[fold.ends.max()].date()
             raise ValueError(f"{when} learns from a label that ends on {late}, after its refit")
         before = int(fold.test[-1])
+
+
+def _last_sessions(dates: pd.DatetimeIndex, frequency: str) -> np.ndarray:
+    """The last row of each period, periods as ``resample`` cuts them; not of one that is not over.
+
+    A week or a month is over with its last day, a period that is named by its first day ("MS")
+    when the next may begin on the day after the data end.
+    """
+    offset, last_day = pd.tseries.frequencies.to_offset(frequency), dates[-1].normalize()
+    by_end = isinstance(offset, NAMED_BY_END)
+    if by_end and offset.n == 1 and getattr(offset, "weekday", 0) is not None:
+        ends = dates.normalize() - offset + offset  # of all at once; resample goes step by step
+        return np.flatnonzero(np.append(ends[1:] != ends[:-1], ends[-1] <= last_day))
+    side = "right" if by_end else "left"
+    numbers = pd.Series(np.arange(len(dates)), index=dates)
+    last = numbers.resample(frequency, closed=side, label="right").last().dropna().astype(int)
+    if not by_end:
+        last_day += offset if isinstance(offset, pd.offsets.BusinessDay) else pd.Timedelta("1D")
+    return last[last.index <= last_day].to_numpy()
 
 
 def later(dates: pd.DatetimeIndex, row: int, span: str | int, times: int = 1) -> int:

@@ -6,7 +6,7 @@ import torch
 from data_loaders import DataError, Panel
 from engine import Costs
 from engine.costs import account
-from engine.simulation import TOLERANCE, simulate
+from engine.simulation import TOLERANCE, _value, load_vectorbt, simulate
 
 
 def panel(prices):
@@ -55,6 +55,19 @@ def test_accounting_equals_the_order_level_simulation(stocks, rate, lag):
     assert result.net_returns.index[0] == stocks.dates[10 + lag]
     assert (result.orders["fees"].sum() == 0) == (rate == 0)
     assert (result.weights.sum(axis=1) <= 1 + 1e-12).all()
+
+
+def test_the_value_of_its_records_is_vectorbts_own(stocks):
+    vectorbt, rng = load_vectorbt(), np.random.default_rng(0)
+    prices = stocks.prices.iloc[:300].to_numpy()
+    size = np.where(rng.random(prices.shape) < 0.1, rng.normal(0, 100, prices.shape), np.nan)
+    portfolio = vectorbt.Portfolio.from_orders(
+        prices, size=size, size_type="amount", direction="both", fees=0.002, fixed_fees=3.0,
+        init_cash=1e7, cash_sharing=True, group_by=True, freq="1D",
+    )  # fmt: skip
+    found = _value(portfolio.order_records, prices) + 1e7
+    np.testing.assert_allclose(found, portfolio.value(), rtol=1e-14)
+    assert len(portfolio.order_records) == np.isfinite(size).sum()
 
 
 def test_the_comparison_with_the_simulation_can_fail(stocks, monkeypatch):
