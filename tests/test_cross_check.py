@@ -67,3 +67,39 @@ def test_qpth_is_held_against_our_solver():
         MeanVarianceLayer(Qpth())(*problem(), upper=0.5)
     assert check.samples == 4
     assert check.weights > 0
+
+
+def at_a_kink():
+    """Weights (.5, .5, 0): the third stands at zero and is worth 1e-6 less than it would need."""
+    q = torch.tensor([[0.5, 0.5, -1e-6]], dtype=torch.float64)
+    return torch.eye(3, dtype=torch.float64), q
+
+
+def test_a_kink_is_told_from_a_fault():
+    """qpth mixes the derivatives of both sides; each of ours is that of one."""
+    with cross_check() as check:
+        MeanVarianceLayer()(*at_a_kink())
+    assert (check.samples, check.kinks) == (1, 1)
+    assert check.weights < 1e-5
+    assert check.gradients < 1e-3  # beside the kink; at it they differ
+    with cross_check() as check:
+        MeanVarianceLayer()(*problem(), upper=0.5)
+    assert check.kinks == 0
+
+
+def test_a_gradient_of_neither_side_is_a_fault():
+    """Wrong at the kink alone, and right beside it."""
+
+    class Mixed(ActiveSet):
+        def solve(self, problem, start=None):
+            solution = super().solve(problem, start)
+            if (problem.expected_return[:, 2] + 1e-6).abs().max() > 1e-12:
+                return solution
+            q = problem.expected_return
+            other = q - q.mean(1, keepdim=True)  # the derivative as if nothing held the third
+            mixed = (solution.weights + other) / 2
+            weights = solution.weights.detach() + mixed - mixed.detach()
+            return type(solution)(weights, *list(vars(solution).values())[1:])
+
+    with pytest.raises(SolverMismatch, match="in a gradient"), cross_check():
+        MeanVarianceLayer(Mixed())(*at_a_kink())
