@@ -18,6 +18,7 @@ from strategies.constraints import Constraints
 from strategies.features import feature_table
 from strategies.layers.deq import DEQEncoder
 from strategies.layers.mean_variance import ActiveSet, FactorRisk, MeanVarianceLayer, Qpth
+from strategies.layers.together import apply_each, spread
 from strategies.limits import as_tensors, constraints_of, limits
 from strategies.risk import prepared_risk
 
@@ -164,16 +165,45 @@ class DEQMeanVarianceNetwork(nn.Module):
 
     def weights_and_forecast(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """The weights, and the expected returns q behind them, (B, N) each."""
-        trades = inputs["trades"]  # (B, N)
-        state = self.encoder(self.scaler(inputs["features"]), trades)  # (B, N, H), f(z*) = z*
-        expected_return, scale, ridge = self.heads(state).unbind(-1)  # (B, N) each
-        risk = scaled_risk(inputs, within(scale, 2.0), self.log_ridge.exp() * within(ridge, 4.0))
+        return self.together([self], inputs, [len(inputs["trades"])])
+
+    @staticmethod
+    def together(
+        networks: Sequence[DEQMeanVarianceNetwork], inputs: Inputs, sizes: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """The same of several networks, each of its own samples; see ``LearnedStrategy.build``."""
+        first, trades = networks[0], inputs["trades"]  # (B, N)
+
+        def parts(name: str) -> list[Any]:
+            return [getattr(network, name) for network in networks]
+
+        x = first.scaler(inputs["features"])  # (B, N, F), the same of all networks
+        state = encoded(parts("encoder"), sizes, x, trades)  # (B, N, H), f(z*) = z*
+        heads = apply_each(parts("heads"), sizes, state)  # (B, N, 3)
+        expected_return, scale, ridge = heads.unbind(-1)  # (B, N) each
+        ridge = spread(parts("log_ridge"), sizes).exp().unsqueeze(1) * within(ridge, 4.0)
+        risk = scaled_risk(inputs, within(scale, 2.0), ridge)
         limited = {k.removeprefix(LIMIT): v for k, v in inputs.items() if k.startswith(LIMIT)}
         expected_return = expected_return * trades
-        weights = self.optimiser(
-            risk, expected_return, keys=known_by(inputs), row_names=self.row_names, **limited
+        weights = MeanVarianceLayer.together(
+            parts("optimiser"),
+            sizes,
+            risk,
+            expected_return,
+            keys=known_by(inputs),
+            row_names=first.row_names,
+            **limited,
         )
         return weights, expected_return
+
+
+def encoded(
+    encoders: Sequence[nn.Module], sizes: Sequence[int], x: Tensor, trades: Tensor
+) -> Tensor:
+    """States (B, N, H) of features x (B, N, F), at once where the encoders know how."""
+    if isinstance(encoders[0], DEQEncoder):
+        return DEQEncoder.together(encoders, x, trades, sizes)  # type: ignore[arg-type]
+    return apply_each(encoders, sizes, x, trades)
 
 
 def scaled_risk(inputs: Inputs, scale: Tensor, ridge: Tensor) -> Tensor | FactorRisk:

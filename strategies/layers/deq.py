@@ -9,13 +9,16 @@ takes after that state, and ``read(state)``, which gives Z.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
+from strategies.layers.equilibrium import compilable, mean_field_equilibrium
 from strategies.layers.fixed_point import (
     Adjoint,
     Implicit,
@@ -25,6 +28,7 @@ from strategies.layers.fixed_point import (
     Solver,
     fixed_point,
 )
+from strategies.layers.together import each
 
 Map = Callable[..., Tensor]
 
@@ -53,13 +57,28 @@ class MeanFieldCell(nn.Module):
         W1, W2 = self.weights()
 
         def f(z: Tensor, injected: Tensor, present: Tensor, share: Tensor) -> Tensor:
-            mean = share.mT @ z  # (B, 1, H)
-            return torch.tanh(z @ W1 + (mean @ W2 + injected)) * present
+            return _mean_field(z, injected, present, share, W1, W2)
 
         return f, (self.inject(x), present, _share(present))
 
     def read(self, state: Tensor) -> Tensor:
         return state
+
+    @staticmethod
+    def weights_together(cells: Sequence[MeanFieldCell]) -> tuple[Tensor, Tensor]:
+        """W1 and W2 of S cells, (S, H, H) each."""
+        bound = cells[0].bound
+        deviation = bounded(torch.stack([cell.deviation for cell in cells]), bound)
+        mean = bounded(torch.stack([cell.mean for cell in cells]), bound)
+        return deviation, mean - deviation
+
+
+def _mean_field(
+    z: Tensor, injected: Tensor, present: Tensor, share: Tensor, W1: Tensor, W2: Tensor
+) -> Tensor:
+    """The mean-field map of z (B, N, H); W1 and W2 are (H, H), or (B, H, H) for each sample."""
+    mean = share.mT @ z  # (B, 1, H)
+    return torch.tanh(z @ W1 + (mean @ W2 + injected)) * present
 
 
 class GraphCell(nn.Module):
@@ -259,8 +278,58 @@ class DEQEncoder(nn.Module):
             ConvergenceError: see `fixed_point`.
             ValueError, TypeError: where x or mask do not fit, or x is not finite where not masked.
         """
+        return self._equilibrium([self], x, mask, [len(x)])
+
+    @staticmethod
+    def together(
+        encoders: Sequence[DEQEncoder], x: Tensor, mask: Tensor | None, sizes: Sequence[int]
+    ) -> Tensor:
+        """The states (M, N, H) of several encoders of one kind, each of its own samples.
+
+        On the CPU in float64 to the same bits as one by one.
+
+        Args:
+            x, mask: (M, N, F) and (M, N), the samples of the first encoder first.
+            sizes: how many samples each has.
+        """
+        return DEQEncoder._equilibrium(encoders, x, mask, sizes).value
+
+    @staticmethod
+    def _equilibrium(
+        encoders: Sequence[DEQEncoder], x: Tensor, mask: Tensor | None, sizes: Sequence[int]
+    ) -> Solution:
+        first, cells = encoders[0], [encoder.cell for encoder in encoders]
+        adjoint, solver = first.adjoint, first.solver
+        compiled = isinstance(adjoint, Implicit) and compilable(x, solver, adjoint.solver)
+        if not isinstance(first.cell, MeanFieldCell) or (len(cells) == 1 and not compiled):
+            return _joined([own._solved(*part) for own, *part in each(encoders, sizes, x, mask)])
+        x, present = first._check(x, mask)
+        x = torch.cat([own._embedded(part) for own, part in each(encoders, sizes, x)])
+        drive = torch.cat([cell.inject(part) for cell, part in each(cells, sizes, x)])
+        W1, W2 = MeanFieldCell.weights_together(cells)
+        if compiled:
+            return mean_field_equilibrium(
+                W1, W2, sizes, drive, present, solver, adjoint.solver, first.on_failure
+            )
+        counts = torch.tensor(sizes, device=x.device)
+        W1, W2 = (W.repeat_interleave(counts, 0) for W in (W1, W2))  # (M, H, H)
+        return fixed_point(
+            _mean_field,
+            torch.zeros_like(drive),
+            inputs=(drive, present, _share(present), W1, W2),
+            solver=solver,
+            adjoint=adjoint,
+            on_failure=first.on_failure,
+        )
+
+    def _solved(self, x: Tensor, mask: Tensor | None) -> Solution:
         solution, _ = self._solve(x, mask)
         return replace(solution, value=self.cell.read(solution.value))
+
+    def _embedded(self, x: Tensor) -> Tensor:
+        if self.embedding is None:
+            return x
+        return torch.cat([x, self.embedding.expand(x.shape[0], -1, -1)], dim=2)
 
     def regularised(
         self, x: Tensor, mask: Tensor | None = None, probes: int = 1
@@ -278,9 +347,7 @@ class DEQEncoder(nn.Module):
 
     def _solve(self, x: Tensor, mask: Tensor | None) -> tuple[Solution, Callable[[Tensor], Tensor]]:
         x, present = self._check(x, mask)
-        if self.embedding is not None:
-            x = torch.cat([x, self.embedding.expand(x.shape[0], -1, -1)], dim=2)
-        f, inputs = self.cell.problem(x, present)
+        f, inputs = self.cell.problem(self._embedded(x), present)
         solution = fixed_point(
             f,
             torch.zeros_like(inputs[0]),
@@ -324,9 +391,35 @@ class DEQEncoder(nn.Module):
         return x, present
 
 
+def _joined(solutions: Sequence[Solution]) -> Solution:
+    """One solution of all samples."""
+    parts = ("value", "converged", "steps", "residual")
+    return Solution(*(torch.cat([getattr(s, part) for s in solutions]) for part in parts))
+
+
 def bounded(raw: Tensor, bound: float) -> Tensor:
-    """The matrix itself where its largest singular value is within ``bound``, else scaled to it."""
-    return raw * (bound / torch.linalg.matrix_norm(raw, ord=2).clamp_min(bound))
+    """Each matrix (..., H, H) whose largest singular value exceeds ``bound``, scaled to it."""
+    return raw * (bound / _SpectralNorm.apply(raw).clamp_min(bound))
+
+
+class _SpectralNorm(torch.autograd.Function):
+    """The largest singular value (..., 1, 1) of each matrix, with its gradient u v'.
+
+    As torch.linalg.matrix_norm(ord=2), but of each matrix to the same bits as alone: LAPACK's last
+    bits depend on where in memory a matrix begins.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, raw: Tensor) -> Tensor:
+        parts = [torch.linalg.svd(each.clone()) for each in raw.reshape(-1, *raw.shape[-2:])]
+        U, values, Vh = (torch.stack(part) for part in zip(*parts, strict=True))
+        ctx.save_for_backward((U[:, :, :1] * Vh[:, :1]).view_as(raw))
+        return values[:, 0].view(*raw.shape[:-2], 1, 1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad * ctx.saved_tensors[0]
 
 
 def _bounded_pair(first: Tensor, second: Tensor, bound: float) -> tuple[Tensor, Tensor]:

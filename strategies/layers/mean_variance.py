@@ -8,6 +8,7 @@ how each solve ended, and refuses results that missed the solver's tolerance.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from strategies.layers.problem import (
 )
 from strategies.layers.qpth_solver import Qpth
 from strategies.layers.record import open_record
+from strategies.layers.starts import Starts
 
 __all__ = [
     "ActiveSet",
@@ -60,7 +62,7 @@ class MeanVarianceLayer(nn.Module):
     def __init__(self, solver: Solver | None = None) -> None:
         super().__init__()
         self.solver = ActiveSet() if solver is None else solver
-        self._states: dict[Hashable, Tensor] = {}
+        self.starts = Starts(-1, torch.int8)
 
     def forward(
         self,
@@ -77,16 +79,43 @@ class MeanVarianceLayer(nn.Module):
             SolveError: the solver missed its tolerance on some samples.
         """
         problem = build_problem(risk, expected_return, **constraints)
-        solution = self._solve(problem, keys, start)
-        if solution.status.any():
-            missed = solution.status.nonzero().flatten().tolist()
-            worst = float(solution.residual.nan_to_num(torch.inf).max())
-            raise SolveError(
-                f"{self.solver} left a relative KKT residual of {worst:.1e}, its tolerance is "
-                f"{self.solver.tolerance:.0e}; {problem.name(missed)}",
-                missed,
-            )
-        return solution.weights
+        return self._checked(problem, self._solve(problem, keys, start))
+
+    @staticmethod
+    def together(
+        layers: Sequence[MeanVarianceLayer],
+        sizes: Sequence[int],
+        risk: Tensor | FactorRisk,
+        expected_return: Tensor,
+        *,
+        keys: Sequence[Hashable] | None = None,
+        **constraints: Any,
+    ) -> Tensor:
+        """The weights of several layers with the same solver, each of its own samples.
+
+        As ``forward`` of each, to the same bits; on the CPU over torch's threads.
+
+        Args:
+            sizes: how many of the M samples are the first layer's, the second's, ...
+        """
+        first, problem = layers[0], build_problem(risk, expected_return, **constraints)
+        solver = first.solver
+        if len(layers) > 1 and isinstance(solver, ActiveSet):
+            solver = replace(solver, threads=max(solver.threads, torch.get_num_threads()))
+        if keys is None:
+            return first._checked(problem, first._solve_from(problem, None, solver))
+        width = _width(problem)
+        owned, end = [], 0
+        for layer, size in zip(layers, sizes, strict=True):
+            owned.append((layer, keys[end : end + size]))
+            end += size
+        start = torch.cat([layer.starts.recall(own, width) for layer, own in owned])
+        solution = first._solve_from(problem, start, solver)
+        if solution.states is not None:
+            states = solution.states.cpu().split(list(sizes))
+            for (layer, own), part in zip(owned, states, strict=True):
+                layer.starts.keep(own, part)
+        return first._checked(problem, solution)
 
     def solve(
         self,
@@ -114,30 +143,48 @@ class MeanVarianceLayer(nn.Module):
 
     def forget(self) -> None:
         """Start every key anew."""
-        self._states.clear()
+        self.starts.forget()
 
     def _solve(
         self, problem: Problem, keys: Sequence[Hashable] | None, start: Tensor | None
     ) -> Solution:
+        if keys is None:
+            return self._solve_from(problem, start, self.solver)
+        if start is not None:
+            raise ValueError("give keys or a start, not both")
+        if len(keys) != (batch := len(problem.expected_return)):
+            raise ValueError(f"expected {batch} keys, one a sample, got {len(keys)}")
+        start = self.starts.recall(keys, _width(problem))
+        solution = self._solve_from(problem, start, self.solver)
+        if solution.states is not None:
+            self.starts.keep(keys, solution.states)
+        return solution
+
+    def _solve_from(self, problem: Problem, start: Tensor | None, solver: Solver) -> Solution:
         check = open_cross_check()
         if check is not None:
             check.compare(problem, self.solver)
-        batch, assets = problem.expected_return.shape
-        if keys is not None:
-            if start is not None:
-                raise ValueError("give keys or a start, not both")
-            if len(keys) != batch:
-                raise ValueError(f"expected {batch} keys, one a sample, got {len(keys)}")
-            width = assets + problem.rows.shape[1] + 2
-            anew = torch.full((width,), -1, dtype=torch.int8)
-            known = [self._states.get(key, anew) for key in keys]
-            start = torch.stack([state if len(state) == width else anew for state in known])
-        solution = self.solver.solve(problem, start)
-        if keys is not None and solution.states is not None:
-            self._states.update(zip(keys, solution.states.cpu().unbind(), strict=True))
+        solution = solver.solve(problem, start)
         record = open_record()
         if record is not None:
             record.add("mean-variance", solution.rounds, solution.residual, solution.converged)
             if record.limits is not None:
                 record.limits += limits_of(problem, solution)
         return solution
+
+    def _checked(self, problem: Problem, solution: Solution) -> Tensor:
+        """The weights, unless some missed the tolerance."""
+        if solution.status.any():
+            missed = solution.status.nonzero().flatten().tolist()
+            worst = float(solution.residual.nan_to_num(torch.inf).max())
+            raise SolveError(
+                f"{self.solver} left a relative KKT residual of {worst:.1e}, its tolerance is "
+                f"{self.solver.tolerance:.0e}; {problem.name(missed)}",
+                missed,
+            )
+        return solution.weights
+
+
+def _width(problem: Problem) -> int:
+    """Of a sample's ``states``: its weights and rows, and turnover and gross exposure."""
+    return problem.expected_return.shape[1] + problem.rows.shape[1] + 2

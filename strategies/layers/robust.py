@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from strategies.layers.mean_variance import MeanVarianceLayer, SolveError
 from strategies.layers.record import open_record
+from strategies.layers.starts import Starts
 
 LOWEST = 1e-6  # radius: s grows like 1 / sqrt(delta), and F is a small difference to it
 ARMIJO = 1e-4
@@ -61,7 +62,8 @@ class RobustLayer(nn.Module):
         self.tolerance = tolerance
         self.max_steps = max_steps
         self.optimiser = MeanVarianceLayer(solver)
-        self._points: dict[Hashable, Tensor] = {}  # z, c, and how far s is above the largest loss
+        # z, c, and how far s is above the largest loss
+        self.starts = Starts(torch.nan, torch.float64)
 
     def forward(
         self,
@@ -106,14 +108,14 @@ class RobustLayer(nn.Module):
         if keys is not None:
             losses = problem.losses(point)[1].amax(dim=1)
             above = (point[:, -1] / losses - 1).unsqueeze(1)
-            self._points.update(zip(keys, torch.cat([point[:, :-1], above], dim=1), strict=True))
+            self.starts.keep(keys, torch.cat([point[:, :-1], above], dim=1))
         curvature = problem.hessian(point.detach())
         weights, _ = self._step(point, problem.gradient(point), curvature, constraints)
         return weights
 
     def forget(self) -> None:
         """Start every key anew."""
-        self._points.clear()
+        self.starts.forget()
 
     def _start(self, problem: _Problem, radius: Tensor, constraints: dict) -> Tensor:
         """The weights without ambiguity, their mean, and an s inside the domain: (B, N + 2)."""
@@ -134,9 +136,9 @@ class RobustLayer(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The minimum (B, N + 2), the steps it took (B,) and the last change of a weight (B,)."""
         width = problem.expected_return.shape[1] + 2
-        known = [self._points.get(key) for key in keys or ()]
-        if known and all(last is not None and len(last) == width for last in known):
-            point = torch.stack(known)  # type: ignore[arg-type]
+        known = None if keys is None else self.starts.recall(keys, width)
+        if known is not None and not known.isnan().any():
+            point = known
             # The scenarios have moved since: keep s as far above the largest loss as it was.
             losses = problem.losses(point)[1].amax(dim=1)
             point[:, -1] = losses * (1 + point[:, -1])

@@ -1,0 +1,149 @@
+"""The compiled mean-field equilibrium against the plain one, and several networks at once."""
+
+import numpy as np
+import pytest
+import torch
+
+from strategies.layers import ConvergenceError, DEQEncoder, Implicit, Picard, record_solves
+from strategies.layers import equilibrium_kernels as kernels
+from strategies.layers.together import each
+
+B, N, F, H = 6, 7, 3, 5
+
+
+def encoder(seed=0, hidden=H, **options):
+    torch.manual_seed(seed)
+    made = DEQEncoder(F, hidden, **options).double()
+    with torch.no_grad():
+        made.cell.deviation *= 6  # beyond the bound, so that its gradient counts as well
+    return made
+
+
+def batch(seed=0, size=B):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(size, N, F, dtype=torch.float64, generator=generator)
+    mask = torch.rand(size, N, generator=generator) > 0.3
+    mask[0] = False  # a date on which nothing trades
+    return x, mask
+
+
+def plain(made, x, mask):
+    """The same equilibrium by ``fixed_point``."""
+    solution, _ = made._solve(x, mask)
+    return solution
+
+
+def gradients(value, made, x):
+    pull = torch.linspace(-1, 1, value.numel(), dtype=value.dtype).view_as(value)
+    return torch.autograd.grad((value * pull).sum(), [x, *made.parameters()])
+
+
+def test_tanh_to_the_last_digits():
+    x = np.concatenate([np.linspace(-25, 25, 100_001), 10.0 ** np.arange(-300, 3), [0.0, -0.0]])
+    out, power = np.empty_like(x), np.empty_like(x)
+    kernels._tanh(x, out, power)
+    assert np.abs(out - np.tanh(x)).max() < 5e-16
+    broken = np.array([np.nan, np.inf, -np.inf])
+    kernels._tanh(broken, out[:3], power[:3])
+    assert np.isnan(out[0])
+    assert out[1:3].tolist() == [1, -1]
+
+
+@pytest.mark.parametrize("embedding", [0, 2])
+def test_the_compiled_equilibrium_is_the_plain_one(embedding):
+    made = encoder(embedding=embedding, assets=N if embedding else None)
+    x, mask = batch()
+    x.requires_grad_()
+    with record_solves() as one:
+        compiled = made.equilibrium(x, mask)
+        mine = gradients(compiled.value, made, x)
+    with record_solves() as two:
+        reference = plain(made, x, mask)
+        theirs = gradients(reference.value, made, x)
+    assert torch.allclose(compiled.value, reference.value, rtol=0, atol=1e-8)
+    assert (compiled.value[~mask] == 0).all()
+    for a, b in zip(mine, theirs, strict=True):
+        assert torch.allclose(a, b, rtol=0, atol=1e-7 * max(1, float(b.abs().max())))
+    for a, b in zip(one.summary(), two.summary(), strict=True):
+        assert a["solve"] == b["solve"]
+        assert a["mean_steps"] == pytest.approx(b["mean_steps"], abs=1)
+        assert 0 < a["residual"] <= 1e-9
+
+
+def test_its_gradient_is_that_of_differences():
+    tight = Picard(rtol=1e-13, atol=1e-15, max_steps=3000)
+    made = encoder(hidden=2, solver=tight, adjoint=Implicit(tight))
+    x, mask = batch(size=2)
+    parameters = list(made.parameters())
+
+    def value(x, *given):
+        named = dict(zip([name for name, _ in made.named_parameters()], given, strict=True))
+        return torch.func.functional_call(made, named, (x, mask))
+
+    assert torch.autograd.gradcheck(value, (x.requires_grad_(), *parameters))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_several_encoders_at_once_to_the_same_bits(threads):
+    encoders = [encoder(seed) for seed in range(3)]
+    sizes = (80, 61, 70)
+    x, mask = batch(size=sum(sizes))
+    x.requires_grad_()
+
+    def pulled(value, weights):
+        (value * weights).sum().backward()
+        found = [x.grad.clone(), *(p.grad.clone() for e in encoders for p in e.parameters())]
+        for each_ in (x, *(p for e in encoders for p in e.parameters())):
+            each_.grad = None
+        return found
+
+    weights = torch.randn(sum(sizes), N, H, dtype=torch.float64)
+    alone = torch.cat([e(*part) for e, *part in each(encoders, sizes, x, mask)])
+    one = pulled(alone, weights)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        joint = DEQEncoder.together(encoders, x, mask, sizes)
+        two = pulled(joint, weights)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(alone, joint)
+    for a, b in zip(one, two, strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("cell", ["mean_field", "graph", "monotone"])
+def test_several_encoders_at_once_without_the_kernels(cell):
+    """In float32, as on other devices, and cells that have no kernel."""
+    torch.manual_seed(0)
+    solver = Picard(rtol=1e-5, atol=1e-7, max_steps=500)
+    encoders = [DEQEncoder(F, H, cell=cell, solver=solver) for _ in range(2)]
+    x, mask = batch(size=9)
+    x = x.float()
+    joint = DEQEncoder.together(encoders, x, mask, (4, 5))
+    alone = torch.cat([e(*part) for e, *part in each(encoders, (4, 5), x, mask)])
+    assert torch.allclose(joint, alone, atol=1e-4)
+    one = torch.autograd.grad(joint.sum(), list(encoders[1].parameters()))
+    two = torch.autograd.grad(alone.sum(), list(encoders[1].parameters()))
+    for a, b in zip(one, two, strict=True):
+        assert torch.allclose(a, b, atol=1e-3)
+
+
+def test_a_solve_that_does_not_converge_names_its_samples():
+    made = encoder(solver=Picard(max_steps=4))
+    x, mask = batch()
+    with pytest.raises(ConvergenceError, match="fixed point: 5 of 6 samples") as found:
+        made(x, mask)
+    assert found.value.samples == (1, 2, 3, 4, 5)  # the first holds nothing, and is at rest
+    flagged = encoder(solver=Picard(max_steps=4), on_failure="flag").equilibrium(x, mask)
+    assert flagged.converged.tolist() == [True, False, False, False, False, False]
+    short = encoder(adjoint=Implicit(Picard(max_steps=2)))
+    with pytest.raises(ConvergenceError, match="adjoint"):
+        short(x, mask).sum().backward()
+
+
+def test_a_second_derivative_is_refused():
+    made = encoder()
+    x, mask = batch()
+    with pytest.raises(RuntimeError, match="not differentiable"):
+        torch.autograd.grad(made(x.requires_grad_(), mask).sum(), x, create_graph=True)
