@@ -37,16 +37,19 @@ def shrunk_covariance(history: Panel) -> np.ndarray:
 
     The scale is free in a mean-variance problem without expected returns; with them, they
     are in units of that variance. An asset that misses a price in ``history`` gets variance
-    1 and no covariance: its bounds must hold it at zero. Ledoit & Wolf (2004), as
-    implemented by scikit-learn.
+    1 and no covariance: its bounds must hold it at zero. Ledoit & Wolf (2004). As scikit-learn's,
+    which takes several times as long, most of it to check its arguments on every date anew.
     """
-    from sklearn.covariance import ledoit_wolf
-
     trades = history.trades_throughout.to_numpy()
     covariance = np.eye(len(trades))
     if trades.any():
-        part = ledoit_wolf(history.returns.to_numpy()[1:, trades])[0]
-        covariance[np.ix_(trades, trades)] = part / part.trace() * trades.sum()
+        returns = _scaled_returns(history, trades)
+        sample = returns.T @ returns  # (n, n), n that trade
+        mean = sample.trace() / len(sample)  # the mean variance
+        shrink = ledoit_wolf_intensity((returns**2).sum(axis=1), (sample**2).sum(), len(sample))
+        part = (1 - shrink) / mean * sample
+        part[np.diag_indices_from(part)] += shrink
+        covariance[np.ix_(trades, trades)] = part
     return covariance
 
 
@@ -70,35 +73,40 @@ def factor_risk(history: Panel, factors: int) -> tuple[np.ndarray, np.ndarray]:
     loadings = np.zeros((len(trades), min(factors, len(trades))))
     specific = np.ones(len(trades))
     if trades.any():
-        returns = history.returns.to_numpy()[1:, trades]
-        returns = returns - returns.mean(axis=0)  # (R, n), n that trade
-        rows, count = returns.shape
-        returns /= np.sqrt(rows)  # now S = returns' returns
+        returns = _scaled_returns(history, trades)
+        count = returns.shape[1]
         gram = returns @ returns.T  # (R, R), of the eigenvalues of S
         mean = gram.trace() / count  # the mean variance
         _, vectors = np.linalg.eigh(gram)
         found = (returns.T @ vectors[:, ::-1][:, : loadings.shape[1]]) / np.sqrt(mean)  # (n, <= K)
         left = (returns**2).sum(axis=0) / mean - (found**2).sum(axis=1)
-        shrink = ledoit_wolf_intensity(gram, count)
+        shrink = ledoit_wolf_intensity(gram.diagonal(), (gram**2).sum(), count)
         loadings[trades, : found.shape[1]] = np.sqrt(1 - shrink) * found
         specific[trades] = (1 - shrink) * np.maximum(left, 0.0) + shrink  # rounding, not below 0
     return loadings, specific
 
 
-def ledoit_wolf_intensity(gram: np.ndarray, count: int) -> float:
+def _scaled_returns(history: Panel, trades: np.ndarray) -> np.ndarray:
+    """Returns X (R, n) of the assets that trade, centred and over sqrt(R): X'X is their sample
+    covariance."""
+    returns = history.returns.to_numpy()[1:, trades]
+    return (returns - returns.mean(axis=0)) / np.sqrt(len(returns))
+
+
+def ledoit_wolf_intensity(lengths: np.ndarray, squares: float, count: int) -> float:
     """How far Ledoit & Wolf (2004, eq. 14) shrink towards the mean variance, from 0 to 1.
 
-    Every sum over pairs of assets in it is one over pairs of rows: the squared entries of S sum to
-    those of the Gram matrix, and those of ``sum_t x_ti^2 x_tj^2`` to the squares of its diagonal.
+    Every sum over pairs of assets in it is one over pairs of rows: the squared entries of X'X sum
+    to those of X X', and those of ``sum_t R x_ti^2 x_tj^2`` to the squared lengths of rows.
 
     Args:
-        gram: X X' / R (R, R) of R rows of centred returns X.
+        lengths: (R,) squared lengths of the rows of X, see ``_scaled_returns``.
+        squares: sum of the squared entries of X'X, or of X X'.
         count: n, the columns of X.
     """
     if count == 1:
         return 0.0
-    rows = len(gram)
-    squares, trace = (gram**2).sum(), gram.trace()
-    error = (rows * (gram.diagonal() ** 2).sum() - squares) / rows
+    rows, trace = len(lengths), lengths.sum()
+    error = ((lengths**2).sum() * rows - squares) / rows
     distance = squares - trace**2 / count
     return float(min(error, distance) / distance) if error > 0 else 0.0

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import random_walks
-from sklearn.covariance import ledoit_wolf_shrinkage
+from sklearn.covariance import ledoit_wolf, ledoit_wolf_shrinkage
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from data_loaders import Panel
@@ -74,8 +74,18 @@ def test_few_factors_are_the_largest_components_by_brute_force(broken):
 def test_the_intensity_is_scikit_learns(rows, assets):
     returns = np.random.default_rng(rows).standard_t(4, (rows, assets))
     centred = returns - returns.mean(axis=0)
-    found = ledoit_wolf_intensity(centred @ centred.T / rows, assets)
-    assert found == pytest.approx(ledoit_wolf_shrinkage(returns), abs=1e-12)
+    lengths = (centred**2).sum(axis=1) / rows
+    for gram in (centred @ centred.T / rows, centred.T @ centred / rows):
+        found = ledoit_wolf_intensity(lengths, (gram**2).sum(), assets)
+        assert found == pytest.approx(ledoit_wolf_shrinkage(returns), abs=1e-12)
+
+
+@pytest.mark.parametrize(("rows", "assets"), [(80, 8), (12, 30)])
+def test_the_covariance_is_scikit_learns_over_its_mean_variance(rows, assets):
+    history = random_walks(rows, assets)
+    expected = ledoit_wolf(history.returns.to_numpy()[1:])[0]
+    expected /= expected.trace() / assets
+    np.testing.assert_allclose(shrunk_covariance(history), expected, rtol=0, atol=1e-12)
 
 
 def test_where_nothing_trades_every_asset_is_its_own(broken):
