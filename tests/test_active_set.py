@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -462,3 +463,20 @@ def test_float32_arguments_are_solved_in_float64() -> None:
     assert weights.dtype == torch.float64
     assert q32.grad is not None
     assert q32.grad.dtype == torch.float32
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_fork_starts_threads_of_its_own() -> None:
+    risk, q, constraints = make_problem("factor", 8, 12, seed=3)
+    layer = MeanVarianceLayer(ActiveSet(threads=3))
+    expected = layer(risk, q, **constraints)
+    context = get_context("fork")
+    received, sent = context.Pipe(duplex=False)
+    child = context.Process(target=lambda: sent.send(layer(risk, q, **constraints).tolist()))
+    child.start()
+    try:
+        assert received.poll(30), "the fork waits for threads that it does not have"
+        assert received.recv() == expected.tolist()
+    finally:
+        child.kill()
+        child.join()

@@ -14,11 +14,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from itertools import compress, pairwise
+from itertools import compress
 from typing import Any, Literal
 
 import numpy as np
@@ -29,6 +27,7 @@ from torch.autograd.function import once_differentiable
 from strategies.layers.active_set_torch import differentiate_batched, solve_batched
 from strategies.layers.checks import check_jointly, check_problem, feasible_point
 from strategies.layers.problem import FactorRisk, Problem, Solution, status_of
+from strategies.layers.threads import in_parts
 
 logger = logging.getLogger(__name__)
 
@@ -259,15 +258,6 @@ def _part(batch: Any, part: slice) -> Any:
     )
 
 
-def _in_parts(count: int, threads: int, work: Callable[[slice], None]) -> None:
-    """Call ``work`` on parts of ``count`` samples, one a thread; the kernels release the GIL."""
-    edges = [count * i // threads for i in range(threads + 1)]
-    parts = [slice(low, high) for low, high in pairwise(edges)]
-    with ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(work, part) for part in parts]:
-            done.result()
-
-
 def _solve_batch(batch: Any, call: Call, first: int = 0) -> tuple[np.ndarray, ...]:
     """Weights (B, N), duals (B, R + 2), states, rounds and residual (B,).
 
@@ -290,7 +280,7 @@ def _solve_batch(batch: Any, call: Call, first: int = 0) -> tuple[np.ndarray, ..
     if threads == 1:
         kernels.solve_batch(batch, call.entries, by_rounds, *outputs)
     else:
-        _in_parts(count, threads, work)
+        in_parts(count, threads, work)
     for sample in np.flatnonzero(status == kernels.STALLED) if status.any() else ():
         point, lacking = feasible_point(call.problem, first + int(sample))
         if not lacking:
@@ -359,7 +349,7 @@ def _gradients(
     if threads == 1:
         kernels.differentiate_batch(batch, states, weights, duals, incoming, out, wanted)
     else:
-        _in_parts(count, threads, work)
+        in_parts(count, threads, work)
     bounds, limits, trade = out.bounds, out.limits, out.trade
     return (
         out.risk,

@@ -10,10 +10,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,6 +21,7 @@ from torch import Tensor
 from strategies.layers.iteration import OnFailure, Solution, check_tolerance, conclude
 from strategies.layers.record import SolveRecord, open_record
 from strategies.layers.solvers import Picard, Solver
+from strategies.layers.threads import in_parts
 
 logger = logging.getLogger(__name__)
 
@@ -161,14 +160,7 @@ def _run(
         out = (array[part] for array in (found, residual, midway, steps))
         kernel(*matrices, owner[part], *own, limits, *out)
 
-    threads = min(torch.get_num_threads(), count // FEWEST)
-    if threads <= 1:
-        work(slice(0, count))
-    else:
-        edges = [count * i // threads for i in range(threads + 1)]
-        with ThreadPoolExecutor(threads) as pool:
-            for done in [pool.submit(work, slice(*pair)) for pair in pairwise(edges)]:
-                done.result()
+    in_parts(count, min(torch.get_num_threads(), count // FEWEST), work)
     return tuple(map(torch.from_numpy, (found, residual, midway, steps)))  # type: ignore[return-value]
 
 
