@@ -117,7 +117,7 @@ def stoppable(way_on: str) -> Iterator[None]:
 def import_for_workers() -> None:
     """Let the server of worker processes import now, while this process does.
 
-    See ``local_processes`` in ``engine/fitting.py``, which would only start it later.
+    See ``local_processes`` in ``engine/processes.py``, which would only start it later.
     """
     if sys.platform == "linux":
         multiprocessing.set_forkserver_preload(["engine.preload", "strategies.registry"])

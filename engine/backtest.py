@@ -10,7 +10,6 @@ import platform
 import sys
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Executor, Future
-from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -80,7 +79,7 @@ def backtest(
     """
     from engine.costs import Costs
     from engine.decisions import DecisionTask, decide, portable
-    from engine.fitting import local_processes
+    from engine.delivery import workplace
     from engine.learner import Learner
     from engine.progress import progress_bar
     from engine.simulation import load_vectorbt
@@ -96,29 +95,32 @@ def backtest(
     run = None
     if run_dir is not None:
         run = RunDirectory(run_dir, identity(settings, named), restart)
-    if workers is not None and executor is not None:
-        raise ValueError("give workers or an executor, not both")
-    pool = local_processes(workers) if workers is not None else nullcontext(executor)
     learner = Learner(panel, folds, plan, costs, training, threads)
+    place = workplace(learner, workers, executor)
     learned = {name: s for name, s in named.items() if isinstance(s, LearnedStrategy)}
     results: dict[str, BacktestResult] = {}
     decisions = sum(len(fold.test) for fold in folds)
     elsewhere: dict[str, Future[Decided]] = {}
     try:
-        with limited_threads(threads), pool as where:
+        with limited_threads(threads), place as submit:
 
-            def hand_out_rules() -> None:
-                if where is None:
+            def hand_out(fits: dict[FitKey, Fitted] | None = None) -> None:
+                """The decisions of the rules or, once there are fits, of what is learned."""
+                if submit is None:
                     return
                 for name, strategy in named.items():
-                    if name not in learned and portable(strategy):
-                        task = DecisionTask(
-                            name, strategy, panel, folds, plan, costs, training, threads
-                        )
-                        elsewhere[name] = where.submit(task.run)
-                load_vectorbt()  # while others work
+                    if (name in learned) == (fits is not None) and portable(strategy):
+                        mine = {k: fit for k, fit in (fits or {}).items() if k.name == name}
+                        elsewhere[name] = submit(DecisionTask(name, strategy, mine))
 
-            fits = learner.fit(learned, where, run, progress, hand_out_rules)
+            def on_last() -> None:
+                hand_out()
+                if submit is not None:
+                    load_vectorbt()  # while others work
+
+            copies = workers or int(executor is None)  # of the inputs, on this machine
+            fits = learner.fit(learned, submit, run, progress, on_last, copies)
+            hand_out(fits)
             for name, strategy in named.items():
                 with progress_bar(name, decisions, "decision", progress) as bar:
                     if name in elsewhere:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 PACKAGES = ("data_loaders", "strategies", "engine", "reports")
 WAIT = 20  # seconds for a cluster's answer
@@ -43,6 +44,11 @@ def on_cluster(address: str | None) -> Iterator[Executor | None]:
     with client:
         _check(client, address)
         yield client.get_executor()
+
+
+def client_of(executor: Executor) -> Any:
+    """The Dask client behind an executor; None of any other executor."""
+    return getattr(executor, "_client", None)
 
 
 def _check(client, address: str) -> None:

@@ -14,13 +14,11 @@ from sklearn.base import clone
 from tqdm.auto import tqdm
 
 from data_loaders import Panel
-from engine.costs import Costs
 from engine.fitting import FitKey, Fitted
 from engine.learner import Learner
 from engine.progress import progress_bar
 from engine.threads import limited_threads
-from engine.training import Training
-from engine.walk_forward import Fold, WalkForward
+from engine.walk_forward import Fold
 from engine.weights import AllocationError, allocated, reason_of
 from strategies.base import LearnedStrategy, SolveRecord, Strategy, record_solves
 
@@ -53,23 +51,16 @@ def decide(
 
 @dataclass(frozen=True)
 class DecisionTask:
-    """All decisions of a strategy that the engine does not train, to be made anywhere."""
+    """All decisions of a strategy, to be made anywhere; ``fits`` of its own, if it has any."""
 
     name: str
     strategy: Strategy
-    panel: Panel
-    folds: list[Fold]
-    plan: WalkForward
-    costs: Costs
-    training: Training
-    threads: int
+    fits: dict[FitKey, Fitted]
 
-    def run(self) -> Decided:
-        learner = Learner(
-            self.panel, self.folds, self.plan, self.costs, self.training, self.threads
-        )
-        with limited_threads(self.threads), progress_bar(self.name, 0, "decision", False) as bar:
-            return decide(self.name, self.strategy, learner, {}, bar)
+    def run(self, learner: Learner) -> Decided:
+        quiet = progress_bar(self.name, 0, "decision", False)
+        with limited_threads(learner.threads), quiet as bar:
+            return decide(self.name, self.strategy, learner, self.fits, bar)
 
 
 def portable(strategy: Strategy) -> bool:

@@ -1,38 +1,29 @@
 """The fits of a backtest: one for each learned strategy, fold and seed, on any executor.
 
-A fit depends on nothing but its task, so where it runs changes nothing about it: in this
-process, in others (``workers``), or on a cluster (any ``concurrent.futures.Executor``).
+A fit depends on nothing but its task and what all tasks share, so where it runs changes nothing
+about it: in this process, in others (``workers``), or on a cluster (any
+``concurrent.futures.Executor``). A task is small: what all share is sent apart (``delivery.py``),
+and training rows are cut from it where the fit is made.
 """
 
 from __future__ import annotations
 
-import signal
-import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import (
-    FIRST_COMPLETED,
-    CancelledError,
-    Executor,
-    Future,
-    ProcessPoolExecutor,
-    wait,
-)
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from dataclasses import dataclass, replace
-from multiprocessing import active_children, forkserver, get_context
-from threading import current_thread, main_thread
-from typing import NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 from torch import Tensor
 
-from engine.costs import Costs
 from engine.threads import limited_threads
-from engine.training import Samples, Training, TrainingError, train
+from engine.training import TrainingError, train
 from strategies.base import LearnedStrategy
 
-PRELOAD = "engine.preload"
-MOST_PENDING = 8  # tasks handed to an executor at once: each carries its training rows
+if TYPE_CHECKING:
+    from engine.delivery import Submit
+    from engine.learner import Learner
 
 
 class FitKey(NamedTuple):
@@ -55,23 +46,21 @@ class Fitted:
 
 @dataclass(frozen=True)
 class FitTask:
-    """Everything one fit needs; ``initial`` is the state to start from, if any."""
+    """What one fit needs besides what all share; ``initial`` is the state to start from, if any."""
 
     key: FitKey
     strategy: LearnedStrategy
-    samples: Samples
-    costs: Costs
-    training: Training
-    threads: int
     initial: dict[str, Tensor] | None = None
 
-    def run(self, on_epoch: Callable[[dict], None] = lambda row: None) -> Fitted:
-        """Train, and say which fit it was where it fails."""
-        training = replace(self.training, seed=self.key.seed)
-        with limited_threads(self.threads):
+    def run(self, learner: Learner, on_epoch: Callable[[dict], None] = lambda row: None) -> Fitted:
+        """Cut the training rows and train; say which fit it was where that fails."""
+        training = replace(learner.training, seed=self.key.seed)
+        with limited_threads(learner.threads):
+            learner.check_memory({self.key.name: self.strategy})
+            samples = learner.samples(self.key.name, self.strategy, learner.folds[self.key.fold])
             try:
                 trained = train(
-                    self.strategy, self.samples, self.costs, training, on_epoch, self.initial
+                    self.strategy, samples, learner.costs, training, on_epoch, self.initial
                 )
             except (ValueError, RuntimeError) as error:
                 raise TrainingError(
@@ -80,7 +69,7 @@ class FitTask:
                     getattr(error, "epoch", None),
                 ) from error
         state = {
-            name: value.detach().clone()
+            name: value.detach().cpu().clone()
             for name, value in self.strategy.module_.state_dict().items()
         }
         return Fitted(state, trained.history, trained.solves, trained.checks)
@@ -89,7 +78,8 @@ class FitTask:
 def run_fits(
     keys: list[FitKey],
     make: Callable[[FitKey, dict[str, Tensor] | None], FitTask],
-    executor: Executor | None,
+    learner: Learner,
+    submit: Submit | None,
     done: dict[FitKey, Fitted],
     on_done: Callable[[FitKey, Fitted], None],
     on_epoch: Callable[[FitKey, dict], None],
@@ -101,10 +91,11 @@ def run_fits(
     Args:
         keys: all fits, the folds of a strategy and seed in order of time.
         make: the task of a key, and the state it starts from.
-        executor: where to run; None is this process, which shows every epoch.
+        learner: what all share.
+        submit: where to run; None is this process, which shows every epoch.
         on_done: called as each fit ends, in whatever order they end.
         chained: a fold starts from the state that the fold before it ended with.
-        on_last: called once the executor has the last of them.
+        on_last: called once the last of them is submitted.
 
     Raises:
         The error of a fit, of the earliest of ``keys`` where several fail, once those that had
@@ -123,9 +114,10 @@ def run_fits(
         on_done(key, fitted)
 
     waiting = [key for key in keys if key not in done]
-    if executor is None:
+    if submit is None:
         for key in waiting:
-            finish(key, task(key).run(lambda row, key=key: on_epoch(key, row)))  # type: ignore[misc]
+            shown = partial(on_epoch, key)
+            finish(key, task(key).run(learner, shown))
         return
     place = {key: number for number, key in enumerate(keys)}
     running: dict[Future[Fitted], FitKey] = {}
@@ -135,8 +127,8 @@ def run_fits(
     try:
         while running or (waiting and not failures):
             ready = [key for key in waiting if before(key) is None or before(key) in done]
-            for key in ready[: MOST_PENDING - len(running)] if not failures else []:
-                running[executor.submit(task(key).run)] = key
+            for key in ready if not failures else []:
+                running[submit(task(key))] = key
                 waiting.remove(key)
                 if not waiting:
                     on_last()
@@ -144,12 +136,15 @@ def run_fits(
                 key = running.pop(future)
                 try:
                     finish(key, future.result())
-                except CancelledError:
-                    continue
+                except CancelledError as error:
+                    if not failures:  # nobody here cancelled it
+                        failures[key] = error
                 except Exception as error:
                     failures[key] = error
+                if failures:
+                    first = min(map(place.__getitem__, failures))
                     for other, after in running.items():  # what has begun may end, and is kept
-                        if place[after] > place[key]:  # what comes before might have failed, too
+                        if place[after] > first:  # what comes before might have failed, too
                             other.cancel()
     except BaseException:
         for future in running:
@@ -157,41 +152,3 @@ def run_fits(
         raise
     if failures:
         raise failures[min(failures, key=place.__getitem__)]
-
-
-@contextmanager
-def local_processes(workers: int) -> Iterator[Executor]:
-    """``workers`` processes on this machine.
-
-    Imports take a process seconds. So on Linux one process, the server, imports everything and
-    does nothing else, and the workers are forks of it; a fork of this one would copy locks that
-    its threads hold. Elsewhere each is started afresh.
-    """
-    if workers < 1:
-        raise ValueError(f"workers is a whole number from 1 on, got {workers}")
-    others = set(active_children())
-    context = get_context("forkserver" if sys.platform == "linux" else "spawn")
-    context.set_forkserver_preload([PRELOAD])  # too late, and harmless, where the server runs
-    if sys.platform == "linux" and current_thread() is main_thread():
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server inherits it
-        try:
-            forkserver.ensure_running()
-        finally:
-            signal.signal(signal.SIGINT, before)
-    pool = ProcessPoolExecutor(
-        workers,
-        mp_context=context,
-        initializer=signal.signal,
-        initargs=(signal.SIGINT, signal.SIG_IGN),  # Ctrl-C is for the process that waits
-    )
-    with pool:
-        try:
-            yield pool
-        except BaseException:
-            for process in set(active_children()) - others:
-                process.terminate()
-            queue = getattr(pool, "_call_queue", None)
-            if queue is not None:  # a task that nobody will read must not hold up the end
-                queue.cancel_join_thread()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import Executor
+from collections.abc import Callable, Mapping
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ from sklearn.base import clone
 
 from data_loaders import Panel
 from engine.costs import Costs
-from engine.fitting import MOST_PENDING, FitKey, FitTask, Fitted, run_fits
+from engine.fitting import FitKey, FitTask, Fitted, run_fits
 from engine.market import illiquidity, measured
 from engine.memory import check_memory, free_memory
 from engine.progress import progress_bar
@@ -22,6 +22,9 @@ from engine.sensitivity import sensitivity
 from engine.training import Samples, Training, build
 from engine.walk_forward import Fold, WalkForward
 from strategies.base import Inputs, LearnedStrategy, Strategy, stack
+
+if TYPE_CHECKING:
+    from engine.delivery import Submit
 
 
 class Learner:
@@ -44,6 +47,12 @@ class Learner:
         self.illiquidity = illiquidity(panel, costs)
         self.seeds = range(training.seed, training.seed + training.ensemble)
         self._prepared: dict[tuple[str, int], Inputs] = {}
+        self._fitting: set[str] = set()  # strategies whose inputs have room in memory
+
+    def __reduce__(self) -> tuple:
+        """To other processes goes what it was made from, and nothing that was prepared."""
+        parts = self.panel, self.folds, self.plan, self.costs, self.training, self.threads
+        return Learner, parts
 
     @cached_property
     def measured(self) -> pd.DataFrame:
@@ -63,14 +72,18 @@ class Learner:
     def fit(
         self,
         strategies: dict[str, LearnedStrategy],
-        executor: Executor | None,
+        submit: Submit | None,
         run: RunDirectory | None,
         progress: bool | None,
         on_last: Callable[[], None] = lambda: None,
+        copies: int = 1,
     ) -> dict[FitKey, Fitted]:
         """All fits of the strategies, those already in the run directory read from there.
 
-        ``on_last`` is called once the executor, if there is one, has the last of them.
+        Args:
+            submit: where they are made, see ``delivery.py``; None is this process.
+            on_last: called once the last of them is submitted.
+            copies: how many processes of this machine prepare inputs; others count their own.
         """
         keys = [
             FitKey(name, fold.number, seed)
@@ -78,15 +91,12 @@ class Learner:
             for seed in self.seeds
             for fold in self.folds
         ]
-        self._check_memory(strategies, 1 if executor is None else min(len(keys), MOST_PENDING))
+        if copies:
+            self.check_memory(strategies, copies)
         done = run.finished(keys) if run is not None else {}
 
         def make(key: FitKey, initial: dict[str, torch.Tensor] | None) -> FitTask:
-            strategy = strategies[key.name]
-            samples = self.samples(key.name, strategy, self.folds[key.fold])
-            return FitTask(
-                key, clone(strategy), samples, self.costs, self.training, self.threads, initial
-            )
+            return FitTask(key, clone(strategies[key.name]), initial)
 
         def on_done(key: FitKey, fitted: Fitted) -> None:
             if run is not None:
@@ -111,7 +121,7 @@ class Learner:
         with progress_bar("training", len(keys), "fit", progress if keys else False) as bar:
             bar.update(len(done))
             chained = self.training.warm_start
-            run_fits(keys, make, executor, done, on_done, on_epoch, chained, on_last)
+            run_fits(keys, make, self, submit, done, on_done, on_epoch, chained, on_last)
         return done
 
     def restored(
@@ -177,19 +187,21 @@ class Learner:
         assert isinstance(strategy, LearnedStrategy)
         return self._prepare(name, strategy, row)
 
-    def _check_memory(self, strategies: dict[str, LearnedStrategy], tasks: int) -> None:
-        """Refuse what will not fit, with so many fits in hand at a time, before the first of them.
+    def check_memory(self, strategies: Mapping[str, LearnedStrategy], copies: int = 1) -> None:
+        """Refuse what will not fit so many times, before the first fit; asked again, say nothing.
 
         Raises:
             ValueError: see ``check_memory``.
         """
+        strategies = {name: s for name, s in strategies.items() if name not in self._fitting}
+        self._fitting |= set(strategies)
         rows = [rows for fold in self.folds for rows in (fold.train, fold.test)]
         dates = np.unique(np.concatenate(rows))
-        stacked = tasks * max(len(fold.train) for fold in self.folds)
+        stacked = max(len(fold.train) for fold in self.folds)
         free = free_memory()
         for name, strategy in strategies.items():
             prepared = self._prepare(name, strategy, int(dates[0]))
-            taken = check_memory(name, prepared, len(dates), stacked, free)
+            taken = check_memory(name, prepared, len(dates), stacked, free, copies)
             free = None if free is None else free - taken
 
     def _prepare(self, name: str, strategy: LearnedStrategy, row: int) -> Inputs:

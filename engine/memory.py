@@ -10,7 +10,9 @@ GIGABYTE = 1e9
 CGROUP = Path("/sys/fs/cgroup")  # of a container, version 2
 
 
-def check_memory(name: str, prepared: Inputs, dates: int, stacked: int, free: int | None) -> int:
+def check_memory(
+    name: str, prepared: Inputs, dates: int, stacked: int, free: int | None, copies: int = 1
+) -> int:
     """How many bytes the prepared inputs of a strategy take; it is refused where they do not fit.
 
     The inputs of each date are kept, and those of the fold in hand once more as one batch.
@@ -21,13 +23,14 @@ def check_memory(name: str, prepared: Inputs, dates: int, stacked: int, free: in
         dates: how many dates are prepared.
         stacked: rows of the batches that are held at a time.
         free: bytes, or None where that is not known: then nothing is refused.
+        copies: processes that each hold all of it.
 
     Raises:
         ValueError: it says how much is needed, how much is free, and what to do.
     """
     sizes = {key: value.numel() * value.element_size() for key, value in prepared.items()}
     a_date = sum(sizes.values())
-    needed = a_date * (dates + stacked)
+    needed = copies * a_date * (dates + stacked)
     if free is None or needed <= free:
         return needed
     largest = max(sizes, key=sizes.__getitem__)
@@ -35,7 +38,8 @@ def check_memory(name: str, prepared: Inputs, dates: int, stacked: int, free: in
     raise ValueError(
         f"{name} would keep {needed / GIGABYTE:.3g} GB of inputs in memory, and "
         f"{free / GIGABYTE:.3g} GB are free: {a_date / 1e6:.3g} MB a date, most of it "
-        f"{largest!r} ({shape}), for {dates} dates and {stacked} rows of batches; take a smaller "
+        f"{largest!r} ({shape}), for {dates} dates and {stacked} rows of batches"
+        f"{f', in each of {copies} processes: take fewer workers' * (copies > 1)}; take a smaller "
         'form of the risk where the strategy has one (risk="factor"), fewer assets, rarer '
         "decisions or a rolling window of training"
     )

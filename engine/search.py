@@ -24,9 +24,11 @@ from sklearn.base import clone
 
 from data_loaders import Panel
 from engine.backtest import backtest
+from engine.cluster import client_of
 from engine.costs import Costs
-from engine.fitting import local_processes
+from engine.delivery import TURN
 from engine.ledger import TrialLedger
+from engine.processes import local_processes
 from engine.progress import progress_bar
 from engine.ranges import Range, read_range
 from engine.result import BacktestResult
@@ -146,6 +148,10 @@ class _Task:
 
     def judge(self, trial: Trial) -> float:
         """The net Sharpe ratio of a proposal over the validation folds, in order of time."""
+        with TURN:  # a worker of a cluster may have several threads
+            return self._judge(trial)
+
+    def _judge(self, trial: Trial) -> float:
         from optuna import TrialPruned
 
         if trial.user_attrs.get("slot") in (None, *_slots(trial.study)):
@@ -332,8 +338,9 @@ def _spread(
                 with local_processes(workers) as pool:
                     _wait([pool.submit(work, task) for _ in range(workers)], task, show)
             elif executor is not None:
+                client = client_of(executor)
                 count = getattr(executor, "_max_workers", None) or 1
-                count = len(executor._client.ncores()) if hasattr(executor, "_client") else count
+                count = len(client.ncores()) if client is not None else count
                 _wait([executor.submit(work, task) for _ in range(count)], task, show)
         except BrokenExecutor:
             warnings.warn("a worker was lost; its trial is run again here", stacklevel=3)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Executor
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from data_loaders import Panel
 from engine.backtest import identity, named_strategies, run_settings
 from engine.costs import Costs
 from engine.decisions import decide_rows, fitted_for, target_frame
-from engine.fitting import local_processes
+from engine.delivery import workplace
 from engine.learner import Learner
 from engine.progress import progress_bar
 from engine.run_directory import RunDirectory, write_whole
@@ -77,17 +76,16 @@ def cross_validate(
     splits, paths = purged_splits(plan, panel.dates, lookback, folds, test_folds)
     learner = Learner(panel, [fold for fold, _ in splits], plan, costs, training, threads)
     learned = {name: s for name, s in named.items() if isinstance(s, LearnedStrategy)}
-    if workers is not None and executor is not None:
-        raise ValueError("give workers or an executor, not both")
-    pool = local_processes(workers) if workers is not None else nullcontext(executor)
+    place = workplace(learner, workers, executor)
     run = None
     if run_dir is not None:
         asked = identity(run_settings(panel, plan, costs, training), named)
         asked["cross_validation"] = {"folds": folds, "test_folds": test_folds}
         run = RunDirectory(run_dir, asked, restart)
     rows = []
-    with limited_threads(threads), pool as where:
-        fits = learner.fit(learned, where, run, progress)
+    with limited_threads(threads), place as submit:
+        copies = workers or int(executor is None)
+        fits = learner.fit(learned, submit, run, progress, copies=copies)
         for name, strategy in named.items():
             with progress_bar(name, len(paths), "path", progress) as bar:
                 for path, tests in enumerate(paths):

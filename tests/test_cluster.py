@@ -9,6 +9,7 @@ import pytest
 from conftest import random_walks
 from test_backtest import same
 
+from data_loaders import Panel
 from engine import Costs, Training, WalkForward, backtest
 from engine.cluster import ClusterError, on_cluster
 from engine.ledger import TrialLedger
@@ -30,7 +31,14 @@ def run(**where):
 def test_a_killed_worker_changes_nothing(tmp_path, monkeypatch):
     expected = run()["DEQMeanVariance"]
     killed: list[int] = []
-    store = RunDirectory.store
+    sent: list[int] = []
+    store, reduce = RunDirectory.store, Panel.__reduce__
+
+    def pickled(self):
+        sent.append(len(self))
+        return reduce(self)
+
+    monkeypatch.setattr(Panel, "__reduce__", pickled)
     with (
         distributed.LocalCluster(
             n_workers=2,
@@ -53,6 +61,7 @@ def test_a_killed_worker_changes_nothing(tmp_path, monkeypatch):
         monkeypatch.setattr(RunDirectory, "store", store_and_kill)
         found = run(executor=client.get_executor(), run_dir=tmp_path / "run")["DEQMeanVariance"]
     assert len(killed) == 1
+    assert sent == [880]  # for both workers, for all tasks, and for the worker that came anew
     same(found, expected)
     assert len(list((tmp_path / "run" / "fits").iterdir())) == 6
 

@@ -105,11 +105,11 @@ def test_an_interrupted_cross_validation_goes_on(tmp_path, monkeypatch):
 
     made, fit = [], engine.learner.FitTask.run
 
-    def stop_at_three(self, on_epoch):
+    def stop_at_three(self, learner, on_epoch):
         if len(made) == 3:
             raise KeyboardInterrupt
         made.append(self.key)
-        return fit(self, on_epoch)
+        return fit(self, learner, on_epoch)
 
     monkeypatch.setattr(engine.learner.FitTask, "run", stop_at_three)
     with pytest.raises(KeyboardInterrupt):

@@ -1,9 +1,13 @@
 """Where and when a fit runs changes nothing about its result."""
 
+import gc
+import os
+import pickle
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,7 +17,10 @@ from conftest import random_walks
 from test_backtest import same
 
 import engine.learner
+from data_loaders import Panel
 from engine import Costs, RunMismatch, Training, WalkForward, backtest, load_run
+from engine.delivery import Parcel, WorkerLost
+from engine.learner import Learner
 from strategies import DEQMeanVariance, EqualWeight
 
 PLAN = WalkForward(train="18M", refit="9M", rebalance="ME")
@@ -43,20 +50,20 @@ def test_an_interrupted_run_goes_on_to_the_same_result(
     fits = []
     make = engine.learner.FitTask.run
 
-    def stop_after(self, on_epoch):
+    def stop_after(self, learner, on_epoch):
         if len(fits) == finished:
             raise KeyboardInterrupt
         fits.append(self.key)
-        return make(self, on_epoch)
+        return make(self, learner, on_epoch)
 
     monkeypatch.setattr(engine.learner.FitTask, "run", stop_after)
     with pytest.raises(KeyboardInterrupt):
         run(panel, run_dir=tmp_path / "run")
     count = [0]
 
-    def counted(self, on_epoch):
+    def counted(self, learner, on_epoch):
         count[0] += 1
-        return make(self, on_epoch)
+        return make(self, learner, on_epoch)
 
     monkeypatch.setattr(engine.learner.FitTask, "run", counted)
     resumed = run(panel, run_dir=tmp_path / "run")
@@ -108,8 +115,49 @@ def test_two_processes_give_the_same_bits(panel, uninterrupted):
 
 
 def test_any_executor_gives_the_same_bits(panel, uninterrupted):
-    with ThreadPoolExecutor(1) as pool:
+    """Threads of one process share torch's random numbers: they take turns."""
+    with ThreadPoolExecutor(3) as pool:
         same(run(panel, executor=pool)[NAME], uninterrupted[NAME])
+
+
+def test_this_process_prepares_nothing_for_tasks_that_run_elsewhere(
+    panel, uninterrupted, monkeypatch
+):
+    """But one date, to see whether all of them have room in memory."""
+    here, sent = [], []
+    prepare, reduce = DEQMeanVariance.prepare, Panel.__reduce__
+
+    def counted(self, history):
+        here.append(history.dates[-1])
+        return prepare(self, history)
+
+    def pickled(self):
+        sent.append(len(self))
+        return reduce(self)
+
+    monkeypatch.setattr(DEQMeanVariance, "prepare", counted)
+    monkeypatch.setattr(Panel, "__reduce__", pickled)
+    same(run(panel, workers=2)[NAME], uninterrupted[NAME])
+    assert len(here) == 1
+    assert sent == [len(panel)]  # once for all workers and tasks
+
+
+def test_what_tasks_share_is_unpacked_once_in_a_process(panel):
+    learners = [Learner(panel, [], PLAN, Costs(), QUICK, 1) for _ in range(2)]
+    first, second = (pickle.dumps(Parcel(each)) for each in learners)
+    assert pickle.loads(first) is pickle.loads(first)
+    assert pickle.loads(first).learner.panel.fingerprint == panel.fingerprint
+    held = weakref.ref(pickle.loads(first).learner)
+    pickle.loads(second)
+    gc.collect()
+    assert held() is None  # the next run takes the place of the last
+
+
+def test_a_worker_that_dies_says_so_and_the_fits_are_kept(panel, tmp_path):
+    strategy = DiesInTheSecondFold(lookback=64, hidden=4, cap=0.5)
+    with pytest.raises(WorkerLost, match="a worker died .*the same call goes on"):
+        backtest(strategy, panel, PLAN, Costs(), QUICK, progress=False, workers=1, run_dir=tmp_path)
+    assert len(list((tmp_path / "fits").iterdir())) == 1
 
 
 def test_an_error_in_a_worker_names_the_fit(panel):
@@ -127,6 +175,13 @@ def test_a_run_on_qpth_ends_where_the_default_does(panel, uninterrupted):
     gap = (result.targets - uninterrupted[NAME].targets).abs().to_numpy().max()
     assert 0 < gap < 1e-5
     assert result.training["skipped"].sum() == 0
+
+
+class DiesInTheSecondFold(DEQMeanVariance):
+    def build(self, inputs):
+        if len(inputs["features"]) > 12:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().build(inputs)
 
 
 class FailsInTheSecondFold(DEQMeanVariance):

@@ -153,12 +153,12 @@ def test_two_processes_share_postgres_and_one_of_them_is_killed(drifting):
         for worker in workers:
             worker.start()
         ledger = TrialLedger(url)
-        limit = time.monotonic() + 60
+        limit = time.monotonic() + 240
         while len(ledger.trials()) == 0 or ledger.trials()["runs"].sum() < 3:
             assert time.monotonic() < limit
             time.sleep(0.1)
         os.kill(workers[0].pid, signal.SIGKILL)
-        workers[1].join(120)
+        workers[1].join(240)
         assert workers[1].exitcode == 0
         wait = Holds(wait=0.02)
         found = search(wait, drifting, PLAN, ranges=asked(10, pruning=False, stale=4), storage=url)
