@@ -116,7 +116,10 @@ class Costs:
         """
         if value is None:
             value = self.capital
-        worth = None if value is None else torch.as_tensor(value, dtype=targets.dtype)
+        if isinstance(value, Tensor):
+            worth: Tensor | None = value.to(targets)
+        else:
+            worth = None if value is None else targets.new_full((), value)
 
         def orders(cost: Tensor) -> Tensor:
             return targets * (1 - cost.unsqueeze(-1)) - drifted

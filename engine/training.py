@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.costs import Account, Costs, account, drift
+from engine.device import checked_name, device_here
 from engine.losses import Loss, NegativeSharpe
 from engine.training_plan import (
     SCHEDULES,
@@ -73,6 +74,8 @@ class Training:
         ensemble: how many seeds, from ``seed`` on, are trained in each fold; the weights held are
             the mean of theirs.
         warm_start: a refit starts from the parameters of the fold before it.
+        device: where networks are trained and decide: "cpu", or "cuda" for a GPU, whose weights
+            are the same to 1e-8 and not to the last bit.
     """
 
     loss: Loss = field(default_factory=NegativeSharpe)
@@ -91,8 +94,10 @@ class Training:
     seed: int = 0
     ensemble: int = 1
     warm_start: bool = False
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
+        checked_name(self.device)
         for name, low in (
             ("epochs", 1),
             ("block", 3),
@@ -145,6 +150,20 @@ class Samples:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def to(self, device: torch.device) -> Samples:
+        """The same with its tensors on another device."""
+
+        def moved(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.to(device)
+
+        return replace(
+            self,
+            inputs={name: values.to(device) for name, values in self.inputs.items()},
+            growth=self.growth.to(device),
+            years=moved(self.years),
+            illiquidity=moved(self.illiquidity),
+        )
+
     def runs(self, start: int, stop: int) -> list[tuple[int, int]]:
         """``start`` to ``stop`` without the decisions that come after a gap in time.
 
@@ -193,7 +212,8 @@ def train(
         SolverMismatch: they disagree.
         TrainingError: too few rows, a loss that is not finite, or no step that
             converges. It carries the best state until then.
-        ValueError: a loss without its benchmark, or inputs that are not one row a decision.
+        ValueError: a loss without its benchmark, inputs that are not one row a decision, or a
+            device that is not there.
 
     Warns:
         TrainingWarning: no parameter moves the weights; training ends with the best state.
@@ -212,9 +232,14 @@ def train(
     ]
     charged = costs.times(training.cost_factor)
 
-    with torch.random.fork_rng(devices=[]), record_solves() as record:
+    device = device_here(training.device)
+    with (
+        torch.random.fork_rng([device] if device.type == "cuda" else []),
+        record_solves() as record,
+    ):
         torch.manual_seed(training.seed)
         module = build(strategy, samples, training)
+        samples = samples.to(device)
         if initial is not None:
             with torch.no_grad():
                 for name, parameter in module.named_parameters():
@@ -317,10 +342,13 @@ def train(
 
 
 def build(strategy: LearnedStrategy, samples: Samples, training: Training) -> nn.Module:
-    """The strategy's untrained module, in float64, which has seen the rows to train on only."""
+    """The strategy's untrained module, in float64, which has seen the rows to train on only.
+
+    It is built on the CPU, so that it begins with the same numbers whatever the device.
+    """
     last, _ = _split(samples, training)
     rows = {name: values[:last] for name, values in samples.inputs.items()}
-    return strategy.build(rows).to(torch.float64)
+    return strategy.build(rows).to(device_here(training.device), torch.float64)
 
 
 def _split(samples: Samples, training: Training) -> tuple[int, int]:

@@ -138,7 +138,10 @@ class LearnedStrategy(Strategy):
         raise NotImplementedError(f"{type(self).__name__} must define build(inputs)")
 
     def weights(self, inputs: Inputs) -> Tensor:
-        """Weights (B, N) of the trained module for stacked inputs, without a graph."""
+        """Weights (B, N) of the trained module for stacked inputs, without a graph.
+
+        They are computed where the module is, and come back to the CPU.
+        """
         if not hasattr(self, "module_"):
             raise NotFittedError(
                 f"{type(self).__name__} is not trained yet: engine.backtest or engine.train does it"
@@ -146,8 +149,10 @@ class LearnedStrategy(Strategy):
         import torch
 
         self.module_.eval()
+        place = next(self.module_.parameters(), torch.empty(0)).device
+        inputs = {name: values.to(place) for name, values in inputs.items()}
         with torch.no_grad():
-            return self.module_(inputs)
+            return self.module_(inputs).cpu()
 
     def fit(self, history: Panel) -> Strategy:
         raise TypeError(

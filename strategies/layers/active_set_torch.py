@@ -3,12 +3,17 @@
 The same rounds as in ``active_set_kernels.py`` (read that first), all samples side by side: free
 weights are gathered to the front and padded to the most any sample has. Samples whose rounds go
 in circles are handed to the kernels.
+
+A GPU works ahead of the host that tells it what to do, until the host asks for a value; so the host
+looks once a round, at all that it has to know (``Look``). Where more than one row is active, torch
+looks once more, whether the eigenvalues of their Gram matrix were found.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -90,6 +95,22 @@ class Geometry:
         return left, right + torch.where(at >= 0, gross, -gross)
 
 
+class Look(NamedTuple):
+    """What the host has to know of the states before the next round."""
+
+    going: bool  # a sample is not done
+    most_free: int  # weights of a sample
+    most_active: int  # rows of a sample
+
+    @classmethod
+    def at(cls, states: Tensor, row_states: Tensor, going: Tensor) -> Look:
+        """The one transfer of a round; ``going`` is (B,) bool."""
+        free, active = states % 2 == 1, row_states != 0
+        counts = torch.stack([going.any().long(), free.sum(1).amax(), active.sum(1).amax()])
+        found = counts.tolist()
+        return cls(bool(found[0]), found[1], found[2])
+
+
 @dataclass(frozen=True)
 class FreeBlock:
     """The free weights of every sample, gathered to the front, and the inverse of their P."""
@@ -98,11 +119,11 @@ class FreeBlock:
     valid: Tensor  # (B, M) bool, not padding
     inverse: Callable[[Tensor], Tensor]  # (B, M, X) -> (B, M, X)
     definite: Tensor  # (B,) bool
+    one_row: bool  # no sample has more than one active row
 
     @classmethod
-    def of(cls, problem: Problem, free: Tensor) -> FreeBlock:
-        count = free.sum(1)
-        most = max(1, int(count.max()))
+    def of(cls, problem: Problem, free: Tensor, look: Look) -> FreeBlock:
+        count, most, one_row = free.sum(1), max(1, look.most_free), look.most_active <= 1
         index = torch.argsort(~free, dim=1, stable=True)[:, :most]
         valid = torch.arange(most, device=free.device) < count.unsqueeze(1)
         batch = torch.arange(len(free), device=free.device).unsqueeze(1)
@@ -112,14 +133,14 @@ class FreeBlock:
             sample = batch % problem.risk.shape[0]
             block = problem.risk[sample.unsqueeze(2), index.unsqueeze(2), index.unsqueeze(1)]
             factor, info = torch.linalg.cholesky_ex(block * both + padding)
-            return cls(index, valid, lambda x: torch.cholesky_solve(x, factor), info == 0)
+            return cls(index, valid, lambda x: torch.cholesky_solve(x, factor), info == 0, one_row)
         loadings = problem.risk.loadings[batch % problem.risk.loadings.shape[0], index]  # (B, M, K)
         specific = problem.risk.specific[batch % problem.risk.specific.shape[0], index]
         loadings, specific = loadings * valid.unsqueeze(2), torch.where(valid, specific, 1.0)
         if most <= loadings.shape[2]:
             block = loadings @ loadings.mT + torch.diag_embed(specific)
             factor, info = torch.linalg.cholesky_ex(block)
-            return cls(index, valid, lambda x: torch.cholesky_solve(x, factor), info == 0)
+            return cls(index, valid, lambda x: torch.cholesky_solve(x, factor), info == 0, one_row)
         scaled = loadings / specific.unsqueeze(2)  # Woodbury: a K x K matrix in place of M x M
         unit = torch.eye(loadings.shape[2], dtype=torch.float64, device=free.device)
         factor, info = torch.linalg.cholesky_ex(unit + loadings.mT @ scaled)
@@ -127,7 +148,7 @@ class FreeBlock:
         def inverse(x: Tensor) -> Tensor:
             return x / specific.unsqueeze(2) - scaled @ torch.cholesky_solve(scaled.mT @ x, factor)
 
-        return cls(index, valid, inverse, info == 0)
+        return cls(index, valid, inverse, info == 0, one_row)
 
     def gather(self, full: Tensor) -> Tensor:
         """(B, ..., N) at the free weights, (B, ..., M), zero at the padding."""
@@ -147,7 +168,11 @@ class FreeBlock:
         x = self.inverse(right.unsqueeze(2)).squeeze(2)
         through = self.inverse(rows.mT)  # (B, M, R)
         schur = rows @ through
-        pseudo = torch.linalg.pinv((schur + schur.mT) / 2, rtol=DEPENDENT, hermitian=True)
+        if self.one_row:  # the only entry is on the diagonal
+            only = schur.diagonal(dim1=-2, dim2=-1)
+            pseudo = torch.diag_embed(torch.where(only > 0, 1 / only, 0.0))
+        else:
+            pseudo = torch.linalg.pinv((schur + schur.mT) / 2, rtol=DEPENDENT, hermitian=True)
         y = torch.zeros_like(gaps)
         for _ in range(2):  # again, so that rows hold to rounding
             step = pseudo @ ((rows @ x.unsqueeze(2)).squeeze(2) - gaps).unsqueeze(2)
@@ -212,13 +237,13 @@ class Round:
     definite: Tensor  # (B,)
 
 
-def solve_states(geometry: Geometry, states: Tensor, row_states: Tensor) -> Round:
+def solve_states(geometry: Geometry, states: Tensor, row_states: Tensor, look: Look) -> Round:
     problem = geometry.problem
     assets = states.shape[1]
     free = states % 2 == 1
     held = torch.where(free, 0.0, geometry.at(states)[0])
     rows, active = geometry.rows(states), row_states != 0
-    block = FreeBlock.of(problem, free)
+    block = FreeBlock.of(problem, free, look)
     target = torch.where(row_states > 0, geometry.limits[1], geometry.limits[0])
     target = torch.where(active, target, 0.0)
     moved = (rows[:, -2] * geometry.held).sum(1)  # the turnover row is about z - z0
@@ -273,17 +298,16 @@ def flip(
     lacking = torch.where(active & ~drop, now.gaps, 0.0)
     lacking = torch.where(lacking.abs() > GAP * (1 + value.abs()), lacking, 0.0)
     flipped = flipped + (drop | up | down | (lacking != 0)).sum(1)
-    if bool((lacking != 0).any()):
-        row = lacking.abs().argmax(1, keepdim=True)  # the row that lacks most frees one weight
-        index = row.unsqueeze(2).expand(-1, -1, states.shape[1])
-        coefficient = geometry.rows(states).gather(1, index).squeeze(1)
-        pull = lacking.gather(1, row) * coefficient  # (B, N)
-        price = torch.where(pull > 0, now.gradient + right, -now.gradient - left)
-        possible = (pull > 0) & (low < breaks[..., -1]) | (pull < 0) & (low > breaks[..., 0])
-        price = torch.where(possible & ~free, price / coefficient.abs(), torch.inf)
-        best = price.argmin(1, keepdim=True)
-        chosen = torch.zeros_like(free).scatter(1, best, price.gather(1, best).isfinite())
-        new = torch.where(chosen, torch.where(pull > 0, to_right, to_left), new)
+    row = lacking.abs().argmax(1, keepdim=True)  # the row that lacks most, if any, frees one weight
+    index = row.unsqueeze(2).expand(-1, -1, states.shape[1])
+    coefficient = geometry.rows(states).gather(1, index).squeeze(1)
+    pull = lacking.gather(1, row) * coefficient  # (B, N), zero where nothing lacks
+    price = torch.where(pull > 0, now.gradient + right, -now.gradient - left)
+    possible = (pull > 0) & (low < breaks[..., -1]) | (pull < 0) & (low > breaks[..., 0])
+    price = torch.where(possible & ~free, price / coefficient.abs(), torch.inf)
+    best = price.argmin(1, keepdim=True)
+    chosen = torch.zeros_like(free).scatter(1, best, price.gather(1, best).isfinite())
+    new = torch.where(chosen, torch.where(pull > 0, to_right, to_left), new)
     return new, new_rows, flipped
 
 
@@ -308,17 +332,20 @@ def solve_batched(problem: Problem, start: Tensor | None) -> tuple[Tensor, ...]:
     done = torch.zeros(len(states), dtype=torch.bool, device=states.device)
     rounds = torch.zeros(len(states), dtype=torch.int64, device=states.device)
     fewest, waited = torch.full_like(rounds, 2**62), torch.zeros_like(rounds)
+    look = Look.at(states, row_states, ~done)
     for _ in range(ROUND_LIMIT):
-        now = solve_states(geometry, states, row_states)
+        now = solve_states(geometry, states, row_states, look)
         new, new_rows, flipped = flip(geometry, now, states, row_states)
         rounds = rounds + (~done).long()
         done = done | (flipped == 0)
         waited = torch.where(flipped < fewest, 0, waited + 1)
         fewest = torch.minimum(fewest, flipped)
-        if bool((done | (waited > PATIENCE)).all()):
+        following = torch.where(done.unsqueeze(1), states, new)
+        following_rows = torch.where(done.unsqueeze(1), row_states, new_rows)
+        look = Look.at(following, following_rows, ~done & (waited <= PATIENCE))
+        if not look.going:
             break
-        states = torch.where(done.unsqueeze(1), states, new)
-        row_states = torch.where(done.unsqueeze(1), row_states, new_rows)
+        states, row_states = following, following_rows
     low, high = geometry.at(states)
     free = states % 2 == 1
     z = torch.where(free, torch.minimum(torch.maximum(now.z, low), high), now.z)
@@ -335,7 +362,7 @@ def differentiate_batched(
     assets = z.shape[1]
     states, row_states = states[:, :assets].long(), states[:, assets:].long()
     free = states % 2 == 1
-    block = FreeBlock.of(problem, free)
+    block = FreeBlock.of(problem, free, Look.at(states, row_states, free.any(1)))
     active = (row_states != 0).unsqueeze(2)
     rows = geometry.rows(states) * active
     u, v = block.with_rows(block.gather(incoming), block.gather(rows), torch.zeros_like(duals))

@@ -13,6 +13,7 @@ Read `fixed_point`, then `Implicit`; then solvers.py and iteration.py.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -98,7 +99,7 @@ class Implicit:
                 )
                 return product
 
-            with torch.autocast(v.device.type, enabled=False):
+            with _full_precision(v):
                 return solve_linear(
                     pull,
                     v,
@@ -227,9 +228,16 @@ def fixed_point(
             raise ValueError(f"inputs[{i}] must lead with B={z0.shape[0]}, got {tuple(x.shape)}")
     if on_failure not in ("raise", "flag"):
         raise ValueError(f"on_failure must be 'raise' or 'flag', got {on_failure!r}")
-    # Autocast would evaluate f in half precision behind a far finer tolerance.
-    with torch.autocast(z0.device.type, enabled=False):
+    with _full_precision(z0):
         return adjoint.run(Problem(f, z0, tuple(inputs), on_failure, history), solver)
+
+
+def _full_precision(values: Tensor) -> AbstractContextManager[Any]:
+    """Autocast would evaluate f in half precision behind a far finer tolerance."""
+    kind = values.device.type
+    if not torch.amp.is_autocast_available(kind):
+        return nullcontext()
+    return torch.autocast(kind, enabled=False)
 
 
 def _solve_forward(problem: Problem, solver: Solver) -> Solution:

@@ -108,28 +108,25 @@ def solve(
         gap = torch.sub(image, z, out=gap)  # a fresh tensor a step costs more than the difference
         size, scale = norm(gap), norm(image) + floor
         relative = size / scale.clamp_min(torch.finfo(z.dtype).tiny)
-        watch.note(count, relative)
+        least, ended = _look(relative, active, solver.rtol, count == solver.max_steps)
+        watch.note(count, least)
         if count == solver.max_steps // 2:
             midway[rows] = relative
         if history:
             traced.append(residual.index_put((rows[active],), relative[active]))
-        # Not "at most": a residual that is NaN is done as well, and infinity soon is NaN.
-        beyond = relative > solver.rtol
-        if count == solver.max_steps or not beyond.all():
-            closing = active if count == solver.max_steps else active & ~beyond
-            here = closing.nonzero().squeeze(1)
+        if ended is not None:
+            here, still = ended
             at = rows[here]
             value.index_copy_(0, at, z.index_select(0, here))
             residual[at], steps[at] = relative[here], count
-            active = active & ~closing
-            left = int(active.sum())
-            if left == 0:
+            active = active.index_fill(0, here, False)
+            if len(still) == 0:
                 break
-            if inputs and left <= _COMPACT * len(rows):
-                z, image, gap, size = z[active], image[active], gap[active], size[active]
-                inputs = tuple(x[active] for x in inputs)
-                step.keep(active)
-                rows, active = rows[active], active[active]
+            if inputs and len(still) <= _COMPACT * len(rows):
+                z, image, gap, size = z[still], image[still], gap[still], size[still]
+                inputs = tuple(x[still] for x in inputs)
+                step.keep(still)
+                rows, active = rows[still], active[still]
         z = step(z, image, gap, size)
     return conclude(
         Solution(
@@ -198,19 +195,41 @@ def _sum_series(
             value += term
             continue
         relative = norm(term) / norm(value).clamp_min(tiny)
-        watch.note(count, relative)
+        least, ended = _look(relative, active, solver.rtol, count == solver.max_steps)
+        watch.note(count, least)
         midway = relative if count == solver.max_steps // 2 else midway
-        beyond = relative > solver.rtol
-        if count == solver.max_steps or not beyond.all():
-            closing = active if count == solver.max_steps else active & ~beyond
-            residual[closing], steps[closing] = relative[closing], count
-            active = active & ~closing
-            if not active.any():
+        if ended is not None:
+            here, still = ended
+            residual[here], steps[here] = relative[here], count
+            active = active.index_fill(0, here, False)
+            if len(still) == 0:
                 break
             term = term.masked_fill(_like(~active, term), 0.0)  # what is closed grows no more
         value += term
     solution = Solution(value, residual <= solver.rtol, steps, residual)
     return conclude(solution, solver, midway, kind=kind, on_failure=on_failure, record=record)
+
+
+def _look(
+    relative: Tensor, active: Tensor, rtol: float, last: bool
+) -> tuple[float, tuple[Tensor, Tensor] | None]:
+    """The smallest of the residuals (B,), and which active samples end and which go on, if any end.
+
+    All that the host asks in a step, in one transfer: a GPU waits for each.
+    """
+    least = torch.nan
+    if relative.device.type == "cpu":  # where nothing waits, and what is not needed is not computed
+        least = float(relative.min())  # of a NaN it is NaN
+        if least > rtol and not last:
+            return least, None
+    # Not "at most": a residual that is NaN is done as well, and infinity soon is NaN.
+    closing = active if last else active & ~(relative > rtol)
+    counts = torch.stack([relative.min(), closing.sum(), active.sum()]).tolist()
+    least, ending, going = counts[0], int(counts[1]), int(counts[2] - counts[1])
+    if least > rtol and not last:
+        return least, None
+    order = (closing.to(torch.int8) + active.to(torch.int8)).argsort(descending=True, stable=True)
+    return least, (order[:ending], order[ending : ending + going])
 
 
 class _Watch:
@@ -227,12 +246,11 @@ class _Watch:
         self.due = 1
         self.last: tuple[int, float] | None = None
 
-    def note(self, count: int, relative: Tensor) -> None:
-        """Plan the next measurement after this one, of ``relative`` (B,) at step ``count``."""
+    def note(self, count: int, least: float) -> None:
+        """Plan the next measurement after this one, of residuals from ``least``, at ``count``."""
         self.due = count + 1
         if self.every_step:
             return
-        least = float(relative.min())
         if self.last is not None and self.rtol < least < self.last[1]:
             rate = math.log(least / self.last[1]) / (count - self.last[0])
             ahead = min(int(0.9 * math.log(self.rtol / least) / rate), count)

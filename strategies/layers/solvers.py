@@ -152,9 +152,10 @@ class _AndersonStep:
         factor, broken = torch.linalg.cholesky_ex(correlations)
         weights = scale * torch.cholesky_solve(scale.unsqueeze(2), factor).squeeze(2)
         weights /= weights.sum(1, keepdim=True)
-        if broken.any():  # gaps parallel to the last digit: the plain step
-            weights[broken > 0] = 0
-            weights[broken > 0, slot] = 1
+        if broken.device.type != "cpu" or broken.any():
+            # Gaps parallel to the last digit: the plain step.
+            plain = (torch.arange(len(self.empty), device=z.device) == slot).to(weights.dtype)
+            weights = torch.where((broken > 0).unsqueeze(1), plain, weights)
         mixed = torch.bmm(weights.unsqueeze(1), self.images).view_as(image)
         return self.safeguard(mixed, image, size)
 
@@ -253,8 +254,8 @@ class _Safeguard:
 
     def __call__(self, proposal: Tensor, image: Tensor, size: Tensor) -> Tensor:
         worse = (size >= self.size) & ~self.plain
-        if worse.any():
-            proposal[worse] = self.image[worse]
+        if worse.device.type != "cpu" or worse.any():  # elsewhere the question costs more
+            proposal = torch.where(worse.view(-1, *[1] * (image.ndim - 1)), self.image, proposal)
         self.size, self.plain, self.image = size, worse, image
         return proposal
 
