@@ -1,6 +1,6 @@
 """Plug-ins: anyone's object, by ``module:name``, ``file.py:name`` or an installed entry point.
 
-Data sources here; costs (``engine/settings.py``) are found in the same way.
+Data sources here; strategies, features, losses and costs are found in the same way.
 """
 
 from __future__ import annotations
@@ -37,6 +37,21 @@ def load_object(name: str) -> object:
     if not hasattr(module, attribute):
         raise ValueError(f"{name!r}: {module.__file__ or place} has nothing named {attribute!r}")
     return getattr(module, attribute)
+
+
+def load_plugin(name: str, group: str) -> object | None:
+    """As ``load_object``, or the entry point of a plain name; None where none is installed.
+
+    Raises:
+        ValueError: there is no such module, file or name, or it does not run.
+    """
+    if ":" in name:
+        return load_object(name)
+    point = installed(group).get(name)
+    try:
+        return None if point is None else point.load()
+    except Exception as error:
+        raise ValueError(f"{name!r}, installed as {point.value!r}: {error!r}") from error
 
 
 def _module(place: str) -> ModuleType:

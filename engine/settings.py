@@ -1,7 +1,7 @@
 """Settings as an experiment's TOML file has them, and back: plan, costs, training.
 
 Keys are the arguments' names. ``class`` (of costs) and ``loss`` (of training) take anyone's own:
-``"my_costs:Tiered"``, ``"my_losses.py:Omega"``.
+``"my_costs:Tiered"``, ``"my_losses.py:Omega"``, or the name that an installed package gives one.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from data_loaders.plugins import load_object
+from data_loaders.plugins import installed, load_plugin
 from engine import losses, portfolio_losses
 from engine.costs import Costs
 from engine.losses import Loss
 from engine.training import Training
 from engine.walk_forward import WalkForward
 
+COSTS, LOSSES = "deqfolio.costs", "deqfolio.losses"  # entry points of installed packages
 T = TypeVar("T")
 
 
@@ -30,15 +31,19 @@ def read_plan(table: Mapping[str, Any]) -> WalkForward:
 def read_costs(table: Mapping[str, Any]) -> Costs:
     """The costs of a table like ``{"commission": 0.001}``.
 
-    ``class`` names a subclass of Costs as module:Class, and its own parameters stand beside it.
+    ``class`` names a subclass of Costs, module:Class or an installed one's name, and its own
+    parameters stand beside it.
     """
     rest = dict(table)
     name = rest.pop("class", None)
     if name is None:
         return read_settings(Costs, rest, "costs")
-    found = load_object(name) if isinstance(name, str) and ":" in name else None
+    found = load_plugin(name, COSTS) if isinstance(name, str) else None
     if not (isinstance(found, type) and issubclass(found, Costs)):
-        raise ValueError(f"costs: class = {name!r} should name a subclass of Costs, module:Class")
+        known = f", or {', '.join(installed(COSTS))}" if installed(COSTS) else ""
+        raise ValueError(
+            f"costs: class = {name!r} should name a subclass of Costs, module:Class{known}"
+        )
     return read_settings(found, rest, "costs")
 
 
@@ -79,11 +84,10 @@ def read_loss(said: Any) -> Loss:
     name = str(table.pop("class", None))
     ours = vars(losses) | vars(portfolio_losses)
     known = {key: cls for key, cls in ours.items() if _is_loss(cls) and key[0] != "_"}
-    found = load_object(name) if ":" in name else known.get(name)
+    found = known.get(name) or load_plugin(name, LOSSES)
     if not _is_loss(found):
-        raise ValueError(
-            f"training: there is no loss {name!r}; {nearest(name, known)}, or your own module:Class"
-        )
+        named = nearest(name, [*known, *installed(LOSSES)])
+        raise ValueError(f"training: there is no loss {name!r}; {named}, or your own module:Class")
     cls: Any = found
     checked: bool = is_dataclass(found)
     made: Loss = read_settings(cls, table, name) if checked else cls(**table)

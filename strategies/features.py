@@ -1,7 +1,8 @@
 """Features of each asset, computed inside one window: past rows only, by construction.
 
 A set of features is a function from a window to a table with a row for each asset. Ours are named
-"prices", "panel" and "lags:5"; anyone's own is named ``module:function``.
+"prices", "panel" and "lags:5"; anyone's own is named ``module:function``, ``file.py:function``, or
+as an installed package names it.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import numpy as np
 import pandas as pd
 
 from data_loaders import Panel
-from data_loaders.plugins import load_object
+from data_loaders.plugins import installed, load_plugin
 
+GROUP = "deqfolio.features"  # entry points of installed packages
 HORIZONS = (5, 21, 63, 126, 252)  # a week, a month, a quarter, half a year, a year of sessions
 
 
@@ -47,12 +49,13 @@ def _table(history: Panel, name: str) -> pd.DataFrame:
         return panel_features(history)
     if name.startswith("lags:") and name[5:].isdecimal():
         return lagged_returns(history, int(name[5:]))
-    if ":" not in name or name.startswith("lags:"):
+    own = None if name.startswith("lags:") else _own(name)
+    if own is None:
+        known = ", ".join(["'prices'", "'panel'", "'lags:5'", *map(repr, installed(GROUP))])
         raise ValueError(
-            f"unknown features {name!r}; known are 'prices', 'panel', 'lags:5', and your own as "
-            "module:function"
+            f"unknown features {name!r}; known are {known}, and your own as module:function"
         )
-    found = _own(name)(history)
+    found = own(history)
     if not (isinstance(found, pd.DataFrame) and found.index.equals(history.assets)):
         raise ValueError(
             f"features {name!r} should give a DataFrame with the assets for rows and a feature a "
@@ -65,9 +68,12 @@ def _table(history: Panel, name: str) -> pd.DataFrame:
 
 
 @cache
-def _own(name: str) -> Callable[[Panel], pd.DataFrame]:
+def _own(name: str) -> Callable[[Panel], pd.DataFrame] | None:
     """Anyone's function; its module is run once."""
-    return load_object(name)  # type: ignore[return-value]
+    found = load_plugin(name, GROUP)
+    if found is not None and not callable(found):
+        raise ValueError(f"features {name!r} should be a function of a Panel, got {found!r}")
+    return found
 
 
 def panel_features(history: Panel) -> pd.DataFrame:

@@ -1,5 +1,8 @@
 """Data shared by the tests: real prices, and small random ones."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +10,8 @@ import torch
 
 from data_loaders import Panel, load
 
+CHROMIUM = Path("/usr/bin/chromium")
+ALLOW_SKIP = not os.environ.get("CI")
 torch.set_num_threads(1)  # the problems are small: more threads only wait for each other
 
 
@@ -46,3 +51,21 @@ def random_walks(rows: int, assets: int, seed: int = 0) -> Panel:
             columns=[f"A{i}" for i in range(assets)],
         )
     )
+
+
+@pytest.fixture(scope="module")
+def browser():
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        if ALLOW_SKIP:
+            pytest.skip("playwright is not installed")
+        raise
+    if not CHROMIUM.exists() and ALLOW_SKIP:
+        pytest.skip(f"{CHROMIUM} is missing")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield browser
+        browser.close()

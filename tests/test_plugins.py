@@ -7,9 +7,11 @@ from conftest import random_walks
 
 from data_loaders import DataError, load
 from deqfolio import main
+from deqfolio.options import strategy_names
 from engine import Costs, WalkForward, backtest
-from engine.settings import describe_costs, read_costs
-from strategies import EqualWeight
+from engine.settings import describe_costs, read_costs, read_loss
+from strategies import EqualWeight, create_strategy
+from strategies.features import feature_table
 
 SOURCE = """
 import numpy as np, pandas as pd
@@ -19,13 +21,16 @@ def frame(rows="600"):
     return pd.DataFrame({"X": np.linspace(100, 120, int(rows)), "Y": 50.0}, dates)
 def panel(what=""):
     return Panel(frame(), source=f"ours {what}".strip())
+def depth(history):
+    return pd.DataFrame({"depth": history.prices.iloc[-1] / history.prices.max()})
 def wrong():
     return [1, 2]
 """
 COSTS = """
 from dataclasses import dataclass
 import torch
-from engine import Costs
+from engine import Costs, Loss
+from strategies import EqualWeight
 
 @dataclass(frozen=True)
 class StampDuty(Costs):
@@ -37,6 +42,13 @@ class StampDuty(Costs):
         paid, slope = super().paid(orders, illiquidity, value)
         bought = orders > 0
         return paid + self.duty * orders * bought, slope + self.duty * bought
+
+class Regret(Loss):
+    def __call__(self, account, periods_per_year):
+        return -account.net_returns.mean()
+
+class Still(EqualWeight):
+    pass
 """
 
 
@@ -54,7 +66,13 @@ def lake(here, tmp_path):
     about = tmp_path / "lake-1.dist-info"
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: lake\nVersion: 1\n")
-    (about / "entry_points.txt").write_text("[deqfolio.sources]\nlake = our_data:panel\n")
+    (about / "entry_points.txt").write_text(
+        "[deqfolio.sources]\nlake = our_data:panel\n"
+        "[deqfolio.costs]\nduty = our_costs:StampDuty\n"
+        "[deqfolio.losses]\nregret = our_costs:Regret\n"
+        "[deqfolio.features]\ndepth = our_data:depth\nbroken = our_data:nothing\n"
+        "[deqfolio.strategies]\nStill = our_costs:Still\n"
+    )
 
 
 @pytest.mark.parametrize("name", ["our_data:frame", "our_data.py:frame", "our_data:panel"])
@@ -75,6 +93,23 @@ def test_an_installed_source_has_a_name(lake):
     assert load("lake:of water.csv").source == "ours of water.csv"
     with pytest.raises(DataError, match="did you mean 'lake'"):
         load("lakes")
+
+
+def test_an_installed_package_names_its_costs_losses_features_and_strategies(lake, walks):
+    assert read_costs({"class": "duty", "duty": 0.02, "capital": 1e6}).duty == 0.02
+    with pytest.raises(ValueError, match="module:Class, or duty"):
+        read_costs({"class": "dutty"})
+    assert type(read_loss("regret")).__name__ == "Regret"
+    with pytest.raises(ValueError, match="did you mean regret"):
+        read_loss("regrett")
+    found = feature_table(walks, ["depth"])["depth"]
+    np.testing.assert_array_equal(found, walks.prices.iloc[-1] / walks.prices.max())
+    with pytest.raises(ValueError, match="known are 'prices', 'panel', 'lags:5', 'depth'"):
+        feature_table(walks, ["dept"])
+    with pytest.raises(ValueError, match="'broken', installed as 'our_data:nothing'"):
+        feature_table(walks, ["broken"])
+    assert create_strategy("Still").lookback == EqualWeight().lookback
+    assert "Still" in strategy_names("S")
 
 
 @pytest.mark.parametrize(

@@ -4,40 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import os
 import re
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
+from conftest import ALLOW_SKIP
 from report_results import HOSTILE, hostile_results, make_result, typical
 
 from reports import summary_table, write_report
 from reports.formats import number
 from reports.metrics import wealth
 from reports.svg import PALETTE
-
-CHROMIUM = Path("/usr/bin/chromium")
-ALLOW_SKIP = not os.environ.get("CI")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        if ALLOW_SKIP:
-            pytest.skip("playwright is not installed")
-        raise
-    if not CHROMIUM.exists() and ALLOW_SKIP:
-        pytest.skip(f"{CHROMIUM} is missing")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
