@@ -5,11 +5,13 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor
 from contextlib import contextmanager
-from multiprocessing import active_children, forkserver, get_context
+from multiprocessing import forkserver, get_context
 from threading import current_thread, main_thread
 from typing import TYPE_CHECKING
+
+from engine.worker_pool import WorkerPool
 
 if TYPE_CHECKING:
     from engine.delivery import Parcel
@@ -27,7 +29,6 @@ def local_processes(workers: int, parcel: Parcel | None = None) -> Iterator[Exec
     """
     if workers < 1:
         raise ValueError(f"workers is a whole number from 1 on, got {workers}")
-    others = set(active_children())
     context = get_context("forkserver" if sys.platform == "linux" else "spawn")
     context.set_forkserver_preload([PRELOAD])  # too late, and harmless, where the server runs
     if sys.platform == "linux" and current_thread() is main_thread():
@@ -36,20 +37,10 @@ def local_processes(workers: int, parcel: Parcel | None = None) -> Iterator[Exec
             forkserver.ensure_running()
         finally:
             signal.signal(signal.SIGINT, before)
-    pool = ProcessPoolExecutor(workers, context, _begin, (parcel,))
-    with pool:
+    # A worker's first act is to receive the parcel, which is to keep it (``delivery.py``).
+    with WorkerPool(workers, context, bool, (parcel,)) as pool:
         try:
             yield pool
         except BaseException:
-            for process in set(active_children()) - others:
-                process.terminate()
-            queue = getattr(pool, "_call_queue", None)
-            if queue is not None:  # a task that nobody will read must not hold up the end
-                queue.cancel_join_thread()
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.kill()
             raise
-
-
-def _begin(parcel: Parcel | None) -> None:
-    """A worker's first act; receiving the parcel is keeping it (``delivery.py``)."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits
