@@ -37,10 +37,13 @@ def local_processes(workers: int, parcel: Parcel | None = None) -> Iterator[Exec
             forkserver.ensure_running()
         finally:
             signal.signal(signal.SIGINT, before)
-    # A worker's first act is to receive the parcel, which is to keep it (``delivery.py``).
-    with WorkerPool(workers, context, bool, (parcel,)) as pool:
+    with WorkerPool(workers, context, _begin, (parcel,)) as pool:
         try:
             yield pool
         except BaseException:
             pool.kill()
             raise
+
+
+def _begin(parcel: Parcel | None) -> None:
+    """A worker's first act; receiving the parcel is keeping it (``delivery.py``)."""
