@@ -51,12 +51,17 @@ def prepare(experiment: dict[str, Any]) -> Prepared:
 
 def make_strategy(described: dict[str, Any]) -> Strategy:
     """The strategy of an experiment's entry: its class, and parameters beside it."""
-    if "" not in sys.path:
-        sys.path.append("")  # module:Class where the user stands, after all that is installed
+    look_here()
     from strategies import create_strategy
 
     parameters = {name: value for name, value in described.items() if name != "class"}
     return create_strategy(described["class"], parameters)
+
+
+def look_here() -> None:
+    """Let module:Class be found where the user stands, after all that is installed."""
+    if "" not in sys.path:
+        sys.path.append("")
 
 
 def run(

@@ -6,15 +6,21 @@ from typing import Annotated
 
 import typer
 
-from deqfolio.experiments import make_strategy
+from deqfolio.experiments import look_here, make_strategy
 from deqfolio.options import DATA, STRATEGY, source_names, strategy_names
 
 
-def strategies() -> None:
-    """List the strategies, ours and installed ones: what they do, and their parameters."""
-    from strategies.commands import listing
+def strategies(
+    name: Annotated[
+        str | None,
+        typer.Argument(help=f"One of them, in full. {STRATEGY}", autocompletion=strategy_names),
+    ] = None,
+) -> None:
+    """List the strategies, ours and installed ones: what they do, their parameters and ranges."""
+    look_here()
+    from strategies.commands import description, listing
 
-    typer.echo(listing())
+    typer.echo(listing() if name is None else description(name))
 
 
 def new(

@@ -270,6 +270,7 @@ def named_strategies(
     for name, strategy in named.items():
         if not isinstance(strategy, Strategy):
             raise TypeError(f"{name!r} is {strategy!r}, expected an instance of Strategy")
+        strategy.check_parameters()
     return named
 
 

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from strategies.base import LearnedStrategy, Strategy
+from strategies.parameters import above, at_least, one_of
 
 if TYPE_CHECKING:
     from strategies.allocation import (
@@ -50,9 +51,12 @@ __all__ = [
     "SoftmaxAllocation",
     "Strategy",
     "UnrolledMeanVariance",
+    "above",
+    "at_least",
     "create_strategy",
     "known_strategies",
     "load_strategy",
+    "one_of",
 ]
 
 PLACES = {  # imported on use, as torch is with them

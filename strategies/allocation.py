@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ import pandas as pd
 from data_loaders import Panel
 from strategies.base import Strategy
 from strategies.baselines import normalised
+from strategies.parameters import above, at_least
 from strategies.risk import shrunk_covariance
 
 STEPS = 100  # of Newton's method, which needs about ten
@@ -26,6 +28,7 @@ class RiskParity(Strategy):
     """
 
     equivariant = True
+    ranges: ClassVar = {"lookback": at_least(3)}
 
     def __init__(self, lookback: int = 253):
         self.lookback = lookback
@@ -49,6 +52,7 @@ class MaximumDiversification(Strategy):
     """
 
     equivariant = True
+    ranges: ClassVar = {"lookback": at_least(3)}
 
     def __init__(self, lookback: int = 253):
         self.lookback = lookback
@@ -75,6 +79,8 @@ class HierarchicalRiskParity(Strategy):
         lookback: rows of prices behind distances and covariance.
     """
 
+    ranges: ClassVar = {"lookback": at_least(3)}
+
     def __init__(self, lookback: int = 253):
         self.lookback = lookback
 
@@ -98,6 +104,7 @@ class Momentum(Strategy):
     """
 
     equivariant = True
+    ranges: ClassVar = {"lookback": at_least(2), "skip": at_least(0), "share": above(0, 1)}
 
     def __init__(self, lookback: int = 253, skip: int = 21, share: float = 0.3):
         self.lookback = lookback
@@ -105,11 +112,9 @@ class Momentum(Strategy):
         self.share = share
 
     def allocate(self, history: Panel, holdings: pd.Series) -> pd.Series:
-        if not (0 <= self.skip < self.lookback - 1 and 0 < self.share <= 1):
-            raise ValueError(
-                f"skip is from 0 to {self.lookback - 2} and share above 0 up to 1, got "
-                f"{self.skip} and {self.share}"
-            )
+        self.check_parameters()
+        if self.skip >= self.lookback - 1:
+            raise ValueError(f"skip={self.skip} leaves no return in {self.lookback} rows")
         prices = history.prices
         growth = prices.iloc[-1 - self.skip] / prices.iloc[0]
         ranks = growth.where(history.trades_throughout).rank(ascending=False, method="first")

@@ -7,15 +7,16 @@ decision date, so there is nothing to peek at.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import pandas as pd
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 
 from data_loaders import Panel
+from strategies.parameters import Range, above, at_least
 
 if TYPE_CHECKING:  # torch takes a second to import, and a rule needs none
     from torch import Tensor, nn
@@ -61,6 +62,9 @@ class Strategy(BaseEstimator):
     the decision date. ``equivariant`` claims that permuting the assets permutes the weights;
     ``engine.check_strategy`` holds a strategy to it.
 
+    ``ranges`` says which values parameters may have, like ``{"count": at_least(1)}``
+    (``strategies/parameters.py``); it is checked before anything is run.
+
     Two more attributes are promises where a strategy has them, and the engine refuses weights that
     break them: ``cap``, a number, the largest absolute weight of an asset, and ``constraints``, a
     ``Constraints`` or its plain values.
@@ -70,6 +74,29 @@ class Strategy(BaseEstimator):
     equivariant: bool = False
     short: bool = False  # may hold negative weights
     leverage: float = 1.0  # most that absolute weights may sum to
+    ranges: ClassVar[Mapping[str, Range]] = {"lookback": at_least(1), "leverage": above(0)}
+
+    @classmethod
+    def all_ranges(cls) -> dict[str, Range]:
+        """Its own and those of its base classes."""
+        found: dict[str, Range] = {}
+        for each in reversed(cls.__mro__):
+            found |= vars(each).get("ranges", {})
+        return found
+
+    def check_parameters(self) -> None:
+        """Refuse what no run could use; called before a run begins.
+
+        Raises:
+            ValueError: a parameter out of its range.
+        """
+        for name, allowed in self.all_ranges().items():
+            value = getattr(self, name, None)
+            if value is not None and not allowed.holds(value):
+                raise ValueError(
+                    f"{type(self).__name__}: {name} should be {allowed}, got {value!r}"
+                    f"{allowed.near(value)}"
+                )
 
     def fit(self, history: Panel) -> Strategy:
         """Learn from the training rows, all known before the first decision that follows."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,8 @@ from data_loaders import Panel
 from strategies.base import Strategy
 from strategies.constraints import Constraints
 from strategies.layers.mean_variance import InfeasibleError, MeanVarianceLayer
-from strategies.limits import constraints_of, count_fallback, limits
+from strategies.limits import FALLBACKS, constraints_of, count_fallback, limits
+from strategies.parameters import above, at_least, one_of
 from strategies.risk import shrunk_covariance
 
 
@@ -31,6 +32,7 @@ class InverseVolatility(Strategy):
     """Weights in inverse proportion to the volatility of daily returns over the lookback."""
 
     equivariant = True
+    ranges: ClassVar = {"lookback": at_least(3)}  # two returns have a deviation
 
     def __init__(self, lookback: int = 253):
         self.lookback = lookback
@@ -57,6 +59,7 @@ class MinimumVariance(Strategy):
     """
 
     equivariant = True
+    ranges: ClassVar = {"lookback": at_least(3), "cap": above(0), "fallback": one_of(*FALLBACKS)}
 
     def __init__(
         self,

@@ -2,20 +2,40 @@
 
 from __future__ import annotations
 
+import inspect
+import textwrap
 from pathlib import Path
 
-from strategies.registry import known_strategies
+from strategies.base import Strategy
+from strategies.registry import REQUIRED, known_strategies, load_strategy, parameters_of
 
 
 def listing() -> str:
-    """Every strategy by name, with the first line of its docstring and its parameters."""
+    """Every strategy by name, with its docstring's first line, its parameters and their ranges."""
     lines = []
     for name, cls in known_strategies().items():
-        said = (cls.__doc__ or "without a docstring").strip().splitlines()[0]
-        parameters = cls().get_params(deep=False)
-        shown = ", ".join(f"{key}={value!r}" for key, value in parameters.items())
-        lines += [f"{name}: {said}", f"    {shown or 'no parameters'}", ""]
+        said = (inspect.getdoc(cls) or "without a docstring").splitlines()[0]
+        lines += [f"{name}: {said}", *_parameters(cls), ""]
     return "\n".join(lines)
+
+
+def description(name: str) -> str:
+    """One strategy, of any form of name: all of its docstring, its parameters and their ranges."""
+    cls = load_strategy(name)
+    said = inspect.getdoc(cls) or "without a docstring"
+    return "\n".join([f"{cls.__name__}: {said}", "", *_parameters(cls)])
+
+
+def _parameters(cls: type[Strategy]) -> list[str]:
+    ranges = cls.all_ranges()
+    shown = [
+        key
+        + ("" if default is REQUIRED else f"={default!r}")
+        + (f" ({ranges[key]})" if key in ranges else "")
+        for key, default in parameters_of(cls).items()
+    ]
+    told = textwrap.wrap("; ".join(shown) or "no parameters", 92, break_on_hyphens=False)
+    return ["    " + line for line in told]
 
 
 def write_new(name: str) -> list[Path]:

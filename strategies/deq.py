@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +16,12 @@ from data_loaders import Panel
 from strategies.base import Inputs, LearnedStrategy
 from strategies.constraints import Constraints
 from strategies.features import feature_table
-from strategies.layers.deq import DEQEncoder
+from strategies.layers.deq import CELLS, DEQEncoder
 from strategies.layers.mean_variance import ActiveSet, FactorRisk, MeanVarianceLayer, Qpth
 from strategies.layers.together import apply_each, spread
-from strategies.limits import as_tensors, constraints_of, limits
-from strategies.risk import prepared_risk
+from strategies.limits import FALLBACKS, as_tensors, constraints_of, limits
+from strategies.parameters import above, at_least, one_of
+from strategies.risk import FORMS, prepared_risk
 
 LIMIT = "limit."  # inputs so named are the optimiser's constraints
 SOLVERS = {"active_set": ActiveSet, "qpth": Qpth}
@@ -56,6 +57,19 @@ class DEQMeanVariance(LearnedStrategy):
             specific variances, see ``risk.py``), or "auto": dense up to 250 assets.
         factors: how many components, where the risk is in factor form.
     """
+
+    ranges: ClassVar = {
+        "lookback": at_least(3),
+        "hidden": at_least(1),
+        "cap": above(0),
+        "fallback": one_of(*FALLBACKS),
+        "ridge": above(0),
+        "cell": one_of(*CELLS),
+        "embedding": at_least(0),
+        "solver": one_of(*SOLVERS),
+        "risk": one_of(*FORMS),
+        "factors": at_least(1),
+    }
 
     def __init__(
         self,
@@ -114,10 +128,7 @@ class DEQMeanVariance(LearnedStrategy):
         } | {LIMIT + name: value for name, value in found.items()}
 
     def build(self, inputs: Inputs) -> nn.Module:
-        if self.solver not in SOLVERS:
-            raise ValueError(f"unknown solver {self.solver!r}; known are {', '.join(SOLVERS)}")
-        if not self.ridge > 0:
-            raise ValueError(f"ridge must be positive, got {self.ridge}")
+        self.check_parameters()
         return DEQMeanVarianceNetwork(
             scaler=Standardise(inputs["features"], inputs["trades"]),
             encoder=self.encoder(*inputs["features"].shape[-2:]),

@@ -144,6 +144,8 @@ def feature_count(rows: int) -> int:
 def feature_names(rows: int) -> list[str]:
     """What the F features from a window of ``rows`` returns are called, in their order."""
     horizons = [h for h in HORIZONS if h <= rows]
+    if not horizons:
+        raise ValueError(f"features 'prices' need a lookback of {HORIZONS[0] + 1} or more")
     momentum = [f"return over {h} rows" for h in horizons]
     ratios = [f"volatility, {short} over {long} rows" for short, long in pairwise(horizons)]
     ends = dict.fromkeys((horizons[0], horizons[-1]))

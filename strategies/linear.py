@@ -8,7 +8,7 @@ optimization". Read ``LinearNetwork.forward``: it is the whole strategy.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from strategies.deq import LIMIT, SOLVERS, known_by
 from strategies.layers.mean_variance import MeanVarianceLayer
 from strategies.layers.robust import RobustLayer, highest_radius
 from strategies.limits import as_tensors, constraints_of, limits
+from strategies.parameters import above, at_least, one_of
 
 LEARNED = {  # which parameters are trained
     "all": ("theta", "gamma", "delta"),
@@ -50,6 +51,15 @@ class LinearMeanVariance(LearnedStrategy):
             terms: training on blocks of dates does not know the holdings of each.
         solver: "active_set" (exact and fast) or "qpth" (the reference).
     """
+
+    ranges: ClassVar = {
+        "lookback": at_least(3),
+        "gamma": above(0),
+        "delta": at_least(0, 1),
+        "learn": one_of(*LEARNED),
+        "cap": above(0),
+        "solver": one_of(*SOLVERS),
+    }
 
     def __init__(
         self,
@@ -91,16 +101,9 @@ class LinearMeanVariance(LearnedStrategy):
         } | {LIMIT + name: value for name, value in found.items()}
 
     def build(self, inputs: Inputs) -> LinearNetwork:
-        if self.learn not in LEARNED:
-            raise ValueError(f"unknown learn {self.learn!r}; known are {', '.join(LEARNED)}")
+        self.check_parameters()
         if self.learn == "delta" and not self.delta:
             raise ValueError("learn='delta' needs a positive delta to start from")
-        if self.solver not in SOLVERS:
-            raise ValueError(f"unknown solver {self.solver!r}; known are {', '.join(SOLVERS)}")
-        if not self.gamma > 0 or not self.delta >= 0:
-            raise ValueError(
-                f"gamma must be positive and delta not negative, got {self.gamma}, {self.delta}"
-            )
         assets, factors = inputs["trades"].shape[-1], inputs["features"].shape[-1]
         network = LinearNetwork(
             nn.Linear(factors, assets, dtype=torch.float64),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,8 @@ from strategies.baselines import optimal
 from strategies.constraints import Constraints
 from strategies.estimators import made
 from strategies.features import feature_table
-from strategies.limits import constraints_of
+from strategies.limits import FALLBACKS, constraints_of
+from strategies.parameters import above, at_least, one_of
 from strategies.risk import shrunk_covariance
 
 
@@ -35,6 +36,12 @@ class MeanVariance(Strategy):
     """
 
     equivariant = True
+    ranges: ClassVar = {
+        "lookback": at_least(3),
+        "aversion": above(0),
+        "cap": above(0),
+        "fallback": one_of(*FALLBACKS),
+    }
 
     def __init__(
         self,
@@ -80,6 +87,8 @@ class PredictThenOptimize(Strategy):
             the caps in proportion.
         features: sets of features, see ``features.py``.
     """
+
+    ranges: ClassVar = {**MeanVariance.ranges, "horizon": at_least(1), "delay": at_least(0)}
 
     def __init__(
         self,
@@ -184,8 +193,7 @@ def _optimal(
     holdings: pd.Series,
 ) -> pd.Series:
     """The weights for mean returns (N,) a row and a covariance over its mean variance."""
-    if not strategy.aversion > 0:
-        raise ValueError(f"aversion must be positive, got {strategy.aversion}")
+    strategy.check_parameters()
     trades = history.trades_throughout.to_numpy()
     if trades.any():
         mean = mean / (strategy.aversion * np.square(_volatility(history)[trades]).mean())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from typing import Any
 
 from data_loaders.plugins import installed, load_object
@@ -20,6 +21,7 @@ from strategies.linear import LinearMeanVariance
 from strategies.predict import MeanVariance, PredictThenOptimize
 from strategies.siblings import ExplicitMeanVariance, SoftmaxAllocation, UnrolledMeanVariance
 
+REQUIRED = inspect.Parameter.empty  # in place of a default
 GROUP = "deqfolio.strategies"  # entry points of installed plug-ins
 
 OURS: dict[str, type[Strategy]] = {
@@ -89,10 +91,10 @@ def create_strategy(name: str, parameters: dict[str, Any] | None = None) -> Stra
 
     Raises:
         ValueError: as ``load_strategy``, or a parameter that it does not have, or of another
-            type than its default.
+            type than its default, or out of its range.
     """
     cls, parameters = load_strategy(name), parameters or {}
-    defaults = cls().get_params(deep=False)
+    defaults = parameters_of(cls)
     for key, value in parameters.items():
         if key not in defaults:
             raise ValueError(
@@ -103,11 +105,27 @@ def create_strategy(name: str, parameters: dict[str, Any] | None = None) -> Stra
         fits = isinstance(value, int | float) if isinstance(default, float) else True
         if isinstance(default, int | str):
             fits = isinstance(value, type(default))
-        if not fits or (isinstance(value, bool) and not isinstance(default, bool | None)):
+        if isinstance(default, tuple | list):
+            fits = isinstance(value, tuple | list)
+        plain = not (isinstance(default, bool) or default is None or default is REQUIRED)
+        if not fits or (isinstance(value, bool) and plain):
             raise ValueError(
                 f"{cls.__name__}: {key}={value!r} should be of the type of its default, {default!r}"
             )
-    return cls(**parameters)
+    needed = [key for key, default in defaults.items() if default is REQUIRED]
+    lacking = [key for key in needed if key not in parameters]
+    if lacking:
+        raise ValueError(
+            f"{cls.__name__} needs {', '.join(lacking)}: --set {cls.__name__}.{lacking[0]}=VALUE"
+        )
+    made = cls(**parameters)
+    made.check_parameters()
+    return made
+
+
+def parameters_of(cls: type[Strategy]) -> dict[str, Any]:
+    """Each parameter's default, or REQUIRED."""
+    return {name: found.default for name, found in inspect.signature(cls).parameters.items()}
 
 
 def _nearest(name: str, known: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from strategies.deq import DEQMeanVariance, Standardise, encoded
 from strategies.features import feature_table
 from strategies.layers.deq import DEQEncoder
 from strategies.layers.together import apply_each
+from strategies.parameters import at_least, one_of
 
 
 class ExplicitMeanVariance(DEQMeanVariance):
@@ -64,6 +65,8 @@ class UnrolledMeanVariance(DEQMeanVariance):
             as there; cell "mean_field" or "graph".
     """
 
+    ranges: ClassVar = {"steps": at_least(1), "cell": one_of("mean_field", "graph")}
+
     def __init__(
         self,
         steps: int = 3,
@@ -112,6 +115,9 @@ class SoftmaxAllocation(LearnedStrategy):
     """
 
     equivariant = True
+    ranges: ClassVar = {
+        name: DEQMeanVariance.ranges[name] for name in ("lookback", "hidden", "cap", "cell")
+    }
 
     def __init__(
         self,

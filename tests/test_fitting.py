@@ -161,8 +161,8 @@ def test_a_worker_that_dies_says_so_and_the_fits_are_kept(panel, tmp_path):
 
 
 def test_an_error_in_a_worker_names_the_fit(panel):
-    with pytest.raises(RuntimeError, match="DEQMeanVariance, fold 0, seed 0: .*unknown solver"):
-        backtest(DEQMeanVariance(64, cap=0.5, solver="x"), panel, PLAN, workers=1, progress=False)
+    with pytest.raises(RuntimeError, match="DEQMeanVariance, fold 0, seed 0: .*too few"):
+        backtest(DEQMeanVariance(253, cap=0.5), panel, PLAN, workers=1, progress=False)
     with pytest.raises(ValueError, match="not both"), ThreadPoolExecutor(1) as pool:
         run(panel, workers=1, executor=pool)
     with pytest.raises(ValueError, match="whole number from 1 on"):

@@ -137,9 +137,11 @@ def test_bad_input_is_named(weekly):
     inputs = prepared(LinearMeanVariance(lookback=53), weekly, range(60, 63))
     with pytest.raises(ValueError, match="3 training rows are too few for 2 features"):
         LinearMeanVariance(lookback=53).build(inputs)
-    with pytest.raises(ValueError, match="unknown learn 'beta'; known are all, theta, gamma"):
+    with pytest.raises(
+        ValueError, match="learn should be one of all, theta, gamma, delta, got 'beta'"
+    ):
         LinearMeanVariance(learn="beta").build(inputs)
-    with pytest.raises(ValueError, match="gamma must be positive"):
+    with pytest.raises(ValueError, match="gamma should be above 0, got"):
         LinearMeanVariance(gamma=-1.0).build(inputs)
     with pytest.raises(ValueError, match="needs a positive delta"):
         LinearMeanVariance(learn="delta").build(inputs)

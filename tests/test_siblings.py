@@ -112,7 +112,10 @@ def test_a_cap_that_cannot_hold_is_named(walks):
 
 @pytest.mark.parametrize(
     ("changed", "said"),
-    [({"steps": 0}, "whole number from 1"), ({"cell": "monotone"}, "'mean_field' or 'graph'")],
+    [
+        ({"steps": 0}, "should be at least 1"),
+        ({"cell": "monotone"}, "one of mean_field, graph"),
+    ],
 )
 def test_steps_that_make_no_sense_are_refused(walks, changed, said):
     strategy = UnrolledMeanVariance(**{**SMALL, **changed})

@@ -250,7 +250,7 @@ def test_errors_of_the_contract(walks):
         LearnedStrategy().build({})
     with pytest.raises(ValueError, match="caps sum to 0.5, budget is 1"):
         MinimumVariance(cap=0.1).allocate(walks.last(253), CASH)
-    with pytest.raises(ValueError, match="unknown solver 'newton'"):
+    with pytest.raises(ValueError, match="solver should be one of active_set, qpth, got 'newton'"):
         network(walks, solver="newton")
-    with pytest.raises(ValueError, match="ridge must be positive"):
+    with pytest.raises(ValueError, match="ridge should be above 0, got"):
         network(walks, ridge=0.0)

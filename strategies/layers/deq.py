@@ -208,6 +208,7 @@ _CELLS: dict[str, type[MeanFieldCell | GraphCell | MonotoneCell]] = {
     "graph": GraphCell,
     "monotone": MonotoneCell,
 }
+CELLS = (*_CELLS, "pairs")  # the last one needs the number of assets
 
 
 class DEQEncoder(nn.Module):
@@ -242,10 +243,10 @@ class DEQEncoder(nn.Module):
         on_failure: OnFailure = "raise",
     ):
         super().__init__()
-        if cell not in (known := [*_CELLS, "pairs"]):
-            near = difflib.get_close_matches(cell, known, n=1)
+        if cell not in CELLS:
+            near = difflib.get_close_matches(cell, CELLS, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"cell must be one of {known}, got {cell!r}{hint}")
+            raise ValueError(f"cell must be one of {list(CELLS)}, got {cell!r}{hint}")
         if not 0 < bound < 1:
             raise ValueError(f"bound must lie in (0, 1), got {bound}")
         if (embedding > 0 or cell == "pairs") != (assets is not None):

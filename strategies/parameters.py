@@ -1,0 +1,59 @@
+"""Which values a strategy's parameters may have, said once and checked before anything is run.
+
+``ranges = {"count": at_least(1), "share": above(0, 1), "side": one_of("long", "short")}`` in the
+body of a Strategy; its base classes' ranges hold, too.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from dataclasses import dataclass
+from numbers import Real
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from ``low`` to ``high``, without ``low`` itself where ``open``; or some words."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    open: bool = False
+    words: tuple[str, ...] = ()
+
+    def holds(self, value: object) -> bool:
+        if self.words:
+            return value in self.words
+        if not isinstance(value, Real) or isinstance(value, bool):
+            return False
+        number = float(value)  # NaN is in no range
+        return self.low <= number <= self.high and not (self.open and number == self.low)
+
+    def near(self, value: object) -> str:
+        """For an error: the word that was meant, if one is near."""
+        found = difflib.get_close_matches(str(value).lower(), self.words, n=1)
+        return f"; did you mean {found[0]!r}?" if found else ""
+
+    def __str__(self) -> str:
+        if self.words:
+            return f"one of {', '.join(self.words)}"
+        if self.open:
+            return f"above {self.low:g}" + (f" up to {self.high:g}" if self.high < math.inf else "")
+        if self.high < math.inf:
+            return f"from {self.low:g} to {self.high:g}"
+        return f"at least {self.low:g}"
+
+
+def at_least(low: float, high: float = math.inf) -> Range:
+    """Numbers from ``low`` on, up to ``high``, both included."""
+    return Range(low, high)
+
+
+def above(low: float, high: float = math.inf) -> Range:
+    """Numbers above ``low``, up to ``high``, which is included."""
+    return Range(low, high, open=True)
+
+
+def one_of(*words: str) -> Range:
+    """One of these words."""
+    return Range(words=words)
