@@ -1,9 +1,10 @@
 """How time and memory grow with N assets, B samples, L rows of lookback and T rows of prices.
 
-    python benchmarks/scaling.py [--quick] [--figure scaling.svg] [--universe 500] [--step 3000]
+    python benchmarks/scaling.py [--quick|--goals] [--figure scaling.svg] [--universe 500] [--step 3000]
 
 Each point runs in a process of its own on synthetic prices of five factors; memory is the peak of
-the process above what it held before. The exponent is the slope of a straight line through the
+the process above what it held before; time is that of the CPU, which other work on the machine
+disturbs least, and for the two large points that of the clock as well. The exponent is the slope of a straight line through the
 logarithms: 1 is linear, 2 quadratic; below 1, fixed costs still dominate. Without --quick it also
 walks ``--universe`` assets forward through ten years (weekly decisions, yearly refits, the default
 training), and takes one step of training at ``--step`` assets, B = 16.
@@ -81,12 +82,12 @@ def step(risk: str, N: int, B: int = 16) -> Callable[[], float]:
     def run() -> float:
         slowest = 0.0
         for _ in range(3):
-            start = time.perf_counter()
+            start = time.process_time()
             earned = (network(inputs) * growth).sum(1)
             optimiser.zero_grad()
             (-earned.mean() / earned.std()).backward()
             optimiser.step()
-            slowest = max(slowest, time.perf_counter() - start)
+            slowest = max(slowest, time.process_time() - start)
         return slowest
 
     return run
@@ -98,10 +99,10 @@ def prepare(risk: str, N: int, L: int = LOOKBACK) -> Callable[[], float]:
     _ = panel.returns
 
     def run() -> float:
-        start = time.perf_counter()
+        start = time.process_time()
         for i in range(3):
             strategy.prepare(panel.rows(i, i + L))
-        return (time.perf_counter() - start) / 3
+        return (time.process_time() - start) / 3
 
     return run
 
@@ -119,10 +120,10 @@ def walk(
     training = Training() if epochs is None else Training(epochs=epochs)
 
     def run() -> float:
-        start = time.perf_counter()
+        start = time.process_time()
         plan = WalkForward(train=train, refit="1Y", rebalance="W-FRI")
         backtest(strategy, panel, plan, training=training, progress=False, ledger=False)
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     return run
 
@@ -134,8 +135,9 @@ MEASURES: dict[str, Callable[..., Callable[[], float]]] = {
 }
 
 
-def measured(what: str, settings: dict) -> tuple[float, float]:
-    """Seconds, and peak memory in bytes above that before, of one point in its own process."""
+def measured(what: str, settings: dict) -> tuple[float, float, float]:
+    """Seconds of CPU, peak memory in bytes above that before, and seconds by the clock of all
+    that is done for one point, in its own process."""
     receive, send = multiprocessing.Pipe(duplex=False)
 
     def child() -> None:
@@ -144,9 +146,9 @@ def measured(what: str, settings: dict) -> tuple[float, float]:
         torch.manual_seed(0)
         run = MEASURES[what](**settings)
         reset_peak()
-        before = resident()
+        before, start = resident(), time.perf_counter()
         seconds = run()
-        send.send((seconds, peak() - before))
+        send.send((seconds, peak() - before, time.perf_counter() - start))
 
     # A fork has the imports and the compiled kernels; this process runs no thread of its own.
     process = multiprocessing.get_context("fork").Process(target=child)
@@ -199,7 +201,7 @@ def table(quick: bool) -> list[dict]:
     for what, risk, letter, values, held in CASES:
         values = values[:3] if quick else values
         found = [measured(what, {"risk": risk, letter: v, **held}) for v in values]
-        seconds, sizes = zip(*found, strict=True)
+        seconds, sizes, _ = zip(*found, strict=True)
         said = ", ".join(f"{name}={value}" for name, value in held.items())
         head = f"{TITLES[what]:24}{risk:12}{said:10}"
         shown = {
@@ -242,12 +244,13 @@ def draw(rows: list[dict], path: str) -> None:
 
 def goal(title: str, what: str, settings: dict) -> None:
     """One large point against its goal."""
-    seconds, size = measured(what, settings)
+    seconds, size, clock = measured(what, settings)
     most_seconds, most_bytes = GOALS[title]
     kept = seconds <= most_seconds and size <= most_bytes
     print(
-        f"{title}, {settings}: {seconds:.3g} s (goal {most_seconds:g}), {size / 1e9:.2f} GB "
-        f"(goal {most_bytes / 1e9:g}): {'kept' if kept else 'MISSED'}",
+        f"{title}, {settings}: {seconds:.3g} s of CPU (goal {most_seconds:g}; the whole "
+        f"measurement took {clock:.3g} s), {size / 1e9:.2f} GB (goal {most_bytes / 1e9:g}): "
+        f"{'kept' if kept else 'MISSED'}",
         flush=True,
     )
 
@@ -255,6 +258,7 @@ def goal(title: str, what: str, settings: dict) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small sizes only")
+    parser.add_argument("--goals", action="store_true", help="the two large points only")
     parser.add_argument("--figure", help="draw it to this file")
     parser.add_argument("--universe", type=int, default=500)
     parser.add_argument("--step", type=int, default=3000)
@@ -265,7 +269,7 @@ def main() -> None:
     warm_up()
     load = os.getloadavg()[0]
     print(f"{os.cpu_count()} cores, load {load:.1f} before; one thread; {ActiveSet()}\n")
-    rows = table(asked.quick)
+    rows = [] if asked.goals else table(asked.quick)
     if asked.figure:
         draw(rows, asked.figure)
     if not asked.quick:

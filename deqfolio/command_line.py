@@ -96,6 +96,8 @@ def one_line(error: Exception) -> str:
     """The message; of an error that nobody foresaw, as in a user's strategy, where it arose."""
     if str(error) and isinstance(error, ValueError | RuntimeError | OSError | ImportError):
         return str(error)
+    if isinstance(error, MemoryError):
+        return f"memory ran out ({error}): take fewer assets, rows or workers"
     last = traceback.extract_tb(error.__traceback__)[-1]
     kind = type(error).__name__
     return f"{kind}: {error} ({last.filename}, line {last.lineno}; --debug gives the trace)"

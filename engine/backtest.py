@@ -19,7 +19,7 @@ import pandas as pd
 from data_loaders import Panel, quality
 from engine.ledger import TrialLedger, keep_record
 from engine.result import BacktestResult, save_run
-from engine.run_directory import RunDirectory
+from engine.run_directory import RunDirectory, written
 from engine.walk_forward import WalkForward, check_folds, fold_table
 from strategies.base import LearnedStrategy, Strategy
 
@@ -135,9 +135,10 @@ def backtest(
     finally:
         for future in elsewhere.values():
             future.cancel()
-        if run is not None and results:
-            save_run(results, run.path)
         keep_record(results, ledger)
+        if run is not None and results:
+            with written(run.path):
+                save_run(results, run.path)
     return results
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
@@ -41,9 +42,15 @@ def on_cluster(address: str | None) -> Iterator[Executor | None]:
             f"no cluster answers at {address} ({error or 'it timed out'}); start one with "
             "'dask scheduler' and 'dask worker ADDRESS'"
         ) from error
-    with client:
-        _check(client, address)
-        yield client.get_executor()
+    log = logging.getLogger("distributed")
+    before = log.level
+    log.setLevel(logging.CRITICAL)  # what goes wrong is said by the error that ends the call
+    try:
+        with client:
+            _check(client, address)
+            yield client.get_executor()
+    finally:
+        log.setLevel(before)
 
 
 def client_of(executor: Executor) -> Any:

@@ -23,8 +23,11 @@ if TYPE_CHECKING:
     from engine.learner import Learner
 
 
-# of errors that say so: of a process pool, of Dask, and of a Dask scheduler that went away
-LOST = {"BrokenExecutor", "KilledWorker", "CancelledError"}
+LOST = {  # errors that say so: of a process pool, of Dask, and of a scheduler that went away
+    "BrokenExecutor": "a worker died and took its task with it",
+    "KilledWorker": "several workers died of one task",
+    "CancelledError": "the cluster gave up its tasks, as it does where its scheduler ends",
+}
 
 
 class WorkerLost(RuntimeError):
@@ -105,12 +108,13 @@ def workplace(
         with local_processes(workers, parcel) as pool:
             yield lambda task: pool.submit(run_with_kept, task, parcel.token)
     except Exception as error:
-        if not LOST & {cls.__name__ for cls in type(error).__mro__}:
+        found = next((LOST[c.__name__] for c in type(error).__mro__ if c.__name__ in LOST), None)
+        if found is None:
             raise
         raise WorkerLost(
-            f"a worker died and took its task with it ({str(error) or type(error).__name__}), "
-            "most often because memory ran out: take fewer workers, or a smaller problem. Fits "
-            "that had ended are in the run's directory, if it has one: the same call goes on"
+            f"{found} ({str(error) or type(error).__name__}); where memory ran out, take fewer "
+            "workers or a smaller problem. Fits that had ended are in the run's directory, if it "
+            "has one: the same call goes on"
         ) from error
 
 

@@ -17,6 +17,10 @@ class Progress(tqdm):
         super().__init__(total=total, desc=what, unit=unit, disable=hidden)
         self.what, self.goal, self.units, self.counted = what, total, unit, 0
 
+    def reach(self, count: int) -> None:
+        """So many units are done in all."""
+        self.update(count - self.counted)
+
     def update(self, n: float | None = 1) -> bool | None:
         before, self.counted = self.counted, self.counted + int(n or 0)
         if (
@@ -29,5 +33,10 @@ class Progress(tqdm):
 
 
 def progress_bar(what: str, total: int, unit: str, show: bool | None) -> Progress:
-    """A bar of ``total`` units; ``show`` None leaves it to whether there is a terminal."""
-    return Progress(what, total, unit, None if show is None else not show)
+    """A bar of ``total`` units; ``show`` None leaves it to whether there is a terminal.
+
+    False is silence.
+    """
+    return Progress(
+        what, total if show is not False else 0, unit, None if show is None else not show
+    )

@@ -11,6 +11,8 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +26,33 @@ EXPERIMENT = "experiment.toml"
 
 class RunMismatch(ValueError):
     """The directory holds another run than the one that is asked for."""
+
+
+class RunNotWritten(OSError):
+    """The disk is full, or the directory may not be written; the message says what is kept."""
+
+
+@contextmanager
+def written(path: Path) -> Iterator[None]:
+    """Errors of writing below ``path`` as one sentence with the mend.
+
+    Raises:
+        RunNotWritten: the system refused it, whichever library asked.
+    """
+    try:
+        yield
+    except RunNotWritten:
+        raise
+    except Exception as error:
+        reason = str(error)
+        if not (isinstance(error, OSError) or "os error" in reason):  # safetensors says it so
+            raise
+        if isinstance(error, OSError) and error.strerror:
+            reason = error.strerror
+        raise RunNotWritten(
+            f"{path} cannot be written ({reason}); what was finished before is kept there: make "
+            "room, and the same call goes on"
+        ) from error
 
 
 class RunDirectory:
@@ -58,8 +87,9 @@ class RunDirectory:
             raise RunMismatch(f"{self.path} holds files that are no run; choose another directory")
         for unfinished in (self.path / "fits").glob(".*"):
             shutil.rmtree(unfinished)
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_whole(plan, json.dumps(identity, indent=2))
+        with written(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_whole(plan, json.dumps(identity, indent=2))
 
     def finished(self, keys: list[FitKey]) -> dict[FitKey, Fitted]:
         """Those of the fits that are stored here."""
@@ -69,14 +99,20 @@ class RunDirectory:
         """Keep a finished fit: all of it or, if the process dies, nothing."""
         from safetensors.torch import save_file
 
-        place = self._place(key)
-        place.parent.mkdir(exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=place.parent, prefix="."))
-        save_file({name: t.contiguous() for name, t in fitted.state.items()}, scratch / "state")
-        fitted.history.to_parquet(scratch / "history.parquet")
-        record = {"key": key, "solves": fitted.solves, "checks": fitted.checks}
-        (scratch / "record.json").write_text(json.dumps(record, allow_nan=False))
-        scratch.rename(place)
+        place, record = self._place(key), {"key": key}
+        record |= {"solves": fitted.solves, "checks": fitted.checks}
+        state = {name: tensor.contiguous() for name, tensor in fitted.state.items()}
+        with written(self.path):
+            place.parent.mkdir(exist_ok=True)
+            scratch = Path(tempfile.mkdtemp(dir=place.parent, prefix="."))
+            try:
+                save_file(state, scratch / "state")
+                fitted.history.to_parquet(scratch / "history.parquet")
+                (scratch / "record.json").write_text(json.dumps(record, allow_nan=False))
+                scratch.rename(place)
+            except BaseException:
+                shutil.rmtree(scratch, ignore_errors=True)
+                raise
 
     def _load(self, key: FitKey) -> Fitted:
         from safetensors.torch import load_file

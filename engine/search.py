@@ -326,25 +326,21 @@ def _spread(
 ) -> None:
     """``work`` here, or on each worker; what is left of a pool that broke is done here."""
     with progress_bar("search", task.search.trials, "trial", progress) as bar:
-
-        def show(ended: int) -> None:
-            bar.update(ended - bar.n)
-
         if workers is None and executor is None:
-            work(task, show)
+            work(task, bar.reach)
             return
         try:
             if workers is not None:
                 with local_processes(workers) as pool:
-                    _wait([pool.submit(work, task) for _ in range(workers)], task, show)
+                    _wait([pool.submit(work, task) for _ in range(workers)], task, bar.reach)
             elif executor is not None:
                 client = client_of(executor)
                 count = getattr(executor, "_max_workers", None) or 1
                 count = len(client.ncores()) if client is not None else count
-                _wait([executor.submit(work, task) for _ in range(count)], task, show)
+                _wait([executor.submit(work, task) for _ in range(count)], task, bar.reach)
         except BrokenExecutor:
             warnings.warn("a worker was lost; its trial is run again here", stacklevel=3)
-            work(task, show)
+            work(task, bar.reach)
 
 
 def _wait(futures: list, task: _Task, show: Callable[[int], None]) -> None:

@@ -25,7 +25,7 @@ from engine.decisions import decide_rows, fitted_for, target_frame
 from engine.delivery import workplace
 from engine.learner import Learner
 from engine.progress import progress_bar
-from engine.run_directory import RunDirectory, write_whole
+from engine.run_directory import RunDirectory, write_whole, written
 from engine.simulation import Simulation, simulate
 from engine.threads import limited_threads
 from engine.training import Training
@@ -101,7 +101,8 @@ def cross_validate(
                     bar.update()
     table = pd.DataFrame(rows).set_index(["strategy", "path"])
     if run is not None:
-        write_whole(run.path / "paths.csv", table.to_csv())
+        with written(run.path):
+            write_whole(run.path / "paths.csv", table.to_csv())
     return table
 
 

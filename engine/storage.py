@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine, MetaData
@@ -96,8 +96,18 @@ def reported(url: str) -> Iterator[None]:
 
     try:
         yield
-    except (SQLAlchemyError, OSError) as error:
-        cause = getattr(error, "orig", None) or error
+    except Exception as error:
+        # Optuna wraps the database's error, or asserts that there is none while one is raised; it
+        # is not imported for that.
+        wrapped = {"StorageInternalError", "AssertionError"} & {type(error).__name__}
+        if not (wrapped or isinstance(error, SQLAlchemyError | OSError)):
+            raise
+        first: BaseException | None = error
+        while first is not None and not isinstance(first, SQLAlchemyError | OSError):
+            first = first.__cause__ or first.__context__
+        if first is None:
+            raise
+        cause: Any = getattr(first, "orig", None) or first
         if cause.args and isinstance(cause.args[0], dict):  # as pg8000 says it
             cause = cause.args[0].get("M", cause)
         cause = str(cause).strip().splitlines()[0]

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -54,6 +55,16 @@ class _Device(TorchDispatchMode):
         return _run(function, args, kwargs or {})
 
 
+class _Made(TorchFunctionMode):
+    """``torch.tensor`` makes its tensors below the dispatcher: here it makes them on the CPU."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None):
+        kwargs = kwargs or {}
+        if function in (torch.tensor, torch.as_tensor) and kwargs.get("device") == DEVICE:
+            return function(*args, **{**kwargs, "device": "cpu"}).to(DEVICE)
+        return function(*args, **kwargs)
+
+
 _looks: Counter[str] = Counter()
 
 
@@ -61,7 +72,7 @@ _looks: Counter[str] = Counter()
 def elsewhere() -> Iterator[Counter[str]]:
     """The device is there; yields how often the host looked at a value on it, by operation."""
     _looks.clear()
-    with _Device():
+    with _Device(), _Made():
         yield _looks
 
 

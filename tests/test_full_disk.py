@@ -1,0 +1,88 @@
+"""A disk that is full in the middle of the work: said in one sentence, nothing lost, and it goes
+on."""
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import random_walks
+from test_backtest import same
+from test_search import PLAN as MONTHLY
+from test_search import Holds
+
+from engine import Costs, Training, WalkForward, backtest
+from engine.ledger import TrialLedger
+from engine.run_directory import RunNotWritten
+from engine.search import Search, search
+from engine.storage import StorageError
+from strategies import DEQMeanVariance, EqualWeight
+
+PLAN = WalkForward(train="18M", refit="9M", rebalance="ME")
+
+
+@pytest.fixture
+def disk(tmp_path) -> Iterator[tuple[Path, Callable[[int], None]]]:
+    """A file system of its own, and what sets its size in kilobytes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(*options: str) -> None:
+        subprocess.run(["mount", *options, str(folder)], check=True, capture_output=True)
+
+    try:
+        mount("-t", "tmpfs", "-o", "size=64k", "tmpfs")
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("this user may not mount a file system")
+    yield folder, lambda kilobytes: mount("-o", f"remount,size={kilobytes}k")
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_run_goes_on_once_there_is_room(disk, tmp_path):
+    folder, resize = disk
+    strategies = [DEQMeanVariance(lookback=64, hidden=4, cap=0.5), EqualWeight()]
+    training = Training(epochs=2, block=20, learning_rate=0.01, ensemble=2)
+    panel, ledger = random_walks(880, 4), TrialLedger(f"sqlite:///{tmp_path}/trials.sqlite3")
+
+    def run(**rest):
+        return backtest(
+            strategies, panel, PLAN, Costs(), training, progress=False, ledger=ledger, **rest
+        )
+
+    said = "disk/run cannot be written .*No space left on device.*make room, and the same call"
+    with pytest.raises(RunNotWritten, match=said):  # in the middle of the fits
+        run(run_dir=folder / "run")
+    kept = {path.name for path in (folder / "run" / "fits").iterdir()}
+    assert 0 < len(kept) < 6
+    assert not [name for name in kept if name.startswith(".")]
+    assert ledger.trials().empty
+    resize(220)
+    with pytest.raises(RunNotWritten, match=said):  # at the results: all fits are kept
+        run(run_dir=folder / "run")
+    assert len(list((folder / "run" / "fits").iterdir())) == 6
+    assert len(ledger.trials()) == 2
+    resize(4000)
+    found, expected = run(run_dir=folder / "run"), run()
+    for name, result in expected.items():
+        same(found[name], result)
+
+
+def test_a_sweep_goes_on_once_there_is_room(disk):
+    folder, resize = disk
+    resize(168)
+    panel, url = random_walks(800, 4), f"sqlite:///{folder}/trials.sqlite3"
+    asked = Search({"share": {"low": 0.1, "high": 1.0}}, trials=32, pruning=False, stale=2)
+    with pytest.raises(StorageError, match="full.*what was stored before is safe"):
+        search(Holds(), panel, MONTHLY, ranges=asked, storage=url, progress=False)
+    resize(4000)
+    before = TrialLedger(url).trials()
+    assert 0 < len(before) < 32
+    found = search(Holds(), panel, MONTHLY, ranges=asked, storage=url, progress=False).trials
+    assert list(found.index) == list(range(32))
+    assert set(found["state"]) == {"complete"}
+    after = TrialLedger(url).trials()
+    pd.testing.assert_frame_equal(
+        after.head(len(before))[["id", "sharpe"]], before[["id", "sharpe"]]
+    )
+    assert after["runs"].sum() <= 33  # the trial that could not be stored is made once more
