@@ -15,6 +15,7 @@ from engine.walk_forward import WalkForward
 
 if TYPE_CHECKING:
     from engine.audit import StrategyCheckError, check_strategy
+    from engine.callbacks import Callback, CsvLog, MLflow, TensorBoard
     from engine.costs import Costs
     from engine.losses import (
         CVaR,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         TrackingError,
         Turnover,
     )
+    from engine.seeds import backtest_seeds
     from engine.selection import cross_validate
     from engine.sweep import cost_sweep
     from engine.training import Training, TrainingError, train
@@ -44,9 +46,12 @@ __all__ = [
     "AllocationError",
     "BacktestResult",
     "CVaR",
+    "Callback",
     "Concentration",
     "Costs",
+    "CsvLog",
     "Loss",
+    "MLflow",
     "MaxDrawdown",
     "NegativeCalmar",
     "NegativeInformationRatio",
@@ -59,12 +64,14 @@ __all__ = [
     "RiskParity",
     "RunMismatch",
     "StrategyCheckError",
+    "TensorBoard",
     "TrackingError",
     "Training",
     "TrainingError",
     "Turnover",
     "WalkForward",
     "backtest",
+    "backtest_seeds",
     "check_strategy",
     "cost_sweep",
     "cross_validate",
@@ -76,8 +83,11 @@ __all__ = [
 PLACES = {  # imported on use, as torch is with them
     "AllocationError": "weights",
     "CVaR": "losses",
+    "Callback": "callbacks",
     "Concentration": "portfolio_losses",
     "Costs": "costs",
+    "CsvLog": "callbacks",
+    "MLflow": "callbacks",
     "Loss": "losses",
     "MaxDrawdown": "losses",
     "NegativeCalmar": "losses",
@@ -90,10 +100,12 @@ PLACES = {  # imported on use, as torch is with them
     "PredictionError": "portfolio_losses",
     "RiskParity": "portfolio_losses",
     "StrategyCheckError": "audit",
+    "TensorBoard": "callbacks",
     "TrackingError": "portfolio_losses",
     "Training": "training",
     "TrainingError": "training",
     "Turnover": "portfolio_losses",
+    "backtest_seeds": "seeds",
     "check_strategy": "audit",
     "cost_sweep": "sweep",
     "cross_validate": "selection",

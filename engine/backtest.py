@@ -8,7 +8,7 @@ import importlib.metadata
 import json
 import platform
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +24,7 @@ from engine.walk_forward import WalkForward, check_folds, fold_table
 from strategies.base import LearnedStrategy, Strategy
 
 if TYPE_CHECKING:  # what needs torch is imported where it is used: torch takes a second
+    from engine.callbacks import Callback
     from engine.costs import Costs
     from engine.decisions import Decided
     from engine.fitting import FitKey, Fitted
@@ -46,6 +47,7 @@ def backtest(
     threads: int = 1,
     whole_shares: bool = False,
     ledger: TrialLedger | bool = True,
+    callbacks: Sequence[Callback] = (),
 ) -> dict[str, BacktestResult]:
     """Walk the strategies forward through the panel, on the same dates, at the same costs.
 
@@ -66,6 +68,7 @@ def backtest(
         whole_shares: trade no fractions of shares; the result shows what that changes.
         ledger: where to write down that this was tried; by default the user's (``ledger.py``).
             False keeps no record: for tests of software, not for research.
+        callbacks: told of every epoch of training: see ``callbacks.py``.
 
     Returns:
         {name: BacktestResult}, in the order given.
@@ -119,7 +122,7 @@ def backtest(
                     load_vectorbt()  # while others work
 
             copies = workers or int(executor is None)  # of the inputs, on this machine
-            fits = learner.fit(learned, submit, run, progress, on_last, copies)
+            fits = learner.fit(learned, submit, run, progress, on_last, copies, callbacks)
             hand_out(fits)
             for name, strategy in named.items():
                 with progress_bar(name, decisions, "decision", progress) as bar:
@@ -128,7 +131,7 @@ def backtest(
                         bar.update(decisions)
                     else:
                         decided = decide(name, strategy, learner, fits, bar)
-                results[name] = _result(name, strategy, learner, fits, decided, settings)
+                results[name] = result_of(name, strategy, learner, fits, decided, settings)
     except AllocationError as error:
         error.finished = results
         raise
@@ -142,7 +145,7 @@ def backtest(
     return results
 
 
-def _result(
+def result_of(
     name: str,
     strategy: Strategy,
     learner: Learner,

@@ -126,12 +126,15 @@ class Costs:
 
         with torch.no_grad():
             cost = targets.new_zeros(targets.shape[:-1])
+            going = torch.ones_like(cost, dtype=torch.bool)
             for _ in range(200):
-                previous = cost
-                cost = self.paid(orders(cost), illiquidity, worth)[0].sum(-1)
-                if (cost - previous).abs().max() < 1e-16 or (cost >= 1).any():
+                owed = self.paid(orders(cost), illiquidity, worth)[0].sum(-1)
+                change = (owed - cost).abs()
+                cost = torch.where(going, owed, cost)  # what is settled does not wait for others
+                going = going & (change >= 1e-16)
+                if not going.any() or (cost >= 1).any():
                     break
-            if (cost >= 1).any() or (cost - previous).abs().max() > 1e-9:
+            if (cost >= 1).any() or (going & (change > 1e-9)).any():
                 raise ValueError(
                     "the costs of a trade come to the whole portfolio; is the capital too small "
                     f"for the fees, or too large for the volume? {self}"
@@ -227,7 +230,26 @@ def account(
             raise ValueError("rates a year need the lengths of the holding periods")
         carried = costs.carry(weights) * years
     drifted = drift(weights[:-1], growth[:-1], carried[:-1])
-    trade = costs.charge(weights, torch.cat([before.unsqueeze(0), drifted]), illiquidity)
+    before = torch.cat([before.unsqueeze(0), drifted])
+    return settle(weights, growth, before, carried, costs, illiquidity)
+
+
+def settle(
+    weights: Tensor,
+    growth: Tensor,
+    before: Tensor,
+    carried: Tensor,
+    costs: Costs,
+    illiquidity: Tensor | None = None,
+) -> Account:
+    """The account of S periods, each on its own.
+
+    Args:
+        weights, growth, illiquidity: as in ``account``.
+        before: (S, N) drifted weights just before each trade.
+        carried: (S,) what holding earns in each period.
+    """
+    trade = costs.charge(weights, before, illiquidity)
     gross = (weights * (growth - 1)).sum(-1)
     net = (1 - trade.cost) * (1 + gross + carried) - 1
     return Account(gross, net, trade.cost, trade.turnover, weights, growth - 1)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -12,11 +15,12 @@ import torch
 from sklearn.base import clone
 
 from data_loaders import Panel
+from engine.callbacks import Callback, ProgressBar
 from engine.costs import Costs
 from engine.fitting import FitKey, FitTask, Fitted, run_fits
+from engine.holding import joint
 from engine.market import illiquidity, measured
 from engine.memory import check_memory, free_memory
-from engine.progress import progress_bar
 from engine.run_directory import RunDirectory
 from engine.sensitivity import sensitivity
 from engine.training import Samples, Training, build
@@ -25,6 +29,9 @@ from strategies.base import Inputs, LearnedStrategy, Strategy, stack
 
 if TYPE_CHECKING:
     from engine.delivery import Submit
+
+FEW = 32
+TOGETHER = 64e6  # bytes of inputs in a step: more seeds at once would only wait for memory
 
 
 class Learner:
@@ -54,6 +61,13 @@ class Learner:
         parts = self.panel, self.folds, self.plan, self.costs, self.training, self.threads
         return Learner, parts
 
+    def of_seed(self, seed: int) -> Learner:
+        """The same for one of the seeds alone; what was prepared is shared."""
+        own = copy.copy(self)
+        own.training = replace(self.training, seed=seed, ensemble=1)
+        own.seeds = range(seed, seed + 1)
+        return own
+
     @cached_property
     def measured(self) -> pd.DataFrame:
         """How illiquid each asset was at each close, (T, N); empty without volumes."""
@@ -77,6 +91,7 @@ class Learner:
         progress: bool | None,
         on_last: Callable[[], None] = lambda: None,
         copies: int = 1,
+        callbacks: Sequence[Callback] = (),
     ) -> dict[FitKey, Fitted]:
         """All fits of the strategies, those already in the run directory read from there.
 
@@ -84,6 +99,7 @@ class Learner:
             submit: where they are made, see ``delivery.py``; None is this process.
             on_last: called once the last of them is submitted.
             copies: how many processes of this machine prepare inputs; others count their own.
+            callbacks: told of every epoch and fit.
         """
         keys = [
             FitKey(name, fold.number, seed)
@@ -95,34 +111,64 @@ class Learner:
             self.check_memory(strategies, copies)
         done = run.finished(keys) if run is not None else {}
 
-        def make(key: FitKey, initial: dict[str, torch.Tensor] | None) -> FitTask:
-            return FitTask(key, clone(strategies[key.name]), initial)
+        def make(
+            group: tuple[FitKey, ...], initial: Mapping[int, dict[str, torch.Tensor]]
+        ) -> FitTask:
+            files = {key.seed: run.checkpoint(key) for key in group} if run is not None else {}
+            return FitTask(group, clone(strategies[group[0].name]), initial, files)
+
+        live: set[FitKey] = set()
+        bar = ProgressBar(len(keys), len(done), len(self.folds), progress)
+
+        def on_epoch(key: FitKey, row: dict) -> None:
+            live.add(key)
+            for callback in told:
+                callback.epoch(key, row)
 
         def on_done(key: FitKey, fitted: Fitted) -> None:
             if run is not None:
                 run.store(key, fitted)
-            show(key, fitted.history.iloc[-1].to_dict(), fitted.solves)
-            bar.update()
+            rows = [] if key in live else fitted.history.to_dict("records")
+            for callback in told:
+                for row in rows if callback is not bar else rows[-1:]:
+                    callback.epoch(key, {**row, "solves": fitted.solves})
+                callback.fitted(key)
 
-        def on_epoch(key: FitKey, row: dict) -> None:
-            show(key, row, row["solves"])
-
-        def show(key: FitKey, row: dict, solves: list[dict]) -> None:
-            steps = {s["solve"]: f"{s['mean_steps']:.1f}" for s in solves}
-            bar.set_postfix(
-                strategy=key.name,
-                fold=f"{key.fold + 1}/{len(self.folds)}",
-                epoch=int(row["epoch"]),
-                loss=f"{row['loss']:.3f}",
-                validation=f"{row['validation_loss']:.3f}",
-                steps=steps.get("fixed point", "-"),
-            )
-
-        with progress_bar("training", len(keys), "fit", progress if keys else False) as bar:
-            bar.update(len(done))
+        with ExitStack() as open_:
+            told = [open_.enter_context(callback) for callback in (bar, *callbacks)]
             chained = self.training.warm_start
-            run_fits(keys, make, self, submit, done, on_done, on_epoch, chained, on_last)
+            groups = [
+                group
+                for name, strategy in strategies.items()
+                for group in self._groups(name, strategy)
+            ]
+            run_fits(groups, make, self, submit, done, on_done, on_epoch, chained, on_last)
         return done
+
+    def _groups(self, name: str, strategy: LearnedStrategy) -> list[tuple[FitKey, ...]]:
+        """The fits of a strategy: those together that are trained side by side.
+
+        As many as fit into ``TOGETHER`` bytes of inputs at a time; one by one where the strategy's
+        module cannot be computed together with others.
+        """
+        seeds = list(self.seeds)
+        most = 1
+        if len(seeds) > 1:
+            rows = self.folds[0].train[:FEW]  # enough to see what kind of module it is
+            few = stack([self._prepare(name, strategy, int(row)) for row in rows])
+            try:
+                module = clone(strategy).build(few)
+            except (ValueError, RuntimeError):  # its fits will say what is wrong
+                module = None
+            if module is not None and joint([module]):
+                a_row = sum(v[0].numel() * v.element_size() for v in few.values())
+                most = max(1, int(TOGETHER // (self.training.block * a_row)))
+        parts = [seeds[i : i + most] for i in range(0, len(seeds), most)]
+        return [
+            tuple(FitKey(name, fold.number, seed) for seed in part)
+            for part in parts
+            for fold in self.folds
+        ]
 
     def restored(
         self, name: str, strategy: LearnedStrategy, fold: Fold, fits: dict[FitKey, Fitted]
@@ -131,11 +177,11 @@ class Learner:
         restored: list[Strategy] = []
         samples = self.samples(name, strategy, fold)
         for seed in self.seeds:
-            copy = clone(strategy)
-            copy.module_ = build(copy, samples, self.training)
-            copy.module_.load_state_dict(fits[FitKey(name, fold.number, seed)].state)
-            copy.module_.eval()
-            restored.append(copy)
+            own = clone(strategy)
+            own.module_ = build(own, samples, self.training)
+            own.module_.load_state_dict(fits[FitKey(name, fold.number, seed)].state)
+            own.module_.eval()
+            restored.append(own)
         return restored
 
     def sensitivity(self, name: str, fitted: list[Strategy], fold: Fold) -> list[dict]:

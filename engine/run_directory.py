@@ -3,6 +3,7 @@
 RUN/experiment.toml            what the command line was asked for, if it was
 RUN/plan.json                  what this run is: fingerprints of panel, plan, costs, ...
 RUN/fits/NAME-FOLD-SEED/       one finished fit each, written whole or not at all
+RUN/checkpoints/NAME-...       an unfinished fit each, after its last epochs; go when it ends
 RUN/00-NAME/ ..., run.json     the results, once all is done (see result.py)
 """
 
@@ -82,7 +83,8 @@ class RunDirectory:
                     "choose another directory, or restart (all its finished fits are then lost)"
                 )
             if restart or changed:
-                shutil.rmtree(self.path / "fits", ignore_errors=True)
+                for folder in ("fits", "checkpoints"):
+                    shutil.rmtree(self.path / folder, ignore_errors=True)
         elif self.path.exists() and {item.name for item in self.path.iterdir()} - {EXPERIMENT}:
             raise RunMismatch(f"{self.path} holds files that are no run; choose another directory")
         for unfinished in (self.path / "fits").glob(".*"):
@@ -113,6 +115,13 @@ class RunDirectory:
             except BaseException:
                 shutil.rmtree(scratch, ignore_errors=True)
                 raise
+        self.checkpoint(key).unlink(missing_ok=True)
+
+    def checkpoint(self, key: FitKey) -> Path:
+        """The file for the progress of a fit; its folder is there."""
+        folder = self.path / "checkpoints"
+        folder.mkdir(exist_ok=True)
+        return folder / f"{self._place(key).name}.pt"
 
     def _load(self, key: FitKey) -> Fitted:
         from safetensors.torch import load_file

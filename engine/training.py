@@ -1,195 +1,48 @@
-"""train(): fit a learned strategy's module on a loss net of costs. Read ``train`` top to bottom."""
+"""train(): fit a learned strategy's module on a loss net of costs. Read ``train_seeds`` top down.
+
+The settings are in ``training_settings.py``, what belongs to one seed in ``seed_run.py``, what its
+portfolios earn in ``holding.py``.
+"""
 
 from __future__ import annotations
 
-import copy
-import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from engine.costs import Account, Costs, account, drift
-from engine.device import checked_name, device_here
-from engine.losses import Loss, NegativeSharpe
-from engine.training_plan import (
-    SCHEDULES,
-    TrainingWarning,
-    check_samples,
-    epoch_blocks,
-    learning_rate,
-    warn_before,
-    with_noise,
+from engine.checkpoint import Checkpoint
+from engine.costs import Costs
+from engine.device import device_here
+from engine.holding import Stretch, hold, joint, rows_held
+from engine.losses import Loss
+from engine.samples import Samples
+from engine.seed_run import SeedRun, Trained, build
+from engine.training_plan import TrainingError, TrainingWarning, check_samples
+from engine.training_settings import Training
+from strategies.base import (
+    ConvergenceError,
+    LearnedStrategy,
+    SharedRecord,
+    SolveRecord,
+    cross_check,
+    record_solves,
 )
-from strategies.base import ConvergenceError, Inputs, LearnedStrategy, cross_check, record_solves
 
-
-class TrainingError(RuntimeError):
-    """Training cannot go on; the message says at which epoch and why.
-
-    Attributes:
-        state: the best state until then, if there was one: what ``load_state_dict`` takes.
-        epoch: the epoch it is of; 0 is the untrained module.
-    """
-
-    def __init__(
-        self, message: str, state: dict[str, Tensor] | None = None, epoch: int | None = None
-    ):
-        super().__init__(message)
-        self.state, self.epoch = state, epoch
-
-    def __reduce__(self) -> tuple:
-        return type(self), (str(self), self.state, self.epoch)
-
-
-@dataclass(frozen=True)
-class Training:
-    """How learned strategies are trained.
-
-    Args:
-        loss: what to minimise over a block of decisions.
-        epochs: passes over the training rows, at most.
-        block: decisions in a block, a contiguous stretch of time; about 100 for weekly ones.
-        learning_rate, weight_decay: of AdamW, the decay of matrices alone. A strong one keeps a
-            network from learning noise by heart; both were chosen on four planted markets of
-            ``data_loaders/synthetic.py``, where the truth is known, and not on a real one.
-        schedule: of the learning rate: "constant", or "cosine", which falls to zero over the
-            epochs.
-        warmup: epochs over which the learning rate rises to its full value.
-        bootstrap: every epoch draws its blocks from random places, not the same ones in another
-            order.
-        noise: multiplies training growth by random factors of this share of each asset's
-            deviation; 0.5 = half. Validation never sees it.
-        clip: largest norm of the gradient of a step.
-        validation: share of the training rows, the latest, kept for early stopping; training
-            rows whose label reaches into them are left out.
-        patience: epochs without a better validation loss before training stops.
-        cost_factor: costs in the training loss are the true costs times this. More than 1
-            counters overtrading; validation and the backtest charge the true costs.
-        seed: of the initial parameters and the order of blocks.
-        ensemble: how many seeds, from ``seed`` on, are trained in each fold; the weights held are
-            the mean of theirs.
-        warm_start: a refit starts from the parameters of the fold before it.
-        device: where networks are trained and decide: "cpu", or "cuda" for a GPU, whose weights
-            are the same to 1e-8 and not to the last bit.
-    """
-
-    loss: Loss = field(default_factory=NegativeSharpe)
-    epochs: int = 40
-    block: int = 100
-    learning_rate: float = 5e-3
-    weight_decay: float = 5.0
-    schedule: str = "constant"
-    warmup: int = 0
-    bootstrap: bool = False
-    noise: float = 0.0
-    clip: float = 1.0
-    validation: float = 0.2
-    patience: int = 10
-    cost_factor: float = 5.0
-    seed: int = 0
-    ensemble: int = 1
-    warm_start: bool = False
-    device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        checked_name(self.device)
-        for name, low in (
-            ("epochs", 1),
-            ("block", 3),
-            ("patience", 1),
-            ("warmup", 0),
-            ("seed", 0),
-            ("ensemble", 1),
-        ):
-            value = getattr(self, name)
-            if not (isinstance(value, int) and value >= low):
-                raise ValueError(f"{name} is a whole number from {low} on, got {value!r}")
-        for name in ("learning_rate", "clip"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)!r}")
-        for name in ("weight_decay", "cost_factor", "noise"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)!r}")
-        if self.schedule not in SCHEDULES:
-            raise ValueError(f"schedule is one of {', '.join(SCHEDULES)}, got {self.schedule!r}")
-        if self.warmup >= self.epochs:
-            raise ValueError(f"warmup = {self.warmup} leaves no epoch of {self.epochs} to train")
-        if not 0 < self.validation < 1:
-            raise ValueError(f"validation is a share between 0 and 1, got {self.validation!r}")
-
-
-@dataclass(frozen=True)
-class Samples:
-    """K decisions in a row, each held from its fill to the next decision's fill.
-
-    Attributes:
-        inputs: prepared inputs, (K, ...) each.
-        growth: (K, N) growth factors of prices over the holding periods.
-        rows: (K,) rows of the panel at which the decisions are made.
-        ends: (K,) rows at which the holding periods end.
-        per_year: holding periods a year.
-        years: (K,) lengths of the holding periods, if holding costs or earns anything.
-        illiquidity: (K, N) at the fills, if there is market impact (see ``Costs.charge``).
-        assets: (N,) names, for losses that name one as their benchmark.
-    """
-
-    inputs: Inputs
-    growth: Tensor
-    rows: np.ndarray
-    ends: np.ndarray
-    per_year: float
-    years: Tensor | None = None
-    illiquidity: Tensor | None = None
-    assets: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def to(self, device: torch.device) -> Samples:
-        """The same with its tensors on another device."""
-
-        def moved(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.to(device)
-
-        return replace(
-            self,
-            inputs={name: values.to(device) for name, values in self.inputs.items()},
-            growth=self.growth.to(device),
-            years=moved(self.years),
-            illiquidity=moved(self.illiquidity),
-        )
-
-    def runs(self, start: int, stop: int) -> list[tuple[int, int]]:
-        """``start`` to ``stop`` without the decisions that come after a gap in time.
-
-        Cross-validation cuts gaps; what is held across one is unknown, so the decision after it
-        is where a run is entered, as ``start - 1`` is.
-        """
-        lags = self.ends[:-1] - self.rows[1:]  # all the same, where decisions are in a row
-        edges = np.flatnonzero(lags < lags.max()) + 1
-        edges = edges[(edges >= start) & (edges < stop)]
-        runs = zip([start, *(edges + 1)], [*edges, stop], strict=True)
-        return [(int(a), int(b)) for a, b in runs if a < b]
-
-
-class Trained(NamedTuple):
-    """What training leaves behind, besides the strategy's module.
-
-    Attributes:
-        history: one row an epoch: epoch, loss, validation_loss, best, gradient_norm, skipped.
-        solves: the summary of all solves made.
-        checks: differences to qpth: when, samples, weights, gradients; empty where the module
-            holds no mean-variance layer.
-    """
-
-    history: pd.DataFrame
-    solves: list[dict]
-    checks: list[dict]
+__all__ = [
+    "Samples",
+    "Trained",
+    "Training",
+    "TrainingError",
+    "TrainingWarning",
+    "build",
+    "train",
+    "train_seeds",
+]
 
 
 def train(
@@ -218,212 +71,223 @@ def train(
     Warns:
         TrainingWarning: no parameter moves the weights; training ends with the best state.
     """
+    seed = training.seed
+    starts = {} if initial is None else {seed: initial}
+    found = train_seeds(
+        strategy, samples, costs, training, [seed], lambda _, row: on_epoch(row), starts
+    )[seed]
+    if isinstance(found, Exception):
+        raise found
+    strategy.module_ = found.module
+    return found
+
+
+def train_seeds(
+    strategy: LearnedStrategy,
+    samples: Samples,
+    costs: Costs,
+    training: Training,
+    seeds: Iterable[int],
+    on_epoch: Callable[[int, dict], None] = lambda seed, row: None,
+    initial: Mapping[int, dict[str, Tensor]] | None = None,
+    checkpoints: Mapping[int, Path] | None = None,
+) -> dict[int, Trained | Exception]:
+    """Train several seeds as ``train`` does each of them, to the same bits.
+
+    All steps are taken side by side, as one computation, where the module can (see
+    ``LearnedStrategy.build``); if not, one seed after the other. Each has its own order of blocks,
+    early stopping and best state; one that has stopped leaves the batch.
+
+    Args:
+        seeds: in place of ``training.seed``.
+        on_epoch: called with the seed and the row of each epoch.
+        initial: the state that a seed starts from, where it has one.
+        checkpoints: files to keep each seed's progress in, at most once a second. What is found
+            there is gone on from, to the same bits; the caller removes them.
+
+    Returns:
+        {seed: what it leaves, or the error that ended it}; errors as those that ``train`` raises.
+    """
     measure = training.loss.bound(samples.assets)
     check_samples(samples)
-    last, cut = _split(samples, training)
+    last, cut = samples.split(training.validation)
     if last < 4 or len(samples) - cut < 3:
         raise TrainingError(
             f"{len(samples)} training decisions are too few: a loss over a block needs 4 to train "
             "and 3 to validate; give the plan a longer train span or more frequent decisions"
         )
-    blocks = [
-        (int(part[0]), int(part[-1]) + 1)
-        for part in np.array_split(np.arange(1, last), max(1, round((last - 1) / training.block)))
-    ]
+    count = max(1, round((last - 1) / training.block))
+    parts = np.array_split(np.arange(1, last), count)
+    blocks = [(int(part[0]), int(part[-1]) + 1) for part in parts]
     charged = costs.times(training.cost_factor)
 
-    device = device_here(training.device)
-    with (
-        torch.random.fork_rng([device] if device.type == "cuda" else []),
-        record_solves() as record,
-    ):
-        torch.manual_seed(training.seed)
-        module = build(strategy, samples, training)
-        samples = samples.to(device)
-        if initial is not None:
-            with torch.no_grad():
-                for name, parameter in module.named_parameters():
-                    parameter.copy_(initial[name])
-        checks = [{"when": "before training", **_cross_checked(module, samples, slice(0, 4))}]
-        parameters = [p for p in module.parameters() if p.requires_grad]
-        if not parameters:
-            raise TrainingError(f"{type(strategy).__name__}'s module has no parameter to train")
-        warn_before(module, last * samples.growth.shape[-1], min(b - a for a, b in blocks))
-        matrices = [p for p in parameters if p.ndim > 1]  # a decay of offsets would be a bias
-        groups = [
-            {"params": matrices, "weight_decay": training.weight_decay},
-            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-        ]
-        optimiser = torch.optim.AdamW(
-            [group for group in groups if group["params"]], lr=training.learning_rate
+    here = samples.to(device_here(training.device))
+    runs = [
+        SeedRun(
+            strategy,
+            samples,
+            here,
+            replace(training, seed=seed),
+            blocks,
+            (initial or {}).get(seed),
         )
-        history: list[dict] = []
-        best_loss, best_state, best_epoch = float("inf"), module.state_dict(), 0
-
-        def stopped(why: str) -> TrainingError:
-            if not np.isfinite(best_loss):
-                return TrainingError(f"{why}; there is no good state before it")
-            kept = f"the last good state is that of epoch {best_epoch}, validation {best_loss:.4g}"
-            return TrainingError(f"{why}; {kept}", best_state, best_epoch)
-
-        for epoch in range(training.epochs + 1):
-            losses, norms, skipped = [], [], 0
-            module.train()
-            for group in optimiser.param_groups if epoch else []:
-                group["lr"] = learning_rate(training, epoch)
-            for start, stop in epoch_blocks(blocks, training.bootstrap) if epoch else []:
-                optimiser.zero_grad(set_to_none=True)
-                try:
-                    earned = _hold(
-                        module, samples, start, stop, charged, measure.forecasts, training.noise
-                    )
-                    loss = measure(earned, samples.per_year)
-                    loss.backward()
-                except ConvergenceError:
-                    skipped += 1  # a gradient from an unfinished solve is never applied
-                    continue
-                if not torch.isfinite(loss):
-                    raise stopped(f"the loss is {loss.item()} at epoch {epoch}")
-                norm = nn.utils.clip_grad_norm_(parameters, training.clip)
-                if not torch.isfinite(norm):
-                    skipped += 1
-                    continue
-                optimiser.step()
-                losses.append(loss.item())
-                norms.append(norm.item())
-            if epoch and not losses:
-                raise stopped(
-                    f"no step of epoch {epoch} had a solve and a gradient that converged; "
-                    "a lower learning_rate, or more max_steps in the solver, may help"
-                )
-            if norms and max(norms) == 0:
-                warnings.warn(
-                    f"every gradient of epoch {epoch} is zero: the weights do not depend on the "
-                    "parameters (a dead layer, or limits that leave one portfolio only); training "
-                    f"ends, and the state of epoch {best_epoch} is kept",
-                    TrainingWarning,
-                    stacklevel=2,
-                )
-                break
-
-            module.eval()
-            with torch.no_grad():
-                asked = measure.forecasts
-                validated = measure(
-                    _hold(module, samples, cut, len(samples), costs, asked), samples.per_year
-                ).item()
-                if not epoch:
-                    held = [_hold(module, samples, a, b, charged, asked) for a, b in blocks]
-                    losses = [measure(one, samples.per_year).item() for one in held]
-            better = validated < best_loss
-            if better:
-                best_loss, best_epoch = validated, epoch
-                best_state = copy.deepcopy(module.state_dict())
-            row = {
-                "epoch": epoch,
-                "loss": float(np.mean(losses)),
-                "validation_loss": validated,
-                "best": better,
-                "gradient_norm": float(np.mean(norms)) if norms else float("nan"),
-                "skipped": skipped,
-            }
-            history.append(row)
-            on_epoch({**row, "solves": record.summary()})
-            if epoch - best_epoch >= training.patience:
-                break
-    if not np.isfinite(best_loss):
-        raise TrainingError("the validation loss was never finite")
-    module.load_state_dict(best_state)
-    module.eval()
-    strategy.module_ = module
-    checks.append({"when": "after training", **_cross_checked(module, samples, slice(-4, None))})
-    compared = [check for check in checks if check["samples"]]
-    return Trained(pd.DataFrame(history), record.summary(), compared)
-
-
-def build(strategy: LearnedStrategy, samples: Samples, training: Training) -> nn.Module:
-    """The strategy's untrained module, in float64, which has seen the rows to train on only.
-
-    It is built on the CPU, so that it begins with the same numbers whatever the device.
-    """
-    last, _ = _split(samples, training)
-    rows = {name: values[:last] for name, values in samples.inputs.items()}
-    return strategy.build(rows).to(device_here(training.device), torch.float64)
-
-
-def _split(samples: Samples, training: Training) -> tuple[int, int]:
-    """Samples before the first number are trained on, those from the second on validate.
-
-    Between them lie those whose label reaches into the validation rows.
-    """
-    cut = round(len(samples) * (1 - training.validation))
-    last = int(np.sum(samples.ends[:cut] <= samples.rows[min(cut, len(samples) - 1)]))
-    return last, cut
-
-
-def _cross_checked(module: nn.Module, samples: Samples, chosen: slice) -> dict:
-    """Differences to qpth on some samples; no samples where the module solves no problem."""
-    with torch.no_grad(), cross_check() as check:
-        module({name: values[chosen] for name, values in samples.inputs.items()})
-    return {"samples": check.samples, "weights": check.weights, "gradients": check.gradients}
-
-
-def _hold(
-    module: nn.Module,
-    samples: Samples,
-    start: int,
-    stop: int,
-    costs: Costs,
-    forecasts: bool = False,
-    noise: float = 0.0,
-) -> Account:
-    """The account of decisions ``start`` to ``stop``, entered with the one before them held.
-
-    So that the turnover across the edge of a block is charged, to both sides of it.
-    """
-    accounts = [
-        _run(module, samples, a, b, costs, forecasts, noise) for a, b in samples.runs(start, stop)
+        for seed in seeds
     ]
-    if len(accounts) == 1:
-        return accounts[0]
-    fields = zip(*accounts, strict=True)
-    return Account._make(None if each[0] is None else torch.cat(each) for each in fields)
+    files = {id(run): Checkpoint((checkpoints or {}).get(run.training.seed)) for run in runs}
+    groups = [runs] if joint([run.module for run in runs]) else [[run] for run in runs]
+    for group in groups:
+        fresh = [run for run in group if not files[id(run)].load(run)]
+        _check(fresh, "before training", slice(0, 4))
+        while going := [run for run in group if run.going]:
+            epoch = min(run.epoch for run in going)  # one that went on from a file may be ahead
+            going = [run for run in going if run.epoch == epoch]
+            _epoch(going, charged, measure)
+            left = [run for run in going if run.going]
+            losses = _evaluate(left, [(cut, len(samples))] * len(left), costs, measure)
+            for run, loss in zip(left, losses, strict=True):
+                if loss is not None:
+                    row = run.close(loss)
+                    on_epoch(run.training.seed, {**row, "solves": run.record.summary()})
+                    files[id(run)].save(run)
+        for run in group:
+            run.restore()
+        _check(group, "after training", slice(-4, None))
+    return {run.training.seed: run.outcome() for run in runs}
 
 
-def _run(
-    module: nn.Module,
-    samples: Samples,
-    start: int,
-    stop: int,
+def _epoch(runs: Sequence[SeedRun], costs: Costs, measure: Loss) -> None:
+    """A pass over the blocks; of epoch 0, without a step."""
+    orders = [run.begin() for run in runs]
+    for stretches in zip(*orders, strict=True):
+        pairs = [(run, s) for run, s in zip(runs, stretches, strict=True) if run.going]
+        going, theirs = [run for run, _ in pairs], [s for _, s in pairs]
+        if not going:
+            return
+        if going[0].epoch:
+            _step(going, theirs, costs, measure)
+        else:
+            for run, loss in zip(going, _evaluate(going, theirs, costs, measure), strict=True):
+                run.losses += [loss] if loss is not None else []
+    for run in runs:
+        if run.going and run.epoch:
+            run.check_steps()
+
+
+def _step(
+    runs: Sequence[SeedRun], stretches: Sequence[Stretch], costs: Costs, measure: Loss
+) -> None:
+    """One step of each seed, on its own block."""
+    noise = None
+    if runs[0].training.noise:
+        noise = {id(run): run.shocks(s) for run, s in zip(runs, stretches, strict=True)}
+
+    def gradients(runs: Sequence[SeedRun], stretches: Sequence[Stretch]) -> list[Tensor]:
+        for run in runs:
+            run.module.train()
+            run.optimiser.zero_grad(set_to_none=True)
+        shocks = None if noise is None else [noise[id(run)] for run in runs]
+        with _recorded(runs, stretches):
+            losses = _losses(runs, stretches, costs, measure, shocks)
+            torch.stack(losses).sum().backward()  # no parameter is in more than one of them
+        return losses
+
+    for run, loss in zip(runs, _side_by_side(runs, stretches, gradients), strict=True):
+        if isinstance(loss, ConvergenceError):
+            run.skip(loss)
+        elif isinstance(loss, Exception):
+            run.fail(loss)
+        else:
+            run.step(loss)
+
+
+def _evaluate(
+    runs: Sequence[SeedRun], stretches: Sequence[Stretch], costs: Costs, measure: Loss
+) -> list[float | None]:
+    """The loss of each seed over its stretch; None of one that failed on the way."""
+
+    def losses(runs: Sequence[SeedRun], stretches: Sequence[Stretch]) -> list[Tensor]:
+        for run in runs:
+            run.module.eval()
+        with torch.no_grad(), _recorded(runs, stretches):
+            return _losses(runs, stretches, costs, measure)
+
+    found: list[float | None] = []
+    for run, loss in zip(runs, _side_by_side(runs, stretches, losses), strict=True):
+        if isinstance(loss, ConvergenceError) and run.epoch:
+            run.fail(run.stopped(f"epoch {run.epoch} cannot be validated{run.slowest()}. {loss}"))
+        elif isinstance(loss, Exception):
+            run.fail(loss)
+        found.append(None if isinstance(loss, Exception) else loss.item())
+    return found
+
+
+Work = Callable[[Sequence[SeedRun], Sequence[Stretch]], list[Tensor]]
+
+
+def _side_by_side(
+    runs: Sequence[SeedRun], stretches: Sequence[Stretch], work: Work
+) -> list[Tensor | Exception]:
+    """The losses that ``work`` gives of all seeds at once or, where that fails, of each alone.
+
+    So that a seed's failure is its own, and what it is does not depend on the others.
+    """
+    if len(runs) > 1:
+        try:
+            return [*work(runs, stretches)]
+        except Exception:  # whose it is shows when each is alone
+            pass
+    found: list[Tensor | Exception] = []
+    for run, stretch in zip(runs, stretches, strict=True):
+        try:
+            with run.own_random():  # of a module that draws numbers
+                found += work([run], [stretch])
+        except Exception as error:
+            found.append(error)
+    return found
+
+
+def _losses(
+    runs: Sequence[SeedRun],
+    stretches: Sequence[Stretch],
     costs: Costs,
-    forecasts: bool,
-    noise: float,
-) -> Account:
-    held = slice(start - 1, stop)
-    growth = with_noise(samples.growth[held], noise)
-    inputs = {name: values[held] for name, values in samples.inputs.items()}
-    weights, expected = (
-        _weights_and_forecast(module, inputs) if forecasts else (module(inputs), None)
-    )
-    if weights.shape != growth.shape:  # (stop - start + 1, N)
-        raise TrainingError(
-            f"the module gave weights of shape {tuple(weights.shape)}, "
-            f"expected {tuple(growth.shape)}"
-        )
-    years = None if samples.years is None else samples.years[held]
-    illiquidity = None if samples.illiquidity is None else samples.illiquidity[start:stop]
-    carried = 0.0 if years is None else costs.carry(weights[0]) * years[0]
-    before = drift(weights[0], growth[0], carried)
-    later = None if years is None else years[1:]
-    earned = account(weights[1:], growth[1:], costs, before, later, illiquidity)
-    return earned if expected is None else earned._replace(expected_return=expected[1:])
+    measure: Loss,
+    shocks: Sequence[Tensor] | None = None,
+) -> list[Tensor]:
+    """The loss of each seed over its stretch."""
+    samples, modules = runs[0].samples, [run.module for run in runs]
+    accounts = hold(modules, samples, stretches, costs, measure.forecasts, shocks)
+    return [measure(account, samples.per_year) for account in accounts]
 
 
-def _weights_and_forecast(module: nn.Module, inputs: Inputs) -> tuple[Tensor, Tensor]:
-    method = getattr(module, "weights_and_forecast", None)
-    if method is None:
-        raise TrainingError(
-            f"the loss needs expected returns, and {type(module).__name__} has no method "
-            "weights_and_forecast(inputs) that gives them beside the weights"
-        )
-    return method(inputs)
+@contextmanager
+def _recorded(runs: Sequence[SeedRun], stretches: Sequence[Stretch]) -> Iterator[None]:
+    """Solves inside the block go to the record of the seed that they are for.
+
+    Where there are several and one fails, they will be made again, and count then.
+    """
+    if len(runs) == 1:
+        with record_solves(into=runs[0].recent):
+            yield
+        return
+    sizes = [len(rows_held(runs[0].samples, *stretch)[0]) for stretch in stretches]
+    records = [SolveRecord() for _ in runs]
+    with record_solves(into=SharedRecord(shares=list(zip(records, sizes, strict=True)))):
+        yield
+    for run, record in zip(runs, records, strict=True):
+        run.recent.take(record)
+
+
+def _check(group: Sequence[SeedRun], when: str, chosen: slice) -> None:
+    """Hold the optimisations of a few samples against qpth."""
+    for run in group:
+        if run.error is not None:
+            continue
+        inputs = {name: values[chosen] for name, values in run.samples.inputs.items()}
+        try:
+            with record_solves(into=run.record), torch.no_grad(), cross_check() as check:
+                run.module(inputs)
+        except Exception as error:
+            run.fail(error)
+            continue
+        found = {"samples": check.samples, "weights": check.weights, "gradients": check.gradients}
+        run.checks.append({"when": when, **found})

@@ -1,4 +1,4 @@
-"""Which blocks an epoch sees, how large its steps are, and what is wrong before the first one."""
+"""Which blocks an epoch sees, how large its steps are, and what is wrong with training."""
 
 from __future__ import annotations
 
@@ -10,10 +10,29 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from engine.training import Samples, Training
+    from engine.samples import Samples
+    from engine.training_settings import Training
 
 SCHEDULES = ("constant", "cosine")
 FEWEST = 10  # periods in a block, below which a Sharpe ratio is mostly noise
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says at which epoch and why.
+
+    Attributes:
+        state: the best state until then, if there was one: what ``load_state_dict`` takes.
+        epoch: the epoch it is of; 0 is the untrained module.
+    """
+
+    def __init__(
+        self, message: str, state: dict[str, Tensor] | None = None, epoch: int | None = None
+    ):
+        super().__init__(message)
+        self.state, self.epoch = state, epoch
+
+    def __reduce__(self) -> tuple:
+        return type(self), (str(self), self.state, self.epoch)
 
 
 class TrainingWarning(UserWarning):
@@ -51,15 +70,14 @@ def epoch_blocks(blocks: list[tuple[int, int]], bootstrap: bool) -> list[tuple[i
     return moved
 
 
-def with_noise(growth: Tensor, noise: float) -> Tensor:
-    """Growth factors (S, N) times exp(noise * s * e), e standard normal.
+def shocks(growth: Tensor, noise: float) -> Tensor:
+    """What growth factors (S, N) are multiplied by: exp(noise * s * e), e standard normal.
 
     s is the deviation of each asset's returns in these rows, so that 0.5 adds a quarter of its
     variance; prices stay positive.
     """
-    if not noise:
-        return growth
-    return growth * (noise * growth.std(0) * torch.randn_like(growth)).exp()
+    drawn = torch.randn(growth.shape, dtype=growth.dtype).to(growth.device)  # on any device alike
+    return (noise * growth.std(0) * drawn).exp()
 
 
 def check_samples(samples: Samples) -> None:

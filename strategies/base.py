@@ -23,7 +23,8 @@ if TYPE_CHECKING:  # torch takes a second to import, and a rule needs none
 
     from strategies.layers.cross_check import cross_check
     from strategies.layers.fixed_point import ConvergenceError
-    from strategies.layers.record import SolveRecord, record_solves
+    from strategies.layers.record import SharedRecord, SolveRecord, SolveTally, record_solves
+    from strategies.layers.starts import remember, remembered
 
 Inputs: TypeAlias = "dict[str, Tensor]"
 
@@ -31,18 +32,26 @@ __all__ = [
     "ConvergenceError",
     "Inputs",
     "LearnedStrategy",
+    "SharedRecord",
     "SolveRecord",
+    "SolveTally",
     "Strategy",
     "cross_check",
     "record_solves",
+    "remember",
+    "remembered",
     "stack",
 ]
 
 LAYERS = {  # what the engine may know of the layers, and where it is
     "ConvergenceError": "fixed_point",
+    "SharedRecord": "record",
     "SolveRecord": "record",
+    "SolveTally": "record",
     "cross_check": "cross_check",
     "record_solves": "record",
+    "remember": "starts",
+    "remembered": "starts",
 }
 
 if not TYPE_CHECKING:
@@ -157,6 +166,12 @@ class LearnedStrategy(Strategy):
 
         In training, the inputs also hold ``row`` (B,), a number that stays with a date from one
         epoch to the next.
+
+        The seeds of an ensemble are trained side by side as one computation where the module's
+        class has a static method ``together(modules, inputs, sizes)``: weights (M, N) and expected
+        returns (M, N) or None of several such modules, where the first ``sizes[0]`` of the M
+        samples are for the first module, and so on. Each module must get what it would get alone.
+        Without the method, seeds are trained one after the other.
 
         Args:
             inputs: the prepared training rows, stacked to a leading dimension B: sizes and

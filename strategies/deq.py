@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from data_loaders import Panel
 from strategies.base import Inputs, LearnedStrategy
@@ -222,8 +223,28 @@ def scaled_risk(inputs: Inputs, scale: Tensor, ridge: Tensor) -> Tensor | Factor
     if "loadings" in inputs:
         specific = scale.square() * inputs["specific"] + ridge
         return FactorRisk(scale.unsqueeze(-1) * inputs["loadings"], specific)  # never (B, N, N)
-    risk = scale.unsqueeze(-1) * inputs["covariance"] * scale.unsqueeze(-2)  # (B, N, N)
-    return risk + torch.diag_embed(ridge)
+    return _ScaledCovariance.apply(inputs["covariance"], scale, ridge)
+
+
+class _ScaledCovariance(torch.autograd.Function):
+    """``diag(s) S diag(s) + diag(r)`` (B, N, N), without the copies that autograd would make."""
+
+    @staticmethod
+    def forward(ctx: Any, covariance: Tensor, scale: Tensor, ridge: Tensor) -> Tensor:
+        ctx.save_for_backward(covariance, scale)
+        risk = covariance * scale.unsqueeze(-1)
+        risk *= scale.unsqueeze(-2)
+        risk.diagonal(dim1=-2, dim2=-1).add_(ridge)
+        return risk
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, Tensor]:
+        covariance, scale = ctx.saved_tensors
+        pull = grad * covariance
+        by_row = (pull * scale.unsqueeze(-2)).sum(-1)
+        by_column = pull.mul_(scale.unsqueeze(-1)).sum(-2)
+        return None, by_row + by_column, grad.diagonal(dim1=-2, dim2=-1).clone()
 
 
 def known_by(inputs: Inputs) -> list[int] | None:

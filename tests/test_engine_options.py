@@ -108,7 +108,7 @@ def test_an_interrupted_cross_validation_goes_on(tmp_path, monkeypatch):
     def stop_at_three(self, learner, on_epoch):
         if len(made) == 3:
             raise KeyboardInterrupt
-        made.append(self.key)
+        made.append(self.keys)
         return fit(self, learner, on_epoch)
 
     monkeypatch.setattr(engine.learner.FitTask, "run", stop_at_three)

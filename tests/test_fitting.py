@@ -53,7 +53,7 @@ def test_an_interrupted_run_goes_on_to_the_same_result(
     def stop_after(self, learner, on_epoch):
         if len(fits) == finished:
             raise KeyboardInterrupt
-        fits.append(self.key)
+        fits.append(self.keys)
         return make(self, learner, on_epoch)
 
     monkeypatch.setattr(engine.learner.FitTask, "run", stop_after)

@@ -96,13 +96,13 @@ def test_the_labels_of_training_rows_end_before_validation():
 
 def test_the_edges_of_blocks_are_charged():
     # Weights that never change would cost nothing but drift; a jump at an edge must be seen.
-    from engine.training import _hold
+    from engine.holding import hold
 
     given = samples(rows=40)
     module = TiltModule().double()
     module.strength.data.fill_(3.0)
-    whole = _hold(module, given, 1, 40, Costs(0.01))
-    parts = [_hold(module, given, a, b, Costs(0.01)) for a, b in ((1, 15), (15, 40))]
+    whole = hold([module], given, [(1, 40)], Costs(0.01))[0]
+    parts = [hold([module], given, [(a, b)], Costs(0.01))[0] for a, b in ((1, 15), (15, 40))]
     joined = torch.cat([part.net_returns for part in parts])
     assert torch.allclose(joined, whole.net_returns, atol=1e-15)
 

@@ -7,7 +7,8 @@ from test_training import Tilt, TiltModule, samples
 
 from engine import Costs, PredictionError, TrackingError, Training, TrainingError, train
 from engine.training import Samples
-from engine.training_plan import TrainingWarning, epoch_blocks, learning_rate, with_noise
+from engine.training_plan import TrainingWarning, epoch_blocks, learning_rate, shocks
+from strategies.layers import ConvergenceError, fixed_point
 
 
 def test_the_learning_rate_warms_up_and_falls():
@@ -35,9 +36,8 @@ def test_bootstrap_blocks_keep_their_length_and_stay_inside():
 def test_noise_has_the_share_it_is_given():
     torch.manual_seed(0)
     growth = 1 + 0.02 * torch.randn(20_000, 2).double()
-    added = with_noise(growth, 0.5).log() - growth.log()
+    added = shocks(growth, 0.5).log()
     assert added.std(0).tolist() == pytest.approx([0.01, 0.01], rel=0.03)
-    assert with_noise(growth, 0.0) is growth
 
 
 @pytest.mark.parametrize(
@@ -143,3 +143,64 @@ def test_warnings_before_hours_are_spent():
 def test_settings_are_checked(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Training(**wrong)
+
+
+class Growing(torch.nn.Module):
+    """Scores z = gain z + x of one feature: an equilibrium only while the gain is below 1."""
+
+    def __init__(self):
+        super().__init__()
+        self.gain = torch.nn.Parameter(torch.zeros(1, 1))
+
+    def forward(self, inputs):
+        x = inputs["feature"]
+        return torch.softmax(fixed_point(lambda z: self.gain * z + x, torch.zeros_like(x)).value, 1)
+
+
+class GrowingTilt(Tilt):
+    def build(self, inputs):
+        return Growing()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"learning_rate": 0.05}, "epoch 10 cannot be validated: the residual of the slowest"),
+        (
+            {"learning_rate": 0.4, "block": 20},
+            "9 of 12 steps of epoch 1 had a solve that did not converge: the residual of the slow",
+        ),
+    ],
+)
+def test_an_exploding_spectral_radius_stops_with_the_last_good_state(settings, message):
+    rows = []
+    plain = Training(weight_decay=0.0, cost_factor=0.0, **settings)
+    with pytest.raises(TrainingError, match=message) as found:
+        train(GrowingTilt(), samples(signal=0.05), Costs(0.0), plain, rows.append)
+    rates = [row["contraction"] for row in rows]
+    assert rates == sorted(rates)  # of a linear map, the largest gain of the epoch
+    assert rates[-1] < 1
+    assert f"after {rates[-1]:.3f} in the epoch before; at 1" in str(found.value)
+    assert f"the last good state is that of epoch {rows[-1]['epoch']}" in str(found.value)
+    assert 0 <= found.value.state["gain"].item() < 1
+    assert found.value.epoch == rows[-1]["epoch"]
+
+
+def test_a_validation_that_cannot_be_solved_leaves_the_last_good_state():
+    class Fails(TiltModule):
+        calls = 0
+
+        def forward(self, inputs):
+            if not torch.is_grad_enabled():
+                Fails.calls += 1
+                if Fails.calls > 8:
+                    raise ConvergenceError("no equilibrium", [0], [1.0])
+            return super().forward(inputs)
+
+    class FailsTilt(Tilt):
+        def build(self, inputs):
+            return Fails()
+
+    with pytest.raises(TrainingError, match=r"epoch \d cannot be validated. no equi") as found:
+        train(FailsTilt(), samples(), Costs(), Training(learning_rate=0.01))
+    assert found.value.state["strength"].item() > 0

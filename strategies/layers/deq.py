@@ -28,7 +28,7 @@ from strategies.layers.fixed_point import (
     Solver,
     fixed_point,
 )
-from strategies.layers.together import each
+from strategies.layers.together import each, spread
 
 Map = Callable[..., Tensor]
 
@@ -301,19 +301,20 @@ class DEQEncoder(nn.Module):
     ) -> Solution:
         first, cells = encoders[0], [encoder.cell for encoder in encoders]
         adjoint, solver = first.adjoint, first.solver
-        compiled = isinstance(adjoint, Implicit) and compilable(x, solver, adjoint.solver)
+        inner = adjoint.solver if isinstance(adjoint, Implicit) else None
+        compiled = inner is not None and compilable(x, solver, inner)
         if not isinstance(first.cell, MeanFieldCell) or (len(cells) == 1 and not compiled):
             return _joined([own._solved(*part) for own, *part in each(encoders, sizes, x, mask)])
         x, present = first._check(x, mask)
         x = torch.cat([own._embedded(part) for own, part in each(encoders, sizes, x)])
         drive = torch.cat([cell.inject(part) for cell, part in each(cells, sizes, x)])
-        W1, W2 = MeanFieldCell.weights_together(cells)
+        W1, W2 = MeanFieldCell.weights_together(cells)  # type: ignore[arg-type]
         if compiled:
+            assert inner is not None
             return mean_field_equilibrium(
-                W1, W2, sizes, drive, present, solver, adjoint.solver, first.on_failure
+                W1, W2, sizes, drive, present, solver, inner, first.on_failure
             )
-        counts = torch.tensor(sizes, device=x.device)
-        W1, W2 = (W.repeat_interleave(counts, 0) for W in (W1, W2))  # (M, H, H)
+        W1, W2 = (spread(W.unbind(), sizes) for W in (W1, W2))  # (M, H, H)
         return fixed_point(
             _mean_field,
             torch.zeros_like(drive),
@@ -382,13 +383,15 @@ class DEQEncoder(nn.Module):
                     f"{tuple(mask.shape)}"
                 )
             present = mask.unsqueeze(2).to(x.dtype)
-            x = x.masked_fill(~mask.unsqueeze(2), 0.0)
-        broken = (~x.isfinite()).any(2).nonzero().tolist()
-        if broken:
-            raise ValueError(
-                f"x is not finite for {len(broken)} (sample, asset) pairs, the first "
-                f"{broken[:5]}: fill them, or mask the assets that do not trade"
-            )
+            if not mask.all():
+                x = x.masked_fill(~mask.unsqueeze(2), 0.0)
+        if not x.detach().sum().isfinite():  # the cheap test first: it is made at every step
+            broken = (~x.isfinite()).any(2).nonzero().tolist()
+            if broken:
+                raise ValueError(
+                    f"x is not finite for {len(broken)} (sample, asset) pairs, the first "
+                    f"{broken[:5]}: fill them, or mask the assets that do not trade"
+                )
         return x, present
 
 

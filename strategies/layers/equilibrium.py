@@ -156,7 +156,7 @@ def _run(
     limits = (float(solver.rtol), float(solver.atol / solver.rtol), int(solver.max_steps))
 
     def work(part: slice) -> None:
-        own = (array[part] for array in (*arrays,))
+        own = (array[part] for array in arrays)
         out = (array[part] for array in (found, residual, midway, steps))
         kernel(*matrices, owner[part], *own, limits, *out)
 

@@ -11,12 +11,15 @@ The backward solve of a layer reports to the record that was open when its forwa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from torch import Tensor
+
+FIXED_POINT = "fixed point"
 
 _open: ContextVar[SolveRecord | None] = ContextVar("open_solve_record", default=None)
 
@@ -26,6 +29,9 @@ class SolveTally:
     """Totals over all samples of all solves of one kind.
 
     ``residual`` is the largest one seen, in the unit of that solver's own test (relative).
+    ``contraction`` is the factor by which the slowest sample's residual fell in a step, on the way
+    from 1: of a plain iteration from zero an estimate of the spectral radius. At 1 it falls no
+    more; infinite where it is no number any longer.
     """
 
     samples: int = 0
@@ -33,6 +39,7 @@ class SolveTally:
     most_steps: int = 0
     residual: float = 0.0
     failures: int = 0
+    contraction: float = 0.0
 
     @property
     def mean_steps(self) -> float:
@@ -62,6 +69,27 @@ class SolveRecord:
             max(tally.residual, float(finite.max())) if finite.numel() else tally.residual
         )
         tally.failures += int((~converged).sum())
+        moved = steps > 1
+        if kind == FIXED_POINT and bool(moved.any()):
+            rates = residual[moved].double() ** (1 / (steps[moved] - 1))
+            tally.contraction = max(tally.contraction, float(rates.nan_to_num(math.inf).max()))
+
+    def take(self, other: SolveRecord) -> None:
+        """Add what another record counted."""
+        for kind, theirs in other.tallies.items():
+            mine = self.tallies.setdefault(kind, SolveTally())
+            mine.samples += theirs.samples
+            mine.steps += theirs.steps
+            mine.most_steps = max(mine.most_steps, theirs.most_steps)
+            mine.residual = max(mine.residual, theirs.residual)
+            mine.failures += theirs.failures
+            mine.contraction = max(mine.contraction, theirs.contraction)
+
+    @property
+    def contraction(self) -> float:
+        """Of the fixed points, see ``SolveTally``; NaN where there was none."""
+        tally = self.tallies.get(FIXED_POINT)
+        return math.nan if tally is None else tally.contraction
 
     def summary(self) -> list[dict[str, object]]:
         """One row a kind: solve, samples, mean_steps, most_steps, residual, failures."""
@@ -78,13 +106,30 @@ class SolveRecord:
         ]
 
 
+@dataclass
+class SharedRecord(SolveRecord):
+    """Passes what is reported of a batch on to several records, each with its own samples.
+
+    ``shares``: (record, how many of the samples are its own), in order.
+    """
+
+    shares: list[tuple[SolveRecord, int]] = field(default_factory=list)
+
+    def add(self, kind: str, steps: Tensor, residual: Tensor, converged: Tensor) -> None:
+        sizes = [size for _, size in self.shares]
+        parts = zip(*(each.split(sizes) for each in (steps, residual, converged)), strict=True)
+        for (record, _), part in zip(self.shares, parts, strict=True):
+            record.add(kind, *part)
+
+
 @contextmanager
-def record_solves(limits: bool = False) -> Iterator[SolveRecord]:
+def record_solves(limits: bool = False, into: SolveRecord | None = None) -> Iterator[SolveRecord]:
     """Open a record; solves inside the block report to it (the innermost one only).
 
-    With ``limits``, also which constraints hold each sample of each mean-variance solve.
+    With ``limits``, also which constraints hold each sample of each mean-variance solve. ``into``
+    is a record to go on with, in place of a new one.
     """
-    record = SolveRecord(limits=[] if limits else None)
+    record = SolveRecord(limits=[] if limits else None) if into is None else into
     token = _open.set(record)
     try:
         yield record

@@ -138,7 +138,7 @@ class RobustLayer(nn.Module):
         width = problem.expected_return.shape[1] + 2
         known = None if keys is None else self.starts.recall(keys, width)
         if known is not None and not known.isnan().any():
-            point = known
+            point = known.to(problem.expected_return)
             # The scenarios have moved since: keep s as far above the largest loss as it was.
             losses = problem.losses(point)[1].amax(dim=1)
             point[:, -1] = losses * (1 + point[:, -1])

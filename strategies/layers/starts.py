@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Starts:
@@ -35,8 +36,31 @@ class Starts:
 
     def keep(self, keys: Sequence[Hashable], rows: Tensor) -> None:
         """Remember rows (len(keys), width) of keys that were recalled before."""
-        self.rows[[self.places[key] for key in keys]] = rows.to(self.rows)
+        self.rows[[self.places[key] for key in keys]] = rows.detach().to(self.rows)
 
     def forget(self) -> None:
         """Start every key anew."""
         self.places, self.rows = {}, self.rows.new_empty(0, 0)
+
+
+def remembered(module: nn.Module) -> dict[str, dict]:
+    """What the layers inside a module remember, by their names: plain lists and tensors."""
+    return {
+        name: {"keys": list(layer.starts.places), "rows": layer.starts.rows.clone()}
+        for name, layer in _remembering(module)
+    }
+
+
+def remember(module: nn.Module, found: dict[str, dict]) -> None:
+    """Put back what ``remembered`` gave."""
+    for name, layer in _remembering(module):
+        layer.starts.places = {key: place for place, key in enumerate(found[name]["keys"])}
+        layer.starts.rows = found[name]["rows"]
+
+
+def _remembering(module: nn.Module) -> list[tuple[str, Any]]:
+    return [
+        (name, layer)
+        for name, layer in module.named_modules()
+        if isinstance(getattr(layer, "starts", None), Starts)
+    ]

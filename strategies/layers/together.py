@@ -32,5 +32,5 @@ def apply_each(modules: Sequence[nn.Module], sizes: Sequence[int], *tensors: Ten
 
 def spread(values: Sequence[Tensor], sizes: Sequence[int]) -> Tensor:
     """(M, ...): the value of each module, for each of its samples."""
-    counts = torch.tensor(sizes, device=values[0].device)
-    return torch.stack(list(values)).repeat_interleave(counts, 0, output_size=sum(sizes))
+    parts = zip(values, sizes, strict=True)
+    return torch.cat([value.expand(size, *value.shape) for value, size in parts])
