@@ -1,13 +1,13 @@
 """How time and memory grow with N assets, B samples, L rows of lookback and T rows of prices.
 
-    python benchmarks/scaling.py [--quick|--goals] [--figure scaling.svg] [--universe 500] [--step 3000]
+    python benchmarks/scaling.py [--quick | --goals] [--figure F] [--universe 500] [--step 3000]
 
-Each point runs in a process of its own on synthetic prices of five factors; memory is the peak of
+Each point runs in a process of its own on synthetic prices of five factors. Memory is the peak of
 the process above what it held before; time is that of the CPU, which other work on the machine
-disturbs least, and for the two large points that of the clock as well. The exponent is the slope of a straight line through the
-logarithms: 1 is linear, 2 quadratic; below 1, fixed costs still dominate. Without --quick it also
-walks ``--universe`` assets forward through ten years (weekly decisions, yearly refits, the default
-training), and takes one step of training at ``--step`` assets, B = 16.
+disturbs least. The exponent is the slope of a straight line through the logarithms: 1 is linear, 2
+quadratic; below 1, fixed costs still dominate. Without --quick it also walks ``--universe`` assets
+forward through ten years (weekly decisions, yearly refits, the default training), and takes one
+step of training at ``--step`` assets, B = 16; with --goals it does that alone.
 
 Dense risk holds N x N numbers a date, factor risk N x K.
 """

@@ -1,0 +1,215 @@
+"""What many backtests of a large universe take on a cluster: measured pieces, and a model of them.
+
+    python -m benchmarks.cluster_cost [--assets 3000] [--runs 1000] [--workers 1 8 64 500] [--check]
+
+A run walks DEQMeanVariance forward through ten years: weekly decisions, five years of training
+before the first of yearly refits, the default training without an early stop. The pieces are
+measured here, on one thread of the CPU, on synthetic prices of five factors:
+
+    deliver      the panel to bytes, and back on a worker; once for each worker, run and panel
+    prepare      the inputs of one date; once for each date of a run on each worker that has a fit
+    epoch        training on one block of decisions, times the blocks
+    decide       one decision
+    simulate     the books and vectorbt's orders of a run
+    start        a worker's imports; once for each worker
+
+and a run costs dates x prepare + epochs x blocks x epoch + decisions x decide + simulate. With more
+workers than runs, folds are spread as well; a run then ends with its longest fold, which prepares
+its own dates. The network moves the panel at ``--bandwidth``, to one worker after the other. Money
+is hours of workers times ``--price``. The model leaves out stragglers, retries and the scheduler.
+With --check one such run is made, with three epochs, and its time stands beside the model's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+
+from benchmarks.scaling import flagship, market
+from engine import Costs, Training, WalkForward, backtest
+from engine.decisions import decide
+from engine.delivery import Parcel
+from engine.fitting import FitKey, FitTask
+from engine.learner import Learner
+from engine.progress import progress_bar
+from engine.simulation import load_vectorbt, simulate
+from engine.walk_forward import Fold
+
+ROWS = 2520
+PLAN = WalkForward(train="5Y", refit="1Y", rebalance="W-FRI")
+SAMPLE = 24  # training decisions of the small fold that pieces are measured on
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Of the CPU: what else the machine does is left out."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Seconds of the CPU, and bytes."""
+
+    panel: int
+    pack: float
+    unpack: float
+    prepare: float
+    epoch: float
+    decide: float
+    simulate: float
+    start: float
+    result: int  # bytes of one fit that come back
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Of one run."""
+
+    dates: int
+    blocks: list[int]  # of each fold
+    decisions: int
+    trained: list[int]  # training decisions of each fold
+
+
+def shape(folds: list[Fold], training: Training) -> Shape:
+    used = {int(row) for fold in folds for rows in (fold.train, fold.test) for row in rows}
+    kept = [len(fold.train) * (1 - training.validation) for fold in folds]
+    return Shape(
+        len(used),
+        [max(1, round(count / training.block)) for count in kept],
+        sum(len(fold.test) for fold in folds),
+        [len(fold.train) for fold in folds],
+    )
+
+
+def measure(assets: int) -> tuple[Pieces, Shape]:
+    """All pieces at so many assets."""
+    panel, strategy, training = market(ROWS, assets), flagship(assets, "factor"), Training()
+    folds = PLAN.folds(panel.dates, strategy.lookback)
+    whole = Learner(panel, folds, PLAN, Costs(), training, 1)
+    parcel = Parcel(whole)
+    pack = seconds(lambda: parcel.content)
+    unpack = seconds(lambda: pickle.loads(parcel.content))
+
+    first = folds[0]
+    small = Fold(0, first.start, first.train[-SAMPLE:], first.ends[-SAMPLE:], first.refit,
+                 first.test[:8])  # fmt: skip
+    tried = [Training(epochs=n, patience=n, block=SAMPLE) for n in (1, 4)]
+    learners = [Learner(panel, [small], PLAN, Costs(), each, 1) for each in tried]
+    rows = [*small.train, *small.test]
+    dated = seconds(lambda: [learners[0].inputs("run", strategy, int(row)) for row in rows])
+    key = FitKey("run", 0, 0)
+    for learner in learners:
+        learner.samples("run", strategy, small)
+    fits = [FitTask(key, flagship(assets, "factor")) for _ in tried]
+    found = fits[0].run(learners[0])
+    short, long = (
+        seconds(lambda f=f, learner=learner: f.run(learner))  # type: ignore[misc]
+        for f, learner in zip(fits, learners, strict=True)
+    )
+    a_date = (long - short) / 3 / SAMPLE  # of training on one decision and validating it
+    with progress_bar("", 0, "", False) as bar:
+        start = time.process_time()
+        decided = decide("run", strategy, learners[0], {key: found}, bar)
+        deciding = (time.process_time() - start) / len(small.test)
+    load_vectorbt()
+    tested = np.concatenate([fold.test for fold in folds])
+    wanted = np.resize(decided.targets.to_numpy(), (len(tested), assets))
+    targets = pd.DataFrame(wanted, panel.dates[tested], panel.assets)
+    simulating = seconds(lambda: simulate(targets, panel, Costs(), PLAN.execution_lag))
+    code = "import engine.preload, strategies.registry"
+    begun = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], check=True)
+    pieces = Pieces(
+        len(parcel.content), pack, unpack, dated / len(rows), a_date * training.block, deciding,
+        simulating, time.perf_counter() - begun, len(pickle.dumps(found)),
+    )  # fmt: skip
+    return pieces, shape(folds, training)
+
+
+def run_time(pieces: Pieces, run: Shape, epochs: int) -> float:
+    """Seconds of one run on one worker."""
+    trained = sum(run.blocks) * epochs * pieces.epoch
+    return run.dates * pieces.prepare + trained + run.decisions * pieces.decide + pieces.simulate
+
+
+def fold_time(pieces: Pieces, run: Shape, epochs: int) -> float:
+    """Seconds of the longest fit of a run, where each has a worker of its own."""
+    longest = run.trained[-1] * pieces.prepare + run.blocks[-1] * epochs * pieces.epoch
+    return longest + run.decisions * (pieces.prepare + pieces.decide) + pieces.simulate
+
+
+def model(pieces: Pieces, run: Shape, epochs: int, runs: int, workers: int, rate: float) -> float:
+    """Seconds until all runs are done; ``rate``: bytes a second of the network."""
+    sent = pieces.pack + workers * pieces.panel / rate + pieces.unpack + pieces.start
+    alone = run_time(pieces, run, epochs)
+    if workers <= runs:
+        return sent + -(-runs // workers) * alone
+    share = min(workers // runs, len(run.blocks))
+    return sent + max(alone / share, fold_time(pieces, run, epochs))
+
+
+def check(pieces: Pieces, run: Shape, assets: int) -> None:
+    """A real run beside the model."""
+    training = Training(epochs=3, patience=3)
+
+    def real() -> None:
+        strategy = flagship(assets, "factor")
+        backtest(
+            strategy, market(ROWS, assets), PLAN, training=training, progress=False, ledger=False
+        )
+
+    found, said = seconds(real), run_time(pieces, run, training.epochs)
+    print(f"with 3 epochs       {found:9.1f} s     the model says {said:.1f} s")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--assets", type=int, default=3000)
+    parser.add_argument("--runs", type=int, default=1000)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 8, 64, 500])
+    parser.add_argument("--epochs", type=int, default=Training().epochs, help="that a fit takes")
+    parser.add_argument("--bandwidth", type=float, default=1e8, help="bytes a second")
+    parser.add_argument("--price", type=float, default=0.04, help="of a core for an hour")
+    parser.add_argument("--check", action="store_true", help="make one run, of three epochs")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    measure(20)  # compiles and imports
+    pieces, run = measure(asked.assets)
+    print(f"{asked.assets} assets, {ROWS} rows, one thread; seconds of the CPU")
+    print(f"panel               {pieces.panel / 1e6:9.1f} MB, sent once to each worker")
+    print(f"  to bytes          {pieces.pack:9.3f} s     back {pieces.unpack:.3f} s")
+    print(f"prepare one date    {pieces.prepare:9.4f} s     x {run.dates}")
+    print(
+        f"train on one block  {pieces.epoch:9.3f} s     x {sum(run.blocks)} x {asked.epochs} epochs"
+    )
+    print(f"decide once         {pieces.decide:9.4f} s     x {run.decisions}")
+    print(f"simulate            {pieces.simulate:9.3f} s")
+    print(f"a fit comes back as {pieces.result / 1e3:9.1f} kB    x {len(run.blocks)}")
+    print(f"start of a worker   {pieces.start:9.2f} s by the clock")
+    alone, longest = (each(pieces, run, asked.epochs) for each in (run_time, fold_time))
+    print(f"one run             {alone:9.1f} s     its longest fit {longest:.1f} s")
+    if asked.check:
+        check(pieces, run, asked.assets)
+    print(f"\n{asked.runs} runs, {asked.bandwidth / 1e6:g} MB/s, {asked.price:g} an hour and core")
+    print(f"{'workers':>8}{'hours':>10}{'core hours':>12}{'money':>10}")
+    for workers in asked.workers:
+        took = model(pieces, run, asked.epochs, asked.runs, workers, asked.bandwidth) / 3600
+        total = took * workers
+        print(f"{workers:8}{took:10.2f}{total:12.1f}{total * asked.price:10.2f}")
+
+
+if __name__ == "__main__":
+    main()
