@@ -118,19 +118,26 @@ class TrialLedger:
         return table
 
 
-def keep_record(results: Mapping[str, BacktestResult], ledger: TrialLedger | bool) -> None:
+def trial_id(result: BacktestResult) -> str:
+    """What the ledger knows the result's configuration by."""
+    return str(_trial(result, None)["id"])
+
+
+def keep_record(
+    results: Mapping[str, BacktestResult], ledger: TrialLedger | bool, kind: str = "backtest"
+) -> None:
     """Write results to the ledger; where that fails, say so, and lose nothing else."""
     if ledger is False or not results:
         return
     try:
-        (TrialLedger() if ledger is True else ledger).record(results)
+        (TrialLedger() if ledger is True else ledger).record(results, kind)
     except StorageError as error:
         warnings.warn(f"the trial ledger misses this run: {error}", RuntimeWarning, stacklevel=3)
 
 
 COLUMNS = {
     "id": "hash of the configuration",
-    "kind": "backtest, or sweep: judged on validation folds",
+    "kind": "backtest, cross-validation (its first path), or sweep: judged on validation folds",
     "first_run": "UTC",
     "last_run": "UTC",
     "runs": "how often it was run",

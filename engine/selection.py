@@ -14,17 +14,20 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from data_loaders import Panel
-from engine.backtest import identity, named_strategies, run_settings
+from engine.backtest import described, identity, named_strategies, run_settings
 from engine.costs import Costs
 from engine.decisions import decide_rows, fitted_for, target_frame
 from engine.delivery import workplace
 from engine.learner import Learner
+from engine.ledger import TrialLedger, keep_record
 from engine.progress import progress_bar
+from engine.result import BacktestResult
 from engine.run_directory import RunDirectory, write_whole, written
 from engine.simulation import Simulation, simulate
 from engine.threads import limited_threads
@@ -48,6 +51,7 @@ def cross_validate(
     executor: Executor | None = None,
     progress: bool | None = None,
     threads: int = 1,
+    ledger: TrialLedger | bool = True,
 ) -> pd.DataFrame:
     """Test strategies on every path through history.
 
@@ -60,7 +64,8 @@ def cross_validate(
         test_folds: blocks in each test, from 2 on.
         run_dir, restart: as in ``backtest``: finished fits are kept there, and the table is
             written to ``paths.csv`` in it.
-        workers, executor, progress, threads: as in ``backtest``.
+        workers, executor, progress, threads, ledger: as in ``backtest``. The ledger gets the first
+            path of each strategy: one configuration is one trial, and any path says the same.
 
     Returns:
         One row a strategy and path: sharpe, annual_return and volatility (a year, net) and
@@ -77,12 +82,13 @@ def cross_validate(
     learner = Learner(panel, [fold for fold, _ in splits], plan, costs, training, threads)
     learned = {name: s for name, s in named.items() if isinstance(s, LearnedStrategy)}
     place = workplace(learner, workers, executor)
-    run = None
+    run, how = None, {"folds": folds, "test_folds": test_folds}
+    settings = run_settings(panel, plan, costs, training)
     if run_dir is not None:
-        asked = identity(run_settings(panel, plan, costs, training), named)
-        asked["cross_validation"] = {"folds": folds, "test_folds": test_folds}
+        asked = identity(settings, named) | {"cross_validation": how}
         run = RunDirectory(run_dir, asked, restart)
-    rows = []
+    settings["plan"] = settings["plan"] | {"cross_validation": how}
+    rows, first = [], {}
     with limited_threads(threads), place as submit:
         copies = workers or int(executor is None)
         fits = learner.fit(learned, submit, run, progress, copies=copies)
@@ -98,12 +104,35 @@ def cross_validate(
                             decide_rows(name, fitted, learner, blocks[block], targets, quiet)
                     found = simulate(target_frame(targets, panel), panel, costs, plan.execution_lag)
                     rows.append({"strategy": name, "path": path, **_figures(found, panel)})
+                    if not path:
+                        first[name] = _trial(name, strategy, found, settings)
                     bar.update()
+    keep_record(first, ledger, "cross-validation")
     table = pd.DataFrame(rows).set_index(["strategy", "path"])
     if run is not None:
         with written(run.path):
             write_whole(run.path / "paths.csv", table.to_csv())
     return table
+
+
+def _trial(
+    name: str, strategy: Strategy, found: Simulation, settings: dict[str, Any]
+) -> BacktestResult:
+    """A path as the ledger takes it."""
+    nothing = pd.DataFrame()
+    return BacktestResult(
+        name,
+        described(strategy),
+        nothing,
+        found.weights,
+        found.gross_returns,
+        found.net_returns,
+        found.turnover,
+        found.costs,
+        found.orders,
+        *(nothing,) * 3,
+        settings,
+    )
 
 
 def purged_splits(

@@ -18,6 +18,7 @@ TABLES = (  # of ``Facts``, with whether the index says something
     ("metrics", True),
     ("luck", True),
     ("drawdowns", False),
+    ("history", False),
     ("years", True),
     ("folds", False),
     ("seeds", False),

@@ -15,6 +15,7 @@ from reports import (
     calendars,
     catalogue,
     drawdowns,
+    history,
     learning,
     metrics,
     relative,
@@ -40,6 +41,7 @@ class Facts:
         metrics: one row a strategy, ``catalogue.METRICS``.
         luck: one row a strategy, see ``luck_table``.
         trials: how many configurations were tried; overfitting, superior: of all of them.
+        history: these, see ``history.history``; empty without a ledger.
         drawdowns: the worst of the subject. years: by year and strategy.
         months: {strategy: table}. folds, seeds, epochs, solves, checks: one row an item.
         sweep: net Sharpe ratio by cost (basis points) and strategy.
@@ -59,6 +61,7 @@ class Facts:
     luck: pd.DataFrame
     trials: int
     overfitting: selection.Overfitting
+    history: pd.DataFrame
     superior: float
     drawdowns: pd.DataFrame
     years: pd.DataFrame
@@ -105,14 +108,17 @@ def gather(
     rivals = returns.drop(columns=[benchmark] if benchmark else [])
     active = rivals.sub(returns[benchmark], axis=0) if benchmark else rivals
     assets = trading.asset_table(results[subject], year)
+    found = {name: sharpe(active[name], 1) for name in active.columns}
+    ratios = history.ratios(found, results, tried)
     return Facts(
         results=results,
         subject=subject,
         benchmark=benchmark,
         metrics=table,
-        luck=luck_table(returns, active, benchmark, year, trials, _ratios(active, tried)),
+        luck=luck_table(returns, active, benchmark, year, trials, ratios),
         trials=trials,
         overfitting=selection.overfitting(active),
+        history=history.history(results, tried),
         superior=selection.superior_ability(returns, benchmark) if benchmark else np.nan,
         drawdowns=drawdowns.drawdown_periods(results[subject].net_returns).head(WORST),
         years=pd.DataFrame(
@@ -173,15 +179,6 @@ def trials_of(
     told = [result.settings.get("trials") for result in results.values()]
     known = [int(number) for number in told if isinstance(number, int | float) and number > 0]
     return max([len(results) - (benchmark is not None), 1, noted, *known])
-
-
-def _ratios(active: pd.DataFrame, tried: pd.DataFrame | None) -> np.ndarray:
-    """Sharpe ratios a period of the active returns of this run and of the trials before it."""
-    own = [sharpe(active[name], 1) for name in active.columns]
-    if tried is None or not len(tried):
-        return np.array(own)
-    before = tried["active_sharpe"] / np.sqrt(tried["periods_per_year"].astype(float))
-    return np.concatenate([own, before.dropna().to_numpy(float)])
 
 
 def luck_table(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import random_walks
 
-from engine import Costs, WalkForward, backtest
+from engine import Costs, WalkForward, backtest, cross_validate
 from engine.ledger import TrialLedger
 from engine.storage import StorageError
 from strategies import EqualWeight, InverseVolatility, MinimumVariance
@@ -64,6 +64,22 @@ def test_only_trials_that_saw_the_same_period_of_the_same_assets_count(walks, le
     assert list(ledger.on_the_same(later)["start"]) == [str(later.net_returns.index[0].date())]
     backtest(EqualWeight(), random_walks(900, 5, seed=3), PLAN, ledger=ledger)  # another snapshot
     assert len(ledger.on_the_same(later)) == 2
+
+
+def test_cross_validation_is_a_trial_on_the_same_data(walks, ledger):
+    strategies = [InverseVolatility(), EqualWeight()]
+    for _ in range(2):
+        paths = cross_validate(strategies, walks, PLAN, folds=4, progress=False, ledger=ledger)
+    result = backtest(InverseVolatility(), walks, PLAN, ledger=ledger)["InverseVolatility"]
+    found = ledger.on_the_same(result).set_index("kind")
+    assert list(found.index) == ["cross-validation", "cross-validation", "backtest"]
+    first = found.iloc[:2].set_index("name")
+    assert list(first["runs"]) == [2, 2]
+    for name in ("InverseVolatility", "EqualWeight"):
+        np.testing.assert_allclose(first.loc[name, "sharpe"], paths.loc[name, 0]["sharpe"])
+    cross_validate(strategies, walks, PLAN, folds=4, progress=False, ledger=False)
+    cross_validate(strategies[:1], walks, PLAN, folds=5, progress=False, ledger=ledger)
+    assert list(ledger.trials()["runs"]) == [2, 2, 1, 1]  # other folds are another trial
 
 
 def test_a_deleted_run_stays_in_the_ledger(walks, ledger, tmp_path):
