@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import re
 import zlib
 from collections.abc import Iterator
 from itertools import islice
@@ -20,6 +21,7 @@ from data_loaders.validation import DataError
 
 DELIMITERS = (",", ";", "\t", "|")
 MISSING = ["", "NA", "N/A", "#N/A", "NaN", "nan", "null", "NULL", "None", "-"]
+DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
 CHUNK = 4 << 20  # bytes of text parsed at a time
 UNREADABLE = (UnicodeDecodeError, OSError, EOFError, zlib.error)
 
@@ -103,9 +105,10 @@ def _diagnosed(
             continue
         for i in found.numbers:
             if cells[i] not in MISSING and not _is_number(cells[i]):
+                comma = "; write its comma as a point" if DECIMAL_COMMA.fullmatch(cells[i]) else ""
                 return DataError(
                     f"{path}, line {number}, column {header[i]!r}: {_short(cells[i])} is not a "
-                    "number (expected digits and a decimal point, as 1234.5)",
+                    f"number (expected digits and a decimal point, as 1234.5{comma})",
                     assets=[header[i]],
                 )
     reason = " ".join(str(error).split())

@@ -57,6 +57,8 @@ def read_prices(
     if kind not in PRICE_NAMES:
         raise ValueError(f"unknown kind {kind!r}; known are {', '.join(map(repr, PRICE_NAMES))}")
     table = read_table(path, date_format)
+    if table.assets is None:
+        _check_columns(path, table.names)
     frames = _frames(table)
     chosen = "" if table.assets is None else _price_column(table, kind)
     prices = frames.pop(chosen)
@@ -67,6 +69,16 @@ def read_prices(
     except DataError as error:
         raise DataError(f"{path}: {error}", error.dates, error.assets) from error
     return prices, {name: frame.reindex(prices.index) for name, frame in frames.items()}
+
+
+def _check_columns(path: Path, names: Sequence[str]) -> None:
+    """Refuse the bars of one asset: their open, high, low and close would pass for four assets."""
+    plain = {name.strip().lower() for name in names}
+    if {"open", "high", "low", "close"} <= plain:
+        raise DataError(
+            f"{path} has the columns {', '.join(names)} of one asset, where each column should be "
+            "an asset: keep one of them and name it after the asset, or add a column asset"
+        )
 
 
 def read_features(

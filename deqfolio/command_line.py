@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -71,6 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not sys.stderr.isatty():
         logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S")
         logging.getLogger("deqfolio").setLevel(logging.INFO)
+    kept, warnings.formatwarning = warnings.formatwarning, _one_warning
     try:
         app([word for word in words if word != "--debug"])
     except SystemExit as stop:
@@ -80,7 +82,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         typer.echo(f"error: {one_line(error)}", err=True)
         return 1
+    finally:
+        warnings.formatwarning = kept
     return 0
+
+
+def _one_warning(message: Warning | str, *where: object, **more: object) -> str:
+    """A line, without the place in the code that a warning was raised at."""
+    return f"warning: {message}\n"
 
 
 def hidden() -> list[Path]:

@@ -55,6 +55,7 @@ class Audit:
             self.costs,
             self.training,
             progress=False,
+            ledger=False,  # no strategy is judged by these
         ).values()
         return result.targets
 

@@ -11,11 +11,12 @@ LINES = 4  # a bar of any length makes no more
 
 
 class Progress(tqdm):
-    """A bar that, where it is not shown, logs each quarter of its way at level INFO."""
+    """A bar that, where there is no terminal, logs each quarter of its way at level INFO."""
 
     def __init__(self, what: str, total: int, unit: str, hidden: bool | None):
         super().__init__(total=total, desc=what, unit=unit, disable=hidden)
         self.what, self.goal, self.units, self.counted = what, total, unit, 0
+        self.quiet = hidden is True
 
     def reach(self, count: int) -> None:
         """So many units are done in all."""
@@ -25,6 +26,7 @@ class Progress(tqdm):
         before, self.counted = self.counted, self.counted + int(n or 0)
         if (
             self.disable
+            and not self.quiet
             and self.goal
             and LINES * before // self.goal < LINES * self.counted // self.goal
         ):
@@ -33,10 +35,5 @@ class Progress(tqdm):
 
 
 def progress_bar(what: str, total: int, unit: str, show: bool | None) -> Progress:
-    """A bar of ``total`` units; ``show`` None leaves it to whether there is a terminal.
-
-    False is silence.
-    """
-    return Progress(
-        what, total if show is not False else 0, unit, None if show is None else not show
-    )
+    """A bar of ``total`` units; None shows it on a terminal and logs elsewhere, False is silent."""
+    return Progress(what, total, unit, None if show is None else not show)

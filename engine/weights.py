@@ -74,7 +74,10 @@ def allocated(
 def _values(weights: object, assets: pd.Index) -> np.ndarray:
     """The weights (N,) as numbers, or a ValueError: not one for each asset, in that order."""
     if not isinstance(weights, pd.Series):
-        raise ValueError(f"allocate must return a Series by asset, got {type(weights).__name__}")
+        raise ValueError(
+            f"allocate must return a Series by asset, got {type(weights).__name__}; "
+            "pd.Series(weights, history.assets) makes one"
+        )
     if weights.index is not assets and not weights.index.equals(assets):
         odd = weights.index.symmetric_difference(assets)
         raise ValueError(

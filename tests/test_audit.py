@@ -6,6 +6,7 @@ import pytest
 from conftest import random_walks
 
 from engine import StrategyCheckError, Training, WalkForward, check_strategy
+from engine.ledger import TrialLedger
 from strategies import (
     DEQMeanVariance,
     EqualWeight,
@@ -151,3 +152,11 @@ def test_each_way_of_cheating_is_caught(cheat, check_name, says):
 
 def test_an_honest_score_passes():
     assert check(Winners())["passed"].all()
+
+
+def test_a_check_is_no_trial_and_makes_no_noise(caplog):
+    caplog.set_level("INFO", logger="deqfolio")
+    before = len(TrialLedger().trials())
+    check(InverseVolatility(65))
+    assert len(TrialLedger().trials()) == before
+    assert not caplog.records

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deqfolio import main
+from deqfolio import main, options
 from engine import load_run
 
 SHORT = ["--train", "18M", "--refit", "9M", "--rebalance", "ME"]
@@ -140,6 +140,14 @@ def test_check_says_what_a_failure_means(prices, tmp_path, capsys):
             "type of its default, 0.2",
         ),
         (
+            ["--data", "x", "--strategy", "MinimumVariance", "--set", "MinimumVariance.cap=-1"],
+            "cap should be above 0, got -1",
+        ),
+        (
+            ["--data", "x", "--strategy", "DEQMeanVariance", "--set", "DEQMeanVariance.cell=grahp"],
+            "got 'grahp'; did you mean 'graph'?",
+        ),
+        (
             ["--data", "prices.csv", "--strategy", "EqualWeight", "--report", "/proc/no/r.html"],
             "/proc/no",
         ),
@@ -162,6 +170,41 @@ def test_wrong_options_end_with_the_usage(capsys):
     assert main(["bactest"]) == 2
     assert "Did you mean 'backtest'?" in capsys.readouterr().err
     assert main(["new", "my-alpha"]) == 2
+
+
+def test_a_warning_is_one_line_without_its_place_in_the_code(prices, capsys, recwarn):
+    words = ["backtest", "--data", prices, "--strategy", "DEQMeanVariance", *SHORT]
+    words += ["--set", "DEQMeanVariance.cap=0.5", "--set", "DEQMeanVariance.lookback=64"]
+    command = [sys.executable, "-m", "deqfolio", *words, "--set", "training.epochs=1"]
+    told = subprocess.run(command, capture_output=True, text=True)
+    warned = [line for line in told.stderr.splitlines() if "returns: they can be" in line]
+    assert warned
+    assert warned[0].startswith("warning: ")
+    assert "TrainingWarning" not in told.stderr
+
+
+def test_one_strategy_is_told_in_full(prices, tmp_path, capsys):
+    assert main(["strategies", "Momentum"]) == 0
+    printed = capsys.readouterr().out
+    assert "Jegadeesh & Titman" in printed
+    assert "share=0.3 (above 0 up to 1)" in printed
+    (tmp_path / "mine.py").write_text(
+        "from strategies import Strategy, at_least\n"
+        "class Mine(Strategy):\n"
+        "    ranges = {'count': at_least(1)}\n"
+        "    def __init__(self, count, lookback=5):\n"
+        "        self.count, self.lookback = count, lookback\n"
+        "    def allocate(self, history, holdings):\n"
+        "        return history.trades_throughout / len(history.assets)\n"
+    )
+    assert main(["strategies", "mine:Mine"]) == 0
+    assert "count (at least 1); lookback=5 (at least 1)" in capsys.readouterr().out
+    words = ["backtest", "--data", prices, "--strategy", "mine:Mine", *SHORT]
+    assert main(words) == 1
+    assert "Mine needs count: --set Mine.count=VALUE" in capsys.readouterr().err
+    assert main([*words, "--set", "Mine.count=0"]) == 1
+    assert "Mine: count should be at least 1, got 0" in capsys.readouterr().err
+    assert main([*words, "--set", "Mine.count=2"]) == 0
 
 
 def test_debug_shows_the_trace():
@@ -273,6 +316,13 @@ def test_shells_complete_commands():
     assert told.stdout.split() == ["backtest"]
 
 
+def test_shells_complete_strategies_and_data(prices, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert options.strategy_names("eq") == ["EqualWeight"]
+    assert options.source_names("pri") == ["prices.csv"]
+    assert options.source_names("sy") == ["synthetic:"]
+
+
 def test_ctrl_c_ends_a_training_run_within_seconds_and_in_one_line(tmp_path, walks):
     walks.prices.to_csv(tmp_path / "prices.csv")
     words = ["backtest", "--data", "prices.csv", "--strategy", "DEQMeanVariance", *SHORT]
@@ -297,7 +347,8 @@ def test_an_error_in_a_users_strategy_is_told_with_its_line(prices, tmp_path, ca
     )
     assert main(["backtest", "--data", prices, "--strategy", "typo.py:Typo", *SHORT]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith("error: NameError: name 'growht' is not defined (")
+    assert last.startswith("error: Typo on ")
+    assert "NameError: name 'growht' is not defined (" in last
     assert f"{tmp_path / 'typo.py'}, line 4" in last
 
 
