@@ -48,8 +48,10 @@ def load_plugin(name: str, group: str) -> object | None:
     if ":" in name:
         return load_object(name)
     point = installed(group).get(name)
+    if point is None:
+        return None
     try:
-        return None if point is None else point.load()
+        return point.load()
     except Exception as error:
         raise ValueError(f"{name!r}, installed as {point.value!r}: {error!r}") from error
 

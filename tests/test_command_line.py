@@ -337,7 +337,9 @@ def test_ctrl_c_ends_a_training_run_within_seconds_and_in_one_line(tmp_path, wal
     run.send_signal(signal.SIGINT)
     _, errors = run.communicate(timeout=20)
     assert run.returncode == 130
-    assert errors.strip() == "stopped; go on with: deqfolio resume runs/backtest"
+    *warned, last = errors.strip().splitlines()
+    assert last == "stopped; go on with: deqfolio resume runs/backtest"
+    assert all(line.startswith("warning: ") for line in warned)
 
 
 def test_an_error_in_a_users_strategy_is_told_with_its_line(prices, tmp_path, capsys):
