@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import sys
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -102,11 +103,21 @@ def decide_rows(
     What held the weights goes from ``record``, if it notes that, to ``limits``, with its date.
     """
     lookback, book = fitted[0].lookback, Holdings(learner, targets)
-    for row in map(int, rows):
+    ahead = _at_once(name, fitted, learner, rows)
+    if record is not None and record.limits and limits is not None:
+        noted = [(number % len(rows), sample) for number, sample in enumerate(record.limits)]
+        dates = learner.panel.dates[rows]
+        for number, sample in sorted(noted, key=itemgetter(0)):
+            limits += [{"date": dates[number], **line} for line in sample]
+        record.limits.clear()
+    for number, row in enumerate(map(int, rows)):
         history = learner.known(row, lookback)
         holdings = book.at(row)
-        inputs = learner.inputs(name, fitted[0], row)
-        weights = [allocated(name, each, history, holdings, inputs) for each in fitted]
+        given = [None] * len(fitted) if ahead is None else ahead[:, number]
+        weights = [
+            allocated(name, each, history, holdings, found)
+            for each, found in zip(fitted, given, strict=True)
+        ]
         targets[row] = weights[0] if len(weights) == 1 else np.mean(weights, axis=0)
         if record is not None and record.limits and limits is not None:
             date = learner.panel.dates[row]
@@ -115,11 +126,27 @@ def decide_rows(
         bar.update()
 
 
+def _at_once(
+    name: str, fitted: list[Strategy], learner: Learner, rows: np.ndarray
+) -> np.ndarray | None:
+    """What networks want to hold on some rows, (S, K, N) for S of them; None of other strategies.
+
+    A network that has no ``allocate`` of its own does not look at what is held, so that all its
+    decisions are one batch. None, too, where it fails: one by one, the first wrong date is found.
+    """
+    if type(fitted[0]).allocate is not LearnedStrategy.allocate or not len(rows):
+        return None
+    inputs = learner.stacked(name, fitted[0], rows)
+    try:
+        return np.stack([each.weights(inputs).numpy() for each in fitted])  # type: ignore[attr-defined]
+    except (ValueError, RuntimeError):
+        return None
+
+
 def target_frame(targets: dict[int, np.ndarray], panel: Panel) -> pd.DataFrame:
     """Targets (K, N) by decision date."""
-    return pd.DataFrame(
-        np.array(list(targets.values())), panel.dates[list(targets)], columns=panel.assets
-    )
+    weights = np.concatenate(list(targets.values())).reshape(len(targets), -1)
+    return pd.DataFrame(weights, panel.dates[list(targets)], columns=panel.assets)
 
 
 class Holdings:

@@ -158,6 +158,8 @@ def run_fits(
 
     left = (tuple(key for key in group if key not in done) for group in groups)
     waiting = [group for group in left if group]
+    if submit is not None:  # the longest first: no worker is left with one when others have ended
+        waiting.sort(key=lambda group: -len(learner.folds[group[0].fold].train))
     place = {key: number for number, key in enumerate(key for group in groups for key in group)}
     running: dict[Future[dict[FitKey, Fitted | TrainingError]], tuple[FitKey, ...]] = {}
     if submit is not None and not waiting:

@@ -189,7 +189,7 @@ class Learner:
         rows: list[dict] = []
         for seed, strategy in zip(self.seeds, fitted, strict=False):
             if isinstance(strategy, LearnedStrategy) and len(fold.test):
-                inputs = stack([self._prepare(name, strategy, int(row)) for row in fold.test])
+                inputs = self.stacked(name, strategy, fold.test)
                 known = self.known(int(fold.test[-1]), strategy.lookback)
                 found = sensitivity(strategy, inputs, seed, known)
                 rows += [{"fold": fold.number, "seed": seed, **row} for row in found]
@@ -206,7 +206,7 @@ class Learner:
         fills = fold.train + self.plan.execution_lag
         dates = self.panel.dates
         years = (dates[fold.ends] - dates[fills]).days.to_numpy().sum() / 365.25
-        inputs = stack([self._prepare(name, strategy, int(row)) for row in fold.train])
+        inputs = self.stacked(name, strategy, fold.train)
         return Samples(
             inputs=inputs | {"row": torch.from_numpy(fold.train)},
             growth=self.valuation[fold.ends] / self.valuation[fills],
@@ -226,12 +226,9 @@ class Learner:
         """The last ``rows`` rows up to ``row``: ``panel.until(date).last(rows)`` in one cut."""
         return self.panel.rows(max(0, row + 1 - rows), row + 1)
 
-    def inputs(self, name: str, strategy: Strategy, row: int) -> Inputs | None:
-        """The inputs of a network that decides by its weights alone; None of any other strategy."""
-        if type(strategy).allocate is not LearnedStrategy.allocate:
-            return None
-        assert isinstance(strategy, LearnedStrategy)
-        return self._prepare(name, strategy, row)
+    def stacked(self, name: str, strategy: LearnedStrategy, rows: np.ndarray) -> Inputs:
+        """The inputs of some dates, stacked."""
+        return stack([self._prepare(name, strategy, int(row)) for row in rows])
 
     def check_memory(self, strategies: Mapping[str, LearnedStrategy], copies: int = 1) -> None:
         """Refuse what will not fit so many times, before the first fit; asked again, say nothing.

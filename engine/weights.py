@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from data_loaders import Panel
-from strategies.base import Inputs, LearnedStrategy, Strategy, stack
+from strategies.base import Strategy
 
 DUST = 1e-9  # a weight that no order fills exactly
 NAMED = 5  # assets that a message names
@@ -34,12 +34,12 @@ def allocated(
     strategy: Strategy,
     history: Panel,
     holdings: pd.Series,
-    inputs: Inputs | None = None,
+    found: np.ndarray | None = None,
 ) -> np.ndarray:
     """The strategy's weights (N,), zero where they are dust.
 
     Args:
-        inputs: what a network makes of ``history``, where that is known already.
+        found: what a network said already, at once for many dates.
 
     Raises:
         AllocationError: they cannot be held.
@@ -47,11 +47,10 @@ def allocated(
     """
     kind = AllocationError
     try:
-        if inputs is None:
+        if found is None:
             weights = strategy.allocate(history, holdings)
         else:
-            assert isinstance(strategy, LearnedStrategy)  # see Learner.inputs
-            weights = pd.Series(strategy.weights(stack([inputs]))[0].numpy(), history.assets)
+            weights = pd.Series(found, history.assets)
         values = _values(weights, history.assets)
         size = np.abs(values) if strategy.short else values
         gross, held = size.sum(), size > DUST
