@@ -80,6 +80,7 @@ def backtest(
             RunMismatch: ``run_dir`` holds another run. What was finished before is in ``run_dir``,
             and with an AllocationError in its ``finished``.
     """
+    from engine.arguments import check_arguments, named_strategies
     from engine.costs import Costs
     from engine.decisions import DecisionTask, decide, portable
     from engine.delivery import workplace
@@ -91,6 +92,7 @@ def backtest(
     from engine.weights import AllocationError
 
     plan, costs, training = plan or WalkForward(), costs or Costs(), training or Training()
+    check_arguments(panel, plan, costs, training, {"workers": workers, "threads": threads})
     named = named_strategies(strategies)
     folds = plan.folds(panel.dates, max(strategy.lookback for strategy in named.values()))
     check_folds(folds, panel.dates)
@@ -252,30 +254,6 @@ def run_settings(panel: Panel, plan: WalkForward, costs: Costs, training: Traini
         "periods_per_year": panel.periods_per_year,
         "versions": dict(_versions()),
     }
-
-
-def named_strategies(
-    strategies: Strategy | Iterable[Strategy] | Mapping[str, Strategy],
-) -> dict[str, Strategy]:
-    if isinstance(strategies, Strategy):
-        strategies = [strategies]
-    if isinstance(strategies, Mapping):
-        named = dict(strategies)
-    else:
-        named = {}
-        for strategy in strategies:
-            base = name = type(strategy).__name__
-            number = 2
-            while name in named:
-                name, number = f"{base} {number}", number + 1
-            named[name] = strategy
-    if not named:
-        raise ValueError("there is no strategy to test")
-    for name, strategy in named.items():
-        if not isinstance(strategy, Strategy):
-            raise TypeError(f"{name!r} is {strategy!r}, expected an instance of Strategy")
-        strategy.check_parameters()
-    return named
 
 
 def _plain(parameters: dict) -> dict:

@@ -15,7 +15,7 @@ trading via convex optimization", section 2.3); l_i = sigma_i / sqrt(v_i).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import torch
@@ -57,6 +57,10 @@ class Costs:
     capital: float | None = None
 
     def __post_init__(self) -> None:
+        for item in fields(self):  # those of a subclass, too, where they are numbers
+            value = getattr(self, item.name)
+            if "float" in str(item.type) and isinstance(value, str | bool):
+                raise ValueError(f"{item.name}={value!r} should be a number")
         for name in ("commission", "spread"):
             if not 0 <= (value := getattr(self, name)) < 0.1:
                 raise ValueError(

@@ -138,7 +138,7 @@ def _at_once(
         return None
     inputs = learner.stacked(name, fitted[0], rows)
     try:
-        return np.stack([each.weights(inputs).numpy() for each in fitted])  # type: ignore[attr-defined]
+        return np.stack([each.weights(inputs).numpy() for each in fitted])
     except (ValueError, RuntimeError):
         return None
 

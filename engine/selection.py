@@ -20,7 +20,8 @@ import numpy as np
 import pandas as pd
 
 from data_loaders import Panel
-from engine.backtest import described, identity, named_strategies, run_settings
+from engine.arguments import check_arguments, named_strategies
+from engine.backtest import described, identity, run_settings
 from engine.costs import Costs
 from engine.decisions import decide_rows, fitted_for, target_frame
 from engine.delivery import workplace
@@ -75,6 +76,7 @@ def cross_validate(
         ValueError: folds too many for the history; RunMismatch and other errors of ``backtest``.
     """
     plan, costs, training = plan or WalkForward(), costs or Costs(), training or Training()
+    check_arguments(panel, plan, costs, training, {"workers": workers, "threads": threads})
     training = replace(training, warm_start=False)  # splits do not follow each other in time
     named = named_strategies(strategies)
     lookback = max(strategy.lookback for strategy in named.values())

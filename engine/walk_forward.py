@@ -74,17 +74,20 @@ class WalkForward:
             raise ValueError(f"window is 'expanding' or 'rolling', got {self.window!r}")
         for name in ("purge", "embargo", "execution_lag"):
             value = getattr(self, name)
-            if not (isinstance(value, int) and value >= 0):
+            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
                 raise ValueError(f"{name} is a whole number of rows from 0 on, got {value!r}")
-        if isinstance(self.rebalance, int):
+        if isinstance(self.rebalance, int) and not isinstance(self.rebalance, bool):
             if self.rebalance < 1:
                 raise ValueError(f"rebalance is from 1 row on, got {self.rebalance}")
             return
         try:
+            if not isinstance(self.rebalance, str):
+                raise TypeError
             pd.tseries.frequencies.to_offset(self.rebalance)
-        except ValueError as error:
+        except (TypeError, ValueError):
             raise ValueError(
-                f"rebalance={self.rebalance!r} is no pandas frequency: {error}"
+                f"rebalance={self.rebalance!r} is no pandas frequency; write it like 'W-FRI', "
+                "'ME', 'QE', 'D', or as a number of rows"
             ) from None
 
     def decisions(self, dates: pd.DatetimeIndex) -> np.ndarray:

@@ -63,6 +63,8 @@ def allocated(
         if broken := strategy.broken_limits(weights, history, holdings):
             kind = BrokenLimits
             raise ValueError(f"breaks its own limits: {_listed(broken, '; ')}")
+    except MemoryError:
+        raise
     except Exception as error:
         when = history.dates[-1].date()
         raise kind(f"{name} on {when}: {reason_of(error)}") from error
@@ -85,6 +87,8 @@ def _values(weights: object, assets: pd.Index) -> np.ndarray:
         )
     if weights.dtype == np.float64:
         return weights.to_numpy()
+    if weights.dtype.kind not in "fiubO":
+        raise ValueError(f"weights should be numbers, got {weights.dtype}")
     return pd.to_numeric(weights, errors="coerce").to_numpy(np.float64, na_value=np.nan)
 
 
@@ -112,10 +116,12 @@ def _unholdable(strategy: Strategy, values: np.ndarray, history: Panel) -> str:
 
 
 def reason_of(error: Exception) -> str:
-    """What went wrong; of an error that nobody foresaw, where, too."""
+    """What went wrong; of an error that nobody foresaw, where in the strategy, too."""
     if str(error) and isinstance(error, ValueError | RuntimeError):
         return str(error)
-    last = traceback.extract_tb(error.__traceback__)[-1]
+    places = traceback.extract_tb(error.__traceback__)
+    own = [place for place in places if "site-packages" not in place.filename]
+    last = (own or places)[-1]
     return f"{type(error).__name__}: {error} ({last.filename}, line {last.lineno})"
 
 

@@ -16,6 +16,7 @@ from engine import (
     WalkForward,
     backtest,
     cost_sweep,
+    cross_validate,
     load_run,
     save_run,
 )
@@ -264,6 +265,10 @@ class Fixed(Strategy):
     def allocate(self, history, holdings):
         return self.weights
 
+    def set_lookback(self, rows):
+        self.lookback = rows
+        return self
+
 
 @pytest.mark.parametrize(
     ("weights", "message"),
@@ -274,6 +279,8 @@ class Fixed(Strategy):
         (pd.Series([0.5, 0.5], list("01")), "not indexed by the assets: A2, A3"),
         (pd.Series([0.5, 0.5, 0, 0], list("3210")), "another order"),
         (pd.Series([0.5, 0.5, 0, 0], list("012X")), "not indexed by the assets: A3, AX"),
+        (pd.Series([0.2] * 5, list("00123")), "one is there twice"),
+        (pd.Series([0.5j, 0, 0, 0], list("0123")), "weights should be numbers, got complex128"),
         (np.ones(4) / 4, "must return a Series by asset, got ndarray"),
     ],
 )
@@ -311,5 +318,20 @@ def test_bad_calls(panel):
         backtest([], panel)
     with pytest.raises(TypeError, match="expected an instance of Strategy"):
         backtest({"mine": EqualWeight}, panel)
+    with pytest.raises(TypeError, match="'str' is 'EqualWeight', expected an instance of Strategy"):
+        backtest("EqualWeight", panel)
+    with pytest.raises(TypeError, match="panel should be a Panel, got a DataFrame"):
+        backtest(EqualWeight(), panel.prices)
+    with pytest.raises(TypeError, match="costs should be a Costs, got a float"):
+        backtest(EqualWeight(), panel, PLAN, 0.001)
+    with pytest.raises(TypeError, match="plan should be a WalkForward, got a dict"):
+        cross_validate(EqualWeight(), panel, {"train": "5Y"})
+    with pytest.raises(ValueError, match="the panel has no rows"):
+        backtest(EqualWeight(), panel.last(0))
+    with pytest.raises(ValueError, match="threads is a whole number from 1 on, got 0"):
+        backtest(EqualWeight(), panel, PLAN, threads=0)
+    for wrong in (0, 2.5, "253", None, True):
+        with pytest.raises(ValueError, match="lookback is a whole number of rows from 1 on, got"):
+            backtest(Fixed().set_lookback(wrong), panel, PLAN)
     names = backtest([EqualWeight(), EqualWeight()], panel, PLAN)
     assert list(names) == ["EqualWeight", "EqualWeight 2"]

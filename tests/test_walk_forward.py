@@ -75,6 +75,12 @@ def test_a_long_lookback_delays_the_first_decision():
     assert folds[0].refit >= 599
 
 
+@pytest.mark.parametrize("wrong", [{"rebalance": "FOO"}, {"rebalance": None}, {"rebalance": True}])
+def test_a_frequency_that_is_none_says_what_would_be_one(wrong):
+    with pytest.raises(ValueError, match="is no pandas frequency; write it like 'W-FRI', 'ME'"):
+        WalkForward(**wrong)
+
+
 @pytest.mark.parametrize("window", ["expanding", "rolling"])
 def test_folds_by_rows(window):
     plan = WalkForward(train=500, refit=100, rebalance=10, window=window, execution_lag=2)
