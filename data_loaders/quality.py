@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -48,6 +49,10 @@ class Quality:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON can hold it, for a run's settings and the report."""
+        return self._plain
+
+    @cached_property
+    def _plain(self) -> dict[str, Any]:
         table = self.assets.reset_index().astype(object)
         return {
             "assets": table.where(table.notna(), None).to_dict("records"),

@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from data_loaders import Panel
-from engine.backtest import identity, named_strategies, result_of, run_settings
+from engine.arguments import named_strategies
+from engine.backtest import identity, result_of, run_settings
 from engine.callbacks import Callback
 from engine.costs import Costs
 from engine.decisions import Decided, decide

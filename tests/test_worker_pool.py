@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import BrokenExecutor, CancelledError
+from contextlib import suppress
 from multiprocessing import active_children, get_context
 
 import numpy as np
@@ -119,15 +120,15 @@ SCRIPT = """
 import sys
 sys.path[:0] = ["tests", "."]
 from pathlib import Path
-import engine.fitting
 from engine import Training
+from engine.fitting import FitTask
 from test_fitting import random_walks, run
 
-train = engine.fitting.train
+fit = FitTask.run
 def told(*given):  # in the workers, which read this script, too
     Path(sys.argv[1], "trains").touch()
-    return train(*given)
-engine.fitting.train = told
+    return fit(*given)
+FitTask.run = told
 
 if __name__ == "__main__":
     many = Training(epochs=500, patience=500, block=20, learning_rate=0.01)
@@ -144,20 +145,26 @@ def test_ctrl_c_with_workers_is_clean(tmp_path, when):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     process = subprocess.Popen(
-        [sys.executable, str(script), str(tmp_path)],
+        [sys.executable, "-W", "ignore", str(script), str(tmp_path)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,  # held open by all that it begins: read to the end, they are gone
         text=True,
         start_new_session=True,  # a group of its own, to interrupt as a terminal does
     )
-    assert process.stdout.readline() == "begun\n"
-    limit = time.monotonic() + 120
-    while when == "workers train" and not (tmp_path / "trains").exists():
-        assert time.monotonic() < limit
-        time.sleep(0.05)
-    time.sleep(0.5)
-    os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    try:
+        first = process.stdout.readline()
+        assert first == "begun\n", process.communicate()
+        limit = time.monotonic() + 120
+        while when == "workers train" and not (tmp_path / "trains").exists():
+            assert time.monotonic() < limit
+            time.sleep(0.05)
+        time.sleep(0.5)
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
     assert (out, err) == ("stopped\n", "")
     # CPython ends by the signal, though it was caught, where it fell into an exec of text.
     assert process.returncode in (0, -signal.SIGINT)
