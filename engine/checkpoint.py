@@ -45,7 +45,12 @@ class Checkpoint:
         """Keep the progress, all of it or, if the process dies, what was there before."""
         if self.path is None or (run.going and time.monotonic() - self.written < SECONDS):
             return
-        scratch = self.path.with_name(f".{self.path.name}")
-        torch.save(run.state_dict(), scratch)
-        scratch.replace(self.path)
         self.written = time.monotonic()
+        scratch = self.path.with_name(f".{self.path.name}")
+        try:
+            torch.save(run.state_dict(), scratch)
+            scratch.replace(self.path)
+        except (OSError, RuntimeError) as error:  # a full disk: torch says it in its own words
+            LOG.warning("%s cannot be written, training goes on without: %s", self.path, error)
+            scratch.unlink(missing_ok=True)
+            self.path = None

@@ -89,6 +89,8 @@ class RunDirectory:
             raise RunMismatch(f"{self.path} holds files that are no run; choose another directory")
         for unfinished in (self.path / "fits").glob(".*"):
             shutil.rmtree(unfinished)
+        for unfinished in (self.path / "checkpoints").glob(".*"):
+            unfinished.unlink()
         with written(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             write_whole(plan, json.dumps(identity, indent=2))
@@ -101,8 +103,8 @@ class RunDirectory:
         """Keep a finished fit: all of it or, if the process dies, nothing."""
         from safetensors.torch import save_file
 
-        place = self._place(key)
-        record = {"key": key, "solves": fitted.solves, "checks": fitted.checks}
+        place, record = self._place(key), {"key": key}
+        record |= {"solves": fitted.solves, "checks": fitted.checks}
         state = {name: tensor.contiguous() for name, tensor in fitted.state.items()}
         with written(self.path):
             place.parent.mkdir(exist_ok=True)
@@ -120,7 +122,8 @@ class RunDirectory:
     def checkpoint(self, key: FitKey) -> Path:
         """The file for the progress of a fit; its folder is there."""
         folder = self.path / "checkpoints"
-        folder.mkdir(exist_ok=True)
+        with written(self.path):
+            folder.mkdir(exist_ok=True)
         return folder / f"{self._place(key).name}.pt"
 
     def _load(self, key: FitKey) -> Fitted:
