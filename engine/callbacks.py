@@ -151,7 +151,8 @@ class MLflow(Callback):
 
     Args:
         experiment: its name; made if it is not there.
-        uri: of the tracking server or store; MLflow's own default if not given.
+        uri: of the tracking server or store; MLflow's own default if not given. The package
+            mlflow-skinny talks to servers; a database of its own needs all of mlflow.
 
     Raises:
         ImportError: MLflow is not installed.

@@ -115,7 +115,8 @@ def test_tensorboard(panel, tmp_path):
             assert [event.value for event in scalars] == pytest.approx(known[name].tolist())
 
 
-def test_mlflow(panel, tmp_path):
+def test_mlflow(panel, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # the store that needs no server
     mlflow = pytest.importorskip("mlflow")
 
     uri = (tmp_path / "store").as_uri()
