@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from engine.training_summary import training_summary
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -39,7 +41,9 @@ class BacktestResult:
         folds: one row a refit, see ``WalkForward.describe``: train_start, train_end, labels_end,
             training, validation_start, test_start, test_end, last_fill, decisions.
         training: one row an epoch of a fold and seed: fold, seed, epoch, loss,
-            validation_loss, best, gradient_norm, skipped; empty where nothing is trained.
+            validation_loss, best, gradient_norm, skipped, contraction (of the epoch's slowest
+            fixed point, a step); empty where nothing is trained. ``training_summary`` has a row a
+            fit.
         solves: one row a fold, seed, phase and kind of solve: fold, seed (NaN in allocation),
             phase ("training" or "allocation"), solve, samples, mean_steps, most_steps,
             residual, failures.
@@ -83,6 +87,10 @@ class BacktestResult:
     limits: pd.DataFrame = field(default_factory=pd.DataFrame)
     sensitivity: pd.DataFrame = field(default_factory=pd.DataFrame)
     illiquidity: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    def training_summary(self) -> pd.DataFrame:
+        """One row a fit: see ``engine/training_summary.py``."""
+        return training_summary(self.training)
 
     def save(self, directory: str | Path) -> Path:
         """Write the result to ``directory``: all of it or, on an error, nothing.

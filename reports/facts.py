@@ -142,7 +142,7 @@ def gather(
         capacity=_capacity(results),
         whole=_whole(results),
         factors=_factors(results, factors),
-        epochs=_stacked(results, lambda result: learning.epochs(result.training)),
+        epochs=_stacked(results, lambda result: result.training_summary()),
         solves=_stacked(results, lambda result: learning.solves(result.solves)),
         checks=_stacked(results, lambda result: learning.checks(result.checks)),
         differing=_differing(results),

@@ -41,26 +41,6 @@ def _by(frame: pd.DataFrame, *keys: str) -> Iterator[tuple[dict[str, Any], pd.Da
         yield dict(zip(known, values, strict=True)), part
 
 
-def epochs(training: pd.DataFrame) -> pd.DataFrame:
-    """One row a fold and seed: how long it trained and what was kept, the last marked best."""
-    if not len(training):
-        return training
-    rows = []
-    for which, part in _by(training, "fold", "seed"):
-        kept = part[part["best"].astype(bool)].tail(1)
-        last = {name: kept[name].sum(min_count=1) for name in ("epoch", "loss", "validation_loss")}
-        rows.append(
-            {
-                **which,
-                "epochs": len(part),
-                **last,
-                "gradient_norm": part["gradient_norm"].median(),
-                "skipped": part["skipped"].sum(),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
 def solves(solves: pd.DataFrame) -> pd.DataFrame:
     """One row a phase and kind of solve, over all folds."""
     if not len(solves):

@@ -1,0 +1,37 @@
+"""How each fit of a backtest went, in one row: from what it started, what it kept, how it ended."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+
+def training_summary(training: pd.DataFrame) -> pd.DataFrame:
+    """One row a fold and seed, from the rows of the epochs (``BacktestResult.training``).
+
+    Returns:
+        Columns fold and seed (where known); epochs, how many were trained; epoch, the one whose
+        state was kept, 0 the untrained one, with its loss and validation_loss; untrained, the
+        validation loss of epoch 0, and gain, by how much the kept one is lower; gradient_norm, the
+        median; skipped, steps left out; contraction, of the slowest fixed point of any epoch. Where
+        nothing was finite, NaN. Empty where nothing is trained.
+    """
+    keys = [key for key in ("fold", "seed") if key in training]
+    rows = []
+    for values, part in training.groupby(keys, sort=False, dropna=False) if len(training) else ():
+        kept = part[part["best"].astype(bool)].tail(1)
+        last = {name: kept[name].sum(min_count=1) for name in ("epoch", "loss", "validation_loss")}
+        first = part.loc[part["epoch"] == 0, "validation_loss"].sum(min_count=1)
+        slowest = part["contraction"].max() if "contraction" in part else float("nan")
+        rows.append(
+            {
+                **dict(zip(keys, values, strict=True)),
+                "epochs": int(part["epoch"].max()),
+                **last,
+                "untrained": first,
+                "gain": first - last["validation_loss"],
+                "gradient_norm": part["gradient_norm"].median(),
+                "skipped": part["skipped"].sum(),
+                "contraction": slowest,
+            }
+        )
+    return pd.DataFrame(rows)
