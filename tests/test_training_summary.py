@@ -17,7 +17,8 @@ def test_a_row_a_fit():
         (1, 3, 0, -0.1, -0.4, True, nan, 0, nan),
         (1, 3, 1, -0.3, nan, False, 1.0, 0, nan),
     ]
-    names = "fold seed epoch loss validation_loss best gradient_norm skipped contraction".split()
+    names = ["fold", "seed", "epoch", "loss", "validation_loss", "best"]
+    names += ["gradient_norm", "skipped", "contraction"]
     found = training_summary(pd.DataFrame(rows, columns=names))
     expected = pd.DataFrame(
         {
