@@ -103,8 +103,8 @@ class RunDirectory:
         """Keep a finished fit: all of it or, if the process dies, nothing."""
         from safetensors.torch import save_file
 
-        place, record = self._place(key), {"key": key}
-        record |= {"solves": fitted.solves, "checks": fitted.checks}
+        place = self._place(key)
+        record = {"key": key, "solves": fitted.solves, "checks": fitted.checks}
         state = {name: tensor.contiguous() for name, tensor in fitted.state.items()}
         with written(self.path):
             place.parent.mkdir(exist_ok=True)

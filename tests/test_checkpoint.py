@@ -142,3 +142,16 @@ def test_a_killed_backtest_goes_on_inside_a_fold(panel, tmp_path):
     assert 1 <= torch.load(left, weights_only=True)["epoch"] < 30
     same(run(run_dir=tmp_path / "run"), run())
     assert not list(checkpoints.iterdir())
+
+
+def test_a_full_disk_does_not_stop_the_training(tmp_path, monkeypatch, caplog):
+    def full(state, path):
+        path.write_bytes(b"a part")
+        raise RuntimeError("PytorchStreamWriter failed writing file")
+
+    monkeypatch.setattr(torch, "save", full)
+    file = tmp_path / "0.pt"
+    found = train_seeds(Tilt(), samples(), Costs(), Training(epochs=3), [0], checkpoints={0: file})
+    equal(found[0], train(Tilt(), samples(), Costs(), Training(epochs=3)))
+    assert caplog.text.count("cannot be written, training goes on without") == 1
+    assert not list(tmp_path.iterdir())
