@@ -25,7 +25,8 @@ import torch
 import torchdeq
 from torch import Tensor
 
-from strategies.layers.deq import DEQEncoder, bounded
+from strategies.layers.cells import bounded
+from strategies.layers.deq import DEQEncoder
 from strategies.layers.fixed_point import (
     Anderson,
     Broyden,

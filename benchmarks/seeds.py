@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of the batch")
     parser.add_argument("--quick", action="store_true", help="three seeds, once")
     asked = parser.parse_args()
-    seeds, rounds = (3, 1) if asked.quick else (asked.seeds, 5)
+    seeds, rounds = (3, 1) if asked.quick else (asked.seeds, 3)
     warnings.simplefilter("ignore")
     panel = load("sp500", start="2000-01-01")
     folds = PLAN.folds(panel.dates, 253)

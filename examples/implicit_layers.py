@@ -13,7 +13,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
-from strategies.layers.deq import DEQEncoder, MeanFieldCell
+from strategies.layers.cells import MeanFieldCell
+from strategies.layers.deq import DEQEncoder
 from strategies.layers.fixed_point import (
     Anderson,
     Broyden,

@@ -49,7 +49,7 @@ class DEQMeanVariance(LearnedStrategy):
         ridge: added to the diagonal of P at the start, in units of the mean variance; from 0
             (minimum variance) towards infinity (1/N).
         cell: of the encoder: "mean_field", "graph", "monotone" or "pairs" (learns who follows
-            whom); see ``layers/deq.py``.
+            whom); see ``layers/cells.py``.
         embedding: numbers by which the encoder knows each asset apart; 0 treats all alike.
         features: sets of features, see ``features.py``: "prices", "panel" (what the panel holds
             besides prices), "lags:5", or your own as module:function.

@@ -205,7 +205,7 @@ class ExplicitEncoder(nn.Module):
 
 
 class UnrolledEncoder(nn.Module):
-    """A cell of ``layers/deq.py`` applied a few times, as layers that share their weights."""
+    """A cell of ``layers/cells.py`` applied a few times, as layers that share their weights."""
 
     def __init__(self, features: int, hidden: int, cell: str, steps: int):
         super().__init__()

@@ -6,13 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from strategies.layers.deq import (
-    DEQEncoder,
-    GraphCell,
-    MeanFieldCell,
-    jacobian_penalty,
-    spectral_radius,
-)
+from strategies.layers.cells import GraphCell, MeanFieldCell
+from strategies.layers.deq import DEQEncoder, jacobian_penalty, spectral_radius
 from strategies.layers.fixed_point import Anderson, ConvergenceError, Implicit, Picard
 
 CELLS = ["mean_field", "graph", "monotone"]

@@ -1,7 +1,7 @@
 """Implicit layers: fixed points, deep equilibrium encoders, the mean-variance layer.
 
 Mathematics only, no finance data. Read ``fixed_point.py`` (then ``solvers.py``, ``iteration.py``),
-``deq.py``, and ``mean_variance.py`` (then ``problem.py``, ``active_set.py``).
+``cells.py``, ``deq.py``, and ``mean_variance.py`` (then ``problem.py``, ``active_set.py``).
 """
 
 from strategies.layers.cross_check import cross_check

@@ -1,9 +1,7 @@
 """Deep equilibrium encoders over assets, well-posed by construction.
 
 ``DEQEncoder(features, hidden)(x)`` is the fixed point Z (B, N, H) of a cell driven by x (B, N, F).
-Every cell has exactly one fixed point whatever its parameters, since they pass through a bound.
-A cell is a module with ``problem(x, present)``, the map f of the solver's state and the tensors it
-takes after that state, and ``read(state)``, which gives Z.
+Every cell of ``cells.py`` has exactly one fixed point whatever its parameters.
 """
 
 from __future__ import annotations
@@ -12,12 +10,18 @@ import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
+from strategies.layers.cells import (
+    GraphCell,
+    MeanFieldCell,
+    MonotoneCell,
+    PairCell,
+    mean_field,
+    mean_weights,
+)
 from strategies.layers.equilibrium import compilable, mean_field_equilibrium
 from strategies.layers.fixed_point import (
     Adjoint,
@@ -29,179 +33,6 @@ from strategies.layers.fixed_point import (
     fixed_point,
 )
 from strategies.layers.together import each, spread
-
-Map = Callable[..., Tensor]
-
-
-class MeanFieldCell(nn.Module):
-    """``f(Z) = tanh(Z W1 + mean(Z) W2 + x U + b)``, the mean over the assets that trade.
-
-    W1 maps deviations from the mean, W1 + W2 the mean itself, and the two are orthogonal: so the
-    linear part's 2-norm is exactly max(s(W1), s(W1 + W2)), with s the largest singular value, and
-    tanh adds nothing to it. These two matrices are the parameters, each scaled to ``bound``.
-    """
-
-    def __init__(self, features: int, hidden: int, bound: float):
-        super().__init__()
-        self.bound = bound
-        self.inject = nn.Linear(features, hidden)
-        self.deviation = nn.Parameter(_square(hidden))
-        self.mean = nn.Parameter(_square(hidden))
-
-    def weights(self) -> tuple[Tensor, Tensor]:
-        """W1 and W2, (H, H) each."""
-        deviation, mean = bounded(self.deviation, self.bound), bounded(self.mean, self.bound)
-        return deviation, mean - deviation
-
-    def problem(self, x: Tensor, present: Tensor) -> tuple[Map, tuple[Tensor, ...]]:
-        W1, W2 = self.weights()
-
-        def f(z: Tensor, injected: Tensor, present: Tensor, share: Tensor) -> Tensor:
-            return _mean_field(z, injected, present, share, W1, W2)
-
-        return f, (self.inject(x), present, _share(present))
-
-    def read(self, state: Tensor) -> Tensor:
-        return state
-
-    @staticmethod
-    def weights_together(cells: Sequence[MeanFieldCell]) -> tuple[Tensor, Tensor]:
-        """W1 and W2 of S cells, (S, H, H) each."""
-        bound = cells[0].bound
-        deviation = bounded(torch.stack([cell.deviation for cell in cells]), bound)
-        mean = bounded(torch.stack([cell.mean for cell in cells]), bound)
-        return deviation, mean - deviation
-
-
-def _mean_field(
-    z: Tensor, injected: Tensor, present: Tensor, share: Tensor, W1: Tensor, W2: Tensor
-) -> Tensor:
-    """The mean-field map of z (B, N, H); W1 and W2 are (H, H), or (B, H, H) for each sample."""
-    mean = share.mT @ z  # (B, 1, H)
-    return torch.tanh(z @ W1 + (mean @ W2 + injected)) * present
-
-
-class GraphCell(nn.Module):
-    """``f(Z) = tanh(Z W1 + A Z W2 + x U + b)``, with A (N, N) computed from x, rows summing to one.
-
-    Each row of A Z is a mean of rows of Z. So in the norm max_i |z_i|_2 the map contracts by
-    s(W1) + s(W2), held at ``bound``; attention on the state itself would not be Lipschitz (Kim,
-    Papamakarios & Mnih, arXiv 2006.04710). A is dot-product attention over x, among the assets
-    that trade.
-    """
-
-    def __init__(self, features: int, hidden: int, bound: float):
-        super().__init__()
-        self.bound = bound
-        self.inject = nn.Linear(features, hidden)
-        self.query = nn.Linear(features, hidden)
-        self.key = nn.Linear(features, hidden, bias=False)
-        self.own = nn.Parameter(_square(hidden))
-        self.others = nn.Parameter(_square(hidden))
-
-    def weights(self) -> tuple[Tensor, Tensor]:
-        """W1 and W2, (H, H) each."""
-        return _bounded_pair(self.own, self.others, self.bound)
-
-    def graph(self, x: Tensor, present: Tensor) -> Tensor:
-        """A (B, N, N); [b, i, j] is the weight of asset j for asset i on sample b."""
-        scores = self.query(x) @ self.key(x).mT / self.key.out_features**0.5
-        # Not minus infinity, which would make a row of NaN where nothing trades.
-        absent = (present == 0).mT  # (B, 1, N)
-        return torch.softmax(scores.masked_fill(absent, torch.finfo(x.dtype).min), dim=2)
-
-    def problem(self, x: Tensor, present: Tensor) -> tuple[Map, tuple[Tensor, ...]]:
-        W1, W2 = self.weights()
-
-        def f(z: Tensor, injected: Tensor, present: Tensor, graph: Tensor) -> Tensor:
-            return torch.tanh(z @ W1 + graph @ (z @ W2) + injected) * present
-
-        return f, (self.inject(x), present, self.graph(x, present))
-
-    def read(self, state: Tensor) -> Tensor:
-        return state
-
-
-class PairCell(nn.Module):
-    """``f(Z) = tanh(Z W1 + M Z W2 + x U + b)``, with M (N, N) a parameter: who follows whom.
-
-    M_ij is what asset i takes from asset j, of either sign, scaled so that no row of |M| sums to
-    more than one. So in the norm max_i |z_i|_2 the map contracts by s(W1) + s(W2), held at
-    ``bound``, as the graph cell's. M starts at zero, and is of these N assets alone.
-    """
-
-    def __init__(self, features: int, hidden: int, bound: float, assets: int):
-        super().__init__()
-        self.bound = bound
-        self.inject = nn.Linear(features, hidden)
-        self.own = nn.Parameter(_square(hidden))
-        self.others = nn.Parameter(_square(hidden))
-        self.pairs = nn.Parameter(torch.zeros(assets, assets))
-
-    def weights(self) -> tuple[Tensor, Tensor]:
-        """W1 and W2, (H, H) each."""
-        return _bounded_pair(self.own, self.others, self.bound)
-
-    def graph(self) -> Tensor:
-        """M (N, N)."""
-        return self.pairs / self.pairs.abs().sum(1, keepdim=True).clamp_min(1)
-
-    def problem(self, x: Tensor, present: Tensor) -> tuple[Map, tuple[Tensor, ...]]:
-        W1, W2 = self.weights()
-
-        def f(z: Tensor, injected: Tensor, present: Tensor, graph: Tensor) -> Tensor:
-            return torch.tanh(z @ W1 + graph @ (z @ W2) + injected) * present
-
-        return f, (self.inject(x), present, self.graph().expand(len(x), -1, -1))
-
-    def read(self, state: Tensor) -> Tensor:
-        return state
-
-
-class MonotoneCell(nn.Module):
-    """``Z = relu(Z W1 + mean(Z) (W2 - W1) + x U + b)``, W of any norm (Winston & Kolter, 2020).
-
-    W1 and W2 are each ``(1 - m) I - A'A + B - B'`` with m = 1 - bound (arXiv 2006.08591, eq. 9), so
-    that I minus the linear part is monotone by m, and Z exists and is unique. The state that is
-    solved for is that of Peaceman-Rachford splitting (section 3.2 there): a contraction, which
-    `Picard` iterates, and which ``Picard(damping=0.5)`` turns into Douglas-Rachford.
-    """
-
-    def __init__(self, features: int, hidden: int, bound: float):
-        super().__init__()
-        self.margin = 1 - bound
-        self.inject = nn.Linear(features, hidden)
-        # From A'A of about one half the splitting takes a third of the steps it takes from zero.
-        start = 0.7 * torch.eye(hidden)
-        self.gram = nn.Parameter(torch.stack([start + _square(hidden), start + _square(hidden)]))
-        self.skew = nn.Parameter(torch.stack([_square(hidden), _square(hidden)]))
-
-    def weights(self) -> Tensor:
-        """W1, for deviations from the mean, and W2, for the mean: (2, H, H)."""
-        identity = torch.eye(self.gram.shape[1], dtype=self.gram.dtype, device=self.gram.device)
-        skew = self.skew - self.skew.mT
-        return (1 - self.margin) * identity - self.gram.mT @ self.gram + skew
-
-    def problem(self, x: Tensor, present: Tensor) -> tuple[Map, tuple[Tensor, ...]]:
-        W = self.weights()
-        identity = torch.eye(W.shape[1], dtype=W.dtype, device=W.device)
-        # The step 1 / |I - W| contracts fastest; Z does not depend on it, so no gradient does.
-        step = 1 / torch.linalg.matrix_norm((identity - W).detach(), ord=2).max()
-        Q, R = torch.linalg.qr(identity + step * (identity - W))
-        resolvent = torch.linalg.solve_triangular(R, Q.mT, upper=True)  # (2, H, H)
-
-        def f(v: Tensor, injected: Tensor, present: Tensor, share: Tensor) -> Tensor:
-            reflected = v.abs()  # 2 relu(v) - v
-            drive = reflected + step * injected
-            mean = share.mT @ drive  # (B, 1, H)
-            solved = (drive - mean) @ resolvent[0] + mean @ resolvent[1]
-            return (2 * solved - reflected) * present
-
-        return f, (self.inject(x) * present, present, _share(present))
-
-    def read(self, state: Tensor) -> Tensor:
-        return torch.relu(state)
-
 
 _CELLS: dict[str, type[MeanFieldCell | GraphCell | MonotoneCell]] = {
     "mean_field": MeanFieldCell,
@@ -316,9 +147,9 @@ class DEQEncoder(nn.Module):
             )
         W1, W2 = (spread(W.unbind(), sizes) for W in (W1, W2))  # (M, H, H)
         return fixed_point(
-            _mean_field,
+            mean_field,
             torch.zeros_like(drive),
-            inputs=(drive, present, _share(present), W1, W2),
+            inputs=(drive, present, mean_weights(present), W1, W2),
             solver=solver,
             adjoint=adjoint,
             on_failure=first.on_failure,
@@ -401,38 +232,6 @@ def _joined(solutions: Sequence[Solution]) -> Solution:
     return Solution(*(torch.cat([getattr(s, part) for s in solutions]) for part in parts))
 
 
-def bounded(raw: Tensor, bound: float) -> Tensor:
-    """Each matrix (..., H, H) whose largest singular value exceeds ``bound``, scaled to it."""
-    return raw * (bound / _SpectralNorm.apply(raw).clamp_min(bound))
-
-
-class _SpectralNorm(torch.autograd.Function):
-    """The largest singular value (..., 1, 1) of each matrix, with its gradient u v'.
-
-    As torch.linalg.matrix_norm(ord=2), but of each matrix to the same bits as alone: LAPACK's last
-    bits depend on where in memory a matrix begins.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, raw: Tensor) -> Tensor:
-        parts = [torch.linalg.svd(each.clone()) for each in raw.reshape(-1, *raw.shape[-2:])]
-        U, values, Vh = (torch.stack(part) for part in zip(*parts, strict=True))
-        ctx.save_for_backward((U[:, :, :1] * Vh[:, :1]).view_as(raw))
-        return values[:, 0].view(*raw.shape[:-2], 1, 1)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return grad * ctx.saved_tensors[0]
-
-
-def _bounded_pair(first: Tensor, second: Tensor, bound: float) -> tuple[Tensor, Tensor]:
-    """Both scaled alike, so that their largest singular values sum to ``bound`` at most."""
-    sizes = torch.linalg.matrix_norm(first, 2) + torch.linalg.matrix_norm(second, 2)
-    scale = bound / sizes.clamp_min(bound)
-    return first * scale, second * scale
-
-
 def jacobian_penalty(f: Callable[[Tensor], Tensor], z: Tensor, probes: int = 1) -> Tensor:
     """Hutchinson's estimate of the mean squared entry sum |J|_F^2 / D per sample, a scalar.
 
@@ -468,13 +267,3 @@ def spectral_radius(f: Callable[[Tensor], Tensor], z: Tensor, steps: int = 100) 
         growth.append(size)
         g = g / size.clamp_min(torch.finfo(g.dtype).tiny).view(-1, *[1] * (g.ndim - 1))
     return torch.stack(growth[steps // 2 :]).log().mean(0).exp()
-
-
-def _square(hidden: int) -> Tensor:
-    """Random (H, H) with a largest singular value of about one half."""
-    return torch.randn(hidden, hidden) * (0.25 / hidden**0.5)
-
-
-def _share(present: Tensor) -> Tensor:
-    """Weights (B, N, 1) that make a sum over the assets the mean over those that trade."""
-    return present / present.sum(1, keepdim=True).clamp_min(1)
