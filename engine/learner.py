@@ -143,6 +143,8 @@ class Learner:
                 for group in self._groups(name, strategy)
             ]
             run_fits(groups, make, self, submit, done, on_done, on_epoch, chained, on_last)
+        if run is not None:
+            run.tidy()
         return done
 
     def _groups(self, name: str, strategy: LearnedStrategy) -> list[tuple[FitKey, ...]]:

@@ -126,6 +126,12 @@ class RunDirectory:
             folder.mkdir(exist_ok=True)
         return folder / f"{self._place(key).name}.pt"
 
+    def tidy(self) -> None:
+        """Leave no empty folder once all fits are finished."""
+        folder = self.path / "checkpoints"
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
     def _load(self, key: FitKey) -> Fitted:
         from safetensors.torch import load_file
 

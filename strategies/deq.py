@@ -270,7 +270,8 @@ class Standardise(nn.Module):
         self.register_buffer("deviation", spread.clamp_min(1e-6))
 
     def forward(self, features: Tensor) -> Tensor:
-        return ((features - self.mean) / self.deviation).clamp(-5, 5).nan_to_num(0.0)
+        scaled = (features - self.mean).div_(self.deviation)  # one copy: it is made at every step
+        return scaled.clamp_(-5, 5).nan_to_num_(0.0)
 
 
 def within(raw: Tensor, factor: float) -> Tensor:
