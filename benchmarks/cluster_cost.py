@@ -162,13 +162,11 @@ def model(pieces: Pieces, run: Shape, epochs: int, runs: int, workers: int, rate
 
 def check(pieces: Pieces, run: Shape, assets: int) -> None:
     """A real run beside the model."""
-    training = Training(epochs=3, patience=3)
+    training, panel = Training(epochs=3, patience=3), market(ROWS, assets)
 
     def real() -> None:
         strategy = flagship(assets, "factor")
-        backtest(
-            strategy, market(ROWS, assets), PLAN, training=training, progress=False, ledger=False
-        )
+        backtest(strategy, panel, PLAN, training=training, progress=False, ledger=False)
 
     found, said = seconds(real), run_time(pieces, run, training.epochs)
     print(f"with 3 epochs       {found:9.1f} s     the model says {said:.1f} s")

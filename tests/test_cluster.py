@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 
 import distributed
@@ -67,9 +68,18 @@ def test_a_killed_worker_changes_nothing(tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_search_runs_on_a_cluster_of_the_same_code_only(tmp_path, monkeypatch):
+def test_a_search_outlives_a_worker_on_a_cluster_of_the_same_code(tmp_path, monkeypatch):
     storage = f"sqlite:///{tmp_path}/trials.sqlite3"
-    asked = Search({"cap": {"low": 0.3, "high": 0.9}}, trials=4, folds=2, pruning=False)
+    asked = Search({"cap": {"low": 0.3, "high": 0.9}}, trials=6, folds=2, pruning=False, stale=2)
+    killed: list[int] = []
+
+    def kill_one() -> None:
+        limit = time.monotonic() + 120
+        while time.monotonic() < limit and TrialLedger(storage).trials()["runs"].sum() < 2:
+            time.sleep(0.1)
+        killed.append(next(nanny.pid for nanny in cluster.workers.values()))
+        os.kill(killed[0], signal.SIGKILL)
+
     with distributed.LocalCluster(
         n_workers=2,
         threads_per_worker=1,
@@ -77,7 +87,9 @@ def test_a_search_runs_on_a_cluster_of_the_same_code_only(tmp_path, monkeypatch)
         dashboard_address=None,
         silence_logs=60,
     ) as cluster:
+        killer = threading.Thread(target=kill_one)
         with on_cluster(cluster.scheduler_address) as executor:
+            killer.start()
             found = search(
                 MinimumVariance(lookback=64),
                 random_walks(880, 4),
@@ -86,8 +98,11 @@ def test_a_search_runs_on_a_cluster_of_the_same_code_only(tmp_path, monkeypatch)
                 storage=storage,
                 executor=executor,
             )
-        assert list(found.trials.index) == list(range(4))
-        assert TrialLedger(storage).trials()["runs"].sum() == 4
+        killer.join()
+        assert killed
+        assert list(found.trials.index) == list(range(6))
+        assert set(found.trials["state"]) == {"complete"}
+        assert TrialLedger(storage).trials()["runs"].sum() in (6, 7)  # what was killed, once more
         monkeypatch.setattr("engine.cluster.PACKAGES", ("engine",))  # here, not on the workers
         refused = pytest.raises(ClusterError, match="other code than here runs on")
         with refused, on_cluster(cluster.scheduler_address):
