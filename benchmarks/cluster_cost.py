@@ -112,7 +112,7 @@ def measure(assets: int) -> tuple[Pieces, Shape]:
     key = FitKey("run", 0, 0)
     for learner in learners:
         learner.samples("run", strategy, small)
-    fits = [FitTask(key, flagship(assets, "factor")) for _ in tried]
+    fits = [FitTask((key,), flagship(assets, "factor")) for _ in tried]
     found = fits[0].run(learners[0])
     short, long = (
         seconds(lambda f=f, learner=learner: f.run(learner))  # type: ignore[misc]
@@ -121,7 +121,7 @@ def measure(assets: int) -> tuple[Pieces, Shape]:
     a_date = (long - short) / 3 / SAMPLE  # of training on one decision and validating it
     with progress_bar("", 0, "", False) as bar:
         start = time.process_time()
-        decided = decide("run", strategy, learners[0], {key: found}, bar)
+        decided = decide("run", strategy, learners[0], found, bar)
         deciding = (time.process_time() - start) / len(small.test)
     load_vectorbt()
     tested = np.concatenate([fold.test for fold in folds])
@@ -133,7 +133,7 @@ def measure(assets: int) -> tuple[Pieces, Shape]:
     subprocess.run([sys.executable, "-c", code], check=True)
     pieces = Pieces(
         len(parcel.content), pack, unpack, dated / len(rows), a_date * training.block, deciding,
-        simulating, time.perf_counter() - begun, len(pickle.dumps(found)),
+        simulating, time.perf_counter() - begun, len(pickle.dumps(found[key])),
     )  # fmt: skip
     return pieces, shape(folds, training)
 
