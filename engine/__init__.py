@@ -118,3 +118,6 @@ if not TYPE_CHECKING:
         if name not in PLACES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         return getattr(import_module(f"engine.{PLACES[name]}"), name)
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})  # what a prompt completes to

@@ -1,6 +1,7 @@
 """The way of the data is the way of the code: a package imports itself or those to its left."""
 
 import ast
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,10 @@ def test_the_rule_catches_a_violation(tmp_path, monkeypatch):
     bad = tmp_path / "engine" / "bad.py"
     bad.write_text("import reports\nfrom strategies.deq import DEQMeanVariance\n")
     assert len(list(violations(bad))) == 3
+
+
+@pytest.mark.parametrize("name", [*ORDER, "strategies.layers"])
+def test_a_prompt_completes_what_is_public(name):
+    package = import_module(name)
+    assert set(package.__all__) <= set(dir(package))
+    assert all(getattr(package, each) is not None for each in package.__all__)
