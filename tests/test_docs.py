@@ -143,7 +143,14 @@ def test_figures_are_drawn_by_the_code(tmp_path):
     assert all(f"figures/{path.name}" in used for path in kept.iterdir())
 
 
-def test_issue_templates_and_citation_are_valid():
+def test_issue_templates_workflows_and_citation_are_valid():
+    for path in (ROOT / ".github/workflows").glob("*.yml"):
+        jobs = yaml.safe_load(path.read_text())["jobs"]
+        commands = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
+        named = {word for line in commands for word in re.findall(r"make (\S+)", line)}
+        targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert named
+        assert named <= set(targets)
     for path in (ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml"):
         form = yaml.safe_load(path.read_text())
         assert {"name", "description", "body"} <= set(form) or "blank_issues_enabled" in form
