@@ -84,7 +84,8 @@ def orders(
         raise ValueError(f"{run} has no strategy {name!r}; it has {', '.join(results)}")
     asked = read_experiment(run / EXPERIMENT)
     chosen = make_strategy(asked["strategies"][list(results).index(name)])
-    data = {**asked["data"], "source": prices or asked["data"]["source"], "end": None}
+    data = {key: value for key, value in asked["data"].items() if key not in ("end", "as_of")}
+    data["source"] = prices or data["source"]
     if data["source"].startswith("yahoo:"):
         data["update"] = True
     shares = read_holdings(holdings) if holdings is not None else pd.Series(dtype=float)

@@ -80,7 +80,7 @@ def user(prepared, tmp_path, monkeypatch):
 
     monkeypatch.setattr(data_loaders, "load", recent)
     yield folder
-    for name in ("my_alpha", "my_idea", "our_lake", "our_costs"):
+    for name in ("my_alpha", "my_idea", "our_lake", "our_costs", "our_features"):
         sys.modules.pop(name, None)
 
 

@@ -15,6 +15,7 @@ from data_loaders import DataError, commands, history, load, yahoo
 from data_loaders.history import fetch, rewritten, status_table
 from data_loaders.store import Store
 from data_loaders.yahoo import Policy
+from deqfolio import main
 
 ROOT = Path(__file__).parent.parent
 QUICK = Policy(timeout=0.4, deadline=20, attempts=3, pause=0.01, longest_pause=0.02)
@@ -250,6 +251,17 @@ def test_an_update_fetches_only_what_is_missing(server, store, monkeypatch):
     assert then.fingerprint == first.fingerprint
     with pytest.raises(DataError, match="held nothing of it on 2001-01-01"):
         load("yahoo:SPY", as_of="2001-01-01")
+
+
+def test_todays_orders_fetch_what_is_new(server, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["--strategy", "EqualWeight", "--train", "20", "--refit", "10", "--rebalance", "5"]
+    words += ["--end", "2024-03-12"]  # orders look at what came since
+    assert main(["backtest", "--data", "yahoo:SPY,TLT", *words]) == 0
+    at(monkeypatch, "2024-03-18 08:00")
+    words = ["--capital", "10000", "--as-of", "2024-03-18"]
+    assert main(["orders", "runs/backtest", *words]) == 0
+    assert "decided at the close of 2024-03-15" in capsys.readouterr().out
 
 
 def test_an_update_asks_once_wherever_the_exchange_is(server, store, monkeypatch):
