@@ -149,7 +149,8 @@ def run_fits(
     failures: dict[FitKey, Exception] = {}
 
     def finish(found: Mapping[FitKey, Fitted | TrainingError]) -> None:
-        for key, fitted in found.items():
+        for plain, fitted in found.items():
+            key = FitKey(*plain)  # Dask hands a named tuple back as a plain one
             if isinstance(fitted, Exception):
                 failures[key] = fitted
             else:
