@@ -64,6 +64,7 @@ class SeedRun:
     Attributes:
         going: whether there is anything left to do.
         error: why it failed, where it did.
+        alone: whether its module is no longer computed together with others.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class SeedRun:
         self.history: list[dict] = []
         self.best_loss, self.best_epoch = float("inf"), 0
         self.going, self.error = True, None  # type: bool, Exception | None
+        self.alone = False
         self.device = device_here(training.device)
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(training.seed)

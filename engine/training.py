@@ -6,6 +6,7 @@ portfolios earn in ``holding.py``.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,6 +23,7 @@ from engine.holding import Stretch, hold, joint, rows_held
 from engine.losses import Loss
 from engine.samples import Samples
 from engine.seed_run import SeedRun, Trained, build
+from engine.training_checks import check_optimiser, check_together
 from engine.training_plan import TrainingError, TrainingWarning, check_samples
 from engine.training_settings import Training
 from strategies.base import (
@@ -29,9 +31,10 @@ from strategies.base import (
     LearnedStrategy,
     SharedRecord,
     SolveRecord,
-    cross_check,
     record_solves,
 )
+
+LOG = logging.getLogger("deqfolio")
 
 __all__ = [
     "Samples",
@@ -137,7 +140,8 @@ def train_seeds(
     groups = [runs] if joint([run.module for run in runs]) else [[run] for run in runs]
     for group in groups:
         fresh = [run for run in group if not files[id(run)].load(run)]
-        _check(fresh, "before training", slice(0, 4))
+        check_optimiser(fresh, "before training", slice(0, 4))
+        check_together(group)
         while going := [run for run in group if run.going]:
             epoch = min(run.epoch for run in going)  # one that went on from a file may be ahead
             going = [run for run in going if run.epoch == epoch]
@@ -151,7 +155,7 @@ def train_seeds(
                     files[id(run)].save(run)
         for run in group:
             run.restore()
-        _check(group, "after training", slice(-4, None))
+        check_optimiser(group, "after training", slice(-4, None))
     return {run.training.seed: run.outcome() for run in runs}
 
 
@@ -231,11 +235,12 @@ def _side_by_side(
 
     So that a seed's failure is its own, and what it is does not depend on the others.
     """
-    if len(runs) > 1:
+    failed: Exception | None = None
+    if len(runs) > 1 and not any(run.alone for run in runs):
         try:
             return [*work(runs, stretches)]
-        except Exception:  # whose it is shows when each is alone
-            pass
+        except Exception as error:  # whose it is shows when each is alone
+            failed = error
     found: list[Tensor | Exception] = []
     for run, stretch in zip(runs, stretches, strict=True):
         try:
@@ -243,6 +248,11 @@ def _side_by_side(
                 found += work([run], [stretch])
         except Exception as error:
             found.append(error)
+    if failed is not None and not any(isinstance(each, Exception) for each in found):
+        kind = type(runs[0].module).__name__
+        LOG.warning("%s.together failed where each alone did not: %s", kind, failed)
+        for run in runs:
+            run.alone = True  # from here on: no step is tried twice
     return found
 
 
@@ -275,19 +285,3 @@ def _recorded(runs: Sequence[SeedRun], stretches: Sequence[Stretch]) -> Iterator
         yield
     for run, record in zip(runs, records, strict=True):
         run.recent.take(record)
-
-
-def _check(group: Sequence[SeedRun], when: str, chosen: slice) -> None:
-    """Hold the optimisations of a few samples against qpth."""
-    for run in group:
-        if run.error is not None:
-            continue
-        inputs = {name: values[chosen] for name, values in run.samples.inputs.items()}
-        try:
-            with record_solves(into=run.record), torch.no_grad(), cross_check() as check:
-                run.module(inputs)
-        except Exception as error:
-            run.fail(error)
-            continue
-        found = {"samples": check.samples, "weights": check.weights, "gradients": check.gradients}
-        run.checks.append({"when": when, **found})

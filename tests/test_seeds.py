@@ -118,6 +118,31 @@ def test_seeds_stop_each_at_its_own_epoch():
     assert len(set(seen)) > 1
 
 
+def broken(inputs):
+    raise IndexError("list index out of range")
+
+
+@pytest.mark.parametrize(
+    ("weights", "told"),
+    [
+        (broken, "Faulty.together failed where each alone did not: list index out of range"),
+        (lambda inputs: inputs["feature"] * 0 + 0.25 + 1e-7, "gives weights 1.0e-07 from those"),
+    ],
+)
+def test_a_faulty_together_is_said_and_not_used(weights, told, caplog):
+    class Faulty(TiltModule):
+        @staticmethod
+        def together(modules, inputs, sizes):
+            return weights(inputs), None
+
+    class FaultyTilt(Tilt):
+        def build(self, inputs):
+            return Faulty()
+
+    alone_and_together(FaultyTilt(), samples(), training=Training(epochs=4, learning_rate=0.01))
+    assert caplog.text.count(told) == 1
+
+
 def test_a_module_that_cannot_is_trained_one_by_one():
     alone_and_together(Tilt(), samples(), training=Training(epochs=4, learning_rate=0.01))
 
