@@ -1,4 +1,4 @@
-"""What is compared before and after a training: modules together with each alone, ours with qpth."""
+"""Before and after a training: modules together against each alone, our optimiser against qpth."""
 
 from __future__ import annotations
 
