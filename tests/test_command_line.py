@@ -6,8 +6,9 @@ import time
 from pathlib import Path
 
 import pytest
+import typer
 
-from deqfolio import main, options
+from deqfolio import app, main, options
 from engine import load_run
 
 SHORT = ["--train", "18M", "--refit", "9M", "--rebalance", "ME"]
@@ -218,6 +219,20 @@ def test_help_teaches_as_a_program():
     )
     assert told.returncode == 0
     assert "module:Class" in told.stdout
+
+
+def test_every_command_and_every_option_is_explained():
+    def walk(command):
+        for inner in getattr(command, "commands", {}).values():
+            yield from walk(inner)
+        yield command
+
+    commands = list(walk(typer.main.get_command(app)))
+    assert len(commands) > 18
+    for command in commands:
+        assert command.help, command.name
+        silent = [each.name for each in command.params if not getattr(each, "help", None)]
+        assert not silent, (command.name, silent)
 
 
 @pytest.mark.parametrize(
