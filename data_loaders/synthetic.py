@@ -45,8 +45,8 @@ class Market:
     oracle_sharpe: float
 
 
-def planted(rows: int = 2000, assets: int = 10, seed: int = 0) -> Market:
-    """r[t+1] = m + 0.05 s_i x_i[t] + noise, where x is known at the close of t.
+def planted(rows: int = 2000, assets: int = 10, seed: int = 0, strength: float = 0.05) -> Market:
+    """r[t+1] = m + strength s_i x_i[t] + noise, where x is known at the close of t.
 
     x is autoregressive (0.9) with variance 1, and stands in ``asset_features["signal"]``; s is
     the volatility of the noise. A strategy that reads the signal can earn the oracle's Sharpe.
@@ -57,10 +57,10 @@ def planted(rows: int = 2000, assets: int = 10, seed: int = 0) -> Market:
     for t in range(1, len(signal)):
         signal[t] = 0.9 * signal[t - 1] + np.sqrt(1 - 0.9**2) * rng.normal(size=assets)
     signal = signal[WARM_UP:]
-    expected = MEAN + 0.05 * volatility * signal  # (T, N)
+    expected = MEAN + strength * volatility * signal  # (T, N)
     noise = rng.multivariate_normal(np.zeros(assets), covariance, size=rows)
     returns = np.vstack([MEAN + noise[:1], expected[:-1] + noise[1:]])
-    spread = np.diag((0.05 * volatility) ** 2)
+    spread = np.diag((strength * volatility) ** 2)
     return _market("planted", returns, expected, covariance, spread, seed, signal)
 
 

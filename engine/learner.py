@@ -210,7 +210,7 @@ class Learner:
         years = (dates[fold.ends] - dates[fills]).days.to_numpy().sum() / 365.25
         inputs = self.stacked(name, strategy, fold.train)
         return Samples(
-            inputs=inputs | {"row": torch.from_numpy(fold.train)},
+            inputs=inputs | {"row": torch.from_numpy(fold.train), "drift": self.drift(fold.train)},
             growth=self.valuation[fold.ends] / self.valuation[fills],
             rows=fold.train,
             ends=fold.ends,
@@ -219,6 +219,16 @@ class Learner:
             illiquidity=None if self.illiquidity is None else self.illiquidity[fills],
             assets=tuple(map(str, self.panel.assets)),
         )
+
+    def drift(self, rows: np.ndarray) -> torch.Tensor:
+        """(K, N) growth of prices from the fill of the decision before to each close of ``rows``.
+
+        Ones for the first, and where that fill is still to come.
+        """
+        fills = np.minimum(rows[:-1] + self.plan.execution_lag, rows[1:])
+        growth = torch.ones(len(rows), self.valuation.shape[1], dtype=torch.float64)
+        growth[1:] = self.valuation[rows[1:]] / self.valuation[fills]
+        return growth
 
     def years(self, start: np.ndarray, end: np.ndarray) -> torch.Tensor:
         """From rows ``start`` to rows ``end``, (K,) each."""

@@ -37,6 +37,7 @@ __all__ = [
     "SolveTally",
     "Strategy",
     "cross_check",
+    "holdings_input",
     "record_solves",
     "remember",
     "remembered",
@@ -164,8 +165,11 @@ class LearnedStrategy(Strategy):
     def build(self, inputs: Inputs) -> nn.Module:
         """A module whose ``forward(inputs)`` gives weights (B, N).
 
-        In training, the inputs also hold ``row`` (B,), a number that stays with a date from one
-        epoch to the next.
+        The inputs also hold what the engine knows. In training the samples are dates in a row,
+        with ``row`` (B,), a number that stays with a date from one epoch to the next, and
+        ``drift`` (B, N), growth factors of prices from the fill of the date before to the close
+        of each: what the weights given for one date have become by the next. At a decision,
+        ``holdings`` (B, N), the weights that are held then; zeros at the start.
 
         The seeds of an ensemble are trained side by side as one computation where the module's
         class has a static method ``together(modules, inputs, sizes)``: weights (M, N) and expected
@@ -203,7 +207,7 @@ class LearnedStrategy(Strategy):
         )
 
     def allocate(self, history: Panel, holdings: pd.Series) -> pd.Series:
-        inputs = stack([self.prepare(history.last(self.lookback))])
+        inputs = stack([self.prepare(history.last(self.lookback))]) | holdings_input(holdings)
         return pd.Series(self.weights(inputs)[0].numpy(), index=history.assets)
 
 
@@ -212,3 +216,10 @@ def stack(prepared: list[Inputs]) -> Inputs:
     import torch
 
     return {name: torch.stack([row[name] for row in prepared]) for name in prepared[0]}
+
+
+def holdings_input(holdings: pd.Series) -> Inputs:
+    """Holdings (N,) as the input of one decision."""
+    import torch
+
+    return {"holdings": torch.tensor(holdings.to_numpy(dtype="float64"))[None]}

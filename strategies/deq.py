@@ -20,11 +20,13 @@ from strategies.features import feature_table
 from strategies.layers.deq import CELLS, DEQEncoder
 from strategies.layers.mean_variance import ActiveSet, FactorRisk, MeanVarianceLayer, Qpth
 from strategies.layers.together import apply_each, spread
+from strategies.layers.trading import in_a_row, with_holdings
 from strategies.limits import FALLBACKS, as_tensors, constraints_of, limits
 from strategies.parameters import above, at_least, one_of
 from strategies.risk import FORMS, prepared_risk
 
 LIMIT = "limit."  # inputs so named are the optimiser's constraints
+SWIFT = 5.0  # the cost of trading spans decades: a step moves its logarithm by so many rates
 SOLVERS = {"active_set": ActiveSet, "qpth": Qpth}
 
 
@@ -36,18 +38,23 @@ class DEQMeanVariance(LearnedStrategy):
     weights solve  min 1/2 z'Pz - q'z,  1'z = 1,  0 <= z <= cap  (or other constraints).
 
     Before the first training step q is zero and P the Ledoit-Wolf covariance plus a ridge:
-    the network starts as a minimum-variance portfolio and leaves it only with evidence.
+    the network starts as a minimum-variance portfolio and leaves it only with evidence. What is
+    held enters as well: a learned quadratic cost of trading moves the weights a part of the way
+    towards that portfolio (see ``layers/trading.py``), so that a signal need not be given up where
+    only acting on all of it at once would be too dear.
 
     Args:
         lookback: rows of prices behind the features and the covariance.
         hidden: width H of the encoder's state per asset.
         cap: largest weight of an asset, a fraction; 0.2 = 20%. Long-only.
         constraints: all limits, in place of ``cap``; an object or plain values. Without turnover
-            terms: training on blocks of dates does not know the holdings of each.
+            terms: these have kinks that training cannot see past; see ``inertia``.
         fallback: where no weights satisfy them: "raise" an error, or "relax" the caps in
             proportion. The report counts how often.
         ridge: added to the diagonal of P at the start, in units of the mean variance; from 0
             (minimum variance) towards infinity (1/N).
+        inertia: the cost of trading at the start, in units of the mean variance: 3 moves the
+            weights about a third of the way; 0 leaves the holdings out.
         cell: of the encoder: "mean_field", "graph", "monotone" or "pairs" (learns who follows
             whom); see ``layers/cells.py``.
         embedding: numbers by which the encoder knows each asset apart; 0 treats all alike.
@@ -80,6 +87,7 @@ class DEQMeanVariance(LearnedStrategy):
         constraints: Constraints | Mapping[str, Any] | None = None,
         fallback: str = "raise",
         ridge: float = 1.0,
+        inertia: float = 3.0,
         cell: str = "mean_field",
         embedding: int = 0,
         features: Sequence[str] = ("prices", "panel"),
@@ -93,6 +101,7 @@ class DEQMeanVariance(LearnedStrategy):
         self.constraints = constraints
         self.fallback = fallback
         self.ridge = ridge
+        self.inertia = inertia
         self.cell = cell
         self.embedding = embedding
         self.features = features
@@ -117,8 +126,8 @@ class DEQMeanVariance(LearnedStrategy):
         constraints = constraints_of(self.constraints, self.cap)
         if constraints.needs_holdings or self.fallback == "hold":
             raise ValueError(
-                "turnover terms and the fallback 'hold' need the holdings of each date, which "
-                "training on blocks of dates does not know; the loss charges turnover instead"
+                "turnover terms and the fallback 'hold' need the holdings of each date before the "
+                "network runs; the loss charges turnover, and inertia counters it"
             )
         found = as_tensors(limits(constraints, history, None, self.fallback))
         risk = prepared_risk(history, self.risk, self.factors)  # (N, N), or (N, K) and (N,)
@@ -136,6 +145,7 @@ class DEQMeanVariance(LearnedStrategy):
             optimiser=MeanVarianceLayer(solver=SOLVERS[self.solver]()),
             hidden=self.hidden,
             ridge=self.ridge,
+            inertia=self.inertia,
             row_names=[row.name for row in constraints_of(self.constraints, self.cap).rows],
         )
 
@@ -151,7 +161,12 @@ class DEQMeanVariance(LearnedStrategy):
 
 
 class DEQMeanVarianceNetwork(nn.Module):
-    """Features (B, N, F) and covariances (B, N, N), or their factors, in; weights (B, N) out."""
+    """Features (B, N, F) and covariances (B, N, N), or their factors, in; weights (B, N) out.
+
+    With ``holdings`` (B, N) among the inputs, each sample trades from its own; with ``drift``, the
+    samples are dates in a row, each of which trades from the one before. With neither the weights
+    are those that are aimed at.
+    """
 
     def __init__(
         self,
@@ -160,6 +175,7 @@ class DEQMeanVarianceNetwork(nn.Module):
         optimiser: nn.Module,
         hidden: int,
         ridge: float,
+        inertia: float = 0.0,
         row_names: Sequence[str] = (),
     ):
         super().__init__()
@@ -171,6 +187,9 @@ class DEQMeanVarianceNetwork(nn.Module):
         nn.init.zeros_(self.heads.weight)
         nn.init.zeros_(self.heads.bias)
         self.log_ridge = nn.Parameter(torch.tensor(math.log(ridge)))
+        self.inertia = inertia
+        if inertia:  # the logarithm of what it has become over what it was, in units of SWIFT
+            self.log_inertia = nn.Parameter(torch.zeros(()))
 
     def forward(self, inputs: Inputs) -> Tensor:
         return self.weights_and_forecast(inputs)[0]
@@ -195,17 +214,26 @@ class DEQMeanVarianceNetwork(nn.Module):
         expected_return, scale, ridge = heads.unbind(-1)  # (B, N) each
         ridge = spread(parts("log_ridge"), sizes).exp().unsqueeze(1) * within(ridge, 4.0)
         risk = scaled_risk(inputs, within(scale, 2.0), ridge)
-        limited = {k.removeprefix(LIMIT): v for k, v in inputs.items() if k.startswith(LIMIT)}
+        limited: dict[str, Any] = {
+            k.removeprefix(LIMIT): v for k, v in inputs.items() if k.startswith(LIMIT)
+        }
+        limited["row_names"] = first.row_names
         expected_return = expected_return * trades
-        weights = MeanVarianceLayer.together(
-            parts("optimiser"),
-            sizes,
-            risk,
-            expected_return,
-            keys=known_by(inputs),
-            row_names=first.row_names,
-            **limited,
-        )
+        layers = parts("optimiser")
+        if not first.inertia or not {"holdings", "drift"} & set(inputs):
+            weights = MeanVarianceLayer.together(
+                layers, sizes, risk, expected_return, keys=known_by(inputs), **limited
+            )
+            return weights, expected_return
+        cost = first.inertia * (SWIFT * spread(parts("log_inertia"), sizes)).exp()  # (B,)
+        if "holdings" in inputs:
+            weights = with_holdings(
+                layers[0], risk, expected_return, cost, inputs["holdings"], **limited
+            )
+        else:
+            weights = in_a_row(
+                layers[0], risk, expected_return, cost, inputs["drift"], sizes, **limited
+            )
         return weights, expected_return
 
 

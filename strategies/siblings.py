@@ -22,8 +22,8 @@ class ExplicitMeanVariance(DEQMeanVariance):
     """DEQMeanVariance with two explicit layers, of as many parameters, for the equilibrium.
 
     Args:
-        lookback, hidden, cap, constraints, fallback, ridge, features, solver, risk, factors: as
-            there.
+        lookback, hidden, cap, constraints, fallback, ridge, inertia, features, solver, risk,
+            factors: as there.
     """
 
     def __init__(
@@ -34,6 +34,7 @@ class ExplicitMeanVariance(DEQMeanVariance):
         constraints: Constraints | Mapping[str, Any] | None = None,
         fallback: str = "raise",
         ridge: float = 1.0,
+        inertia: float = 3.0,
         features: Sequence[str] = ("prices", "panel"),
         solver: str = "active_set",
         risk: str = "auto",
@@ -46,6 +47,7 @@ class ExplicitMeanVariance(DEQMeanVariance):
             constraints=constraints,
             fallback=fallback,
             ridge=ridge,
+            inertia=inertia,
             features=features,
             solver=solver,
             risk=risk,
@@ -61,8 +63,8 @@ class UnrolledMeanVariance(DEQMeanVariance):
 
     Args:
         steps: applications of the cell, from zero on: layers with the same weights.
-        lookback, hidden, cap, constraints, fallback, ridge, cell, features, solver, risk, factors:
-            as there; cell "mean_field" or "graph".
+        lookback, hidden, cap, constraints, fallback, ridge, inertia, cell, features, solver, risk,
+            factors: as there; cell "mean_field" or "graph".
     """
 
     ranges: ClassVar = {"steps": at_least(1), "cell": one_of("mean_field", "graph")}
@@ -76,6 +78,7 @@ class UnrolledMeanVariance(DEQMeanVariance):
         constraints: Constraints | Mapping[str, Any] | None = None,
         fallback: str = "raise",
         ridge: float = 1.0,
+        inertia: float = 3.0,
         cell: str = "mean_field",
         features: Sequence[str] = ("prices", "panel"),
         solver: str = "active_set",
@@ -89,6 +92,7 @@ class UnrolledMeanVariance(DEQMeanVariance):
             constraints=constraints,
             fallback=fallback,
             ridge=ridge,
+            inertia=inertia,
             cell=cell,
             features=features,
             solver=solver,

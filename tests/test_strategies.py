@@ -92,10 +92,11 @@ def test_the_untrained_network_is_minimum_variance_with_a_ridge(walks):
 
 
 def test_the_network_learns_from_every_parameter(walks):
-    strategy, inputs = network(walks)
+    strategy, inputs = network(walks, cap=0.5)
     with torch.no_grad():
         strategy.module_.heads.weight.normal_(0, 0.1)
-    weights = strategy.module_(inputs)
+    drift = torch.ones(len(inputs["trades"]), 5, dtype=torch.float64)
+    weights = strategy.module_(inputs | {"drift": drift})
     weights.pow(2).sum().backward()
     for name, parameter in strategy.module_.named_parameters():
         assert parameter.grad is not None, name
@@ -171,7 +172,7 @@ def test_fallbacks_are_counted(walks):
 
 
 def test_a_learned_strategy_refuses_turnover_terms(walks):
-    with pytest.raises(ValueError, match="the loss charges turnover instead"):
+    with pytest.raises(ValueError, match="the loss charges turnover, and inertia"):
         network(walks, constraints=Constraints(upper=0.5, turnover_limit=0.1))
 
 
@@ -181,7 +182,8 @@ def test_every_cell_and_embedding_runs(walks, cell, embedding):
     strategy, inputs = network(walks, cell=cell, embedding=embedding, cap=0.5)
     with torch.no_grad():
         strategy.module_.heads.weight.normal_(0, 1)
-    strategy.module_(inputs).pow(2).sum().backward()
+    drift = torch.ones(len(inputs["trades"]), 5, dtype=torch.float64)
+    strategy.module_(inputs | {"drift": drift}).pow(2).sum().backward()
     grads = {name: p.grad for name, p in strategy.module_.named_parameters()}
     assert all(grad is not None for grad in grads.values())
     assert strategy.equivariant == (embedding == 0)

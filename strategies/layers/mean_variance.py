@@ -165,12 +165,17 @@ class MeanVarianceLayer(nn.Module):
         if check is not None:
             check.compare(problem, self.solver)
         solution = solver.solve(problem, start)
-        record = open_record()
-        if record is not None:
-            record.add("mean-variance", solution.rounds, solution.residual, solution.converged)
-            if record.limits is not None:
-                record.limits += limits_of(problem, solution)
+        _record(problem, solution)
         return solution
+
+    def reported(self, problem: Problem, solution: Solution) -> Tensor:
+        """The weights of a solution that this layer's solver found in parts, treated as the
+        layer's own: cross-checked, recorded, refused where it missed the tolerance."""
+        check = open_cross_check()
+        if check is not None:
+            check.compare(problem, self.solver)
+        _record(problem, solution)
+        return self._checked(problem, solution)
 
     def _checked(self, problem: Problem, solution: Solution) -> Tensor:
         """The weights, unless some missed the tolerance."""
@@ -183,6 +188,14 @@ class MeanVarianceLayer(nn.Module):
                 missed,
             )
         return solution.weights
+
+
+def _record(problem: Problem, solution: Solution) -> None:
+    record = open_record()
+    if record is not None:
+        record.add("mean-variance", solution.rounds, solution.residual, solution.converged)
+        if record.limits is not None:
+            record.limits += limits_of(problem, solution)
 
 
 def _width(problem: Problem) -> int:

@@ -1,0 +1,136 @@
+"""The layer that knows what is held: by hand, by brute force, by finite differences."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.autograd import gradcheck
+
+from engine import Costs, Training, WalkForward, backtest
+from strategies import DEQMeanVariance, ExplicitMeanVariance
+from strategies.base import stack
+from strategies.layers.cross_check import cross_check
+from strategies.layers.mean_variance import FactorRisk, MeanVarianceLayer, Qpth
+from strategies.layers.problem import InfeasibleError
+from strategies.layers.record import record_solves
+from strategies.layers.trading import in_a_row, with_holdings
+
+
+def market(M=7, N=4, seed=0):
+    torch.manual_seed(seed)
+    root = torch.randn(M, N, N, dtype=torch.float64)
+    risk = root @ root.mT / N + torch.eye(N)
+    drift = 1 + 0.05 * torch.randn(M, N, dtype=torch.float64)
+    return risk, torch.randn(M, N, dtype=torch.float64), drift
+
+
+def test_half_way_by_hand():
+    """P = I, q = 0, c = 1: half of the way from the holdings to 1/N."""
+    held = torch.tensor([[0.7, 0.2, 0.1]], dtype=torch.float64)
+    zero, one = torch.zeros(1, 3, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+    risk = torch.eye(3, dtype=torch.float64)
+    found = with_holdings(MeanVarianceLayer(), risk, zero, one, held)
+    assert torch.allclose(found, (held + 1 / 3) / 2, atol=1e-12)
+    free = with_holdings(MeanVarianceLayer(), risk, zero, one, zero)  # nothing is held yet
+    assert torch.allclose(free, torch.full((1, 3), 1 / 3, dtype=torch.float64), atol=1e-12)
+
+
+@pytest.mark.parametrize("factors", [False, True])
+def test_dates_in_a_row_are_solved_one_after_the_other(factors):
+    risk, q, drift = market()
+    if factors:
+        risk = FactorRisk(torch.randn(7, 4, 2, dtype=torch.float64), torch.ones(7, 4).double())
+    cost = torch.linspace(0.5, 4, 7, dtype=torch.float64)
+    layer = MeanVarianceLayer()
+    found = in_a_row(layer, risk, q, cost, drift, upper=0.6)
+    held = torch.zeros(4, dtype=torch.float64)
+    for t in range(7):
+        if t:
+            grown = found[t - 1] * drift[t]
+            held = grown / grown.sum()
+        if factors:
+            part = FactorRisk(risk.loadings[t : t + 1], risk.specific[t : t + 1])
+        else:
+            part = risk[t : t + 1]
+        alone = with_holdings(layer, part, q[t : t + 1], cost[t : t + 1], held[None], upper=0.6)
+        assert torch.allclose(found[t], alone[0], atol=1e-12)
+        assert float(found[t].max()) <= 0.6
+
+
+def test_several_rows_of_dates_do_not_mix():
+    risk, q, drift = market(M=9)
+    cost = torch.full((9,), 2.0, dtype=torch.float64)
+    layer = MeanVarianceLayer()
+    both = in_a_row(layer, risk, q, cost, drift, sizes=[4, 5], upper=0.6)
+    for part in (slice(0, 4), slice(4, 9)):
+        alone = in_a_row(layer, risk[part], q[part], cost[part], drift[part], upper=0.6)
+        assert torch.equal(both[part], alone)
+
+
+def test_gradients_flow_through_all_dates():
+    risk, q, drift = market(M=4, N=3)
+    cost = torch.full((4,), 1.5, dtype=torch.float64, requires_grad=True)
+    q.requires_grad_()
+    risk.requires_grad_()
+    layer = MeanVarianceLayer()
+
+    def weights(risk, q, cost):
+        return in_a_row(layer, (risk + risk.mT) / 2, q, cost, drift)
+
+    assert gradcheck(weights, (risk, q, cost), eps=1e-6, atol=1e-6)
+    early = torch.autograd.grad(weights(risk, q, cost)[-1, 0], q)[0]
+    assert early[0].abs().max() > 1e-4  # the first date's q still moves the last weights
+
+
+def test_a_row_of_dates_is_recorded_and_cross_checked():
+    risk, q, drift = market()
+    cost = torch.ones(7, dtype=torch.float64)
+    with record_solves() as record, cross_check() as check:
+        in_a_row(MeanVarianceLayer(), risk, q, cost, drift, upper=0.5)
+    assert record.summary()[0]["samples"] == 7
+    assert check.samples == 4
+    assert check.gradients < 1e-3
+    by_qpth = in_a_row(MeanVarianceLayer(Qpth()), risk, q, cost, drift, upper=0.5)
+    ours = in_a_row(MeanVarianceLayer(), risk, q, cost, drift, upper=0.5)
+    assert torch.allclose(by_qpth, ours, atol=1e-5)
+
+
+def test_what_is_infeasible_is_said():
+    risk, q, drift = market()
+    with pytest.raises(InfeasibleError):
+        in_a_row(MeanVarianceLayer(), risk, q, torch.ones(7).double(), drift, upper=0.2)
+
+
+def test_training_and_backtest_hold_the_same(walks):
+    """The weights of the test dates, decided one by one from what is held, are those of the same
+    network on these dates in a row."""
+    plan = WalkForward(train="2Y", refit="5Y", rebalance="W-FRI", execution_lag=1)
+    strategy = ExplicitMeanVariance(lookback=64, cap=0.5, hidden=4)
+    (result,) = backtest(
+        strategy, walks, plan, Costs(0.001), Training(epochs=2), ledger=False
+    ).values()
+    rows = walks.dates.get_indexer(result.targets.index)
+    inputs = stack([strategy.prepare(walks.rows(row - 63, row + 1)) for row in rows])
+    prices = torch.tensor(walks.prices.to_numpy())
+    drift = torch.ones(len(rows), 5, dtype=torch.float64)
+    drift[1:] = prices[rows[1:]] / prices[rows[:-1] + 1]
+    torch.manual_seed(0)
+    strategy.module_ = strategy.build(inputs).double()
+    strategy.module_.load_state_dict(result.states[(0, 0)])
+    found = strategy.weights(inputs | {"drift": drift}).numpy()
+    np.testing.assert_allclose(found, result.targets, atol=1e-8)
+    aim = strategy.weights(inputs).numpy()
+    assert np.abs(np.diff(found, axis=0)).sum() < 0.7 * np.abs(np.diff(aim, axis=0)).sum()
+
+
+def test_without_inertia_the_holdings_do_not_matter(walks):
+    for inertia, same in ((0.0, True), (3.0, False)):
+        strategy = DEQMeanVariance(lookback=64, cap=0.5, inertia=inertia)
+        torch.manual_seed(0)
+        history = walks.last(64)
+        strategy.module_ = strategy.build(stack([strategy.prepare(history)])).double()
+        held = [pd.Series(value, walks.assets) for value in ([0.2] * 5, [0.5, 0.5, 0, 0, 0])]
+        one, two = (strategy.allocate(history, each) for each in held)
+        assert (np.abs(one - two).max() < 1e-9) == same
+    with pytest.raises(ValueError, match="inertia must not be negative"):
+        DEQMeanVariance(lookback=64, inertia=-1.0).build(stack([strategy.prepare(history)]))
