@@ -9,6 +9,7 @@ from torch.autograd import gradcheck
 from engine import Costs, Training, WalkForward, backtest
 from strategies import DEQMeanVariance, ExplicitMeanVariance
 from strategies.base import stack
+from strategies.layers.active_set import ActiveSet
 from strategies.layers.cross_check import cross_check
 from strategies.layers.mean_variance import FactorRisk, MeanVarianceLayer, Qpth
 from strategies.layers.problem import InfeasibleError
@@ -65,6 +66,24 @@ def test_several_rows_of_dates_do_not_mix():
     for part in (slice(0, 4), slice(4, 9)):
         alone = in_a_row(layer, risk[part], q[part], cost[part], drift[part], upper=0.6)
         assert torch.equal(both[part], alone)
+
+
+def test_the_kernels_do_what_any_solver_does_step_by_step():
+    class Stepwise:  # the same method, not recognised
+        tolerance = 1e-10
+
+        def solve(self, problem, start):
+            return ActiveSet().solve(problem, start)
+
+    risk, q, drift = market(M=9)
+    found = []
+    for solver in (ActiveSet(), Stepwise()):
+        tensors = [t.clone().requires_grad_() for t in (risk, q, torch.linspace(1, 3, 9).double())]
+        weights = in_a_row(MeanVarianceLayer(solver), *tensors, drift, sizes=[4, 5], upper=0.6)
+        pull = torch.linspace(-1, 1, 36, dtype=torch.float64).view(9, 4)
+        found.append([weights, *torch.autograd.grad(weights, tensors, pull)])
+    for one, two in zip(*found, strict=True):
+        assert torch.allclose(one, two, atol=1e-12)
 
 
 def test_gradients_flow_through_all_dates():

@@ -16,13 +16,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import compress
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
+from strategies.layers.active_set import NAMES, ActiveSet, Call, kernel_batch
+from strategies.layers.active_set import _gradients as gradients
+from strategies.layers.active_set import _part as part_of
+from strategies.layers.active_set import _solve_batch as solve_batch
+from strategies.layers.checks import check_jointly, check_problem
 from strategies.layers.mean_variance import MeanVarianceLayer
-from strategies.layers.problem import FactorRisk, Problem, Solution, build_problem
+from strategies.layers.problem import (
+    FactorRisk,
+    Problem,
+    Solution,
+    Solver,
+    build_problem,
+    status_of,
+)
 
 
 def with_holdings(
@@ -74,28 +89,127 @@ def in_a_row(
     risk = plus_diagonal(risk, cost.expand_as(expected_return))
     problem = build_problem(risk, expected_return, **constraints)
 
+    if isinstance(layer.solver, ActiveSet) and drift.device.type == "cpu":
+        solution, pulled = _compiled(layer.solver, problem, cost, drift, sizes)
+    else:
+        solution, pulled = _step_by_step(layer.solver, problem, cost, drift, starts, ends)
+    return layer.reported(replace(problem, expected_return=pulled), solution)
+
+
+def _step_by_step(
+    solver: Solver, problem: Problem, cost: Tensor, drift: Tensor, starts: Tensor, ends: Tensor
+) -> tuple[Solution, Tensor]:
+    """By any solver, a date of each row at a time; what was solved, and q + c h (M, N)."""
     lengths = ends - starts
     going = lengths > 0
-    steps: list[tuple[Tensor, Tensor, Solution]] = []  # rows (S,), q + c h (S, N), what was solved
-    for step in range(max(sizes)):
+    steps: list[tuple[Tensor, Tensor, Solution]] = []  # samples (S,), q + c h, what was solved
+    for step in range(int(lengths.max())):
         still = (lengths > step)[going]
         going = lengths > step
-        rows = (starts + step)[going]
-        now, state = of_samples(problem, rows), None
+        samples = (starts + step)[going]
+        now, state = of_samples(problem, samples), None
         if steps:
             before = steps[-1][2]
-            held = drift_of(before.weights[still], drift[rows])
-            now = replace(now, expected_return=now.expected_return + cost[rows] * held)
+            held = drift_of(before.weights[still], drift[samples])
+            now = replace(now, expected_return=now.expected_return + cost[samples] * held)
             state = None if before.states is None else before.states[still]
-        steps.append((rows, now.expected_return, layer.solver.solve(now, state)))
-    order = torch.cat([rows for rows, _, _ in steps]).argsort()
+        steps.append((samples, now.expected_return, solver.solve(now, state)))
+    order = torch.cat([samples for samples, _, _ in steps]).argsort()
 
     def joined(name: str) -> Tensor:
         return torch.cat([getattr(solution, name) for _, _, solution in steps])[order]
 
-    asked = replace(problem, expected_return=torch.cat([q for _, q, _ in steps])[order])
     names = ("weights", "status", "rounds", "residual", "duals")
-    return layer.reported(asked, Solution(*map(joined, names)))
+    return Solution(*map(joined, names)), torch.cat([q for _, q, _ in steps])[order]
+
+
+def _compiled(
+    solver: ActiveSet, problem: Problem, cost: Tensor, drift: Tensor, sizes: list[int]
+) -> tuple[Solution, Tensor]:
+    """The same by the kernels of the active-set method: no graph of single dates."""
+    call = Call(problem, threads=1, entries=solver.check_risk == "entries")
+    row = _Row(call, drift.detach().numpy(), sizes)
+    weights = _SolveRow.apply(row, cost.squeeze(-1), *call.differentiable)
+    residual = torch.from_numpy(row.residual)
+    status = status_of(residual, solver.tolerance)
+    if status.any():
+        check_problem(problem)  # raises where it finds the reason
+        check_jointly(problem, status.nonzero().flatten().tolist())
+    rounds, duals = torch.from_numpy(row.rounds), torch.from_numpy(row.duals)
+    pulled = torch.from_numpy(row.batch.linear)
+    return Solution(weights, status, rounds, residual, duals), pulled
+
+
+class _Row:
+    """Dates in a row: what goes into their solves, and what comes out but for the weights."""
+
+    batch: Any  # of the kernels; ``linear`` is q, and becomes q + c h
+    held: np.ndarray  # h (M, N)
+    duals: np.ndarray
+    states: np.ndarray
+    rounds: np.ndarray
+    residual: np.ndarray
+
+    def __init__(self, call: Call, drift: np.ndarray, sizes: list[int]):
+        self.call, self.drift = call, drift
+        ends = np.cumsum(sizes)
+        self.spans = [(int(end) - size, int(end)) for end, size in zip(ends, sizes, strict=True)]
+
+
+class _SolveRow(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, row, cost, *differentiable):
+        batch = kernel_batch(*row.call.tensors)
+        row.batch = batch = batch._replace(linear=batch.linear.copy())
+        row.held = held = np.zeros_like(batch.linear)
+        costs = cost.detach().numpy()
+        found: list[tuple[np.ndarray, ...]] = []
+        for start, stop in row.spans:
+            state = None
+            for t in range(start, stop):
+                if t > start:
+                    grown = found[-1][0][0] * row.drift[t]
+                    held[t] = grown / (grown.sum() + 1 - found[-1][0][0].sum())
+                    batch.linear[t] += costs[t] * held[t]
+                    state = torch.from_numpy(found[-1][2])
+                now = Call(row.call.problem, state, entries=row.call.entries)
+                found.append(solve_batch(part_of(batch, slice(t, t + 1)), now, t))
+        weights, *rest = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+        row.duals, row.states, row.rounds, row.residual = rest
+        ctx.row, ctx.costs, ctx.array = row, costs, weights
+        solved = torch.from_numpy(weights)
+        ctx.save_for_backward(solved, cost, *differentiable)  # that changes in place are noticed
+        return solved
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        _ = ctx.saved_tensors
+        row, weights, needed = ctx.row, ctx.array, ctx.row.call.needed
+        carried = gradient.numpy().copy()  # of the weights of each date, and all that followed
+        of_cost = np.zeros(len(weights))
+        of_linear = [name == "linear" for name in NAMES]
+        for start, stop in row.spans:
+            for t in range(stop - 1, start, -1):
+                one = slice(t, t + 1)
+                found = gradients(
+                    part_of(row.batch, one),
+                    row.states[one],
+                    weights[one],
+                    row.duals[one],
+                    1,
+                    torch.from_numpy(carried[one]),
+                    of_linear,
+                )
+                u = found[NAMES.index("linear")][0]
+                of_cost[t] = u @ row.held[t]
+                back, growth, z = ctx.costs[t] * u, row.drift[t], weights[t - 1]
+                total = (z * growth).sum() + 1 - z.sum()
+                carried[t - 1] += (growth * back - (back @ row.held[t]) * (growth - 1)) / total
+        found = gradients(
+            row.batch, row.states, weights, row.duals, 1, torch.from_numpy(carried), needed
+        )
+        return None, torch.from_numpy(of_cost), *map(torch.from_numpy, compress(found, needed))
 
 
 def plus_diagonal(risk: Tensor | FactorRisk, added: Tensor) -> Tensor | FactorRisk:
