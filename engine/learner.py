@@ -210,7 +210,7 @@ class Learner:
         years = (dates[fold.ends] - dates[fills]).days.to_numpy().sum() / 365.25
         inputs = self.stacked(name, strategy, fold.train)
         return Samples(
-            inputs=inputs | {"row": torch.from_numpy(fold.train), "drift": self.drift(fold.train)},
+            inputs=inputs | {"row": torch.from_numpy(fold.train), "drift": self.drift(fold)},
             growth=self.valuation[fold.ends] / self.valuation[fills],
             rows=fold.train,
             ends=fold.ends,
@@ -220,14 +220,18 @@ class Learner:
             assets=tuple(map(str, self.panel.assets)),
         )
 
-    def drift(self, rows: np.ndarray) -> torch.Tensor:
-        """(K, N) growth of prices from the fill of the decision before to each close of ``rows``.
+    def drift(self, fold: Fold) -> torch.Tensor:
+        """(K, N) growth of prices from the fill of the decision before to the close of each.
 
-        Ones for the first, and where that fill is still to come.
+        NaN of the first, and of those after a gap in time, where what is held is unknown; one
+        where that fill is still to come.
         """
+        rows = fold.train
         fills = np.minimum(rows[:-1] + self.plan.execution_lag, rows[1:])
-        growth = torch.ones(len(rows), self.valuation.shape[1], dtype=torch.float64)
+        growth = torch.full((len(rows), self.valuation.shape[1]), torch.nan, dtype=torch.float64)
         growth[1:] = self.valuation[rows[1:]] / self.valuation[fills]
+        lags = fold.ends[:-1] - rows[1:]  # all the same, where decisions are in a row
+        growth[1:][torch.from_numpy(lags < lags.max(initial=0))] = torch.nan
         return growth
 
     def years(self, start: np.ndarray, end: np.ndarray) -> torch.Tensor:

@@ -225,7 +225,8 @@ class DEQMeanVarianceNetwork(nn.Module):
                 layers, sizes, risk, expected_return, keys=known_by(inputs), **limited
             )
             return weights, expected_return
-        cost = first.inertia * (SWIFT * spread(parts("log_inertia"), sizes)).exp()  # (B,)
+        costs = [first.inertia * (SWIFT * grown).exp() for grown in parts("log_inertia")]
+        cost = spread(costs, sizes)  # (B,)
         if "holdings" in inputs:
             weights = with_holdings(
                 layers[0], risk, expected_return, cost, inputs["holdings"], **limited

@@ -63,6 +63,9 @@ def test_several_rows_of_dates_do_not_mix():
     cost = torch.full((9,), 2.0, dtype=torch.float64)
     layer = MeanVarianceLayer()
     both = in_a_row(layer, risk, q, cost, drift, sizes=[4, 5], upper=0.6)
+    gap = drift.clone()
+    gap[4] = torch.nan
+    assert torch.equal(in_a_row(layer, risk, q, cost, gap, upper=0.6), both)
     for part in (slice(0, 4), slice(4, 9)):
         alone = in_a_row(layer, risk[part], q[part], cost[part], drift[part], upper=0.6)
         assert torch.equal(both[part], alone)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import compress
+from itertools import compress, pairwise
 from typing import Any
 
 import numpy as np
@@ -71,64 +71,60 @@ def in_a_row(
 ) -> Tensor:
     """The weights (M, N) of dates in a row, each traded from those of the date before.
 
-    Nothing is held before the first date.
+    Nothing is held before the first date, and its trade is free.
 
     Args:
         cost: c, (M,), in the unit of P.
-        drift: (M, N) growth factors of prices from the fill before each date to its close; the
-            first date's are not used.
+        drift: (M, N) growth factors of prices from the fill before each date to its close; NaN
+            where a new row of dates begins.
         sizes: where there are several rows of dates, how many of the M are of each, in order.
         risk, expected_return, constraints: as of ``MeanVarianceLayer.forward``.
     """
-    sizes = [len(drift)] if sizes is None else list(sizes)
-    ends = torch.tensor(sizes).cumsum(0)
-    starts = ends - torch.tensor(sizes)
-    first = torch.zeros(len(drift), dtype=torch.bool, device=drift.device)
-    first[starts] = True
-    cost = cost.masked_fill(first, 0.0).unsqueeze(-1)  # (M, 1)
+    sizes = [len(drift)] if sizes is None else sizes
+    begins = drift.isnan().any(-1)
+    begins[torch.tensor([0, *sizes[:-1]]).cumsum(0)] = True
+    cost = cost.masked_fill(begins, 0.0).unsqueeze(-1)  # (M, 1)
+    drift = drift.nan_to_num(1.0)
     risk = plus_diagonal(risk, cost.expand_as(expected_return))
     problem = build_problem(risk, expected_return, **constraints)
-
     if isinstance(layer.solver, ActiveSet) and drift.device.type == "cpu":
-        solution, pulled = _compiled(layer.solver, problem, cost, drift, sizes)
+        solution, pulled = _compiled(layer.solver, problem, cost, drift, begins)
     else:
-        solution, pulled = _step_by_step(layer.solver, problem, cost, drift, starts, ends)
+        solution, pulled = _step_by_step(layer.solver, problem, cost, drift, begins)
     return layer.reported(replace(problem, expected_return=pulled), solution)
 
 
 def _step_by_step(
-    solver: Solver, problem: Problem, cost: Tensor, drift: Tensor, starts: Tensor, ends: Tensor
+    solver: Solver, problem: Problem, cost: Tensor, drift: Tensor, begins: Tensor
 ) -> tuple[Solution, Tensor]:
-    """By any solver, a date of each row at a time; what was solved, and q + c h (M, N)."""
-    lengths = ends - starts
-    going = lengths > 0
-    steps: list[tuple[Tensor, Tensor, Solution]] = []  # samples (S,), q + c h, what was solved
-    for step in range(int(lengths.max())):
-        still = (lengths > step)[going]
-        going = lengths > step
-        samples = (starts + step)[going]
-        now, state = of_samples(problem, samples), None
-        if steps:
-            before = steps[-1][2]
-            held = drift_of(before.weights[still], drift[samples])
-            now = replace(now, expected_return=now.expected_return + cost[samples] * held)
-            state = None if before.states is None else before.states[still]
-        steps.append((samples, now.expected_return, solver.solve(now, state)))
-    order = torch.cat([samples for samples, _, _ in steps]).argsort()
-
-    def joined(name: str) -> Tensor:
-        return torch.cat([getattr(solution, name) for _, _, solution in steps])[order]
-
+    """By any solver, one date at a time; what was solved, and q + c h (M, N)."""
+    solved: list[Solution] = []
+    pulled: list[Tensor] = []
+    for t, begin in enumerate(begins.tolist()):
+        one = slice(t, t + 1)
+        now, state = of_samples(problem, one), None
+        if not begin:
+            held = drift_of(solved[-1].weights, drift[one])
+            now = replace(now, expected_return=now.expected_return + cost[one] * held)
+            state = solved[-1].states
+        pulled.append(now.expected_return)
+        solved.append(solver.solve(now, state))
     names = ("weights", "status", "rounds", "residual", "duals")
-    return Solution(*map(joined, names)), torch.cat([q for _, q, _ in steps])[order]
+    joined = (torch.cat([getattr(solution, name) for solution in solved]) for name in names)
+    return Solution(*joined), torch.cat(pulled)
 
 
 def _compiled(
-    solver: ActiveSet, problem: Problem, cost: Tensor, drift: Tensor, sizes: list[int]
+    solver: ActiveSet,
+    problem: Problem,
+    cost: Tensor,
+    drift: Tensor,
+    begins: Tensor,
 ) -> tuple[Solution, Tensor]:
     """The same by the kernels of the active-set method: no graph of single dates."""
     call = Call(problem, threads=1, entries=solver.check_risk == "entries")
-    row = _Row(call, drift.detach().numpy(), sizes)
+    edges = [*begins.nonzero().flatten().tolist(), len(begins)]
+    row = _Row(call, drift.detach().numpy(), list(pairwise(edges)))
     weights = _SolveRow.apply(row, cost.squeeze(-1), *call.differentiable)
     residual = torch.from_numpy(row.residual)
     status = status_of(residual, solver.tolerance)
@@ -150,10 +146,8 @@ class _Row:
     rounds: np.ndarray
     residual: np.ndarray
 
-    def __init__(self, call: Call, drift: np.ndarray, sizes: list[int]):
-        self.call, self.drift = call, drift
-        ends = np.cumsum(sizes)
-        self.spans = [(int(end) - size, int(end)) for end, size in zip(ends, sizes, strict=True)]
+    def __init__(self, call: Call, drift: np.ndarray, spans: list[tuple[int, int]]):
+        self.call, self.drift, self.spans = call, drift, spans
 
 
 class _SolveRow(torch.autograd.Function):
@@ -202,10 +196,12 @@ class _SolveRow(torch.autograd.Function):
                     of_linear,
                 )
                 u = found[NAMES.index("linear")][0]
-                of_cost[t] = u @ row.held[t]
+                of_cost[t] = (u * row.held[t]).sum()  # a dot product depends on its place in memory
                 back, growth, z = ctx.costs[t] * u, row.drift[t], weights[t - 1]
                 total = (z * growth).sum() + 1 - z.sum()
-                carried[t - 1] += (growth * back - (back @ row.held[t]) * (growth - 1)) / total
+                carried[t - 1] += (
+                    growth * back - (back * row.held[t]).sum() * (growth - 1)
+                ) / total
         found = gradients(
             row.batch, row.states, weights, row.duals, 1, torch.from_numpy(carried), needed
         )
@@ -225,7 +221,7 @@ def drift_of(weights: Tensor, growth: Tensor) -> Tensor:
     return grown / (grown.sum(-1, keepdim=True) + 1 - weights.sum(-1, keepdim=True))
 
 
-def of_samples(problem: Problem, rows: Tensor) -> Problem:
+def of_samples(problem: Problem, rows: slice) -> Problem:
     """The problems of those samples, with their graph."""
 
     def take(value: Any) -> Any:
