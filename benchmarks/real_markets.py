@@ -15,7 +15,7 @@ import argparse
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -24,7 +24,7 @@ import torch
 from benchmarks.e2e_dro import PLAN as PAPER_PLAN
 from benchmarks.e2e_dro import load_paper
 from data_loaders import Panel, load
-from engine import Costs, Training, TrainingError, WalkForward, backtest
+from engine import Costs, Training, TrainingError, WalkForward, backtest_seeds
 from reports.drawdowns import max_drawdown
 from reports.metrics import sharpe
 from reports.statistics import sharpe_differences
@@ -86,34 +86,34 @@ def runs(
 
     Args:
         folder: of the run directories.
-        training: by strategy, where it is not the default; the seed is set here.
+        training: by strategy, where it is not the default; seeds count from its own.
 
     Returns:
         Columns strategy, seed, Sharpe (net, a year), turnover (a decision), drawdown, p (of the
-        difference in Sharpe to 1/N, Ledoit and Wolf 2008). A training that failed is printed, and
-        has no row: the count of seeds in ``table`` shows it.
+        difference in Sharpe to 1/N, Ledoit and Wolf 2008). A strategy whose training failed is
+        printed, and has no row.
     """
     base = EqualWeight()
     year = market.panel.periods_per_year
     rows = []
     for name, strategy in strategies.items():
         learned = isinstance(strategy, LearnedStrategy)
-        chosen = (training or {}).get(name, Training())
-        for seed in range(seeds if learned else 1):
-            try:
-                results = backtest(
-                    {name: strategy, BENCHMARK: base},
-                    market.panel,
-                    market.plan,
-                    costs,
-                    replace(chosen, seed=seed),
-                    run_dir=folder / "_".join([*market.name.split(), *name.split()]) / str(seed),
-                    progress=False,
-                    ledger=False,
-                )
-            except TrainingError as error:
-                print(f"\n{market.name}: no result of {name}, seed {seed}: {error}", flush=True)
-                continue
+        try:
+            found = backtest_seeds(
+                {name: strategy, BENCHMARK: base},
+                market.panel,
+                market.plan,
+                costs,
+                (training or {}).get(name, Training()),
+                seeds if learned else 1,
+                run_dir=folder / "_".join([*market.name.split(), *name.split()]),
+                progress=False,
+                ledger=False,
+            )
+        except TrainingError as error:
+            print(f"\n{market.name}: no result of {name}: {error}", flush=True)
+            continue
+        for seed, results in found.items():
             net = pd.DataFrame({key: each.net_returns for key, each in results.items()}).iloc[1:]
             row = {
                 "strategy": name,

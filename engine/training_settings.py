@@ -53,7 +53,7 @@ class Training:
     clip: float = 1.0
     validation: float = 0.2
     patience: int = 10
-    cost_factor: float = 5.0
+    cost_factor: float = 2.0
     seed: int = 0
     ensemble: int = 1
     warm_start: bool = False

@@ -53,8 +53,8 @@ class DEQMeanVariance(LearnedStrategy):
             proportion. The report counts how often.
         ridge: added to the diagonal of P at the start, in units of the mean variance; from 0
             (minimum variance) towards infinity (1/N).
-        inertia: the cost of trading at the start, in units of the mean variance: 3 moves the
-            weights about a third of the way; 0 leaves the holdings out.
+        inertia: the cost of trading at the start, in units of the mean variance: with a ridge of
+            1, one of 1 moves the weights about two thirds of the way; 0 leaves the holdings out.
         cell: of the encoder: "mean_field", "graph", "monotone" or "pairs" (learns who follows
             whom); see ``layers/cells.py``.
         embedding: numbers by which the encoder knows each asset apart; 0 treats all alike.
@@ -87,7 +87,7 @@ class DEQMeanVariance(LearnedStrategy):
         constraints: Constraints | Mapping[str, Any] | None = None,
         fallback: str = "raise",
         ridge: float = 1.0,
-        inertia: float = 3.0,
+        inertia: float = 1.0,
         cell: str = "mean_field",
         embedding: int = 0,
         features: Sequence[str] = ("prices", "panel"),
