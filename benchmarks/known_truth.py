@@ -1,13 +1,16 @@
 """What learning finds where the truth is known, and what it must not find.
 
-    python -m benchmarks.known_truth [--quick] [--seeds 10]
+    python -m benchmarks.known_truth [--quick] [--seeds 10] [--only planted|lead_lag|null]
 
 Synthetic markets of 10 assets (``data_loaders/synthetic.py``): daily decisions filled at the same
-close, one fit on the first 2,000 rows, the rest is the test. Since the truth is known, a Sharpe
-ratio here is that of the weights held under the true conditional means and covariance, without the
-noise of the returns that happened; only the null market is judged by the returns that happened.
-The long-only oracle knows the truth, and has the same cap; its aversion to risk is the best of a
-grid.
+close, one fit on the first 2,000 rows, the 1,500 after them are the test. Since the truth is known,
+a Sharpe ratio here is that of the weights held under the true conditional means and covariance,
+without the noise of the returns that happened; only the null market is judged by the returns that
+happened. The long-only oracle knows the truth, and has the same cap; its aversion to risk is the
+best of a grid. Each seed is that of a market and of the training on it.
+
+Each market is prepared once for all networks that see the same of it, and the weights of the test
+dates are those of dates in a row: the same as a backtest holds, which tests/test_trading.py checks.
 """
 
 from __future__ import annotations
@@ -20,31 +23,37 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.base import clone
 from sklearn.linear_model import Ridge
 
 from data_loaders.synthetic import Market, lead_lag, null, planted
-from engine import Costs, NegativeSharpe, PredictionError, Training, WalkForward, backtest
-from reports.statistics import sharpe_differences
+from engine import Costs, NegativeSharpe, PredictionError, Training, WalkForward, train
+from engine.costs import account
+from engine.learner import Learner
+from reports.statistics import sharpe_differences, verdict
 from strategies import (
     DEQMeanVariance,
-    EqualWeight,
     ExplicitMeanVariance,
-    MinimumVariance,
+    LearnedStrategy,
     PredictThenOptimize,
     SoftmaxAllocation,
-    Strategy,
-    UnrolledMeanVariance,
 )
+from strategies.base import stack
 from strategies.layers import MeanVarianceLayer
 
 YEAR = 252
-ROWS, TRAIN = 5000, 2000
-CAP = 0.3
+ROWS, TRAIN = 3500, 2000
+ASSETS, CAP, LOOKBACK = 10, 0.3, 64
 PLAN = WalkForward(train=TRAIN, refit=10**6, rebalance=1, execution_lag=0)
 AVERSIONS = np.geomspace(10, 3000, 12)  # weights of the expected return, for the oracle
-COMMON = {"cap": CAP, "lookback": 64}
-SEES = {"features": ("prices", "panel")}
-LAGS = {"features": ("lags:1",)}
+COST = 0.001
+SEES = {"cap": CAP, "lookback": LOOKBACK}
+LAGS = {**SEES, "features": ("lags:1",)}
+PREDICT = (1.0, 3.0, 10.0, 30.0)  # aversions of predict, then optimise
+CHARGED = (0.1, 0.2, 0.3, 0.5)  # share of the cost that it is charged in its optimisation
+# A Sharpe ratio alone says little of who follows whom; chosen on another market.
+WHO_FOLLOWS = NegativeSharpe() + 100 * PredictionError(scale=0.003)
+PATIENT = {"epochs": 60, "patience": 20, "weight_decay": 0.01, "loss": WHO_FOLLOWS}
 
 
 def true_sharpe(market: Market, weights: pd.DataFrame, cost: float = 0.0) -> float:
@@ -72,109 +81,197 @@ def oracle(market: Market, dates: pd.DatetimeIndex, cap: float = CAP) -> float:
     )
 
 
-def walk(
-    market: Market, strategies: dict[str, Strategy], cost: float, training: Training
-) -> dict[str, pd.DataFrame]:
-    """The weights that each strategy decides on in the test rows."""
-    results = backtest(
-        strategies, market.panel, PLAN, Costs(cost), training, progress=False, ledger=False
-    )
-    return {name: result.targets for name, result in results.items()}
+class Trial:
+    """A market as the networks of one kind see it: training rows, and test dates in a row."""
+
+    def __init__(self, market: Market, like: LearnedStrategy, plan: WalkForward = PLAN):
+        panel = market.panel
+        (fold,) = plan.folds(panel.dates, like.lookback)
+        learner = Learner(panel, [fold], plan, Costs(0.0), Training(), 1)
+        self.market, self.fold, self.dates = market, fold, panel.dates[fold.test]
+        self.samples = learner.samples("all", like, fold)
+        rows = [learner.inputs("all", like, int(row)) for row in fold.test]
+        prices = torch.tensor(panel.prices.to_numpy())
+        self.growth = prices[fold.test[1:]] / prices[fold.test[:-1]]  # (K - 1, N) after a decision
+        drift = torch.cat([torch.full_like(self.growth[:1], torch.nan), self.growth])
+        self.test = stack([row for row in rows if row is not None]) | {"drift": drift}
+
+    def weights(
+        self, strategy: LearnedStrategy, cost: float, seed: int, **training: object
+    ) -> pd.DataFrame:
+        """What a strategy, trained at that cost, decides on the test dates."""
+        fitted = clone(strategy)
+        train(fitted, self.samples, Costs(cost), Training(seed=seed, **training))  # type: ignore[arg-type]
+        return self.frame(fitted.weights(self.test).numpy())
+
+    def frame(self, weights: np.ndarray) -> pd.DataFrame:
+        return pd.DataFrame(weights, self.dates, self.market.panel.assets)
+
+    def equal(self) -> pd.DataFrame:
+        return self.frame(np.full((len(self.dates), ASSETS), 1 / ASSETS))
+
+    def minimum_variance(self) -> pd.DataFrame:
+        covariance = self.test["covariance"]
+        zero = torch.zeros(covariance.shape[:2], dtype=torch.float64)
+        return self.frame(MeanVarianceLayer()(covariance, zero, upper=CAP).numpy())
+
+    def net_returns(self, weights: pd.DataFrame, cost: float) -> pd.Series:
+        """Of holding weights from each test date to the next."""
+        held = torch.tensor(weights.to_numpy()[:-1])
+        earned = account(held, self.growth, Costs(cost), torch.zeros_like(held[0]))
+        return pd.Series(earned.net_returns.numpy(), self.dates[1:])
 
 
-def shares_of_the_oracle(
-    make: Callable[..., Market],
-    strategies: dict[str, Strategy],
-    cost: float,
-    seeds: int,
-    training: dict,
-) -> pd.DataFrame:
-    """One row a seed of market and training: the oracle's ratio at no cost, and each strategy's."""
-    rows = []
-    for seed in range(seeds):
-        market = make(rows=ROWS, assets=10, seed=seed)
-        held = walk(market, strategies, cost, Training(seed=seed, **training))
-        dates = next(iter(held.values())).index
-        found = {name: true_sharpe(market, weights, cost) for name, weights in held.items()}
-        rows.append({"oracle": oracle(market, dates), **found})
-    return pd.DataFrame(rows)
+def predicted(trial: Trial) -> dict[str, pd.DataFrame]:
+    """Predict, then optimise, from the signal alone, by aversion; and aware of what trading costs.
 
-
-def null_gains(seeds: int, training: dict) -> pd.DataFrame:
-    """One row a seed: the realised Sharpe ratio beyond 1/N where there is nothing, and its p."""
-    rows = []
-    for seed in range(seeds):
-        market = null(rows=ROWS, assets=10, seed=seed)
-        results = backtest(
-            [DEQMeanVariance(**COMMON, **SEES), EqualWeight()],
-            market.panel,
-            PLAN,
-            training=Training(seed=seed, **training),
-            progress=False,
-            ledger=False,
+    The model is ``PredictThenOptimize``'s, and a few of its decisions are checked against it; all
+    test dates are optimised at once. In "aware" a share of the cost of the turnover from what is
+    held stands in the objective.
+    """
+    panel = trial.market.panel
+    settings = {"features": ("panel",), "horizon": 1, "delay": 0, **SEES}
+    known = panel.until(panel.dates[trial.fold.refit]).since(panel.dates[trial.fold.start])
+    model = PredictThenOptimize(Ridge(alpha=1.0), aversion=1.0, **settings).fit(known)
+    signal = panel.asset_features["signal"].loc[trial.dates].to_numpy()
+    volatility = panel.returns.rolling(LOOKBACK - 1).std(ddof=0).loc[trial.dates].to_numpy()
+    said = model.model_.predict(signal.reshape(-1, 1)).reshape(signal.shape) * volatility
+    variance = np.square(volatility).mean(axis=1, keepdims=True)
+    pull = torch.tensor(said / variance)  # q at an aversion of 1, (K, N)
+    layer, covariance = MeanVarianceLayer(), trial.test["covariance"]
+    found = {
+        f"predict, then optimise, aversion {a:g}": trial.frame(
+            layer(covariance, pull / a, upper=CAP).numpy()
         )
-        net = pd.DataFrame({name: result.net_returns for name, result in results.items()})
-        found = sharpe_differences(net, "EqualWeight", YEAR).loc["DEQMeanVariance"]
-        rows.append({"difference": found["difference"], "p": found["p"]})
-    return pd.DataFrame(rows)
+        for a in PREDICT
+    }
+    first = next(iter(found.values()))
+    for row in trial.fold.test[[0, 700, -1]]:
+        history = panel.rows(row + 1 - LOOKBACK, row + 1)
+        alone = model.allocate(history, pd.Series(0.0, panel.assets))
+        np.testing.assert_allclose(first.loc[panel.dates[row]], alone, atol=1e-7)
+    aversion = 3.0
+    for share in CHARGED:
+        held, weights = None, []
+        charge = torch.tensor(share * COST / (aversion * variance))  # (K, 1)
+        for t in range(len(signal)):
+            terms = {}
+            if held is not None:
+                grown = held * trial.test["drift"][t]
+                cost = charge[t : t + 1].expand(1, ASSETS)
+                terms = {"holdings": grown / grown.sum(), "turnover_cost": cost}
+            asked = pull[t : t + 1] / aversion
+            held = layer(covariance[t : t + 1], asked, upper=CAP, **terms)[0]
+            weights.append(held.numpy())
+        found[f"aware of {share:g} of the cost, aversion {aversion:g}"] = trial.frame(
+            np.array(weights)
+        )
+    return found
 
 
-def report(title: str, table: pd.DataFrame) -> None:
-    print(f"\n{title}\n")
-    share = table.div(table["oracle"], axis=0)
-    print(f"{'':28}{'Sharpe':>8}{'spread':>8}{'of oracle':>11}")
+def planted_row(seed: int) -> dict[tuple[str, str], float]:
+    """True Sharpe ratios on one market with a planted signal, by table and strategy."""
+    market = planted(rows=ROWS, assets=ASSETS, seed=seed)
+    trial = Trial(market, DEQMeanVariance(**SEES))
+    deq, explicit = DEQMeanVariance(**SEES), ExplicitMeanVariance(**SEES)
+    free, dear = "planted signal, 0 bp", "planted signal, 10 bp"
+    row = {(table, "oracle at no cost"): oracle(market, trial.dates) for table in (free, dear)}
+
+    def score(table: str, name: str, weights: pd.DataFrame) -> None:
+        row[table, name] = true_sharpe(market, weights, COST if table == dear else 0.0)
+
+    for table, cost in ((free, 0.0), (dear, COST)):
+        score(table, "DEQMeanVariance", trial.weights(deq, cost, seed))
+        score(table, "explicit network", trial.weights(explicit, cost, seed))
+        score(table, "1/N", trial.equal())
+        score(table, "minimum variance", trial.minimum_variance())
+    softmax = SoftmaxAllocation(**SEES)
+    score(free, "without the optimiser", trial.weights(softmax, 0.0, seed))
+    score(dear, "without the optimiser", trial.weights(softmax, COST, seed))
+    blind = DEQMeanVariance(inertia=0.0, **SEES)
+    score(dear, "without what is held", trial.weights(blind, COST, seed))
+    score(dear, "trained without costs", trial.weights(deq, COST, seed, cost_factor=0.0))
+    for name, weights in predicted(trial).items():
+        score(dear, name, weights)
+    return row
+
+
+def lead_lag_row(seed: int) -> dict[tuple[str, str], float]:
+    """The same, where one asset follows another, at no cost."""
+    market = lead_lag(rows=ROWS, assets=ASSETS, seed=seed)
+    networks: dict[str, LearnedStrategy] = {
+        "DEQ, pairs cell": DEQMeanVariance(cell="pairs", **LAGS),
+        "DEQ, mean-field cell, embedding": DEQMeanVariance(embedding=8, **LAGS),
+        "explicit network": ExplicitMeanVariance(**LAGS),
+    }
+    trial = Trial(market, networks["DEQ, pairs cell"])
+    table = "lead-lag, 0 bp"
+    row = {(table, "oracle at no cost"): oracle(market, trial.dates)}
+    for name, network in networks.items():
+        row[table, name] = true_sharpe(market, trial.weights(network, 0.0, seed, **PATIENT))
+    row[table, "1/N"] = true_sharpe(market, trial.equal())
+    return row
+
+
+def null_row(seed: int) -> dict[tuple[str, str], float]:
+    """Where there is nothing: the Sharpe ratio of returns that happened beyond 1/N, net, and p."""
+    trial = Trial(null(rows=ROWS, assets=ASSETS, seed=seed), DEQMeanVariance(**SEES))
+    held = {
+        "DEQMeanVariance": trial.weights(DEQMeanVariance(**SEES), COST, seed),
+        "1/N": trial.equal(),
+    }
+    net = pd.DataFrame({name: trial.net_returns(each, COST) for name, each in held.items()})
+    found = sharpe_differences(net, "1/N", YEAR).loc["DEQMeanVariance"]
+    table = "null, 10 bp"
+    return {(table, "difference"): found["difference"], (table, "p"): found["p"]}
+
+
+MARKETS: dict[str, Callable[[int], dict[tuple[str, str], float]]] = {
+    "planted": planted_row,
+    "lead_lag": lead_lag_row,
+    "null": null_row,
+}
+
+
+def shown(table: pd.DataFrame) -> str:
+    """Mean and spread over the seeds (rows), and the share of the oracle's."""
+    share = table.div(table["oracle at no cost"], axis=0)
+    lines = [f"{'':40}{'Sharpe':>8}{'spread':>8}{'of oracle':>11}{'least':>7}"]
     for name in table:
         mean, spread = table[name].mean(), table[name].std(ddof=1) if len(table) > 1 else np.nan
-        print(f"{name:28}{mean:8.2f}{spread:8.2f}{share[name].mean():11.0%}")
+        lines.append(
+            f"{name:40}{mean:8.3f}{spread:8.3f}{share[name].mean():11.1%}{share[name].min():7.0%}"
+        )
+    return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--quick", action="store_true", help="two seeds")
+    parser.add_argument("--only", choices=list(MARKETS), help="one kind of market")
     asked = parser.parse_args()
     seeds = 2 if asked.quick else asked.seeds
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     started = time.perf_counter()
-
-    learned = {
-        "DEQMeanVariance": DEQMeanVariance(**COMMON, **SEES),
-        "explicit network": ExplicitMeanVariance(**COMMON, **SEES),
-        "1 step": UnrolledMeanVariance(steps=1, **COMMON, **SEES),
-        "3 steps": UnrolledMeanVariance(steps=3, **COMMON, **SEES),
-        "30 steps": UnrolledMeanVariance(steps=30, **COMMON, **SEES),
-        "without the optimiser": SoftmaxAllocation(**COMMON, **SEES),
-    }
-    rules = {"1/N": EqualWeight(), "minimum variance": MinimumVariance(**COMMON)}
-    tuned = {
-        f"predict, aversion {aversion:g}": PredictThenOptimize(
-            Ridge(alpha=1.0), aversion=aversion, features=("panel",), **COMMON
-        )
-        for aversion in (1.0, 3.0, 10.0, 30.0)
-    }
-    for cost in (0.0, 0.001):
-        table = shares_of_the_oracle(planted, learned | rules | tuned, cost, seeds, {})
-        report(f"planted signal, {cost * 1e4:.0f} bp; oracle at no cost", table)
-    table = shares_of_the_oracle(planted, learned, 0.001, seeds, {"cost_factor": 0.0})
-    report("planted signal, 10 bp, trained without costs", table)
-
-    pairs = {
-        "DEQ, pairs cell": DEQMeanVariance(cell="pairs", **COMMON, **LAGS),
-        "DEQ, graph cell": DEQMeanVariance(cell="graph", embedding=8, **COMMON, **LAGS),
-        "DEQ, mean-field cell": DEQMeanVariance(embedding=8, **COMMON, **LAGS),
-        "explicit network": ExplicitMeanVariance(**COMMON, **LAGS),
-    }
-    # A Sharpe ratio alone says little of who follows whom; chosen on the market of seed 0.
-    both = NegativeSharpe() + 100 * PredictionError(scale=0.003)
-    patient = {"epochs": 60, "patience": 20, "weight_decay": 0.01, "loss": both}
-    report("lead-lag, 0 bp", shares_of_the_oracle(lead_lag, pairs | rules, 0.0, seeds, patient))
-
-    gains = null_gains(seeds, {})
-    print("\nnull market, 10 bp: Sharpe ratio of DEQMeanVariance less that of 1/N\n")
-    print(gains.round(3).to_string())
-    print(f"\nseeds with p < 0.05 and a gain: {((gains.p < 0.05) & (gains.difference > 0)).sum()}")
-    print(f"\n{seeds} seeds, {time.perf_counter() - started:.0f} s")
+    for kind in [asked.only] if asked.only else MARKETS:
+        rows = []
+        for seed in range(seeds):
+            rows.append(pd.Series(MARKETS[kind](seed)))
+            said = ", ".join(f"{name} {value:.3f}" for (_, name), value in rows[-1].items())
+            print(f"{kind}, seed {seed}, {time.perf_counter() - started:.0f} s: {said}", flush=True)
+        found = pd.concat(rows, axis=1).T
+        for title in found.columns.get_level_values(0).unique():
+            table = found[title]
+            if kind == "null":
+                print(f"\n{title}: Sharpe ratio of DEQMeanVariance less that of 1/N\n")
+                table = table.assign(said=[verdict(*row) for row in table.to_numpy()])
+                print(table.round(3).to_string())
+                gains = ((table.p < 0.05) & (table.difference > 0)).sum()
+                print(f"\nseeds of {seeds} with a gain at p < 0.05: {gains}", flush=True)
+            else:
+                print(f"\n{title}, {seeds} seeds\n\n{shown(table)}\n", flush=True)
 
 
 if __name__ == "__main__":

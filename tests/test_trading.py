@@ -127,7 +127,7 @@ def test_training_and_backtest_hold_the_same(walks):
     """The weights of the test dates, decided one by one from what is held, are those of the same
     network on these dates in a row."""
     plan = WalkForward(train="2Y", refit="5Y", rebalance="W-FRI", execution_lag=1)
-    strategy = ExplicitMeanVariance(lookback=64, cap=0.5, hidden=4)
+    strategy = ExplicitMeanVariance(lookback=64, cap=0.5, hidden=4, inertia=3.0)
     (result,) = backtest(
         strategy, walks, plan, Costs(0.001), Training(epochs=2), ledger=False
     ).values()
