@@ -108,7 +108,8 @@ class Trial:
         return pd.DataFrame(weights, self.dates, self.market.panel.assets)
 
     def equal(self) -> pd.DataFrame:
-        return self.frame(np.full((len(self.dates), ASSETS), 1 / ASSETS))
+        assets = len(self.market.panel.assets)
+        return self.frame(np.full((len(self.dates), assets), 1 / assets))
 
     def minimum_variance(self) -> pd.DataFrame:
         covariance = self.test["covariance"]

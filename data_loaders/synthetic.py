@@ -64,12 +64,12 @@ def planted(rows: int = 2000, assets: int = 10, seed: int = 0, strength: float =
     return _market("planted", returns, expected, covariance, spread, seed, signal)
 
 
-def lead_lag(rows: int = 2000, assets: int = 10, seed: int = 0) -> Market:
-    """Asset i follows the last relative return of asset perm(i), coefficient 0.08.
+def lead_lag(rows: int = 2000, assets: int = 10, seed: int = 0, strength: float = 0.08) -> Market:
+    """Asset i follows the last relative return of asset perm(i), with the coefficient ``strength``.
 
-    z[t+1] = 0.08 Q (z[t] - mean(z[t])) + noise, with z = (r - m) / s and Q a permutation without
-    a fixed point. It takes the returns of other assets, and which asset is which; an asset's own
-    last return predicts the wrong way.
+    z[t+1] = strength Q (z[t] - mean(z[t])) + noise, with z = (r - m) / s and Q a permutation
+    without a fixed point. It takes the returns of other assets, and which asset is which; an
+    asset's own last return predicts the wrong way.
     """
     rng, volatility, covariance = _setting(rows, assets, seed)
     if assets < 2:
@@ -78,7 +78,7 @@ def lead_lag(rows: int = 2000, assets: int = 10, seed: int = 0) -> Market:
     follows = np.empty(assets, dtype=int)
     follows[ring] = np.roll(ring, 1)
     centre = np.eye(assets) - 1 / assets
-    step = 0.08 * centre[follows]  # (N, N), Q times the centring
+    step = strength * centre[follows]  # (N, N), Q times the centring
     correlation = covariance / np.outer(volatility, volatility)
     noise = rng.multivariate_normal(np.zeros(assets), correlation, size=rows + WARM_UP)
     scores = np.empty_like(noise)
