@@ -72,6 +72,7 @@ class DEQMeanVariance(LearnedStrategy):
         "cap": above(0),
         "fallback": one_of(*FALLBACKS),
         "ridge": above(0),
+        "inertia": at_least(0),
         "cell": one_of(*CELLS),
         "embedding": at_least(0),
         "solver": one_of(*SOLVERS),
