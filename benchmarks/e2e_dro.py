@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from data_loaders import Panel
 from data_loaders.panel import prices_from
-from engine import Costs, Training, WalkForward, backtest
+from engine import Costs, WalkForward, backtest, backtest_seeds
 from engine.walk_forward import Fold
 from reports.statistics import sharpe_differences
 from strategies import DEQMeanVariance, EqualWeight, Strategy
@@ -295,15 +295,13 @@ def flagship(panel: Panel, seeds: int) -> pd.DataFrame:
     """DEQMeanVariance on the same data, walk and decisions, at 0 and 10 bp; one row a run."""
     rows = []
     for cost in (0.0, 0.001):
+        strategies = [DEQMeanVariance(lookback=WINDOW + 1), EqualWeight()]
         costs = Costs(commission=cost)
-        (base,) = backtest(EqualWeight(), panel, PLAN, costs, progress=False).values()
-        for seed in range(seeds):
-            strategy = DEQMeanVariance(lookback=WINDOW + 1)
-            (result,) = backtest(
-                strategy, panel, PLAN, costs, Training(seed=seed), progress=False
-            ).values()
-            returns = pd.DataFrame({"DEQ": result.net_returns, "1/N": base.net_returns}).iloc[1:]
-            found = performance(returns["DEQ"])
+        by_seed = backtest_seeds(strategies, panel, PLAN, costs, seeds=seeds, progress=False)
+        for seed, results in by_seed.items():
+            net = {name: result.net_returns for name, result in results.items()}
+            returns = pd.DataFrame(net).iloc[1:].rename(columns={"EqualWeight": "1/N"})
+            found = performance(returns["DEQMeanVariance"])
             rows.append(
                 {
                     "bp": 1e4 * cost,
@@ -312,7 +310,7 @@ def flagship(panel: Panel, seeds: int) -> pd.DataFrame:
                     "Vol": 100 * found["volatility"],
                     "SR": found["Sharpe"],
                     "SR of 1/N": performance(returns["1/N"])["Sharpe"],
-                    "turnover": result.turnover.iloc[1:].mean(),
+                    "turnover": results["DEQMeanVariance"].turnover.iloc[1:].mean(),
                     "p": _p_value(returns, "1/N"),
                 }
             )
