@@ -147,7 +147,7 @@ def test_it_learns_from_every_parameter(strategy, walks):
     torch.nn.init.normal_(network.heads.weight, std=0.3)
     torch.nn.init.normal_(getattr(network.encoder, "cell", network.encoder).inject.bias, std=0.3)
     aims = torch.randn(inputs["trades"].shape, dtype=torch.float64)
-    (network(inputs) * aims).sum().backward()
+    (network(inputs | {"drift": torch.ones_like(aims)}) * aims).sum().backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().max() > 0, name
