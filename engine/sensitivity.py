@@ -2,7 +2,8 @@
 
 Permutation importance (Breiman 2001, Random Forests, section 10), measured on the weights and
 not on a score, so that noise in returns cannot hide it: a feature takes the values of another test
-date, the same one for all assets, all else stays.
+date, the same one for all assets, all else stays. Where a network knows what is held, its weights
+here are those that it aims at.
 """
 
 from __future__ import annotations
