@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pickle
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from operator import itemgetter
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import numpy as np
 import pandas as pd
@@ -21,7 +23,13 @@ from engine.progress import progress_bar
 from engine.threads import limited_threads
 from engine.walk_forward import Fold
 from engine.weights import AllocationError, allocated, reason_of
-from strategies.base import LearnedStrategy, SolveRecord, Strategy, record_solves
+from strategies.base import (
+    LearnedStrategy,
+    SolveRecord,
+    Strategy,
+    holdings_input,
+    record_solves,
+)
 
 add = np.add.reduce  # ``sum`` without its wrapper: a decision takes microseconds
 
@@ -113,10 +121,14 @@ def decide_rows(
     for number, row in enumerate(map(int, rows)):
         history = learner.known(row, lookback)
         holdings = book.at(row)
-        given = [None] * len(fitted) if ahead is None else ahead[:, number]
+        asked: list[Callable[[], np.ndarray] | None]
+        if ahead is not None:
+            asked = [partial(ahead.__getitem__, (seed, number)) for seed in range(len(fitted))]
+        else:
+            asked = [_asked(name, each, learner, row, holdings) for each in fitted]
         weights = [
-            allocated(name, each, history, holdings, found)
-            for each, found in zip(fitted, given, strict=True)
+            allocated(name, each, history, holdings, say)
+            for each, say in zip(fitted, asked, strict=True)
         ]
         targets[row] = weights[0] if len(weights) == 1 else np.mean(weights, axis=0)
         if record is not None and record.limits and limits is not None:
@@ -131,16 +143,36 @@ def _at_once(
 ) -> np.ndarray | None:
     """What networks want to hold on some rows, (S, K, N) for S of them; None of other strategies.
 
-    A network that has no ``allocate`` of its own does not look at what is held, so that all its
-    decisions are one batch. None, too, where it fails: one by one, the first wrong date is found.
+    A network that does not know what is held makes all its decisions in one batch. None, too, where
+    it fails: one by one, the first wrong date is found.
     """
-    if type(fitted[0]).allocate is not LearnedStrategy.allocate or not len(rows):
+    if not _is_network(fitted[0]) or fitted[0].knows_holdings or not len(rows):
         return None
     inputs = learner.stacked(name, fitted[0], rows)
     try:
         return np.stack([each.weights(inputs).numpy() for each in fitted])
-    except (ValueError, RuntimeError):
+    except (KeyError, ValueError, RuntimeError):
         return None
+
+
+def _asked(
+    name: str, strategy: Strategy, learner: Learner, row: int, holdings: pd.Series
+) -> Callable[[], np.ndarray] | None:
+    """How a network is asked on one date, its inputs prepared once for all seeds; None of other
+    strategies."""
+    if not _is_network(strategy):
+        return None
+
+    def ask() -> np.ndarray:
+        inputs = learner.stacked(name, strategy, np.array([row])) | holdings_input(holdings)
+        return strategy.weights(inputs)[0].numpy()
+
+    return ask
+
+
+def _is_network(strategy: Strategy) -> TypeGuard[LearnedStrategy]:
+    """Whether its weights are those of its module, and no ``allocate`` of its own changes them."""
+    return type(strategy).allocate is LearnedStrategy.allocate
 
 
 def target_frame(targets: dict[int, np.ndarray], panel: Panel) -> pd.DataFrame:

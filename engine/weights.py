@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import numpy as np
@@ -34,12 +34,12 @@ def allocated(
     strategy: Strategy,
     history: Panel,
     holdings: pd.Series,
-    found: np.ndarray | None = None,
+    asked: Callable[[], np.ndarray] | None = None,
 ) -> np.ndarray:
     """The strategy's weights (N,), zero where they are dust.
 
     Args:
-        found: what a network said already, at once for many dates.
+        asked: gives what a network says, where its inputs are prepared already.
 
     Raises:
         AllocationError: they cannot be held.
@@ -47,10 +47,10 @@ def allocated(
     """
     kind = AllocationError
     try:
-        if found is None:
+        if asked is None:
             weights = strategy.allocate(history, holdings)
         else:
-            weights = pd.Series(found, history.assets)
+            weights = pd.Series(asked(), history.assets)
         values = _values(weights, history.assets)
         size = np.abs(values) if strategy.short else values
         gross, held = size.sum(), size > DUST

@@ -145,9 +145,13 @@ class LearnedStrategy(Strategy):
 
     Write ``build``; override ``prepare`` to compute features once, outside the module.
     After training the module stands in ``module_``, in float64.
+
+    ``knows_holdings`` says that the weights depend on what is held: then the module is asked date
+    by date, with ``holdings`` among its inputs, and not for many dates at once.
     """
 
     module_: nn.Module
+    knows_holdings: bool = False
 
     def prepare(self, history: Panel) -> Inputs:
         """What the module sees at the last date of ``history``, without a batch dimension.

@@ -111,6 +111,10 @@ class DEQMeanVariance(LearnedStrategy):
         self.factors = factors
 
     @property
+    def knows_holdings(self) -> bool:  # type: ignore[override]
+        return self.inertia > 0
+
+    @property
     def equivariant(self) -> bool:  # type: ignore[override]
         return not self._tells_apart
 

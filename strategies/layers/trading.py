@@ -152,7 +152,7 @@ class _Row:
 
 class _SolveRow(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, row, cost, *differentiable):
+    def forward(ctx: Any, row: _Row, cost: Tensor, *differentiable: Tensor) -> Tensor:
         batch = kernel_batch(*row.call.tensors)
         row.batch = batch = batch._replace(linear=batch.linear.copy())
         row.held = held = np.zeros_like(batch.linear)
@@ -177,7 +177,7 @@ class _SolveRow(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         _ = ctx.saved_tensors
         row, weights, needed = ctx.row, ctx.array, ctx.row.call.needed
         carried = gradient.numpy().copy()  # of the weights of each date, and all that followed
