@@ -58,8 +58,12 @@ def test_a_learned_strategy_decides_with_its_last_state(results, panel):
     found = orders(results, panel.until(panel.dates[-2]), "DEQMeanVariance")
     result = results["DEQMeanVariance"]
     last = result.targets.index[-1]
-    then = orders(results, panel.until(last), "DEQMeanVariance", today=last)
-    np.testing.assert_allclose(then.table["weight"], result.targets.loc[last], atol=1e-12)
+    then = {"today": last, "capital": 1e6}
+    shares = result.weights.loc[last] * then["capital"] / panel.prices.loc[last]
+    again = orders(results, panel.until(last), "DEQMeanVariance", shares=shares, **then)
+    np.testing.assert_allclose(again.table["weight"], result.targets.loc[last], atol=1e-10)
+    from_cash = orders(results, panel.until(last), "DEQMeanVariance", **then)
+    assert np.abs(from_cash.table["weight"] - again.table["weight"]).max() > 1e-3  # it knows
     assert found.table["weight"].sum() == pytest.approx(1)
 
 
