@@ -11,7 +11,7 @@ MODERN := .venv-modern/bin
 INSTALL := -m pip install --quiet --disable-pip-version-check
 
 # What does not depend on the stack, or is long and only repeats what other tests do there.
-SAME := report_browser docs site wheel examples cluster search sweep_command paper yahoo store
+SAME := report_browser docs site wheel examples cluster full_disk worker_pool search sweep_command paper yahoo store
 
 .PHONY: demo test test-modern lint docs bench clean
 

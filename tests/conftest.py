@@ -1,6 +1,7 @@
 """Data shared by the tests: real prices, and small random ones."""
 
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,13 @@ def _own_ledger(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DEQFOLIO_STORAGE", f"sqlite:///{file}")
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _hears_ctrl_c():
+    """What a script starts in the background ignores Ctrl-C, and so would all that tests start."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
