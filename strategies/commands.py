@@ -14,7 +14,7 @@ def listing() -> str:
     """Every strategy by name, with its docstring's first line, its parameters and their ranges."""
     lines = []
     for name, cls in known_strategies().items():
-        said = (inspect.getdoc(cls) or "without a docstring").splitlines()[0]
+        said = inspect.cleandoc(cls.__doc__ or "without a docstring").splitlines()[0]
         lines += [f"{name}: {said}", *_parameters(cls), ""]
     return "\n".join(lines)
 
@@ -22,7 +22,7 @@ def listing() -> str:
 def description(name: str) -> str:
     """One strategy, of any form of name: all of its docstring, its parameters and their ranges."""
     cls = load_strategy(name)
-    said = inspect.getdoc(cls) or "without a docstring"
+    said = inspect.cleandoc(cls.__doc__ or "without a docstring")
     return "\n".join([f"{cls.__name__}: {said}", "", *_parameters(cls)])
 
 

@@ -199,7 +199,9 @@ def test_one_strategy_is_told_in_full(prices, tmp_path, capsys):
         "        return history.trades_throughout / len(history.assets)\n"
     )
     assert main(["strategies", "mine:Mine"]) == 0
-    assert "count (at least 1); lookback=5 (at least 1)" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert printed.startswith("Mine: without a docstring")  # not that of the contract
+    assert "count (at least 1); lookback=5 (at least 1)" in printed
     words = ["backtest", "--data", prices, "--strategy", "mine:Mine", *SHORT]
     assert main(words) == 1
     assert "Mine needs count: --set Mine.count=VALUE" in capsys.readouterr().err
