@@ -215,7 +215,10 @@ def lead_lag_row(seed: int) -> dict[tuple[str, str], float]:
 
 
 def null_row(seed: int) -> dict[tuple[str, str], float]:
-    """Where there is nothing: the Sharpe ratio of returns that happened beyond 1/N, net, and p."""
+    """Where there is nothing: the Sharpe ratio of returns that happened beyond 1/N, net, and p.
+
+    And the true difference: with equal means, less volatile assets are truly better ones.
+    """
     trial = Trial(null(rows=ROWS, assets=ASSETS, seed=seed), DEQMeanVariance(**SEES))
     held = {
         "DEQMeanVariance": trial.weights(DEQMeanVariance(**SEES), COST, seed),
@@ -224,7 +227,9 @@ def null_row(seed: int) -> dict[tuple[str, str], float]:
     net = pd.DataFrame({name: trial.net_returns(each, COST) for name, each in held.items()})
     found = sharpe_differences(net, "1/N", YEAR).loc["DEQMeanVariance"]
     table = "null, 10 bp"
-    return {(table, "difference"): found["difference"], (table, "p"): found["p"]}
+    true = [true_sharpe(trial.market, each, COST) for each in held.values()]
+    happened = {(table, "difference"): found["difference"], (table, "p"): found["studentised"]}
+    return {**happened, (table, "true difference"): true[0] - true[1]}
 
 
 MARKETS: dict[str, Callable[[int], dict[tuple[str, str], float]]] = {
@@ -267,7 +272,9 @@ def main() -> None:
             table = found[title]
             if kind == "null":
                 print(f"\n{title}: Sharpe ratio of DEQMeanVariance less that of 1/N\n")
-                table = table.assign(said=[verdict(*row) for row in table.to_numpy()])
+                table = table.assign(
+                    said=[verdict(*row) for row in table[["difference", "p"]].to_numpy()]
+                )
                 print(table.round(3).to_string())
                 gains = ((table.p < 0.05) & (table.difference > 0)).sum()
                 print(f"\nseeds of {seeds} with a gain at p < 0.05: {gains}", flush=True)
