@@ -107,8 +107,8 @@ def measure(assets: int) -> tuple[Pieces, Shape]:
                  first.test[:8])  # fmt: skip
     tried = [Training(epochs=n, patience=n, block=SAMPLE) for n in (1, 4)]
     learners = [Learner(panel, [small], PLAN, Costs(), each, 1) for each in tried]
-    rows = [*small.train, *small.test]
-    dated = seconds(lambda: [learners[0].inputs("run", strategy, int(row)) for row in rows])
+    rows = np.array([*small.train, *small.test])
+    dated = seconds(lambda: learners[0].stacked("run", strategy, rows))
     key = FitKey("run", 0, 0)
     for learner in learners:
         learner.samples("run", strategy, small)

@@ -38,7 +38,6 @@ from strategies import (
     PredictThenOptimize,
     SoftmaxAllocation,
 )
-from strategies.base import stack
 from strategies.layers import MeanVarianceLayer
 
 YEAR = 252
@@ -90,11 +89,10 @@ class Trial:
         learner = Learner(panel, [fold], plan, Costs(0.0), Training(), 1)
         self.market, self.fold, self.dates = market, fold, panel.dates[fold.test]
         self.samples = learner.samples("all", like, fold)
-        rows = [learner.inputs("all", like, int(row)) for row in fold.test]
         prices = torch.tensor(panel.prices.to_numpy())
         self.growth = prices[fold.test[1:]] / prices[fold.test[:-1]]  # (K - 1, N) after a decision
         drift = torch.cat([torch.full_like(self.growth[:1], torch.nan), self.growth])
-        self.test = stack([row for row in rows if row is not None]) | {"drift": drift}
+        self.test = learner.stacked("all", like, fold.test) | {"drift": drift}
 
     def weights(
         self, strategy: LearnedStrategy, cost: float, seed: int, **training: object
