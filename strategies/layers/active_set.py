@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import compress
@@ -157,7 +158,7 @@ class CompiledSolve(torch.autograd.Function):
     @staticmethod
     def forward(ctx, call, *differentiable):
         batch = kernel_batch(*call.tensors)
-        arrays = _solve_batch(batch, call)
+        arrays = solve_compiled(batch, call)
         weights, call.duals, call.states, call.rounds, call.residual = map(torch.from_numpy, arrays)
         ctx.call, ctx.batch, ctx.arrays = call, batch, arrays
         ctx.save_for_backward(weights, *differentiable)  # that changes in place are noticed
@@ -169,7 +170,7 @@ class CompiledSolve(torch.autograd.Function):
         _ = ctx.saved_tensors
         weights, duals, states = ctx.arrays[:3]
         needed, threads = ctx.call.needed, ctx.call.threads
-        found = _gradients(ctx.batch, states, weights, duals, threads, gradient, needed)
+        found = gradients_compiled(ctx.batch, states, weights, duals, threads, gradient, needed)
         return None, *(torch.from_numpy(array) for array in compress(found, needed))
 
 
@@ -181,7 +182,7 @@ class BatchedSolve(torch.autograd.Function):
         outputs = solve_batched(call.problem, call.start)
         for sample in outputs[-1].isinf().nonzero().flatten().tolist():
             own = kernel_batch(*(_of_sample(tensor, sample) for tensor in call.tensors))
-            solved = _solve_batch(own, Call(call.problem), sample)
+            solved = solve_compiled(own, Call(call.problem), [sample])
             for output, array in zip(outputs, solved, strict=True):
                 output[sample] = torch.from_numpy(array[0]) if array.ndim > 1 else array[0].item()
         if call.entries and isinstance(call.problem.risk, Tensor):
@@ -247,8 +248,8 @@ def kernel_batch(*tensors: Tensor | None) -> Any:
     )
 
 
-def _part(batch: Any, part: slice) -> Any:
-    """Some samples of the batch; arrays that all share stay whole."""
+def part_of(batch: Any, part: slice | np.ndarray) -> Any:
+    """Some samples of the batch, a slice or their numbers; arrays that all share stay whole."""
     count = batch.linear.shape[0]
     return type(batch)(
         *(
@@ -258,10 +259,13 @@ def _part(batch: Any, part: slice) -> Any:
     )
 
 
-def _solve_batch(batch: Any, call: Call, first: int = 0) -> tuple[np.ndarray, ...]:
+def solve_compiled(
+    batch: Any, call: Call, samples: Sequence[int] | np.ndarray | None = None
+) -> tuple[np.ndarray, ...]:
     """Weights (B, N), duals (B, R + 2), states, rounds and residual (B,).
 
-    The batch is that of the problem's samples from ``first``.
+    Args:
+        batch: of the problem of ``call``, or of those of its samples that are named.
     """
     kernels = compiled()
     count, assets = batch.linear.shape
@@ -274,7 +278,7 @@ def _solve_batch(batch: Any, call: Call, first: int = 0) -> tuple[np.ndarray, ..
 
     def work(part: slice, points: np.ndarray = by_rounds) -> None:
         own = [output[part] for output in outputs]
-        kernels.solve_batch(_part(batch, part), call.entries, points, *own)
+        kernels.solve_batch(part_of(batch, part), call.entries, points, *own)
 
     threads = min(call.threads, count)
     if threads == 1:
@@ -282,7 +286,9 @@ def _solve_batch(batch: Any, call: Call, first: int = 0) -> tuple[np.ndarray, ..
     else:
         in_parts(count, threads, work)
     for sample in np.flatnonzero(status == kernels.STALLED) if status.any() else ():
-        point, lacking = feasible_point(call.problem, first + int(sample))
+        point, lacking = feasible_point(
+            call.problem, int(sample if samples is None else samples[sample])
+        )
         if not lacking:
             work(slice(sample, sample + 1), point[None])
     return weights, duals, states, rounds, outputs[4]
@@ -299,7 +305,7 @@ def _first_states(start: Tensor | None, count: int, width: int) -> np.ndarray:
     return start.to(device="cpu", dtype=torch.int8, copy=True).contiguous().numpy()
 
 
-def _gradients(
+def gradients_compiled(
     batch: Any,
     states: np.ndarray,
     weights: np.ndarray,
@@ -340,7 +346,7 @@ def _gradients(
             )
         )
         given = (array[part] for array in (states, weights, duals, incoming))
-        kernels.differentiate_batch(_part(batch, part), *given, own, wanted)
+        kernels.differentiate_batch(part_of(batch, part), *given, own, wanted)
         with lock:
             for array, addend in zip(out[:-1], own[:-1], strict=True):
                 if array.shape[0] != count:

@@ -24,10 +24,15 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from strategies.layers.active_set import NAMES, ActiveSet, Call, kernel_batch
-from strategies.layers.active_set import _gradients as gradients
-from strategies.layers.active_set import _part as part_of
-from strategies.layers.active_set import _solve_batch as solve_batch
+from strategies.layers.active_set import (
+    NAMES,
+    ActiveSet,
+    Call,
+    gradients_compiled,
+    kernel_batch,
+    part_of,
+    solve_compiled,
+)
 from strategies.layers.checks import check_jointly, check_problem
 from strategies.layers.mean_variance import MeanVarianceLayer
 from strategies.layers.problem import (
@@ -149,6 +154,19 @@ class _Row:
     def __init__(self, call: Call, drift: np.ndarray, spans: list[tuple[int, int]]):
         self.call, self.drift, self.spans = call, drift, spans
 
+    def at_once(self) -> list[tuple[np.ndarray, Any, Any]]:
+        """The dates solved at once, the k-th of every row: their numbers, and where they and the
+        dates before them stand in an array."""
+        longest = max((stop - start for start, stop in self.spans), default=0)
+        found = []
+        for k in range(longest):
+            now = np.array([start + k for start, stop in self.spans if start + k < stop])
+            single = len(now) == 1  # a slice is a view, where an index copies
+            t = int(now[0])
+            here = (slice(t, t + 1), slice(t - 1, t)) if single else (now, now - 1)
+            found.append((now, *here))
+        return found
+
 
 class _SolveRow(torch.autograd.Function):
     @staticmethod
@@ -157,19 +175,23 @@ class _SolveRow(torch.autograd.Function):
         row.batch = batch = batch._replace(linear=batch.linear.copy())
         row.held = held = np.zeros_like(batch.linear)
         costs = cost.detach().numpy()
-        found: list[tuple[np.ndarray, ...]] = []
-        for start, stop in row.spans:
+        weights = np.zeros_like(batch.linear)
+        row.duals = row.states = row.rounds = row.residual = np.empty(0)
+        for k, (numbers, now, before) in enumerate(row.at_once()):
             state = None
-            for t in range(start, stop):
-                if t > start:
-                    grown = found[-1][0][0] * row.drift[t]
-                    held[t] = grown / (grown.sum() + 1 - found[-1][0][0].sum())
-                    batch.linear[t] += costs[t] * held[t]
-                    state = torch.from_numpy(found[-1][2])
-                now = Call(row.call.problem, state, entries=row.call.entries)
-                found.append(solve_batch(part_of(batch, slice(t, t + 1)), now, t))
-        weights, *rest = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
-        row.duals, row.states, row.rounds, row.residual = rest
+            if k:
+                grown = weights[before] * row.drift[now]
+                cash = 1 - weights[before].sum(1, keepdims=True)
+                held[now] = grown / (grown.sum(1, keepdims=True) + cash)
+                batch.linear[now] += costs[now, None] * held[now]
+                state = torch.from_numpy(row.states[before])
+            call = Call(row.call.problem, state, entries=row.call.entries)
+            weights[now], *found = solve_compiled(part_of(batch, now), call, numbers)
+            if not k:
+                rest = [np.zeros((len(weights), *each.shape[1:]), each.dtype) for each in found]
+                row.duals, row.states, row.rounds, row.residual = rest
+            for whole, each in zip(rest, found, strict=True):
+                whole[now] = each
         ctx.row, ctx.costs, ctx.array = row, costs, weights
         solved = torch.from_numpy(weights)
         ctx.save_for_backward(solved, cost, *differentiable)  # that changes in place are noticed
@@ -182,27 +204,23 @@ class _SolveRow(torch.autograd.Function):
         row, weights, needed = ctx.row, ctx.array, ctx.row.call.needed
         carried = gradient.numpy().copy()  # of the weights of each date, and all that followed
         of_cost = np.zeros(len(weights))
-        of_linear = [name == "linear" for name in NAMES]
-        for start, stop in row.spans:
-            for t in range(stop - 1, start, -1):
-                one = slice(t, t + 1)
-                found = gradients(
-                    part_of(row.batch, one),
-                    row.states[one],
-                    weights[one],
-                    row.duals[one],
-                    1,
-                    torch.from_numpy(carried[one]),
-                    of_linear,
-                )
-                u = found[NAMES.index("linear")][0]
-                of_cost[t] = (u * row.held[t]).sum()  # a dot product depends on its place in memory
-                back, growth, z = ctx.costs[t] * u, row.drift[t], weights[t - 1]
-                total = (z * growth).sum() + 1 - z.sum()
-                carried[t - 1] += (
-                    growth * back - (back * row.held[t]).sum() * (growth - 1)
-                ) / total
-        found = gradients(
+        linear = NAMES.index("linear")
+        for _, now, before in row.at_once()[:0:-1]:
+            u = gradients_compiled(
+                part_of(row.batch, now),
+                row.states[now],
+                weights[now],
+                row.duals[now],
+                1,
+                torch.from_numpy(carried[now]),
+                [name == "linear" for name in NAMES],
+            )[linear]
+            of_cost[now] = (u * row.held[now]).sum(1)
+            back, growth, z = ctx.costs[now, None] * u, row.drift[now], weights[before]
+            total = (z * growth).sum(1, keepdims=True) + 1 - z.sum(1, keepdims=True)
+            pulled = growth * back - (back * row.held[now]).sum(1, keepdims=True) * (growth - 1)
+            carried[before] += pulled / total
+        found = gradients_compiled(
             row.batch, row.states, weights, row.duals, 1, torch.from_numpy(carried), needed
         )
         return None, torch.from_numpy(of_cost), *map(torch.from_numpy, compress(found, needed))
