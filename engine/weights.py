@@ -105,7 +105,7 @@ def _unholdable(strategy: Strategy, values: np.ndarray, history: Panel) -> str:
     gross = np.abs(values).sum()
     if gross > strategy.leverage + DUST:
         return (
-            f"{'absolute ' * strategy.short}weights sum to {gross:.6f}, the most is "
+            f"{'absolute ' * strategy.short}weights sum to {gross:.10g}, the most is "
             f"{strategy.leverage:g}; a strategy with leverage says so with leverage = ..."
         )
     untraded = (np.abs(values) > DUST) & ~history.last_members

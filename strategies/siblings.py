@@ -257,6 +257,6 @@ def capped_softmax(scores: Tensor, present: Tensor, cap: float) -> Tensor:
 def _shared(p: Tensor, capped: Tensor, cap: float) -> Tensor:
     """What the capped leave, shared among the others in proportion to p."""
     free = p * ~capped
-    rest = 1 - cap * capped.sum(-1, keepdim=True)
+    rest = 1 - cap * capped.sum(-1, keepdim=True, dtype=p.dtype)  # not in torch's default float32
     total = free.sum(-1, keepdim=True)
     return free * (rest / torch.where(total > 0, total, 1.0))

@@ -18,6 +18,7 @@ from strategies.layers.active_set import (
     Call,
     compiled,
     kernel_batch,
+    no_row,
     problem_tensors,
 )
 from strategies.layers.active_set_torch import solve_batched
@@ -99,7 +100,7 @@ def test_the_walk_from_a_feasible_point_ends_at_the_same_weights(kind: str) -> N
     weights, duals = np.zeros((4, 12)), np.zeros(expected.duals.shape)
     rounds, status = np.zeros(4, dtype=np.int64), np.zeros(4, dtype=np.int64)
     compiled().solve_batch(
-        kernel_batch(*problem_tensors(problem)), True,
+        kernel_batch(*problem_tensors(problem)), no_row(), 0, True,
         points, states, weights, duals, rounds, np.zeros(4), status,
     )  # fmt: skip
     assert (status == compiled().SOLVED).all()

@@ -275,7 +275,7 @@ class Fixed(Strategy):
     [
         (pd.Series([0.5, np.nan, 0, 0], list("0123")), "A1 are not finite"),
         (pd.Series([0.5, -0.1, 0, 0], list("0123")), "negative weights of A1"),
-        (pd.Series([0.9, 0.9, 0, 0], list("0123")), "sum to 1.800000"),
+        (pd.Series([0.9, 0.9, 0, 0], list("0123")), "sum to 1.8"),
         (pd.Series([0.5, 0.5], list("01")), "not indexed by the assets: A2, A3"),
         (pd.Series([0.5, 0.5, 0, 0], list("3210")), "another order"),
         (pd.Series([0.5, 0.5, 0, 0], list("012X")), "not indexed by the assets: A3, AX"),
@@ -298,7 +298,7 @@ def test_leverage_beyond_what_a_strategy_says_is_refused(panel):
         short, leverage = True, 1.5
 
     weights = pd.Series([1.0, -0.6, 0, 0], panel.assets)
-    with pytest.raises(AllocationError, match="absolute weights sum to 1.600000, the most is 1.5"):
+    with pytest.raises(AllocationError, match="absolute weights sum to 1.6, the most is 1.5"):
         backtest(Short(weights), panel, PLAN)
 
 

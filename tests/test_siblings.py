@@ -101,6 +101,7 @@ def test_capped_softmax_is_the_nearest_under_the_cap():
         )
         np.testing.assert_allclose(weights[mask], nearest.x, atol=1e-5)
         assert (weights[~mask] == 0).all()
+    np.testing.assert_allclose(found.sum(1), 1, rtol=0, atol=1e-15)
     scores.requires_grad_()
     assert torch.autograd.gradcheck(lambda s: capped_softmax(s, present, 0.3), scores)
 

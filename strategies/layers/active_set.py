@@ -248,9 +248,11 @@ def kernel_batch(*tensors: Tensor | None) -> Any:
     )
 
 
-def part_of(batch: Any, part: slice | np.ndarray) -> Any:
-    """Some samples of the batch, a slice or their numbers; arrays that all share stay whole."""
-    count = batch.linear.shape[0]
+def part_of(batch: Any, part: slice, count: int | None = None) -> Any:
+    """Some samples of a ``Batch`` or ``Row``; arrays that all share stay whole."""
+    count = batch.linear.shape[0] if count is None else count
+    if part == slice(0, count):
+        return batch
     return type(batch)(
         *(
             array if isinstance(array, bool) or array.shape[0] != count else array[part]
@@ -260,14 +262,16 @@ def part_of(batch: Any, part: slice | np.ndarray) -> Any:
 
 
 def solve_compiled(
-    batch: Any, call: Call, samples: Sequence[int] | np.ndarray | None = None
+    batch: Any, call: Call, samples: Sequence[int] | None = None, row: Any = None
 ) -> tuple[np.ndarray, ...]:
     """Weights (B, N), duals (B, R + 2), states, rounds and residual (B,).
 
     Args:
         batch: of the problem of ``call``, or of those of its samples that are named.
+        row: a ``Row`` of the kernels, where the samples are dates in a row.
     """
     kernels = compiled()
+    row = no_row() if row is None else row
     count, assets = batch.linear.shape
     width = batch.limits.shape[2]
     states = _first_states(call.start, count, assets + width)
@@ -276,21 +280,31 @@ def solve_compiled(
     outputs = states, weights, duals, rounds, np.zeros(count), status
     by_rounds = np.empty((0, assets))
 
-    def work(part: slice, points: np.ndarray = by_rounds) -> None:
-        own = [output[part] for output in outputs]
-        kernels.solve_batch(part_of(batch, part), call.entries, points, *own)
-
-    threads = min(call.threads, count)
-    if threads == 1:
-        kernels.solve_batch(batch, call.entries, by_rounds, *outputs)
-    else:
-        in_parts(count, threads, work)
-    for sample in np.flatnonzero(status == kernels.STALLED) if status.any() else ():
-        point, lacking = feasible_point(
-            call.problem, int(sample if samples is None else samples[sample])
-        )
+    def walk(sample: int) -> None:
+        """Solve one whose rounds went in circles from a feasible point, if there is any."""
+        number = sample if samples is None else samples[sample]
+        point, lacking = feasible_point(call.problem, number)
         if not lacking:
-            work(slice(sample, sample + 1), point[None])
+            part = slice(sample, sample + 1)
+            own = [output[part] for output in outputs]
+            one = part_of(batch, part)
+            kernels.solve_batch(one, no_row(), 0, call.entries, point[None], *own)
+
+    def work(part: slice) -> None:
+        one, theirs = part_of(batch, part), part_of(row, part, count)
+        own = [output[part] for output in outputs]
+        size, done = part.stop - part.start, 0
+        while True:
+            done = kernels.solve_batch(one, theirs, done, call.entries, by_rounds, *own)
+            if done == size:
+                break
+            walk(part.start + done)
+            done += 1
+
+    in_parts(count, min(call.threads, count), work, row.begins)
+    if not len(row.begins):
+        for sample in np.flatnonzero(status == kernels.STALLED) if status.any() else ():
+            walk(int(sample))
     return weights, duals, states, rounds, outputs[4]
 
 
@@ -313,10 +327,18 @@ def gradients_compiled(
     threads: int,
     gradient: Tensor,
     needed: list[bool],
+    row: Any = None,
 ) -> tuple[np.ndarray, ...]:
-    """Gradients in the order of ``NAMES``, right where needed."""
+    """Gradients in the order of ``NAMES``, right where needed.
+
+    Args:
+        row: that of ``solve_compiled``, as it has left it.
+    """
     kernels = compiled()
+    row = no_row() if row is None else row
     incoming = gradient.detach().contiguous().numpy()
+    if len(row.begins):
+        incoming = incoming.copy()  # it is added to
     risk = any(needed[:3])
     wanted = np.array([risk, needed[4] or needed[5] or needed[9], needed[6]])
     # np.zeros leaves memory untouched until written, and only few rows of the risk ever are
@@ -332,10 +354,14 @@ def gradients_compiled(
         batch.gross,
     )
     count = batch.linear.shape[0]
-    threads = min(threads, count)
     lock = threading.Lock()
 
     def work(part: slice) -> None:
+        given = (array[part] for array in (states, weights, duals, incoming))
+        one, theirs = part_of(batch, part), part_of(row, part, count)
+        if part == slice(0, count):
+            kernels.differentiate_batch(one, theirs, *given, out, wanted)
+            return
         # what all samples share, each thread adds up for itself
         own = kernels.Batch(
             *(
@@ -345,17 +371,13 @@ def gradients_compiled(
                 for array in out
             )
         )
-        given = (array[part] for array in (states, weights, duals, incoming))
-        kernels.differentiate_batch(part_of(batch, part), *given, own, wanted)
+        kernels.differentiate_batch(one, theirs, *given, own, wanted)
         with lock:
             for array, addend in zip(out[:-1], own[:-1], strict=True):
                 if array.shape[0] != count:
                     array += addend
 
-    if threads == 1:
-        kernels.differentiate_batch(batch, states, weights, duals, incoming, out, wanted)
-    else:
-        in_parts(count, threads, work)
+    in_parts(count, min(threads, count), work, row.begins)
     bounds, limits, trade = out.bounds, out.limits, out.trade
     return (
         out.risk,
@@ -372,6 +394,13 @@ def gradients_compiled(
         limits[:, 1, -2],
         limits[:, 1, -1],
     )
+
+
+@cache
+def no_row() -> Any:
+    """The ``Row`` of samples that do not depend on each other."""
+    empty = np.empty((0, 0))
+    return compiled().Row(np.empty(0, dtype=np.bool_), np.empty(0), empty, empty.copy())
 
 
 @cache
@@ -402,13 +431,12 @@ def compiled() -> Any:
         states = np.full((1, 4), -1, dtype=np.int8)
         weights, duals, residual = np.zeros((1, 1)), np.zeros((1, 3)), np.zeros(1)
         rounds, status = np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64)
-        kernels.solve_batch(
-            batch, True, np.empty((0, 1)), states, weights, duals, rounds, residual, status
-        )
+        row = kernels.Row(np.empty(0, dtype=np.bool_), np.empty(0), *np.empty((2, 0, 0)))
+        outputs = states, weights, duals, rounds, residual, status
+        kernels.solve_batch(batch, row, 0, True, np.empty((0, 1)), *outputs)
         out = kernels.Batch._make([*map(np.zeros_like, batch[:-1]), False])
-        kernels.differentiate_batch(
-            batch, states, weights, duals, ones, out, np.zeros(3, dtype=np.bool_)
-        )
+        wanted = np.zeros(3, dtype=np.bool_)
+        kernels.differentiate_batch(batch, row, states, weights, duals, ones, out, wanted)
     finally:
         note.cancel()
     return kernels

@@ -77,6 +77,20 @@ class Batch(NamedTuple):
     gross: bool  # there is a gross limit
 
 
+class Row(NamedTuple):
+    """What makes the samples of a batch dates in a row, each traded from the one before.
+
+    The linear term of a date that does not begin a row is q + c h, with h what the weights of the
+    date before have become; its solve starts from theirs. All empty where samples do not depend on
+    each other.
+    """
+
+    begins: np.ndarray  # (B,) bool: nothing is held before
+    cost: np.ndarray  # (B,) c
+    drift: np.ndarray  # (B, N) growth of prices since the date before
+    held: np.ndarray  # (B, N) h, written; zero where a row begins
+
+
 class Sample(NamedTuple):
     """One problem of the batch; the shapes of ``Batch`` without B."""
 
@@ -953,11 +967,55 @@ def _step(s, w, state, row_state, point, m, scale, bland):
     return length if which >= 0 else -1.0
 
 
+@_helper
+def _take_over(row, b, before, linear):
+    """Write what is held at date b, h = ``before`` * growth / its sum, and add c h to q.
+
+    What is not in assets is cash, which does not grow.
+    """
+    held, drift = row.held[b], row.drift[b]
+    n = held.shape[0]
+    total = 1.0
+    for i in range(n):
+        held[i] = before[i] * drift[i]
+        total += held[i] - before[i]
+    for i in range(n):
+        held[i] /= total
+        linear[i] += row.cost[b] * held[i]
+
+
+@_helper
+def _hand_back(row, b, before, free, u, m, incoming):
+    """Add to the gradient of the weights ``before`` what comes through those held at date b.
+
+    ``u`` is the gradient of the linear term of the m free weights of date b.
+    """
+    held, drift = row.held[b], row.drift[b]
+    n = held.shape[0]
+    total = 1.0
+    for i in range(n):
+        total += before[i] * (drift[i] - 1)
+    along = 0.0
+    for a in range(m):
+        along += u[a] * held[free[a]]
+    scale = row.cost[b] / total
+    for i in range(n):
+        incoming[i] -= scale * along * (drift[i] - 1)
+    for a in range(m):
+        incoming[free[a]] += scale * u[a] * drift[free[a]]
+
+
 @_kernel
-def solve_batch(batch, entries, points, states, weights, duals, rounds, residual, status):
-    """Solve every sample; all but ``batch`` is written.
+def solve_batch(
+    batch, row, first, entries, points, states, weights, duals, rounds, residual, status
+):
+    """Solve every sample from the first asked for on; all but the points is written.
+
+    Dates in a row are solved one after the other up to one that stalls, since the next depends on
+    it. Returns how far it came.
 
     Args:
+        row: a ``Row``; ``batch.linear`` becomes q + c h.
         entries: whether every entry of P is checked.
         points: (B, N) feasible weights to walk from, or (0, N) to solve by rounds.
         states: (B, N + R + 2) int8, of weights then rows, a start as well as a result; -1 in
@@ -967,7 +1025,11 @@ def solve_batch(batch, entries, points, states, weights, duals, rounds, residual
     n = batch.linear.shape[1]
     w = _work(batch)
     sound = True
-    for b in range(batch.linear.shape[0]):
+    in_a_row = row.begins.shape[0] > 0
+    for b in range(first, batch.linear.shape[0]):
+        if in_a_row and not row.begins[b]:
+            _take_over(row, b, weights[b - 1], batch.linear[b])
+            states[b] = states[b - 1]
         s = _sample(batch, b)
         state, row_state = states[b, :n], states[b, n:]
         rounds[b] = 0
@@ -1026,13 +1088,16 @@ def solve_batch(batch, entries, points, states, weights, duals, rounds, residual
                 w.z[p] = min(max(w.z[p], w.breaks[j, p]), w.breaks[j + 1, p])
             weights[b] = w.z
             duals[b] = w.duals
+        elif status[b] == STALLED and in_a_row:
+            return b
+    return batch.linear.shape[0]
 
 
 # ---- The gradient -------------------------------------------------------------------------------
 
 
 @_kernel
-def differentiate_batch(batch, states, weights, duals, incoming, out, wanted):
+def differentiate_batch(batch, row, states, weights, duals, incoming, out, wanted):
     """Gradients by implicit differentiation of the optimality conditions.
 
     With K the free block of P, C the active rows and w the incoming gradient,
@@ -1043,14 +1108,16 @@ def differentiate_batch(batch, states, weights, duals, incoming, out, wanted):
     held weight's break point w - P u - C'v.
 
     Args:
-        states, weights, duals: of the solution. incoming: (B, N) gradient of the weights.
+        row: a ``Row``, as ``solve_batch`` has left it.
+        states, weights, duals: of the solution. incoming: (B, N) gradient of the weights; of dates
+            in a row, what comes through the dates after is added to it.
         out: a ``Batch`` of zeros to add to. wanted: (3,) of risk, bounds and holdings, rows.
     """
     n = batch.linear.shape[1]
     k = batch.loadings.shape[2]
     w = _work(batch)
     through = np.empty(n)
-    for b in range(batch.linear.shape[0]):
+    for b in range(batch.linear.shape[0] - 1, -1, -1):
         s = _sample(batch, b)
         d = _sample(out, b)
         state, row_state, z = states[b, :n], states[b, n:], weights[b]
@@ -1074,21 +1141,23 @@ def differentiate_batch(batch, states, weights, duals, incoming, out, wanted):
         _solve_free(s, w, m, size, 0.0, 1 + count)
         w.gaps[:] = 0.0
         _solve_rows(w, m, count, u)
+        if row.begins.shape[0] and not row.begins[b]:
+            _hand_back(row, b, weights[b - 1], w.free, u, m, incoming[b - 1])
         for a in range(m):
             d.linear[w.free[a]] += u[a]
             if s.trade.shape[1]:
                 d.trade[1, w.free[a]] -= w.side[0, w.free[a]] * u[a]
         for r in range(count):
-            row = w.active[r]
-            d.limits[1 if row_state[row] > 0 else 0, row] += w.duals[row]
-            if row == s.rows.shape[0]:
+            held = w.active[r]
+            d.limits[1 if row_state[held] > 0 else 0, held] += w.duals[held]
+            if held == s.rows.shape[0]:
                 for i in range(n):
-                    d.trade[0, i] += w.duals[row] * w.side[0, i]
-            if row < s.rows.shape[0] and wanted[2]:
+                    d.trade[0, i] += w.duals[held] * w.side[0, i]
+            if held < s.rows.shape[0] and wanted[2]:
                 for a in range(m):
-                    d.rows[row, w.free[a]] -= duals[b, row] * u[a]
+                    d.rows[held, w.free[a]] -= duals[b, held] * u[a]
                 for i in range(n):
-                    d.rows[row, i] -= w.duals[row] * z[i]
+                    d.rows[held, i] -= w.duals[held] * z[i]
         if wanted[0]:
             _risk_gradient(s, w, d, z, u, m)
         if wanted[1]:

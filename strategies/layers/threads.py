@@ -8,14 +8,28 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
 
+import numpy as np
 
-def in_parts(count: int, threads: int, work: Callable[[slice], None]) -> None:
-    """Call ``work`` on slices of ``count`` samples, in as many threads as there are slices."""
-    if threads <= 1:
-        work(slice(0, count))
-        return
-    edges = [count * i // threads for i in range(threads + 1)]
+
+def in_parts(
+    count: int,
+    threads: int,
+    work: Callable[[slice], None],
+    begins: np.ndarray | None = None,
+) -> None:
+    """Call ``work`` on slices of ``count`` samples, in at most as many threads.
+
+    Args:
+        begins: (count,) bool, where a slice may begin; anywhere, if it is empty or None.
+    """
+    edges = [count * i // max(threads, 1) for i in range(max(threads, 1) + 1)]
+    if threads > 1 and begins is not None and len(begins):
+        possible = np.append(np.flatnonzero(begins), count)
+        edges = sorted({int(possible[np.abs(possible - edge).argmin()]) for edge in edges})
     first, *others = (slice(low, high) for low, high in pairwise(edges))
+    if not others:
+        work(first)
+        return
     pool = _pool(threads - 1, os.getpid())
     started = [pool.submit(work, part) for part in others]
     try:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import compress, pairwise
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -28,9 +28,9 @@ from strategies.layers.active_set import (
     NAMES,
     ActiveSet,
     Call,
+    compiled,
     gradients_compiled,
     kernel_batch,
-    part_of,
     solve_compiled,
 )
 from strategies.layers.checks import check_jointly, check_problem
@@ -127,103 +127,52 @@ def _compiled(
     begins: Tensor,
 ) -> tuple[Solution, Tensor]:
     """The same by the kernels of the active-set method: no graph of single dates."""
-    call = Call(problem, threads=1, entries=solver.check_risk == "entries")
-    edges = [*begins.nonzero().flatten().tolist(), len(begins)]
-    row = _Row(call, drift.detach().numpy(), list(pairwise(edges)))
-    weights = _SolveRow.apply(row, cost.squeeze(-1), *call.differentiable)
-    residual = torch.from_numpy(row.residual)
-    status = status_of(residual, solver.tolerance)
+    threads = max(solver.threads, torch.get_num_threads())
+    call = Call(problem, threads=threads, entries=solver.check_risk == "entries")
+    weights, pulled = _SolveRow.apply(call, drift, begins, cost.squeeze(-1), *call.differentiable)
+    status = status_of(call.residual, solver.tolerance)
     if status.any():
         check_problem(problem)  # raises where it finds the reason
         check_jointly(problem, status.nonzero().flatten().tolist())
-    rounds, duals = torch.from_numpy(row.rounds), torch.from_numpy(row.duals)
-    pulled = torch.from_numpy(row.batch.linear)
-    return Solution(weights, status, rounds, residual, duals), pulled
-
-
-class _Row:
-    """Dates in a row: what goes into their solves, and what comes out but for the weights."""
-
-    batch: Any  # of the kernels; ``linear`` is q, and becomes q + c h
-    held: np.ndarray  # h (M, N)
-    duals: np.ndarray
-    states: np.ndarray
-    rounds: np.ndarray
-    residual: np.ndarray
-
-    def __init__(self, call: Call, drift: np.ndarray, spans: list[tuple[int, int]]):
-        self.call, self.drift, self.spans = call, drift, spans
-
-    def at_once(self) -> list[tuple[np.ndarray, Any, Any]]:
-        """The dates solved at once, the k-th of every row: their numbers, and where they and the
-        dates before them stand in an array."""
-        longest = max((stop - start for start, stop in self.spans), default=0)
-        found = []
-        for k in range(longest):
-            now = np.array([start + k for start, stop in self.spans if start + k < stop])
-            single = len(now) == 1  # a slice is a view, where an index copies
-            t = int(now[0])
-            here = (slice(t, t + 1), slice(t - 1, t)) if single else (now, now - 1)
-            found.append((now, *here))
-        return found
+    return Solution(weights, status, call.rounds, call.residual, call.duals), pulled
 
 
 class _SolveRow(torch.autograd.Function):
+    """Weights, and q + c h without a gradient."""
+
     @staticmethod
-    def forward(ctx: Any, row: _Row, cost: Tensor, *differentiable: Tensor) -> Tensor:
-        batch = kernel_batch(*row.call.tensors)
-        row.batch = batch = batch._replace(linear=batch.linear.copy())
-        row.held = held = np.zeros_like(batch.linear)
-        costs = cost.detach().numpy()
-        weights = np.zeros_like(batch.linear)
-        row.duals = row.states = row.rounds = row.residual = np.empty(0)
-        for k, (numbers, now, before) in enumerate(row.at_once()):
-            state = None
-            if k:
-                grown = weights[before] * row.drift[now]
-                cash = 1 - weights[before].sum(1, keepdims=True)
-                held[now] = grown / (grown.sum(1, keepdims=True) + cash)
-                batch.linear[now] += costs[now, None] * held[now]
-                state = torch.from_numpy(row.states[before])
-            call = Call(row.call.problem, state, entries=row.call.entries)
-            weights[now], *found = solve_compiled(part_of(batch, now), call, numbers)
-            if not k:
-                rest = [np.zeros((len(weights), *each.shape[1:]), each.dtype) for each in found]
-                row.duals, row.states, row.rounds, row.residual = rest
-            for whole, each in zip(rest, found, strict=True):
-                whole[now] = each
-        ctx.row, ctx.costs, ctx.array = row, costs, weights
-        solved = torch.from_numpy(weights)
-        ctx.save_for_backward(solved, cost, *differentiable)  # that changes in place are noticed
-        return solved
+    def forward(
+        ctx: Any,
+        call: Call,
+        drift: Tensor,
+        begins: Tensor,
+        cost: Tensor,
+        *differentiable: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        batch = kernel_batch(*call.tensors)
+        batch = batch._replace(linear=batch.linear.copy())
+        given = [each.detach().contiguous().numpy() for each in (begins, cost, drift)]
+        row = compiled().Row(*given, np.zeros_like(batch.linear))
+        arrays = solve_compiled(batch, call, row=row)
+        weights, call.duals, call.states, call.rounds, call.residual = map(torch.from_numpy, arrays)
+        ctx.call, ctx.batch, ctx.row, ctx.arrays = call, batch, row, arrays
+        ctx.save_for_backward(weights, cost, *differentiable)  # that changes in place are noticed
+        pulled = torch.from_numpy(batch.linear)
+        ctx.mark_non_differentiable(pulled)
+        return weights, pulled
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         _ = ctx.saved_tensors
-        row, weights, needed = ctx.row, ctx.array, ctx.row.call.needed
-        carried = gradient.numpy().copy()  # of the weights of each date, and all that followed
-        of_cost = np.zeros(len(weights))
-        linear = NAMES.index("linear")
-        for _, now, before in row.at_once()[:0:-1]:
-            u = gradients_compiled(
-                part_of(row.batch, now),
-                row.states[now],
-                weights[now],
-                row.duals[now],
-                1,
-                torch.from_numpy(carried[now]),
-                [name == "linear" for name in NAMES],
-            )[linear]
-            of_cost[now] = (u * row.held[now]).sum(1)
-            back, growth, z = ctx.costs[now, None] * u, row.drift[now], weights[before]
-            total = (z * growth).sum(1, keepdims=True) + 1 - z.sum(1, keepdims=True)
-            pulled = growth * back - (back * row.held[now]).sum(1, keepdims=True) * (growth - 1)
-            carried[before] += pulled / total
+        weights, duals, states = ctx.arrays[:3]
+        call, row = ctx.call, ctx.row
         found = gradients_compiled(
-            row.batch, row.states, weights, row.duals, 1, torch.from_numpy(carried), needed
+            ctx.batch, states, weights, duals, call.threads, gradient, call.needed, row
         )
-        return None, torch.from_numpy(of_cost), *map(torch.from_numpy, compress(found, needed))
+        of_cost = (found[NAMES.index("linear")] * row.held).sum(1)
+        own = map(torch.from_numpy, compress(found, call.needed))
+        return None, None, None, torch.from_numpy(of_cost), *own
 
 
 def plus_diagonal(risk: Tensor | FactorRisk, added: Tensor) -> Tensor | FactorRisk:
