@@ -249,7 +249,7 @@ def run_settings(panel: Panel, plan: WalkForward, costs: Costs, training: Traini
         },
         "plan": asdict(plan),
         "costs": describe_costs(costs),
-        "training": {**asdict(training), "loss": repr(training.loss)},
+        "training": _plain({**asdict(training), "loss": repr(training.loss)}),
         "seed": training.seed,
         "periods_per_year": panel.periods_per_year,
         "versions": dict(_versions()),

@@ -67,7 +67,8 @@ class FitTask:
         first, of_seed = self.keys[0], {key.seed: key for key in self.keys}
         with limited_threads(learner.threads):
             learner.check_memory({first.name: self.strategy})
-            samples = learner.samples(first.name, self.strategy, learner.folds[first.fold])
+            fold = learner.folds[first.fold]
+            samples = learner.training_samples(first.name, self.strategy, fold)
             try:
                 found = train_seeds(
                     self.strategy,

@@ -21,6 +21,7 @@ from engine.fitting import FitKey, FitTask, Fitted, run_fits
 from engine.holding import joint
 from engine.market import illiquidity, measured
 from engine.memory import check_memory, free_memory
+from engine.mirrors import beside, check_mirrored, mirrored
 from engine.run_directory import RunDirectory
 from engine.sensitivity import sensitivity
 from engine.training import Samples, Training, build
@@ -47,6 +48,7 @@ class Learner:
         threads: int,
     ):
         training.loss.bound(tuple(map(str, panel.assets)))  # an error before hours are spent
+        check_mirrored(panel, training.mirrored_features)
         self.panel, self.folds, self.plan = panel, folds, plan
         self.costs, self.training, self.threads = costs, training, threads
         self.valuation = torch.tensor(panel.prices.ffill().fillna(1.0).to_numpy())
@@ -67,6 +69,23 @@ class Learner:
         own.training = replace(self.training, seed=seed, ensemble=1)
         own.seeds = range(seed, seed + 1)
         return own
+
+    @cached_property
+    def mirrors(self) -> list[Learner]:
+        """The same on each of the mirrored panels, see ``mirrors.py``."""
+        settings, features = self.training, self.training.mirrored_features
+        plain = replace(settings, mirrors=0, mirrored_features=())
+        return [
+            Learner(
+                mirrored(self.panel, number, features),
+                self.folds,
+                self.plan,
+                self.costs,
+                plain,
+                self.threads,
+            )
+            for number in range(settings.mirrors)
+        ]
 
     @cached_property
     def measured(self) -> pd.DataFrame:
@@ -197,6 +216,11 @@ class Learner:
                 rows += [{"fold": fold.number, "seed": seed, **row} for row in found]
         return rows
 
+    def training_samples(self, name: str, strategy: LearnedStrategy, fold: Fold) -> Samples:
+        """The training decisions of a fold, and those of its mirrored panels."""
+        true = self.samples(name, strategy, fold)
+        return beside(true, [each.samples(name, strategy, fold) for each in self.mirrors])
+
     def samples(self, name: str, strategy: LearnedStrategy, fold: Fold) -> Samples:
         """The training decisions of a fold; their labels end at the refit or before."""
         if not len(fold.train):
@@ -256,11 +280,12 @@ class Learner:
         self._fitting |= set(strategies)
         rows = [rows for fold in self.folds for rows in (fold.train, fold.test)]
         dates = np.unique(np.concatenate(rows))
-        stacked = max(len(fold.train) for fold in self.folds)
+        panels = 1 + self.training.mirrors
+        kept = panels * len(dates), panels * max(len(fold.train) for fold in self.folds)
         free = free_memory()
         for name, strategy in strategies.items():
             prepared = self._prepare(name, strategy, int(dates[0]))
-            taken = check_memory(name, prepared, len(dates), stacked, free, copies)
+            taken = check_memory(name, prepared, *kept, free, copies)
             free = None if free is None else free - taken
 
     def _prepare(self, name: str, strategy: LearnedStrategy, row: int) -> Inputs:

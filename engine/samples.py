@@ -16,6 +16,9 @@ from strategies.base import Inputs
 class Samples:
     """K decisions in a row, each held from its fill to the next decision's fill.
 
+    With mirrors (see ``mirrors.py``) inputs, growth, years and illiquidity have as many times K
+    rows more, those of one mirrored panel after the other; all else is of the true panel.
+
     Attributes:
         inputs: prepared inputs, (K, ...) each.
         growth: (K, N) growth factors of prices over the holding periods.
@@ -25,6 +28,7 @@ class Samples:
         years: (K,) lengths of the holding periods, if holding costs or earns anything.
         illiquidity: (K, N) at the fills, if there is market impact (see ``Costs.charge``).
         assets: (N,) names, for losses that name one as their benchmark.
+        mirrors: how many mirrored panels there are.
     """
 
     inputs: Inputs
@@ -35,6 +39,7 @@ class Samples:
     years: Tensor | None = None
     illiquidity: Tensor | None = None
     assets: tuple[str, ...] = ()
+    mirrors: int = 0
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -57,9 +62,10 @@ class Samples:
         """``start`` to ``stop`` without the decisions that come after a gap in time.
 
         Cross-validation cuts gaps; what is held across one is unknown, so the decision after it
-        is where a run is entered, as ``start - 1`` is.
+        is where a run is entered, as ``start - 1`` is. Stretches of a mirrored panel lie K rows
+        further on, or a multiple of it.
         """
-        edges = self._gaps
+        edges = self._gaps + start // len(self) * len(self)
         if not len(edges):
             return [(start, stop)] if start < stop else []
         edges = edges[(edges >= start) & (edges < stop)]

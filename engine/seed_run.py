@@ -136,7 +136,9 @@ class SeedRun:
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.training, self.epoch)
         with self.own_random():
-            return epoch_blocks(self.blocks, self.training.bootstrap)
+            return epoch_blocks(
+                self.blocks, self.training.bootstrap, self.samples.mirrors, len(self.samples)
+            )
 
     def shocks(self, stretch: Stretch) -> Tensor:
         """The noise on the growth of a block's rows."""

@@ -113,6 +113,11 @@ def train_seeds(
     """
     measure = training.loss.bound(samples.assets)
     check_samples(samples)
+    if samples.mirrors != training.mirrors:
+        raise ValueError(
+            f"training asks for {training.mirrors} mirrored panels, and the samples have "
+            f"{samples.mirrors}: Learner.training_samples gives those"
+        )
     last, cut = samples.split(training.validation)
     if last < 4 or len(samples) - cut < 3:
         raise TrainingError(

@@ -41,7 +41,8 @@ def check_optimiser(group: Sequence[SeedRun], when: str, chosen: slice) -> None:
     for run in group:
         if run.error is not None:
             continue
-        inputs = {name: values[chosen] for name, values in run.samples.inputs.items()}
+        true = run.samples.rows_until(len(run.samples))
+        inputs = {name: values[chosen] for name, values in true.items()}
         try:
             with record_solves(into=run.record), torch.no_grad(), cross_check() as check:
                 run.module(inputs)

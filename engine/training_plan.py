@@ -52,22 +52,27 @@ def learning_rate(training: Training, epoch: int) -> float:
     return training.learning_rate * (1 + math.cos(math.pi * done)) / 2
 
 
-def epoch_blocks(blocks: list[tuple[int, int]], bootstrap: bool) -> list[tuple[int, int]]:
+def epoch_blocks(
+    blocks: list[tuple[int, int]], bootstrap: bool, mirrors: int = 0, decisions: int = 0
+) -> list[tuple[int, int]]:
     """The blocks of an epoch in random order, of torch's global generator.
 
     With ``bootstrap`` each is moved to a random place in the training rows, so that they overlap
-    and leave gaps: the moving-block bootstrap. Kuensch (1989).
+    and leave gaps: the moving-block bootstrap. Kuensch (1989). With ``mirrors`` each is taken from
+    the true panel, or from one of the mirrored ones that follow it, ``decisions`` rows each.
     """
     order = torch.randperm(len(blocks)).tolist()
-    if not bootstrap:
-        return [blocks[index] for index in order]
     first, last = blocks[0][0], blocks[-1][1]
-    moved = []
+    drawn = []
     for index in order:
-        length = blocks[index][1] - blocks[index][0]
-        start = int(torch.randint(first, last - length + 1, ()).item())
-        moved.append((start, start + length))
-    return moved
+        start, stop = blocks[index]
+        if bootstrap:
+            length = stop - start
+            start = int(torch.randint(first, last - length + 1, ()).item())
+            stop = start + length
+        shift = int(torch.randint(mirrors + 1, ()).item()) * decisions if mirrors else 0
+        drawn.append((start + shift, stop + shift))
+    return drawn
 
 
 def shocks(growth: Tensor, noise: float) -> Tensor:
@@ -86,10 +91,12 @@ def check_samples(samples: Samples) -> None:
     Raises:
         ValueError: one has more, which may be rows of the future, or fewer.
     """
+    panels = 1 + samples.mirrors
     for name, values in samples.inputs.items():
-        if len(values) != len(samples):
+        if len(values) != panels * len(samples):
+            rows = len(values) / panels
             raise ValueError(
-                f"input {name!r} has {len(values)} rows for {len(samples)} decisions: prepare() "
+                f"input {name!r} has {rows:g} rows for {len(samples)} decisions: prepare() "
                 "gives what is known at one date, and the engine stacks the dates"
             )
 

@@ -27,6 +27,12 @@ class Training:
             order.
         noise: multiplies training growth by random factors of this share of each asset's
             deviation; 0.5 = half. Validation never sees it.
+        mirrors: how many mirrored panels blocks are drawn from as well, each as often as from the
+            true one. In a mirrored panel some assets go down when they went up, and all inputs are
+            prepared anew from its prices; of an odd number of mirrors every asset is turned in
+            half of the panels. Validation never sees them.
+        mirrored_features: the panel's asset features that change sign with an asset's returns, a
+            forecast for example, by name. Others stay as they are, and so does the market's.
         clip: largest norm of the gradient of a step.
         validation: share of the training rows, the latest, kept for early stopping; training
             rows whose label reaches into them are left out.
@@ -50,6 +56,8 @@ class Training:
     warmup: int = 0
     bootstrap: bool = False
     noise: float = 0.0
+    mirrors: int = 0
+    mirrored_features: tuple[str, ...] = ()
     clip: float = 1.0
     validation: float = 0.2
     patience: int = 10
@@ -66,6 +74,7 @@ class Training:
             ("block", 3),
             ("patience", 1),
             ("warmup", 0),
+            ("mirrors", 0),
             ("seed", 0),
             ("ensemble", 1),
         ):
@@ -78,6 +87,12 @@ class Training:
         for name in ("weight_decay", "cost_factor", "noise"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)!r}")
+        named = self.mirrored_features
+        if isinstance(named, str) or not all(isinstance(name, str) for name in named):
+            raise ValueError(f"mirrored_features is a list of names, got {named!r}")
+        object.__setattr__(self, "mirrored_features", tuple(named))  # TOML has lists
+        if named and not self.mirrors:
+            raise ValueError("mirrored_features says how to mirror, and mirrors = 0")
         if self.schedule not in SCHEDULES:
             raise ValueError(f"schedule is one of {', '.join(SCHEDULES)}, got {self.schedule!r}")
         if self.warmup >= self.epochs:
