@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from strategies.layers import ConvergenceError, DEQEncoder, Implicit, Picard, record_solves
+from strategies.layers import (
+    Anderson,
+    ConvergenceError,
+    DEQEncoder,
+    Implicit,
+    Picard,
+    record_solves,
+)
 from strategies.layers import equilibrium_kernels as kernels
 from strategies.layers.together import each
 
@@ -49,9 +56,14 @@ def test_tanh_to_the_last_digits():
     assert out[1:3].tolist() == [1, -1]
 
 
+@pytest.mark.parametrize(
+    "solver",
+    [None, Picard(), Anderson(), Anderson(memory=2, onset=0.5), Anderson(memory=6, onset=0.9)],
+    ids=["default", "picard", "anderson", "late", "never"],
+)
 @pytest.mark.parametrize("embedding", [0, 2])
-def test_the_compiled_equilibrium_is_the_plain_one(embedding):
-    made = encoder(embedding=embedding, assets=N if embedding else None)
+def test_the_compiled_equilibrium_is_the_plain_one(embedding, solver):
+    made = encoder(embedding=embedding, assets=N if embedding else None, solver=solver)
     x, mask = batch()
     x.requires_grad_()
     with record_solves() as one:
@@ -67,6 +79,7 @@ def test_the_compiled_equilibrium_is_the_plain_one(embedding):
     for a, b in zip(one.summary(), two.summary(), strict=True):
         assert a["solve"] == b["solve"]
         assert a["mean_steps"] == pytest.approx(b["mean_steps"], abs=1)
+        assert a["most_steps"] == pytest.approx(b["most_steps"], abs=2)
         assert 0 < a["residual"] <= 1e-9
 
 
@@ -147,3 +160,20 @@ def test_a_second_derivative_is_refused():
     x, mask = batch()
     with pytest.raises(RuntimeError, match="not differentiable"):
         torch.autograd.grad(made(x.requires_grad_(), mask).sum(), x, create_graph=True)
+
+
+def test_mixing_saves_steps_where_the_map_contracts_slowly():
+    x, mask = batch()
+    taken = {}
+    for solver in (Picard(max_steps=2000), Anderson(), Anderson(onset=0.4)):
+        made = encoder(hidden=16, solver=solver)
+        with torch.no_grad():
+            made.cell.mean.copy_(3 * torch.eye(16))  # beyond the bound, which it reaches
+            made.cell.inject.weight *= 0.01  # where tanh is straight
+        with record_solves() as record:
+            made(x, mask).sum().backward()
+        taken[solver] = [each["mean_steps"] for each in record.summary()]
+    picard, anderson, late = taken.values()
+    for plain, mixed, either in zip(picard, anderson, late, strict=True):
+        assert mixed < 0.7 * plain
+        assert either < 0.8 * plain

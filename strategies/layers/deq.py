@@ -22,9 +22,10 @@ from strategies.layers.cells import (
     mean_field,
     mean_weights,
 )
-from strategies.layers.equilibrium import compilable, mean_field_equilibrium
+from strategies.layers.equilibrium import compilable, in_reach, mean_field_equilibrium
 from strategies.layers.fixed_point import (
     Adjoint,
+    Anderson,
     Implicit,
     OnFailure,
     Picard,
@@ -39,6 +40,7 @@ _CELLS: dict[str, type[MeanFieldCell | GraphCell | MonotoneCell]] = {
     "graph": GraphCell,
     "monotone": MonotoneCell,
 }
+ONSET = 0.4  # a mixed step takes 1.4 times as long as a plain one
 CELLS = (*_CELLS, "pairs")  # the last one needs the number of assets
 
 
@@ -52,7 +54,9 @@ class DEQEncoder(nn.Module):
         features: F.
         hidden: H.
         cell: "mean_field", "graph", "monotone", or "pairs", which needs ``assets``.
-        solver: see `fixed_point`; by default `Picard`.
+        solver: see `fixed_point`; by default `Anderson` where the mean-field cell is solved by
+            compiled kernels (on the CPU in float64), and `Picard` elsewhere, where the bookkeeping
+            of acceleration costs more than the steps that it saves.
         adjoint: see `fixed_point`; by default `Implicit` with the same solver.
         bound: of the cell's contraction, in (0, 1); for the monotone cell one minus its margin.
         assets: N, where assets have embeddings, or the cell is "pairs".
@@ -92,9 +96,7 @@ class DEQEncoder(nn.Module):
         )
         make = partial(PairCell, assets=assets or 0) if cell == "pairs" else _CELLS[cell]
         self.cell = make(features + embedding, hidden, bound)
-        # The splitting contracts slowly once its weights have grown.
-        self.solver: Solver = solver or Picard(max_steps=5000 if cell == "monotone" else 500)
-        self.adjoint: Adjoint = adjoint or Implicit(self.solver)
+        self.solver, self.adjoint = solver, adjoint  # or None, see ``solvers``
         self.on_failure: OnFailure = on_failure
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -131,7 +133,7 @@ class DEQEncoder(nn.Module):
         encoders: Sequence[DEQEncoder], x: Tensor, mask: Tensor | None, sizes: Sequence[int]
     ) -> Solution:
         first, cells = encoders[0], [encoder.cell for encoder in encoders]
-        adjoint, solver = first.adjoint, first.solver
+        solver, adjoint = first.solvers(x)
         inner = adjoint.solver if isinstance(adjoint, Implicit) else None
         compiled = inner is not None and compilable(x, solver, inner)
         if not isinstance(first.cell, MeanFieldCell) or (len(cells) == 1 and not compiled):
@@ -154,6 +156,16 @@ class DEQEncoder(nn.Module):
             adjoint=adjoint,
             on_failure=first.on_failure,
         )
+
+    def solvers(self, x: Tensor) -> tuple[Solver, Adjoint]:
+        """Those given, or the fastest for this cell and tensors like x."""
+        if self.solver is not None:
+            solver = self.solver
+        elif type(self.cell) is MeanFieldCell and in_reach(x):
+            solver = Anderson(onset=ONSET)
+        else:  # the splitting contracts slowly once its weights have grown
+            solver = Picard(max_steps=5000 if isinstance(self.cell, MonotoneCell) else 500)
+        return solver, self.adjoint or Implicit(solver)
 
     def _solved(self, x: Tensor, mask: Tensor | None) -> Solution:
         solution, _ = self._solve(x, mask)
@@ -181,12 +193,13 @@ class DEQEncoder(nn.Module):
     def _solve(self, x: Tensor, mask: Tensor | None) -> tuple[Solution, Callable[[Tensor], Tensor]]:
         x, present = self._check(x, mask)
         f, inputs = self.cell.problem(self._embedded(x), present)
+        solver, adjoint = self.solvers(x)
         solution = fixed_point(
             f,
             torch.zeros_like(inputs[0]),
             inputs=inputs,
-            solver=self.solver,
-            adjoint=self.adjoint,
+            solver=solver,
+            adjoint=adjoint,
             on_failure=self.on_failure,
         )
         return solution, lambda z: f(z, *inputs)

@@ -1,8 +1,8 @@
 """The mean-field cell's equilibrium on the CPU, by compiled kernels, with its exact gradient.
 
-The same fixed point, stopping rule and record as ``fixed_point(..., solver=Picard(),
-adjoint=Implicit(Picard()))``, a fifth of the time; and of several networks at once, each sample
-computed as it would be alone, to the last bit.
+The same fixed point, steps, stopping rule and record as ``fixed_point`` with ``Picard`` or
+``Anderson``, and ``Implicit`` of either, in a fifth of the time; and of several networks at once,
+each sample computed as it would be alone, to the last bit.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from strategies.layers.iteration import OnFailure, Solution, check_tolerance, conclude
 from strategies.layers.record import SolveRecord, open_record
-from strategies.layers.solvers import Picard, Solver
+from strategies.layers.solvers import Anderson, Picard, Solver
 from strategies.layers.threads import in_parts
 
 logger = logging.getLogger(__name__)
@@ -30,8 +30,16 @@ FEWEST = 64  # samples for which a thread of their own is worth starting
 
 def compilable(z: Tensor, solver: Solver, adjoint: Solver) -> bool:
     """Whether the kernels do what these solvers would do on the state ``z``."""
-    plain = all(type(each) is Picard and each.damping == 0 for each in (solver, adjoint))
-    return plain and z.device.type == "cpu" and z.dtype == torch.float64
+    known = all(
+        type(each) is Anderson or (type(each) is Picard and each.damping == 0)
+        for each in (solver, adjoint)
+    )
+    return known and in_reach(z)
+
+
+def in_reach(z: Tensor) -> bool:
+    """Whether the kernels can compute with it."""
+    return z.device.type == "cpu" and z.dtype == torch.float64
 
 
 def mean_field_equilibrium(
@@ -153,7 +161,11 @@ def _run(
     found = np.empty(arrays[0].shape)
     residual, midway = np.zeros(count), np.zeros(count)
     steps = np.zeros(count, dtype=np.int64)
-    limits = (float(solver.rtol), float(solver.atol / solver.rtol), int(solver.max_steps))
+    mixing = (0, 0.0, 0.0)
+    if isinstance(solver, Anderson):
+        mixing = int(solver.memory), float(solver.least_ridge(torch.float64)), float(solver.onset)
+    most = int(solver.max_steps)
+    limits = (float(solver.rtol), float(solver.atol / solver.rtol), most, *mixing)
 
     def work(part: slice) -> None:
         own = (array[part] for array in arrays)
@@ -174,7 +186,11 @@ def compiled() -> Any:
     try:
         from strategies.layers import equilibrium_kernels as kernels
 
-        one, owner, limits = np.zeros((1, 1, 1)), np.zeros(1, dtype=np.int64), (1e-9, 1e-4, 9)
+        one, owner, limits = (
+            np.zeros((1, 1, 1)),
+            np.zeros(1, dtype=np.int64),
+            (1e-9, 1e-4, 9, 2, 1e-12, 0.0),
+        )
         flat, steps = np.zeros(1), np.zeros(1, dtype=np.int64)
         out = (np.zeros((1, 1, 1)), flat, flat.copy(), steps)
         kernels.solve_equilibria(one, one, owner, one, one[0], limits, *out)

@@ -11,6 +11,7 @@ Compiled at the first call, once per installation (on-disk cache).
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -147,28 +148,119 @@ def _gap_squares(x, y):
     return total
 
 
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=SUMS)
+def _inner(x, y):
+    total = 0.0
+    for i in range(x.shape[0]):
+        total += x[i] * y[i]
+    return total
+
+
+class Mixing(NamedTuple):
+    """What Anderson mixing remembers of a sample, and room to compute; memory 0 is the plain step.
+
+    The same numbers as ``_AndersonStep`` of solvers.py.
+    """
+
+    images: np.ndarray  # (memory, D) the last f(z)
+    gaps: np.ndarray  # (memory, D) the last f(z) - z
+    gram: np.ndarray  # (memory, memory) inner products of the gaps
+    factor: np.ndarray  # (memory, memory) Cholesky factor of their correlations
+    scale: np.ndarray  # (memory,) one over the norm of each gap
+    weights: np.ndarray  # (memory,)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _mixing(memory, size):
+    return Mixing(
+        np.empty((memory, size)),
+        np.empty((memory, size)),
+        np.empty((memory, memory)),
+        np.empty((memory, memory)),
+        np.empty(memory),
+        np.empty(memory),
+    )
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+def _keep(m, count, state, image):
+    """Remember an evaluation, the count-th from 1 on; the norm of its gap."""
+    memory = m.images.shape[0]
+    slot = (count - 1) % memory
+    own_image, own_gap = m.images[slot], m.gaps[slot]
+    for i in range(state.shape[0]):
+        own_image[i] = image[i]
+        own_gap[i] = image[i] - state[i]
+    for j in range(min(count, memory)):
+        m.gram[slot, j] = m.gram[j, slot] = _inner(m.gaps[j], own_gap)
+    return math.sqrt(m.gram[slot, slot])
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+def _mix(m, count, ridge, out):
+    """Write ``sum_i w_i f(z_i)`` with the weights, of sum one, that make the gap smallest."""
+    memory, size = m.images.shape
+    slot, used = (count - 1) % memory, min(count, memory)
+    for i in range(used):
+        m.scale[i] = 1.0 / math.sqrt(max(m.gram[i, i], 1e-300))
+    sound = True
+    for i in range(used):
+        for j in range(i + 1):
+            value = m.gram[i, j] * m.scale[i] * m.scale[j] + (ridge if i == j else 0.0)
+            for k in range(j):
+                value -= m.factor[i, k] * m.factor[j, k]
+            if i > j:
+                m.factor[i, j] = value / m.factor[j, j]
+            elif value > 0.0:
+                m.factor[i, i] = math.sqrt(value)
+            else:
+                sound, m.factor[i, i] = False, 1.0
+    for i in range(used):
+        value = m.scale[i]
+        for k in range(i):
+            value -= m.factor[i, k] * m.weights[k]
+        m.weights[i] = value / m.factor[i, i]
+    total = 0.0
+    for i in range(used - 1, -1, -1):
+        value = m.weights[i]
+        for k in range(i + 1, used):
+            value -= m.factor[k, i] * m.weights[k]
+        m.weights[i] = value / m.factor[i, i]
+        total += m.scale[i] * m.weights[i]
+    if not sound:  # gaps parallel to the last digit
+        out[:] = m.images[slot]
+        return
+    out[:] = 0.0
+    for i in range(used):
+        weight, image = m.scale[i] * m.weights[i] / total, m.images[i]
+        for d in range(size):
+            out[d] += weight * image[d]
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def solve_equilibria(W1, W2, owner, drive, present, limits, value, residual, midway, steps):
-    """The plain iteration from zero, as `Picard` does it.
+    """The equilibria from zero, as `Picard` or `Anderson` finds them.
 
     Args:
         W1, W2: (S, H, H) of S networks. owner: (M,) which network a sample belongs to.
         drive: (M, N, H). present: (M, N), 1 or 0.
-        limits: (rtol, atol / rtol, most steps).
+        limits: (rtol, atol / rtol, most steps, and memory, ridge and onset of Anderson, or zeros).
         value, residual, midway, steps: (M, N, H) and (M,), written: as in ``Solution``, and the
             residual after half of the steps allowed.
     """
-    rtol, floor, most = limits
+    rtol, floor, most, memory, ridge, onset = limits
     samples, assets, hidden = drive.shape
     state, image = np.empty((assets, hidden)), np.empty((assets, hidden))
     inner = np.empty((assets, hidden))  # not the image itself: a loop in place is not vectorised
     flat, inner_flat, image_flat = state.reshape(-1), inner.reshape(-1), image.reshape(-1)
     power, sums, common = np.empty(assets * hidden), np.empty(hidden), np.empty(hidden)
+    mixing = _mixing(memory, assets * hidden)
     for b in range(samples):
         w1, w2, own, here = W1[owner[b]], W2[owner[b]], drive[b].reshape(-1), present[b]
         share = 1.0 / max(here.sum(), 1.0)
         flat[:] = 0.0
         relative, count = 0.0, 0
+        before, plain, slow, kept = np.inf, False, onset == 0.0, 0
         while True:
             count += 1
             _common(state, w2, share, sums, common)
@@ -180,12 +272,25 @@ def solve_equilibria(W1, W2, owner, drive, present, limits, value, residual, mid
                 if here[n] == 0.0:
                     image[n] = 0.0
             size = math.sqrt(_squares(image_flat)) + floor
-            relative = math.sqrt(_gap_squares(image_flat, flat)) / max(size, 1e-300)
+            if kept or (memory and slow):
+                kept += 1
+                gap = _keep(mixing, kept, flat, image_flat)
+            else:
+                gap = math.sqrt(_gap_squares(image_flat, flat))
+            relative = gap / max(size, 1e-300)
             if count == most // 2:
                 midway[b] = relative
             if not relative > rtol or count == most:  # NaN is done as well
                 break
-            flat[:] = image_flat
+            slow = gap > onset * before
+            plain = kept > 1 and gap >= before and not plain
+            before = gap
+            if plain:  # the mixed iterate was worth nothing: the plain one before it
+                flat[:] = mixing.images[(kept - 2) % memory]
+            elif kept > 0:
+                _mix(mixing, kept, ridge, flat)
+            else:
+                flat[:] = image_flat
         value[b], residual[b], steps[b] = state, relative, count
 
 
@@ -193,40 +298,63 @@ def solve_equilibria(W1, W2, owner, drive, present, limits, value, residual, mid
 def solve_adjoints(V1, V2, owner, value, present, given, limits, found, residual, midway, steps):
     """``t = slope * g``, where ``g = given + t W1' + share (sum of the rows of t) W2'``.
 
-    The slope is that of tanh where the asset trades; t is the gradient of the drive. Solved as the
-    series of its differences, whose first term is ``given``.
+    The slope is that of tanh where the asset trades; t is the gradient of the drive. The plain
+    iteration is the series of its differences, whose first term is ``given``.
 
     Args:
         V1, V2: (S, H, H), the transposes of W1 and W2, contiguous.
         value: (M, N, H) the equilibria. given: (M, N, H) the gradient of a loss there.
         found: (M, N, H), written: t. Others as in ``solve_equilibria``.
     """
-    rtol, _, most = limits
+    rtol, _, most, memory, ridge, onset = limits
     samples, assets, hidden = value.shape
     term, pulled = np.empty((assets, hidden)), np.empty((assets, hidden))
     slope, total = np.empty(assets * hidden), np.empty(assets * hidden)
     term_flat, flat = term.reshape(-1), pulled.reshape(-1)
     sums, common = np.empty(hidden), np.empty(hidden)
+    mixing = _mixing(memory, assets * hidden)
     for b in range(samples):
         v1, v2, z, here = V1[owner[b]], V2[owner[b]], value[b], present[b]
         share = 1.0 / max(here.sum(), 1.0)
         for n in range(assets):
             for h in range(hidden):
                 slope[n * hidden + h] = (1.0 - z[n, h] * z[n, h]) * here[n]
-        flat[:] = given[b].reshape(-1)
-        total[:] = flat
+        start = given[b].reshape(-1)
+        flat[:] = start
+        total[:] = flat  # the partial sum; with a memory, the iterate
         relative, count = 0.0, 0
+        before, plain, slow, kept = np.inf, False, onset == 0.0, 0
         while True:
             count += 1
-            _times(slope, flat, term_flat)
+            _times(slope, total if memory else flat, term_flat)
             _common(term, v2, share, sums, common)
             _product(term, v1, pulled)
             _add_to_rows(common, pulled)
-            relative = math.sqrt(_squares(flat)) / max(math.sqrt(_squares(total)), 1e-300)
+            if memory:
+                _add(start, flat)
+                size = math.sqrt(_squares(flat))
+                if kept or slow:
+                    kept += 1
+                    gap = _keep(mixing, kept, total, flat)
+                else:
+                    gap = math.sqrt(_gap_squares(flat, total))
+            else:
+                gap, size = math.sqrt(_squares(flat)), math.sqrt(_squares(total))
+            relative = gap / max(size, 1e-300)
             if count == most // 2:
                 midway[b] = relative
             if not relative > rtol or count == most:
                 break
-            _add(flat, total)
+            slow = gap > onset * before
+            plain = kept > 1 and gap >= before and not plain
+            before = gap
+            if plain:
+                total[:] = mixing.images[(kept - 2) % memory]
+            elif kept > 0:
+                _mix(mixing, kept, ridge, total)
+            elif memory:
+                total[:] = flat
+            else:
+                _add(flat, total)
         _times(slope, total, found[b].reshape(-1))
         residual[b], steps[b] = relative, count

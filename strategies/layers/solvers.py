@@ -106,10 +106,14 @@ class Anderson(_Tolerances):
         memory: how many iterates are mixed.
         ridge: weight of ``sum_i a_i^2 |f(z_i) - z_i|^2`` in that minimum; relative to each
             residual, so that it means the same early and late in the solve.
+        onset: a sample is mixed once a step has left more than this share of its residual, and
+            goes in plain steps until then, which are as good where f contracts fast; 0 mixes from
+            the first step on.
     """
 
     memory: int = 4
     ridge: float = 1e-12
+    onset: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -117,26 +121,38 @@ class Anderson(_Tolerances):
             raise ValueError(f"memory must be at least 2, got {self.memory}")
         if not 0 <= self.ridge < math.inf:
             raise ValueError(f"ridge must be finite and not negative, got {self.ridge}")
+        if not 0 <= self.onset < 1:
+            raise ValueError(f"onset must lie in [0, 1), got {self.onset}")
+
+    def least_ridge(self, dtype: torch.dtype) -> float:
+        """The ridge, or what is below it where rounding reigns."""
+        return max(self.ridge, 10 * torch.finfo(dtype).eps)
 
     def start(self, z: Tensor) -> Step:
-        return _AndersonStep(z, self.memory, self.ridge)
+        return _AndersonStep(z, self.memory, self.least_ridge(z.dtype), self.onset)
 
 
 class _AndersonStep:
-    def __init__(self, z: Tensor, memory: int, ridge: float):
+    def __init__(self, z: Tensor, memory: int, ridge: float, onset: float):
         B, D = z.shape[0], z[0].numel()
-        self.ridge = max(ridge, 10 * torch.finfo(z.dtype).eps)  # below it, rounding reigns
+        self.ridge, self.onset = ridge, onset
         self.images = z.new_zeros(B, memory, D)
         self.gaps = z.new_zeros(B, memory, D)
         self.gram = z.new_zeros(B, memory, memory)  # inner products of the gaps
-        self.empty = z.new_ones(memory)
+        self.empty = z.new_ones(B, memory)
         self.count = 0
+        self.begun = z.new_full((B,), onset == 0, dtype=torch.bool)
         self.safeguard = _Safeguard(z)
 
     def __call__(self, z: Tensor, image: Tensor, gap: Tensor, size: Tensor) -> Tensor:
-        slot = self.count % self.empty.numel()
+        begun, slow = self.begun, size > self.onset * self.safeguard.size
+        if self.onset:
+            self.begun = begun | slow
+            if begun.device.type == "cpu" and not begun.any():
+                return self.safeguard(image, image, size, begun)
+        slot = self.count % self.empty.shape[1]
         self.count += 1
-        self.empty[slot] = 0
+        self.empty[:, slot] = (~begun).to(z.dtype)
         self.images[:, slot] = image.flatten(1)
         self.gaps[:, slot] = gap.flatten(1)
         # One row of the Gram matrix is new. As row times matrix, bmm is six times faster than as
@@ -152,16 +168,16 @@ class _AndersonStep:
         factor, broken = torch.linalg.cholesky_ex(correlations)
         weights = scale * torch.cholesky_solve(scale.unsqueeze(2), factor).squeeze(2)
         weights /= weights.sum(1, keepdim=True)
-        if broken.device.type != "cpu" or broken.any():
-            # Gaps parallel to the last digit: the plain step.
-            plain = (torch.arange(len(self.empty), device=z.device) == slot).to(weights.dtype)
-            weights = torch.where((broken > 0).unsqueeze(1), plain, weights)
+        plainly = ~begun | (broken > 0)  # or gaps parallel to the last digit: the plain step
+        if plainly.device.type != "cpu" or plainly.any():
+            own = (torch.arange(weights.shape[1], device=z.device) == slot).to(weights.dtype)
+            weights = torch.where(plainly.unsqueeze(1), own, weights)
         mixed = torch.bmm(weights.unsqueeze(1), self.images).view_as(image)
-        return self.safeguard(mixed, image, size)
+        return self.safeguard(mixed, image, size, begun)
 
     def keep(self, rows: Tensor) -> None:
         self.images, self.gaps = self.images[rows], self.gaps[rows]
-        self.gram = self.gram[rows]
+        self.gram, self.empty, self.begun = self.gram[rows], self.empty[rows], self.begun[rows]
         self.safeguard.keep(rows)
 
 
@@ -249,14 +265,18 @@ class _Safeguard:
 
     def __init__(self, z: Tensor):
         self.size = z.new_full((z.shape[0],), math.inf)
-        self.plain = torch.zeros_like(self.size, dtype=torch.bool)
+        self.plain = torch.ones_like(self.size, dtype=torch.bool)
         self.image = z
 
-    def __call__(self, proposal: Tensor, image: Tensor, size: Tensor) -> Tensor:
+    def __call__(
+        self, proposal: Tensor, image: Tensor, size: Tensor, accelerated: Tensor | None = None
+    ) -> Tensor:
+        """What is proposed or taken instead; ``accelerated`` (B,) tells which are no plain steps."""
         worse = (size >= self.size) & ~self.plain
         if worse.device.type != "cpu" or worse.any():  # elsewhere the question costs more
             proposal = torch.where(worse.view(-1, *[1] * (image.ndim - 1)), self.image, proposal)
-        self.size, self.plain, self.image = size, worse, image
+        self.size, self.image = size, image
+        self.plain = worse if accelerated is None else worse | ~accelerated
         return proposal
 
     def keep(self, rows: Tensor) -> None:
