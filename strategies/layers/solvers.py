@@ -271,7 +271,7 @@ class _Safeguard:
     def __call__(
         self, proposal: Tensor, image: Tensor, size: Tensor, accelerated: Tensor | None = None
     ) -> Tensor:
-        """What is proposed or taken instead; ``accelerated`` (B,) tells which are no plain steps."""
+        """What is proposed, or is taken instead; ``accelerated`` (B,): no plain steps."""
         worse = (size >= self.size) & ~self.plain
         if worse.device.type != "cpu" or worse.any():  # elsewhere the question costs more
             proposal = torch.where(worse.view(-1, *[1] * (image.ndim - 1)), self.image, proposal)
