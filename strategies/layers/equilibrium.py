@@ -186,11 +186,8 @@ def compiled() -> Any:
     try:
         from strategies.layers import equilibrium_kernels as kernels
 
-        one, owner, limits = (
-            np.zeros((1, 1, 1)),
-            np.zeros(1, dtype=np.int64),
-            (1e-9, 1e-4, 9, 2, 1e-12, 0.0),
-        )
+        one, owner = np.zeros((1, 1, 1)), np.zeros(1, dtype=np.int64)
+        limits = (1e-9, 1e-4, 9, 2, 1e-12, 0.0)
         flat, steps = np.zeros(1), np.zeros(1, dtype=np.int64)
         out = (np.zeros((1, 1, 1)), flat, flat.copy(), steps)
         kernels.solve_equilibria(one, one, owner, one, one[0], limits, *out)
