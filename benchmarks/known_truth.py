@@ -19,6 +19,7 @@ import argparse
 import time
 import warnings
 from collections.abc import Callable
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -30,6 +31,7 @@ from data_loaders.synthetic import Market, lead_lag, null, planted
 from engine import Costs, NegativeSharpe, PredictionError, Training, WalkForward, train
 from engine.costs import account
 from engine.learner import Learner
+from engine.samples import Samples
 from reports.statistics import sharpe_differences, verdict
 from strategies import (
     DEQMeanVariance,
@@ -50,6 +52,7 @@ SEES = {"cap": CAP, "lookback": LOOKBACK}
 LAGS = {**SEES, "features": ("lags:1",)}
 PREDICT = (1.0, 3.0, 10.0, 30.0)  # aversions of predict, then optimise
 CHARGED = (0.1, 0.2, 0.3, 0.5)  # share of the cost that it is charged in its optimisation
+MIRRORED = {"mirrors": 3, "mirrored_features": ("signal",)}
 # A Sharpe ratio alone says little of who follows whom; chosen on another market.
 WHO_FOLLOWS = NegativeSharpe() + 100 * PredictionError(scale=0.003)
 PATIENT = {"epochs": 60, "patience": 20, "weight_decay": 0.01, "loss": WHO_FOLLOWS}
@@ -87,7 +90,8 @@ class Trial:
         panel = market.panel
         (fold,) = plan.folds(panel.dates, like.lookback)
         learner = Learner(panel, [fold], plan, Costs(0.0), Training(), 1)
-        self.market, self.fold, self.dates = market, fold, panel.dates[fold.test]
+        self.market, self.like, self.plan = market, like, plan
+        self.fold, self.dates = fold, panel.dates[fold.test]
         self.samples = learner.samples("all", like, fold)
         prices = torch.tensor(panel.prices.to_numpy())
         self.growth = prices[fold.test[1:]] / prices[fold.test[:-1]]  # (K - 1, N) after a decision
@@ -98,9 +102,17 @@ class Trial:
         self, strategy: LearnedStrategy, cost: float, seed: int, **training: object
     ) -> pd.DataFrame:
         """What a strategy, trained at that cost, decides on the test dates."""
-        fitted = clone(strategy)
-        train(fitted, self.samples, Costs(cost), Training(seed=seed, **training))  # type: ignore[arg-type]
+        fitted, settings = clone(strategy), Training(seed=seed, **training)  # type: ignore[arg-type]
+        samples = self.mirrored if settings.mirrors else self.samples
+        train(fitted, samples, Costs(cost), settings)
         return self.frame(fitted.weights(self.test).numpy())
+
+    @cached_property
+    def mirrored(self) -> Samples:
+        """The samples with those of mirrored panels."""
+        settings = Training(**MIRRORED)  # type: ignore[arg-type]
+        learner = Learner(self.market.panel, [self.fold], self.plan, Costs(0.0), settings, 1)
+        return learner.training_samples("all", self.like, self.fold)
 
     def frame(self, weights: np.ndarray) -> pd.DataFrame:
         return pd.DataFrame(weights, self.dates, self.market.panel.assets)
@@ -181,6 +193,7 @@ def planted_row(seed: int) -> dict[tuple[str, str], float]:
 
     for table, cost in ((free, 0.0), (dear, COST)):
         score(table, "DEQMeanVariance", trial.weights(deq, cost, seed))
+        score(table, "trained on mirrors, too", trial.weights(deq, cost, seed, **MIRRORED))
         score(table, "explicit network", trial.weights(explicit, cost, seed))
         score(table, "1/N", trial.equal())
         score(table, "minimum variance", trial.minimum_variance())
