@@ -22,11 +22,12 @@ from engine.holding import joint
 from engine.market import illiquidity, measured
 from engine.memory import check_memory, free_memory
 from engine.mirrors import beside, check_mirrored, mirrored
+from engine.prepared import Prepared
 from engine.run_directory import RunDirectory
 from engine.sensitivity import sensitivity
 from engine.training import Samples, Training, build
 from engine.walk_forward import Fold, WalkForward
-from strategies.base import Inputs, LearnedStrategy, Strategy, stack
+from strategies.base import Inputs, LearnedStrategy, Strategy
 
 if TYPE_CHECKING:
     from engine.delivery import Submit
@@ -55,7 +56,7 @@ class Learner:
         self.valuation_array = self.valuation.numpy()
         self.illiquidity = illiquidity(panel, costs)
         self.seeds = range(training.seed, training.seed + training.ensemble)
-        self._prepared: dict[tuple[str, int], Inputs] = {}
+        self._prepared: dict[str, Prepared] = {}
         self._fitting: set[str] = set()  # strategies whose inputs have room in memory
 
     def __reduce__(self) -> tuple:
@@ -95,12 +96,13 @@ class Learner:
     @cached_property
     def asset_returns(self) -> pd.DataFrame:
         """Simple returns (T, N) at valuation prices: zero where an asset does not trade."""
-        growth = torch.ones_like(self.valuation)
-        growth[1:] = self.valuation[1:] / self.valuation[:-1]
+        returns = torch.ones_like(self.valuation)
+        torch.div(self.valuation[1:], self.valuation[:-1], out=returns[1:])
         known = self.panel.prices.notna().to_numpy()
         ever = np.logical_or.accumulate(known)  # before its first price an asset has no return
-        growth[1:][torch.from_numpy(~ever[:-1])] = 1
-        return pd.DataFrame(growth.numpy() - 1, self.panel.dates, self.panel.assets)
+        returns[1:][torch.from_numpy(~ever[:-1])] = 1
+        returns -= 1
+        return pd.DataFrame(returns.numpy(), self.panel.dates, self.panel.assets)
 
     def fit(
         self,
@@ -176,7 +178,7 @@ class Learner:
         most = 1
         if len(seeds) > 1:
             rows = self.folds[0].train[:FEW]  # enough to see what kind of module it is
-            few = stack([self._prepare(name, strategy, int(row)) for row in rows])
+            few = self.stacked(name, strategy, rows)
             try:
                 module = clone(strategy).build(few)
             except (ValueError, RuntimeError):  # its fits will say what is wrong
@@ -266,9 +268,20 @@ class Learner:
         """The last ``rows`` rows up to ``row``: ``panel.until(date).last(rows)`` in one cut."""
         return self.panel.rows(max(0, row + 1 - rows), row + 1)
 
+    @cached_property
+    def dates(self) -> np.ndarray:
+        """(D,) rows of the panel at which anything is decided, in training or test."""
+        return np.unique(
+            np.concatenate([r for fold in self.folds for r in (fold.train, fold.test)])
+        )
+
     def stacked(self, name: str, strategy: LearnedStrategy, rows: np.ndarray) -> Inputs:
-        """The inputs of some dates, stacked."""
-        return stack([self._prepare(name, strategy, int(row)) for row in rows])
+        """The inputs (B, ...) of some dates, each from the rows up to it alone."""
+        if name not in self._prepared:
+            self._prepared[name] = Prepared(
+                name, self.dates, lambda row: strategy.prepare(self.known(row, strategy.lookback))
+            )
+        return self._prepared[name](rows)
 
     def check_memory(self, strategies: Mapping[str, LearnedStrategy], copies: int = 1) -> None:
         """Refuse what will not fit so many times, before the first fit; asked again, say nothing.
@@ -278,18 +291,18 @@ class Learner:
         """
         strategies = {name: s for name, s in strategies.items() if name not in self._fitting}
         self._fitting |= set(strategies)
-        rows = [rows for fold in self.folds for rows in (fold.train, fold.test)]
-        dates = np.unique(np.concatenate(rows))
-        panels = 1 + self.training.mirrors
-        kept = panels * len(dates), panels * max(len(fold.train) for fold in self.folds)
+        dates = (1 + self.training.mirrors) * len(self.dates)
+        copied = max(self._copied(fold) for fold in self.folds)
         free = free_memory()
         for name, strategy in strategies.items():
-            prepared = self._prepare(name, strategy, int(dates[0]))
-            taken = check_memory(name, prepared, *kept, free, copies)
+            prepared = strategy.prepare(self.known(int(self.dates[0]), strategy.lookback))
+            taken = check_memory(name, prepared, dates, copied, free, copies)
             free = None if free is None else free - taken
 
-    def _prepare(self, name: str, strategy: LearnedStrategy, row: int) -> Inputs:
-        """The inputs of a date, from the rows up to it alone."""
-        if (name, row) not in self._prepared:
-            self._prepared[name, row] = strategy.prepare(self.known(row, strategy.lookback))
-        return self._prepared[name, row]
+    def _copied(self, fold: Fold) -> int:
+        """Rows of inputs that training in a fold copies: of a block, or of all where there are gaps
+        between its rows, or mirrored panels beside them."""
+        if self.training.mirrors:
+            return (1 + self.training.mirrors) * len(fold.train)
+        gaps = (np.diff(np.searchsorted(self.dates, fold.train)) > 1).any()
+        return len(fold.train) if gaps else min(len(fold.train), self.training.block + 1)

@@ -11,17 +11,17 @@ CGROUP = Path("/sys/fs/cgroup")  # of a container, version 2
 
 
 def check_memory(
-    name: str, prepared: Inputs, dates: int, stacked: int, free: int | None, copies: int = 1
+    name: str, prepared: Inputs, dates: int, copied: int, free: int | None, copies: int = 1
 ) -> int:
     """How many bytes the prepared inputs of a strategy take; it is refused where they do not fit.
 
-    The inputs of each date are kept, and those of the fold in hand once more as one batch.
+    The inputs of each date are kept, and training takes at least one copy of those of a step.
 
     Args:
         name: of the strategy, for the message.
         prepared: its inputs of one date.
         dates: how many dates are prepared.
-        stacked: rows of the batches that are held at a time.
+        copied: how many dates are in that copy.
         free: bytes, or None where that is not known: then nothing is refused.
         copies: processes that each hold all of it.
 
@@ -30,7 +30,7 @@ def check_memory(
     """
     sizes = {key: value.numel() * value.element_size() for key, value in prepared.items()}
     a_date = sum(sizes.values())
-    needed = copies * a_date * (dates + stacked)
+    needed = copies * a_date * (dates + copied)
     if free is None or needed <= free:
         return needed
     largest = max(sizes, key=sizes.__getitem__)
@@ -38,7 +38,7 @@ def check_memory(
     raise ValueError(
         f"{name} would keep {needed / GIGABYTE:.3g} GB of inputs in memory, and "
         f"{free / GIGABYTE:.3g} GB are free: {a_date / 1e6:.3g} MB a date, most of it "
-        f"{largest!r} ({shape}), for {dates} dates and {stacked} rows of batches"
+        f"{largest!r} ({shape}), for {dates} dates and a step on {copied}"
         f"{f', in each of {copies} processes: take fewer workers' * (copies > 1)}; take a smaller "
         'form of the risk where the strategy has one (risk="factor"), fewer assets, rarer '
         "decisions or a rolling window of training"

@@ -183,7 +183,7 @@ class LearnedStrategy(Strategy):
 
         Args:
             inputs: the prepared training rows, stacked to a leading dimension B: sizes and
-                scalers may be taken from them.
+                scalers may be taken from them. They are shared: do not write to them.
         """
         raise NotImplementedError(f"{type(self).__name__} must define build(inputs)")
 

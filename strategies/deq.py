@@ -297,15 +297,21 @@ class Standardise(nn.Module):
 
     def __init__(self, features: Tensor, trades: Tensor):
         super().__init__()
-        seen = features[trades]  # (rows that trade, F)
-        mean = seen.nanmean(dim=0).nan_to_num(0.0)
-        spread = (seen - mean).square().nanmean(dim=0).nan_to_num(0.0).sqrt()
+        seen = features[trades]  # (rows that trade, F), a copy: all dates of the training
+        mean = _nanmean(seen).nan_to_num(0.0)
+        spread = _nanmean(seen.sub_(mean).square_()).nan_to_num(0.0).sqrt()
         self.register_buffer("mean", mean)
         self.register_buffer("deviation", spread.clamp_min(1e-6))
 
     def forward(self, features: Tensor) -> Tensor:
         scaled = (features - self.mean).div_(self.deviation)  # one copy: it is made at every step
         return scaled.clamp_(-5, 5).nan_to_num_(0.0)
+
+
+def _nanmean(values: Tensor) -> Tensor:
+    """``values.nanmean(dim=0)`` (F,) of (M, F), which takes as much memory again to count."""
+    known = torch.stack([column.isnan().logical_not_().sum() for column in values.T])
+    return values.nansum(dim=0) / known
 
 
 def within(raw: Tensor, factor: float) -> Tensor:

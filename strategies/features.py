@@ -7,7 +7,7 @@ as an installed package names it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from itertools import pairwise
 
@@ -19,6 +19,7 @@ from data_loaders.plugins import installed, load_plugin
 
 GROUP = "deqfolio.features"  # entry points of installed packages
 HORIZONS = (5, 21, 63, 126, 252)  # a week, a month, a quarter, half a year, a year of sessions
+CHUNK = 512  # assets at a time: their part of a window of a year is 1 MB
 
 
 def feature_table(history: Panel, sets: Sequence[str]) -> pd.DataFrame:
@@ -96,10 +97,9 @@ def lagged_returns(history: Panel, lags: int) -> pd.DataFrame:
         raise ValueError(
             f"{lags} lags need from 1 to {len(history) - 1}: raise the strategy's lookback"
         )
-    trades = history.trades_throughout.to_numpy()
-    returns = np.log1p(history.returns.to_numpy()[1:, trades])
-    values = np.zeros((len(trades), lags))
-    values[trades] = (returns[: -lags - 1 : -1] / _volatility(returns)).T  # (n, lags), last first
+    values = np.zeros((len(history.assets), lags))
+    for assets, returns in _log_returns(history):
+        values[assets] = (returns[: -lags - 1 : -1] / _volatility(returns)).T  # last first
     return pd.DataFrame(values, history.assets, [f"return {lag} back" for lag in range(lags)])
 
 
@@ -112,27 +112,46 @@ def price_features(history: Panel) -> np.ndarray:
     of the market). Horizons longer than the window are left out. Assets that do not trade
     throughout the window get zeros.
     """
-    trades = history.trades_throughout.to_numpy()
-    returns = np.log1p(history.returns.to_numpy()[1:, trades])  # (L - 1, n), n that trade
-    rows, count = returns.shape
+    rows = len(history) - 1
     horizons = [h for h in HORIZONS if h <= rows]
     if not horizons:
         raise ValueError(
             f"features need at least {HORIZONS[0] + 1} rows of history, got {rows + 1}: "
             "raise the strategy's lookback"
         )
-    if not count:
-        return np.zeros((len(trades), feature_count(rows)))
+    features = np.zeros((len(history.assets), feature_count(rows)))
+    parts = [(assets, _of_each(returns, horizons)) for assets, returns in _log_returns(history)]
+    if not parts:
+        return features
+    each = np.hstack([values for _, values in parts])  # (2 horizons - 1, n), n that trade
+    momentum = each[: len(horizons)]
+    ranks = [_rank(momentum[0]), _rank(momentum[-1])][: len(horizons)]
+    own = np.stack([*each, *ranks], axis=1)
+    market = own[:, : len(each)].mean(axis=0)
+    trades = np.concatenate([assets for assets, _ in parts])
+    features[trades] = np.hstack([own, np.broadcast_to(market, (len(own), market.size))])
+    return features
+
+
+def _log_returns(history: Panel) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Some of the assets that trade throughout, and their log returns (L - 1, c), in turn.
+
+    So that a large universe takes no copy of its whole window. A sum down a column does not depend
+    on which other columns stand beside it: neither do the features, bit for bit.
+    """
+    trading = np.flatnonzero(history.trades_throughout.to_numpy())
+    returns = history.returns.to_numpy()[1:]
+    for assets in np.array_split(trading, -(-len(trading) // CHUNK)) if len(trading) else []:
+        yield assets, np.log1p(returns[:, assets])
+
+
+def _of_each(returns: np.ndarray, horizons: Sequence[int]) -> np.ndarray:
+    """Momentum by horizon and ratios of volatility (2 horizons - 1, c) of log returns."""
     volatility = {h: _volatility(returns[-h:]) for h in horizons}
     longest = volatility[horizons[-1]]
     momentum = [returns[-h:].sum(axis=0) / (longest * np.sqrt(h)) for h in horizons]
     ratios = [np.log(volatility[short] / volatility[long]) for short, long in pairwise(horizons)]
-    ranks = [_rank(momentum[0]), _rank(momentum[-1])][: len(horizons)]
-    own = np.stack([*momentum, *ratios, *ranks], axis=1)  # (n, 2 horizons + 1)
-    market = own[:, : len(momentum) + len(ratios)].mean(axis=0)
-    features = np.zeros((len(trades), feature_count(rows)))
-    features[trades] = np.hstack([own, np.broadcast_to(market, (count, market.size))])
-    return features
+    return np.stack([*momentum, *ratios])
 
 
 def feature_count(rows: int) -> int:

@@ -79,7 +79,8 @@ def factor_risk(history: Panel, factors: int) -> tuple[np.ndarray, np.ndarray]:
         mean = gram.trace() / count  # the mean variance
         _, vectors = np.linalg.eigh(gram)
         found = (returns.T @ vectors[:, ::-1][:, : loadings.shape[1]]) / np.sqrt(mean)  # (n, <= K)
-        left = (returns**2).sum(axis=0) / mean - (found**2).sum(axis=1)
+        squared = np.square(returns, out=returns)  # in its place: it was the copy of the window
+        left = squared.sum(axis=0) / mean - (found**2).sum(axis=1)
         shrink = ledoit_wolf_intensity(gram.diagonal(), (gram**2).sum(), count)
         loadings[trades, : found.shape[1]] = np.sqrt(1 - shrink) * found
         specific[trades] = (1 - shrink) * np.maximum(left, 0.0) + shrink  # rounding, not below 0
@@ -89,8 +90,10 @@ def factor_risk(history: Panel, factors: int) -> tuple[np.ndarray, np.ndarray]:
 def _scaled_returns(history: Panel, trades: np.ndarray) -> np.ndarray:
     """Returns X (R, n) of the assets that trade, centred and over sqrt(R): X'X is their sample
     covariance."""
-    returns = history.returns.to_numpy()[1:, trades]
-    return (returns - returns.mean(axis=0)) / np.sqrt(len(returns))
+    returns = history.returns.to_numpy()[1:, trades]  # a copy, and the only one of the window
+    returns -= returns.mean(axis=0)
+    returns /= np.sqrt(len(returns))
+    return returns
 
 
 def ledoit_wolf_intensity(lengths: np.ndarray, squares: float, count: int) -> float:

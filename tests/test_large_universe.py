@@ -15,7 +15,8 @@ from engine import WalkForward, backtest, check_strategy
 from engine.memory import check_memory, free_memory
 from strategies import DEQMeanVariance, ExplicitMeanVariance, UnrolledMeanVariance
 from strategies.base import stack
-from strategies.deq import scaled_risk
+from strategies.deq import Standardise, scaled_risk
+from strategies.features import feature_table
 from strategies.layers import FactorRisk, MeanVarianceLayer
 from strategies.risk import factor_risk, ledoit_wolf_intensity, shrunk_covariance
 
@@ -208,19 +209,46 @@ def test_two_thousand_assets_take_no_square_of_them():
 # Memory
 
 
+@pytest.mark.parametrize("chunk", [1, 3, 7, 8])
+@pytest.mark.parametrize("features", ["prices", "lags:5"])
+def test_features_are_those_of_the_whole_universe_bit_for_bit(broken, features, chunk, monkeypatch):
+    """However many assets are looked at at a time; two of the eight do not trade throughout."""
+    monkeypatch.setattr("strategies.features.CHUNK", 1000)
+    whole = feature_table(broken, [features]).to_numpy()
+    assert (whole[:2] != 0).any()
+    assert not whole[7].any()
+    monkeypatch.setattr("strategies.features.CHUNK", chunk)
+    np.testing.assert_array_equal(feature_table(broken, [features]), whole, strict=True)
+
+
+def test_inputs_of_a_date_take_one_copy_of_the_window():
+    """The one that the factors are of; 1.35 windows in all, where features of 512 are a fifth."""
+    panel = random_walks(260, 2500)
+    strategy, window = DEQMeanVariance(lookback=253, cap=0.01), panel.rows(0, 253)
+    strategy.prepare(window)  # what is computed once a panel
+    tracemalloc.start()
+    prepared = strategy.prepare(panel.rows(1, 254))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert prepared["loadings"].shape == (2500, 10)
+    assert 1 < peak / (253 * 2500 * 8) < 1.4
+
+
 def test_a_universe_that_does_not_fit_is_refused_with_the_mend(walks, monkeypatch):
-    """5 assets take 933 bytes a date: 154 of them and a batch of 131 do not fit in 10 kB."""
+    """5 assets take 933 bytes a date: 154 of them and a step on 101 do not fit in 10 kB."""
     monkeypatch.setattr("engine.learner.free_memory", lambda: 10_000)
     started = []
     monkeypatch.setattr("engine.learner.run_fits", lambda *_: started.append(1))
     plan = WalkForward(train="1Y", refit="1Y", rebalance="W-FRI")
-    said = r"DEQMeanVariance would keep 0.000266 GB .*'features' \(5 x 16\), for 154 dates and 131 "
+    said = (
+        r"DEQMeanVariance would keep 0.000238 GB .*'features' \(5 x 16\), for 154 dates and .* 101"
+    )
     with pytest.raises(ValueError, match=said):
         backtest(DEQMeanVariance(lookback=130, cap=0.5), walks, plan, ledger=False)
     assert not started
 
 
-def test_the_estimate_is_of_all_dates_and_the_batch():
+def test_the_estimate_is_of_all_dates_and_a_step():
     prepared = {"covariance": torch.zeros(500, 500, dtype=torch.float64), "trades": torch.zeros(8)}
     wanted = (500 * 500 * 8 + 8 * 4) * (500 + 250)
     assert check_memory("A", prepared, 500, 250, None) == wanted
@@ -241,3 +269,20 @@ def test_the_limit_of_a_container_counts(tmp_path, monkeypatch):
     assert free_memory() == 30_000
     (tmp_path / "memory.max").write_text("max\n")
     assert free_memory() == pytest.approx(whole, rel=0.2)
+
+
+def test_the_scaler_is_of_what_is_known():
+    """Mean and deviation of each feature over what trades, as numpy has them; torch, to the bit."""
+    features = torch.randn(40, 30, 3, dtype=torch.float64)
+    features[::7, 4, 1] = torch.nan
+    features[..., 2] = torch.nan  # never known
+    trades = torch.rand(40, 30) > 0.2
+    before = features.clone()
+    scaler = Standardise(features, trades)
+    seen = features[trades]
+    mean = seen.nanmean(dim=0).nan_to_num(0.0)
+    assert torch.equal(scaler.mean, mean)
+    assert torch.equal(scaler.deviation[:2], (seen - mean).square().nanmean(dim=0).sqrt()[:2])
+    np.testing.assert_allclose(scaler.deviation[:2], np.nanstd(seen.numpy()[:, :2], axis=0))
+    assert (scaler.mean[2], scaler.deviation[2]) == (0, 1e-6)
+    assert torch.equal(features.nan_to_num(9.0), before.nan_to_num(9.0))  # not written to
