@@ -251,8 +251,6 @@ def kernel_batch(*tensors: Tensor | None) -> Any:
 def part_of(batch: Any, part: slice, count: int | None = None) -> Any:
     """Some samples of a ``Batch`` or ``Row``; arrays that all share stay whole."""
     count = batch.linear.shape[0] if count is None else count
-    if part == slice(0, count):
-        return batch
     return type(batch)(
         *(
             array if isinstance(array, bool) or array.shape[0] != count else array[part]
@@ -277,8 +275,9 @@ def solve_compiled(
     states = _first_states(call.start, count, assets + width)
     weights, duals = np.zeros((count, assets)), np.zeros((count, width))
     rounds, status = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
-    outputs = states, weights, duals, rounds, np.zeros(count), status
+    outputs: tuple[np.ndarray, ...] = states, weights, duals, rounds, np.zeros(count), status
     by_rounds = np.empty((0, assets))
+    whole = slice(0, count)
 
     def walk(sample: int) -> None:
         """Solve one whose rounds went in circles from a feasible point, if there is any."""
@@ -291,8 +290,10 @@ def solve_compiled(
             kernels.solve_batch(one, no_row(), 0, call.entries, point[None], *own)
 
     def work(part: slice) -> None:
-        one, theirs = part_of(batch, part), part_of(row, part, count)
-        own = [output[part] for output in outputs]
+        one, theirs, own = batch, row, outputs
+        if part != whole:
+            one, theirs = part_of(batch, part), part_of(row, part, count)
+            own = tuple(output[part] for output in outputs)
         size, done = part.stop - part.start, 0
         while True:
             done = kernels.solve_batch(one, theirs, done, call.entries, by_rounds, *own)
@@ -357,11 +358,12 @@ def gradients_compiled(
     lock = threading.Lock()
 
     def work(part: slice) -> None:
-        given = (array[part] for array in (states, weights, duals, incoming))
-        one, theirs = part_of(batch, part), part_of(row, part, count)
+        given: tuple[np.ndarray, ...] = states, weights, duals, incoming
         if part == slice(0, count):
-            kernels.differentiate_batch(one, theirs, *given, out, wanted)
+            kernels.differentiate_batch(batch, row, *given, out, wanted)
             return
+        one, theirs = part_of(batch, part), part_of(row, part, count)
+        given = tuple(array[part] for array in given)
         # what all samples share, each thread adds up for itself
         own = kernels.Batch(
             *(

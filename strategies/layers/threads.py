@@ -22,8 +22,11 @@ def in_parts(
     Args:
         begins: (count,) bool, where a slice may begin; anywhere, if it is empty or None.
     """
-    edges = [count * i // max(threads, 1) for i in range(max(threads, 1) + 1)]
-    if threads > 1 and begins is not None and len(begins):
+    if threads <= 1:
+        work(slice(0, count))
+        return
+    edges = [count * i // threads for i in range(threads + 1)]
+    if begins is not None and len(begins):
         possible = np.append(np.flatnonzero(begins), count)
         edges = sorted({int(possible[np.abs(possible - edge).argmin()]) for edge in edges})
     first, *others = (slice(low, high) for low, high in pairwise(edges))
