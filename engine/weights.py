@@ -13,6 +13,7 @@ from data_loaders import Panel
 from strategies.base import Strategy
 
 DUST = 1e-9  # a weight that no order fills exactly
+ROUNDING = 1e-6  # of weights computed in single precision, or by another's optimiser
 NAMED = 5  # assets that a message names
 
 
@@ -36,7 +37,9 @@ def allocated(
     holdings: pd.Series,
     asked: Callable[[], np.ndarray] | None = None,
 ) -> np.ndarray:
-    """The strategy's weights (N,), zero where they are dust.
+    """The strategy's weights (N,), zero where they are dust, or below zero by rounding alone.
+
+    Where they sum to more than may be held by rounding alone, they are scaled back to it.
 
     Args:
         asked: gives what a network says, where its inputs are prepared already.
@@ -55,8 +58,8 @@ def allocated(
         size = np.abs(values) if strategy.short else values
         gross, held = size.sum(), size > DUST
         if (
-            not gross <= strategy.leverage + DUST  # nor where it is no number
-            or not size.min() >= -DUST
+            not gross <= strategy.leverage + ROUNDING  # nor where it is no number
+            or not size.min() >= -ROUNDING
             or (held > history.last_members).any()
         ):
             raise ValueError(_unholdable(strategy, values, history))
@@ -69,6 +72,7 @@ def allocated(
         when = history.dates[-1].date()
         raise kind(f"{name} on {when}: {reason_of(error)}") from error
     values = values * held
+    gross = np.abs(values).sum()
     return values / (gross / strategy.leverage) if gross > strategy.leverage else values
 
 
@@ -97,13 +101,13 @@ def _unholdable(strategy: Strategy, values: np.ndarray, history: Panel) -> str:
     assets = history.assets
     if not (known := np.isfinite(values)).all():
         return f"weights of {_listed(assets[~known])} are not finite"
-    if not strategy.short and (values < -DUST).any():
+    if not strategy.short and (values < -ROUNDING).any():
         return (
-            f"negative weights of {_listed(assets[values < -DUST])}; a strategy that sells short "
+            f"negative weights of {_listed(assets[values < -ROUNDING])}; a strategy that sells short "
             "says so with short = True"
         )
     gross = np.abs(values).sum()
-    if gross > strategy.leverage + DUST:
+    if gross > strategy.leverage + ROUNDING:
         return (
             f"{'absolute ' * strategy.short}weights sum to {gross:.10g}, the most is "
             f"{strategy.leverage:g}; a strategy with leverage says so with leverage = ..."

@@ -293,6 +293,15 @@ def test_wrong_weights_name_strategy_date_and_assets(panel, weights, message, tm
     assert list(load_run(tmp_path)) == ["EqualWeight"]
 
 
+def test_rounding_of_single_precision_is_forgiven(panel):
+    weights = pd.Series(np.float32([0.3, 0.3, 0.4000004, -4e-7]), panel.assets)
+    (result,) = backtest(Fixed(weights), panel, PLAN, ledger=False).values()
+    targets = result.targets.iloc[0]
+    assert targets.sum() == pytest.approx(1, abs=1e-15)
+    assert targets["A3"] == 0
+    assert targets["A2"] == pytest.approx(0.4, abs=1e-6)
+
+
 def test_leverage_beyond_what_a_strategy_says_is_refused(panel):
     class Short(Fixed):
         short, leverage = True, 1.5
