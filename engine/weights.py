@@ -103,8 +103,8 @@ def _unholdable(strategy: Strategy, values: np.ndarray, history: Panel) -> str:
         return f"weights of {_listed(assets[~known])} are not finite"
     if not strategy.short and (values < -ROUNDING).any():
         return (
-            f"negative weights of {_listed(assets[values < -ROUNDING])}; a strategy that sells short "
-            "says so with short = True"
+            f"negative weights of {_listed(assets[values < -ROUNDING])}; a strategy that sells "
+            "short says so with short = True"
         )
     gross = np.abs(values).sum()
     if gross > strategy.leverage + ROUNDING:
