@@ -45,7 +45,7 @@ def test_a_killed_worker_changes_nothing(tmp_path, monkeypatch):
             n_workers=2,
             threads_per_worker=1,
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address=":0",
             silence_logs=60,
         ) as cluster,
         distributed.Client(cluster) as client,
@@ -84,7 +84,7 @@ def test_a_search_outlives_a_worker_on_a_cluster_of_the_same_code(tmp_path, monk
         n_workers=2,
         threads_per_worker=1,
         host="127.0.0.1",
-        dashboard_address=None,
+        dashboard_address=":0",
         silence_logs=60,
     ) as cluster:
         killer = threading.Thread(target=kill_one)

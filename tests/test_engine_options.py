@@ -153,7 +153,7 @@ def test_rules_decide_on_a_cluster():
     panel = random_walks(880, 4)
     with (
         distributed.LocalCluster(
-            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None,
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0",
             silence_logs=60,
         ) as cluster,
         distributed.Client(cluster) as client,
