@@ -15,6 +15,7 @@ from strategies import DEQMeanVariance
 from strategies.layers import Anderson, Broyden, FactorRisk, MeanVarianceLayer, Picard
 from strategies.layers.deq import DEQEncoder
 from strategies.layers.record import record_solves
+from strategies.layers.trading import in_a_row
 
 
 def problem(assets: int = 12, batch: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
@@ -74,6 +75,35 @@ def test_the_optimiser_looks_once_a_round():
     # is not of the rounds: whether all is well, and what the record asks.
     assert looks.pop("tolist") == rounds + 2
     assert sum(looks.values()) <= 10
+
+
+@pytest.mark.parametrize("form", ["dense", "factor"])
+def test_dates_in_a_row_wait_for_the_host_once(form):
+    looked = []
+    for dates in (6, 24):
+        P, q = problem(batch=dates)
+        drift, cost = 1 + 0.01 * q, torch.full((dates,), 2.0, dtype=torch.float64)
+        caps = torch.full((12,), 0.3, dtype=torch.float64)
+
+        def solved(device, P=P, q=q, drift=drift, cost=cost, caps=caps):
+            linear = q.to(device).detach().requires_grad_()
+            risk = P.to(device)
+            if form == "factor":
+                risk = FactorRisk(risk[:, :, :3], risk.diagonal(dim1=1, dim2=2))
+            weights = in_a_row(
+                MeanVarianceLayer(), risk, linear, cost.to(device), drift.to(device),
+                upper=caps.to(device),
+            )  # fmt: skip
+            weights.square().sum().backward()
+            return weights.detach(), linear.grad
+
+        expected = solved(torch.device("cpu"))
+        with elsewhere() as looks:
+            found = solved(DEVICE)
+            looked.append(sum(looks.values()))
+        for one, two in zip(found, expected, strict=True):
+            torch.testing.assert_close(one.here, two, atol=1e-12, rtol=0)
+    assert looked[0] == looked[1] <= 8  # copies there and back, however many dates
 
 
 TIGHT = {"rtol": 1e-12, "max_steps": 3000}  # the kernels of the CPU stop at other iterates

@@ -85,6 +85,11 @@ def in_a_row(
         sizes: where there are several rows of dates, how many of the M are of each, in order.
         risk, expected_return, constraints: as of ``MeanVarianceLayer.forward``.
     """
+    if isinstance(layer.solver, ActiveSet) and drift.device.type != "cpu":
+        # Each date waits for the one before: a GPU would idle where the kernels take microseconds.
+        here = {name: _on_cpu(value) for name, value in constraints.items()}
+        q, c, growth = expected_return.cpu(), cost.cpu(), drift.cpu()
+        return in_a_row(layer, _on_cpu(risk), q, c, growth, sizes, **here).to(drift.device)
     sizes = [len(drift)] if sizes is None else sizes
     begins = drift.isnan().any(-1)
     begins[torch.tensor([0, *sizes[:-1]]).cumsum(0)] = True
@@ -92,11 +97,17 @@ def in_a_row(
     drift = drift.nan_to_num(1.0)
     risk = plus_diagonal(risk, cost.expand_as(expected_return))
     problem = build_problem(risk, expected_return, **constraints)
-    if isinstance(layer.solver, ActiveSet) and drift.device.type == "cpu":
+    if isinstance(layer.solver, ActiveSet):
         solution, pulled = _compiled(layer.solver, problem, cost, drift, begins)
     else:
         solution, pulled = _step_by_step(layer.solver, problem, cost, drift, begins)
     return layer.reported(replace(problem, expected_return=pulled), solution)
+
+
+def _on_cpu(value: Any) -> Any:
+    if isinstance(value, FactorRisk):
+        return FactorRisk(value.loadings.cpu(), value.specific.cpu())
+    return value.cpu() if isinstance(value, Tensor) else value
 
 
 def _step_by_step(
