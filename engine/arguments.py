@@ -37,11 +37,13 @@ def check_arguments(
 
 def named_strategies(
     strategies: Strategy | Iterable[Strategy] | Mapping[str, Strategy],
+    panel: Panel,
 ) -> dict[str, Strategy]:
     """Strategies by the names to show: their own, numbered, or those of the mapping.
 
     Raises:
-        ValueError: there is none, or one with parameters that cannot be; TypeError: no strategy.
+        ValueError: there is none, or one with parameters that cannot be, or with constraints on
+            what is no asset of the panel; TypeError: no strategy.
     """
     if isinstance(strategies, Strategy | str):
         strategies = [strategies]  # a name is refused below
@@ -64,4 +66,9 @@ def named_strategies(
         if not isinstance(rows, int) or isinstance(rows, bool) or rows < 1:
             raise ValueError(f"{name}: lookback is a whole number of rows from 1 on, got {rows!r}")
         strategy.check_parameters()
+        if (said := strategy.declared_constraints()) is not None:
+            try:
+                said.check_names(list(panel.assets))
+            except ValueError as error:
+                raise ValueError(f"{name}: constraints: {error}") from None
     return named

@@ -93,7 +93,7 @@ def backtest(
 
     plan, costs, training = plan or WalkForward(), costs or Costs(), training or Training()
     check_arguments(panel, plan, costs, training, {"workers": workers, "threads": threads})
-    named = named_strategies(strategies)
+    named = named_strategies(strategies, panel)
     folds = plan.folds(panel.dates, max(strategy.lookback for strategy in named.values()))
     check_folds(folds, panel.dates)
     settings = {**run_settings(panel, plan, costs, training), "whole_shares": whole_shares}

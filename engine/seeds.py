@@ -66,7 +66,7 @@ def backtest_seeds(
             f"each of the seeds, of which there must be 1 at least, holds its own weights: give "
             f"seeds={seeds} or Training(ensemble={training.ensemble}), not both"
         )
-    named = named_strategies(strategies)
+    named = named_strategies(strategies, panel)
     folds = plan.folds(panel.dates, max(strategy.lookback for strategy in named.values()))
     check_folds(folds, panel.dates)
     together = replace(training, ensemble=seeds)

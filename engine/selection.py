@@ -78,7 +78,7 @@ def cross_validate(
     plan, costs, training = plan or WalkForward(), costs or Costs(), training or Training()
     check_arguments(panel, plan, costs, training, {"workers": workers, "threads": threads})
     training = replace(training, warm_start=False)  # splits do not follow each other in time
-    named = named_strategies(strategies)
+    named = named_strategies(strategies, panel)
     lookback = max(strategy.lookback for strategy in named.values())
     splits, paths = purged_splits(plan, panel.dates, lookback, folds, test_folds)
     learner = Learner(panel, [fold for fold, _ in splits], plan, costs, training, threads)

@@ -55,10 +55,11 @@ def allocated(
         else:
             weights = pd.Series(asked(), history.assets)
         values = _values(weights, history.assets)
-        size = np.abs(values) if strategy.short else values
+        short, leverage = strategy.room()
+        size = np.abs(values) if short else values
         gross, held = size.sum(), size > DUST
         if (
-            not gross <= strategy.leverage + ROUNDING  # nor where it is no number
+            not gross <= leverage + ROUNDING  # nor where it is no number
             or not size.min() >= -ROUNDING
             or (held > history.last_members).any()
         ):
@@ -73,7 +74,7 @@ def allocated(
         raise kind(f"{name} on {when}: {reason_of(error)}") from error
     values = values * held
     gross = np.abs(values).sum()
-    return values / (gross / strategy.leverage) if gross > strategy.leverage else values
+    return values / (gross / leverage) if gross > leverage else values
 
 
 def _values(weights: object, assets: pd.Index) -> np.ndarray:
@@ -101,16 +102,17 @@ def _unholdable(strategy: Strategy, values: np.ndarray, history: Panel) -> str:
     assets = history.assets
     if not (known := np.isfinite(values)).all():
         return f"weights of {_listed(assets[~known])} are not finite"
-    if not strategy.short and (values < -ROUNDING).any():
+    short, leverage = strategy.room()
+    if not short and (values < -ROUNDING).any():
         return (
             f"negative weights of {_listed(assets[values < -ROUNDING])}; a strategy that sells "
             "short says so with short = True"
         )
     gross = np.abs(values).sum()
-    if gross > strategy.leverage + ROUNDING:
+    if gross > leverage + ROUNDING:
         return (
-            f"{'absolute ' * strategy.short}weights sum to {gross:.10g}, the most is "
-            f"{strategy.leverage:g}; a strategy with leverage says so with leverage = ..."
+            f"{'absolute ' * short}weights sum to {gross:.10g}, the most is "
+            f"{leverage:g}; a strategy with leverage says so with leverage = ..."
         )
     untraded = (np.abs(values) > DUST) & ~history.last_members
     return (

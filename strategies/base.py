@@ -21,6 +21,7 @@ from strategies.parameters import Range, above, at_least
 if TYPE_CHECKING:  # torch takes a second to import, and a rule needs none
     from torch import Tensor, nn
 
+    from strategies.constraints import Constraints
     from strategies.layers.cross_check import cross_check
     from strategies.layers.fixed_point import ConvergenceError
     from strategies.layers.record import SharedRecord, SolveRecord, SolveTally, record_solves
@@ -98,8 +99,9 @@ class Strategy(BaseEstimator):
         """Refuse what no run could use; called before a run begins.
 
         Raises:
-            ValueError: a parameter out of its range.
+            ValueError: a parameter out of its range, or ``constraints`` that cannot be.
         """
+        self.declared_constraints()
         for name, allowed in self.all_ranges().items():
             value = getattr(self, name, None)
             if value is not None and not allowed.holds(value):
@@ -107,6 +109,29 @@ class Strategy(BaseEstimator):
                     f"{type(self).__name__}: {name} should be {allowed}, got {value!r}"
                     f"{allowed.near(value)}"
                 )
+
+    def declared_constraints(self) -> Constraints | None:
+        """Its ``constraints`` as an object; None where it has none.
+
+        Raises:
+            ValueError: they contradict themselves.
+        """
+        if getattr(self, "constraints", None) is None:
+            return None
+        from strategies.limits import declared
+
+        return declared(self)
+
+    def room(self) -> tuple[bool, float]:
+        """Whether weights may be negative, and the most that absolute weights may sum to.
+
+        ``short`` and ``leverage``, or more where ``constraints`` say so: negative floors, a
+        ``gross_limit``, a budget above 1.
+        """
+        said = self.declared_constraints()
+        if said is None:
+            return self.short, self.leverage
+        return self.short or said.short, max(self.leverage, said.gross)
 
     def fit(self, history: Panel) -> Strategy:
         """Learn from the training rows, all known before the first decision that follows."""

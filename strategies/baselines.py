@@ -13,7 +13,7 @@ from data_loaders import Panel
 from strategies.base import Strategy
 from strategies.constraints import Constraints
 from strategies.layers.mean_variance import InfeasibleError, MeanVarianceLayer
-from strategies.limits import FALLBACKS, constraints_of, count_fallback, limits
+from strategies.limits import FALLBACKS, count_fallback, limits_of
 from strategies.parameters import above, at_least, one_of
 from strategies.risk import shrunk_covariance
 
@@ -74,25 +74,22 @@ class MinimumVariance(Strategy):
         self.fallback = fallback
 
     def allocate(self, history: Panel, holdings: pd.Series) -> pd.Series:
-        constraints = constraints_of(self.constraints, self.cap)
         nothing = np.zeros(len(history.assets))
-        covariance = shrunk_covariance(history)
-        return optimal(nothing, covariance, constraints, history, holdings, self.fallback)
+        return optimal(self, nothing, shrunk_covariance(history), history, holdings)
 
 
 def optimal(
+    strategy: Any,
     mean: np.ndarray,
     covariance: np.ndarray,
-    constraints: Constraints,
     history: Panel,
     holdings: pd.Series,
-    fallback: str,
 ) -> pd.Series:
     """Weights (N,) that solve  max mu'w - w'Sw / 2  under the constraints, or what is held.
 
     Args:
+        strategy: whose ``constraints``, ``cap`` and ``fallback`` hold, as of ``MinimumVariance``.
         mean: mu (N,). covariance: S (N, N).
-        fallback: where no weights satisfy the constraints, as of ``MinimumVariance``.
 
     Raises:
         InfeasibleError: no weights satisfy them, and the fallback is not "hold".
@@ -101,10 +98,10 @@ def optimal(
         weights = MeanVarianceLayer()(
             torch.tensor(covariance),
             torch.tensor(mean)[None],
-            **limits(constraints, history, holdings, fallback),
+            **limits_of(strategy, history, holdings),
         )
     except InfeasibleError:
-        if fallback != "hold":
+        if strategy.fallback != "hold":
             raise
         count_fallback("hold")
         return holdings

@@ -23,6 +23,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from strategies.constraint_checks import (
+    check_assets,
+    check_by_asset,
+    check_constraints,
+    check_keys,
+    check_row,
+)
+
 INFINITY = float("inf")
 
 
@@ -34,6 +42,10 @@ class Group:
     assets: Sequence[str]
     lower: float = -INFINITY
     upper: float = INFINITY
+
+    def __post_init__(self) -> None:
+        check_row(self)
+        check_assets(self)
 
     @property
     def loadings(self) -> dict[str, float]:
@@ -50,6 +62,10 @@ class Exposure:
     lower: float = -INFINITY
     upper: float = INFINITY
 
+    def __post_init__(self) -> None:
+        check_row(self)
+        check_by_asset(f"exposure {self.name!r}: loadings", self.loadings)
+
 
 @dataclass(frozen=True)
 class Constraints:
@@ -57,7 +73,7 @@ class Constraints:
 
     Args:
         lower, upper: bounds of every weight, fractions; 0.1 = 10 %. A negative lower bound allows
-            short positions.
+            short positions, within ``gross_limit``.
         floors, caps: bounds of single assets, in place of ``lower`` and ``upper``.
         budget: sum of the weights; 0 for dollar-neutral.
         groups, exposures: limits of sums of weights.
@@ -67,6 +83,10 @@ class Constraints:
         turnover_limit: of ``sum |z - holdings|``; 0.3 = 30 % bought plus sold.
         benchmark, tracking: weights by asset (others zero), and how strongly to stay near them:
             ``tracking / 2`` times the variance of the difference is added to the objective.
+
+    Raises:
+        ValueError: a limit that is no number, or limits that contradict each other whatever the
+            assets and the date.
     """
 
     lower: float = 0.0
@@ -85,13 +105,7 @@ class Constraints:
     def __post_init__(self) -> None:
         object.__setattr__(self, "groups", tuple(self.groups))
         object.__setattr__(self, "exposures", tuple(self.exposures))
-        if bool(self.benchmark) != (self.tracking > 0):
-            raise ValueError("a benchmark goes with a positive tracking, and the reverse")
-        if self.turnover_cost < 0:
-            raise ValueError(f"turnover_cost must not be negative, got {self.turnover_cost}")
-        names = [row.name for row in self.rows]
-        if len(set(names)) < len(names):
-            raise ValueError(f"groups and exposures need different names, got {names}")
+        check_constraints(self)
 
     @property
     def rows(self) -> list[Group | Exposure]:
@@ -118,7 +132,7 @@ class Constraints:
         Raises:
             ValueError: names that are not among the assets, or holdings missing.
         """
-        self._check_names(assets)
+        self.check_names(assets)
         lower = self._by_asset(assets, self.floors, self.lower)
         upper = self._by_asset(assets, self.caps, self.upper)
         if trades is not None:
@@ -289,11 +303,31 @@ class Constraints:
                     f"unknown constraint {key!r}; {hint}constraints are {', '.join(known)}"
                 )
         values = dict(plain)
-        values["groups"] = [Group(**group) for group in plain.get("groups", ())]
-        values["exposures"] = [Exposure(**exposure) for exposure in plain.get("exposures", ())]
+        for name, kind, needed in (
+            ("groups", Group, "assets"),
+            ("exposures", Exposure, "loadings"),
+        ):
+            keys = [f.name for f in fields(kind)]
+            rows = plain.get(name, ())
+            if not isinstance(rows, Sequence) or isinstance(rows, str):
+                raise ValueError(f"{name} is a list of tables, got {rows!r}")
+            for number, row in enumerate(rows):
+                check_keys(f"{name}[{number}]", row, keys, ("name", needed))
+            values[name] = [kind(**row) for row in rows]
         return cls(**values)
 
-    def _check_names(self, assets: Sequence[str]) -> None:
+    @property
+    def short(self) -> bool:
+        """Whether some weight may be negative."""
+        return self.lower < 0 or any(floor < 0 for floor in self.floors.values())
+
+    @property
+    def gross(self) -> float:
+        """What the absolute weights may sum to."""
+        return abs(self.budget) if self.gross_limit is None else self.gross_limit
+
+    def check_names(self, assets: Sequence[str]) -> None:
+        """ValueError where a limit names what is not among the assets."""
         said = {*self.floors, *self.caps, *self.benchmark}
         said.update(name for row in self.rows for name in row.loadings)
         missing = sorted(said - set(assets))

@@ -21,7 +21,7 @@ from strategies.layers.deq import CELLS, DEQEncoder
 from strategies.layers.mean_variance import ActiveSet, FactorRisk, MeanVarianceLayer, Qpth
 from strategies.layers.together import apply_each, spread
 from strategies.layers.trading import in_a_row, with_holdings
-from strategies.limits import FALLBACKS, as_tensors, constraints_of, limits
+from strategies.limits import FALLBACKS, as_tensors, constraints_of, limits_of
 from strategies.parameters import above, at_least, one_of
 from strategies.risk import FORMS, prepared_risk
 
@@ -134,7 +134,7 @@ class DEQMeanVariance(LearnedStrategy):
                 "turnover terms and the fallback 'hold' need the holdings of each date before the "
                 "network runs; the loss charges turnover, and inertia counters it"
             )
-        found = as_tensors(limits(constraints, history, None, self.fallback))
+        found = as_tensors(limits_of(self, history))
         risk = prepared_risk(history, self.risk, self.factors)  # (N, N), or (N, K) and (N,)
         return {
             "features": torch.tensor(feature_table(history, self.features).to_numpy()),  # (N, F)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from data_loaders import Panel
-from strategies.base import Strategy
+from strategies.base import LearnedStrategy, Strategy
 from strategies.constraints import Constraints, relax_caps
 from strategies.layers.problem import InfeasibleError
 from strategies.layers.record import open_record
@@ -28,6 +28,46 @@ def constraints_of(given: Constraints | Mapping[str, Any] | None, cap: float) ->
     if given is None:
         return Constraints(upper=cap)
     return given if isinstance(given, Constraints) else Constraints.from_dict(given)
+
+
+def declared(strategy: Strategy) -> Constraints | None:
+    """What stands in a strategy's ``constraints``, as an object; None where nothing does.
+
+    Raises:
+        ValueError: it contradicts itself, or allows short positions without a limit of their size.
+    """
+    given = getattr(strategy, "constraints", None)
+    if not isinstance(given, Constraints | Mapping):
+        return None
+    try:
+        found = constraints_of(given, 1.0)
+        if found.short and found.gross_limit is None and not strategy.short:
+            raise ValueError(
+                "a negative floor allows short positions: say with gross_limit what the absolute "
+                "weights may sum to, as 1.6 for 130/30"
+            )
+    except ValueError as error:
+        raise ValueError(f"{type(strategy).__name__}: constraints: {error}") from None
+    return found
+
+
+def limits_of(strategy: Any, history: Panel, holdings: pd.Series | None = None) -> dict[str, Any]:
+    """The same as ``limits``, for a strategy with ``constraints``, ``cap`` and, if it has one, a
+    ``fallback``; where its caps cannot hold the budget, the error says what it can change."""
+    said = strategy.get_params(deep=False)
+    constraints = constraints_of(said["constraints"], said["cap"])
+    try:
+        return limits(constraints, history, holdings, said.get("fallback", "raise"))
+    except InfeasibleError as error:
+        name = type(strategy).__name__
+        prefix = f"{name}: " if isinstance(strategy, LearnedStrategy) else ""  # a rule's is added
+        if said["constraints"] is None:
+            way_out = f"raise the cap (--set {name}.cap=0.5 on the command line)"
+        else:
+            way_out = "raise upper or caps in its constraints"
+        if "fallback" in said:
+            way_out += ', or set fallback="relax"'
+        raise InfeasibleError(f"{prefix}{error}; {way_out}", error.samples) from None
 
 
 def limits(
@@ -64,8 +104,8 @@ def limits(
     if fallback == "raise" and most < constraints.budget - SLACK:
         raise InfeasibleError(
             f"caps sum to {most:.12g}, budget is {constraints.budget:g}: {int(trades.sum())} of "
-            f"{len(trades)} assets can be held at {history.dates[-1].date()}; raise the cap (--set "
-            'NAME.cap=0.5 on the command line), or set fallback="relax"',
+            f"{len(trades)} assets can be held at {history.dates[-1].date()}, which takes prices "
+            f"on all {len(history)} rows of the lookback",
             [0],
         )
     return found

@@ -20,7 +20,7 @@ from strategies.constraints import Constraints
 from strategies.deq import LIMIT, SOLVERS, known_by
 from strategies.layers.mean_variance import MeanVarianceLayer
 from strategies.layers.robust import RobustLayer, highest_radius
-from strategies.limits import as_tensors, constraints_of, limits
+from strategies.limits import as_tensors, constraints_of, limits_of
 from strategies.parameters import above, at_least, one_of
 
 LEARNED = {  # which parameters are trained
@@ -91,7 +91,7 @@ class LinearMeanVariance(LearnedStrategy):
         features = row_features(history, returns)
         pairs = np.hstack([returns[1:], features[:-1]])  # (L - 1, N + E): y, and the x before it
         centred = pairs - pairs.mean(axis=0)
-        found = as_tensors(limits(constraints, history, None, "raise"))
+        found = as_tensors(limits_of(self, history))
         return {
             "features": torch.tensor(features[-1]),  # (E,)
             "moments": torch.from_numpy(centred.T @ centred / len(pairs)),  # (N + E, N + E)

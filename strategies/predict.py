@@ -15,7 +15,7 @@ from strategies.baselines import optimal
 from strategies.constraints import Constraints
 from strategies.estimators import made
 from strategies.features import feature_table
-from strategies.limits import FALLBACKS, constraints_of
+from strategies.limits import FALLBACKS
 from strategies.parameters import above, at_least, one_of
 from strategies.risk import shrunk_covariance
 
@@ -197,8 +197,7 @@ def _optimal(
     trades = history.trades_throughout.to_numpy()
     if trades.any():
         mean = mean / (strategy.aversion * np.square(_volatility(history)[trades]).mean())
-    constraints = constraints_of(strategy.constraints, strategy.cap)
-    return optimal(mean, covariance, constraints, history, holdings, strategy.fallback)
+    return optimal(strategy, mean, covariance, history, holdings)
 
 
 def _volatility(history: Panel) -> np.ndarray:

@@ -9,7 +9,14 @@ from conftest import random_walks
 from data_loaders import Panel
 from engine import AllocationError, Training, WalkForward, backtest, check_strategy, load_run
 from engine.audit import StrategyCheckError
-from strategies import EqualWeight, LearnedStrategy, MinimumVariance, Strategy
+from strategies import (
+    DEQMeanVariance,
+    EqualWeight,
+    LearnedStrategy,
+    LinearMeanVariance,
+    MinimumVariance,
+    Strategy,
+)
 from strategies.constraints import Constraints, Exposure, Group
 
 PLAN = WalkForward(train="18M", refit="9M", rebalance="ME")
@@ -64,7 +71,6 @@ BROKEN = [
         {"constraints": {"lower": -1.0, "budget": 0.4, "gross_limit": 0.9}, "short": True},
         "gross by 10 %$",
     ),
-    ([0.5, 0.3, 0.2, 0], {"constraints": {"caps": {"AX": 0.2}}}, "not among the assets: AX"),
 ]
 
 
@@ -187,3 +193,68 @@ def test_an_error_that_nobody_foresaw_is_named_and_placed(panel):
         backtest(Unfit(), panel, PLAN)
     with pytest.raises(AllocationError, match="weights of A0 are not finite"):
         backtest(Held(["much", 0, 0, 0]), panel, PLAN)
+
+
+@pytest.mark.parametrize(
+    ("constraints", "message"),
+    [
+        ({"uper": 0.1}, "unknown constraint 'uper'; did you mean 'upper'?"),
+        ({"upper": "0.1"}, "upper should be a number, got '0.1'"),
+        ({"lower": 0.5, "upper": 0.2}, "lower 0.5 is above upper 0.2"),
+        ({"lower": 0.1, "caps": {"A0": 0.05}}, "A0 has a floor of 0.1 above its cap of 0.05"),
+        ({"caps": {"A0": True}}, "caps of A0 should be a number, got True"),
+        ({"caps": 0.1}, "caps is a table by asset"),
+        ({"caps": {"AX": 0.2}}, "not among the assets: AX$"),
+        ({"turnover_limit": -1.0}, "turnover_limit must not be negative, got -1"),
+        ({"gross_limit": 0.5}, "the budget of 1 cannot be held within a gross_limit of 0.5"),
+        ({"budget": float("nan")}, "budget should be a number, got nan"),
+        ({"groups": [{"name": "g", "asets": ["A0"]}]}, r"groups\[0\]: unknown key 'asets'; known"),
+        ({"groups": [{"name": "g"}]}, r"groups\[0\] needs assets"),
+        ({"groups": "tech"}, "groups is a list of tables, got 'tech'"),
+        ({"groups": [{"name": "g", "assets": "A0"}]}, "group 'g': assets is a list of names"),
+        (
+            {"exposures": [{"name": "beta", "loadings": {"A0": 1}, "lower": 2, "upper": 1}]},
+            "exposure 'beta': lower 2 is above upper 1",
+        ),
+        ({"exposures": [{"name": "b", "weights": {}}]}, r"exposures\[0\]: unknown key 'weights'"),
+        ({"lower": -0.3}, "say with gross_limit what the absolute weights may sum to"),
+    ],
+)
+@pytest.mark.parametrize("kind", [MinimumVariance, DEQMeanVariance])
+def test_constraints_that_cannot_be_are_refused_before_any_work(panel, kind, constraints, message):
+    class Untouched(kind):
+        def prepare(self, history):
+            raise AssertionError("worked")
+
+        allocate = prepare
+
+    with pytest.raises(ValueError, match=f"^Untouched: constraints: .*{message}"):
+        backtest(Untouched(constraints=constraints), panel, PLAN, ledger=False)
+
+
+@pytest.mark.parametrize("strategy", [MinimumVariance, DEQMeanVariance, LinearMeanVariance])
+def test_caps_that_hold_too_little_name_the_strategy_and_what_it_can_change(panel, strategy):
+    name = strategy.__name__
+    with pytest.raises(ValueError, match=rf"{name}.*caps sum to 0.4, budget is 1") as by_cap:
+        backtest(strategy(lookback=64, cap=0.1), panel, PLAN, ledger=False)
+    with pytest.raises(ValueError, match=rf"{name}.*caps sum to 0.4, budget is 1") as by_upper:
+        backtest(strategy(lookback=64, constraints={"upper": 0.1}), panel, PLAN, ledger=False)
+    assert f"--set {name}.cap=0.5" in str(by_cap.value)
+    assert "upper or caps in its constraints" in str(by_upper.value)
+    assert "--set" not in str(by_upper.value)
+    for error in (by_cap, by_upper):
+        assert ("fallback" in str(error.value)) == ("fallback" in strategy().get_params())
+        assert str(error.value).count(f"{name}:") <= 1
+
+
+@pytest.mark.parametrize("strategy", [MinimumVariance, LinearMeanVariance])
+def test_constraints_alone_allow_130_30(panel, strategy):
+    limits = {"lower": -0.4, "upper": 0.8, "gross_limit": 1.6, "caps": {"A0": -0.1}}
+    training = Training(epochs=1)
+    found = backtest(
+        strategy(lookback=64, constraints=limits), panel, PLAN, training=training, ledger=False
+    )
+    targets = found[strategy.__name__].targets
+    assert targets["A0"].max() <= -0.1 + 1e-9
+    assert targets.abs().sum(axis=1).max() <= 1.6 + 1e-9
+    assert targets.sum(axis=1).sub(1).abs().max() < 1e-9

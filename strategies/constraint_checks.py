@@ -1,0 +1,92 @@
+"""What constraints can be told at once: before a price is read, and before a network is trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from strategies.constraints import Constraints, Exposure, Group
+
+NOT_NEGATIVE = ("gross_limit", "turnover_limit", "turnover_cost", "tracking")
+
+
+def check_row(row: Group | Exposure) -> None:
+    """ValueError where a group or an exposure could not be met by any weights."""
+    kind = type(row).__name__.lower()
+    if not (isinstance(row.name, str) and row.name):
+        raise ValueError(f"a {kind} needs a name, got {row.name!r}")
+    where = f"{kind} {row.name!r}"
+    for side in ("lower", "upper"):
+        _number(f"{where}: {side}", getattr(row, side), infinite=True)
+    if row.lower > row.upper:
+        raise ValueError(f"{where}: lower {row.lower:g} is above upper {row.upper:g}")
+
+
+def check_assets(group: Group) -> None:
+    """ValueError where a group's assets are no list of names."""
+    assets: Any = group.assets
+    if isinstance(assets, str) or not all(isinstance(asset, str) for asset in assets):
+        raise ValueError(f"group {group.name!r}: assets is a list of names, got {assets!r}")
+    if not assets:
+        raise ValueError(f"group {group.name!r} has no assets")
+
+
+def check_by_asset(name: str, values: object) -> None:
+    """ValueError where ``values`` are no numbers by asset, like ``{"AAPL": 0.05}``."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f'{name} is a table by asset, like {{"AAPL": 0.05}}, got {values!r}')
+    for asset, value in values.items():
+        _number(f"{name} of {asset}", value, infinite=name in ("floors", "caps"))
+
+
+def check_constraints(said: Constraints) -> None:
+    """ValueError where a limit is no number, or two of one asset contradict each other."""
+    for name in ("lower", "upper"):
+        _number(name, getattr(said, name), infinite=True)
+    _number("budget", said.budget)
+    for name in NOT_NEGATIVE:
+        value = getattr(said, name)
+        if value is not None:
+            _number(name, value)
+            if value < 0:
+                raise ValueError(f"{name} must not be negative, got {value:g}")
+    for name in ("floors", "caps", "benchmark"):
+        check_by_asset(name, getattr(said, name))
+    if said.lower > said.upper:
+        raise ValueError(f"lower {said.lower:g} is above upper {said.upper:g}")
+    for asset in {**said.floors, **said.caps}:
+        floor, cap = said.floors.get(asset, said.lower), said.caps.get(asset, said.upper)
+        if floor > cap:
+            raise ValueError(f"{asset} has a floor of {floor:g} above its cap of {cap:g}")
+    if said.gross_limit is not None and said.gross_limit < abs(said.budget):
+        raise ValueError(
+            f"the budget of {said.budget:g} cannot be held within a gross_limit of "
+            f"{said.gross_limit:g}"
+        )
+    if bool(said.benchmark) != (said.tracking > 0):
+        raise ValueError("a benchmark goes with a positive tracking, and the reverse")
+    names = [row.name for row in said.rows]
+    if len(set(names)) < len(names):
+        raise ValueError(f"groups and exposures need different names, got {names}")
+
+
+def check_keys(where: str, given: object, known: Sequence[str], needed: Sequence[str]) -> None:
+    """ValueError where a group or an exposure of a file has a key that is none, or lacks one."""
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{where} is a table with {', '.join(known)}, got {given!r}")
+    for key in given:
+        if key not in known:
+            raise ValueError(f"{where}: unknown key {key!r}; known are {', '.join(known)}")
+    for key in needed:
+        if key not in given:
+            raise ValueError(f"{where} needs {key}")
+
+
+def _number(what: str, value: object, infinite: bool = False) -> None:
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise ValueError(f"{what} should be a number, got {value!r}")
+    if math.isnan(value) or (math.isinf(value) and not infinite):
+        raise ValueError(f"{what} should be a number, got {float(value)}")
