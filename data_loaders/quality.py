@@ -14,7 +14,7 @@ from data_loaders.panel import Panel
 
 STALE = 5  # rows with one and the same price, from which on it is stale
 ZEROS = 0.2  # share of returns that are zero, above which an asset is hardly traded
-COVERAGE = 0.95  # share of rows with a price between the first and the last one
+WINDOWS = 0.05  # share of an asset's windows of a year that miss a price, above which it is said
 JUMP = 8.0  # typical moves, above which a return by a split's ratio is suspect
 LEAST_JUMP = 0.3  # size of a log return below which no split is suspected
 RATIOS = (1.5, 2, 3, 4, 5, 6, 7, 8, 10, 15, 20, 25, 30, 50, 100)
@@ -104,9 +104,15 @@ def _look(panel: Panel) -> Quality:
         *_twins(panel, values),
         *_calendar(panel, known, listed),
     ]
+    broken = dict(zip(panel.assets, _broken(gaps, listed, panel.periods_per_year), strict=True))
     for asset, row in assets.iterrows():
-        if row["coverage"] < COVERAGE:
-            detail = f"{row['gaps']} gaps, {1 - row['coverage']:.1%} of rows without a price"
+        if (share := broken[asset]) > WINDOWS:
+            count = f"{row['gaps']} gap{'s' * (row['gaps'] != 1)}"
+            detail = (
+                f"{count}, {1 - row['coverage']:.1%} of rows without a price: {share:.0%} of the "
+                "windows of a year miss one, and a strategy that looks back as far does not hold "
+                "it then"
+            )
             found.append(("gaps", asset, detail))
         if row["longest_stale"] >= STALE:
             detail = f"one price for {row['longest_stale']} rows, to {_stale_until(panel, asset)}"
@@ -186,6 +192,20 @@ def _longest(flags: np.ndarray) -> np.ndarray:
     rows = np.arange(len(flags))[:, None]
     before = np.maximum.accumulate(np.where(flags, -1, rows), axis=0)  # the last row that is false
     return (rows - before).max(axis=0)
+
+
+def _broken(gaps: np.ndarray, listed: np.ndarray, year: int) -> np.ndarray:
+    """Share of the windows of ``year`` rows, all within an asset's listing, with a gap, (N,).
+
+    Of a listing that is shorter, the whole of it is the one window.
+    """
+    if not gaps.any():
+        return np.zeros(gaps.shape[1])
+    rows = np.arange(1, len(gaps) + 1)[:, None]
+    since = rows - np.maximum.accumulate(np.where(gaps, rows, 0), axis=0)  # since the last gap
+    age = listed.cumsum(axis=0)
+    whole = listed & (age >= np.minimum(year, age[-1]))
+    return (whole & (since < year) & (since < age)).sum(axis=0) / np.maximum(1, whole.sum(axis=0))
 
 
 def _stale_until(panel: Panel, asset: str) -> str:

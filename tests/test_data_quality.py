@@ -47,8 +47,8 @@ def test_a_missed_split_is_named(prices, factor, words):
 def test_a_split_inside_a_gap_is_named(prices):
     prices.loc[prices.index[400] :, "B"] *= 0.5
     prices.loc[prices.index[398:402], "B"] = np.nan
-    _, ((problem, where, _),) = found(prices)
-    assert (problem, where) == ("possible split", "B")
+    _, problems = found(prices)
+    assert [row[:2] for row in problems] == [("possible split", "B"), ("gaps", "B")]
 
 
 def test_a_crash_is_no_split(prices):
@@ -61,10 +61,37 @@ def test_gaps_are_counted_by_hand(prices):
     prices.iloc[300, 2] = np.nan
     quality, ((problem, where, detail),) = found(prices)
     assert (problem, where) == ("gaps", "C")
-    assert detail == "2 gaps, 7.8% of rows without a price"  # 81 of 1040
+    # 81 of 1040 rows; of the 789 windows of 252 rows those that end on rows 251 to 551
+    assert detail.startswith("2 gaps, 7.8% of rows without a price: 38% of the windows of a year")
     row = quality.assets.loc["C"]
     assert (row["gaps"], row["longest_gap"]) == (2, 80)
     assert row["coverage"] == pytest.approx(1 - 81 / 1040)
+
+
+def test_single_holidays_that_keep_an_asset_out_are_named(prices):
+    prices.iloc[100::240, 2] = np.nan  # no window of a year is whole, but for the first ones
+    quality, ((problem, where, detail),) = found(prices)
+    assert quality.assets.loc["C", "coverage"] > 0.99
+    assert (problem, where) == ("gaps", "C")
+    assert detail.startswith("4 gaps, 0.4% of rows without a price: 100% of the windows of")
+
+
+def test_a_gap_that_no_window_of_a_year_minds_is_no_problem(prices):
+    prices.iloc[600:, 2] = np.nan
+    prices.iloc[3, 2] = np.nan  # in 4 of 349 windows, those that end on rows 251 to 254
+    assert found(prices)[1] == []
+
+
+def test_windows_with_a_gap_are_counted_as_by_brute_force(prices):
+    rng = np.random.default_rng(1)
+    for column in range(5):
+        prices.iloc[rng.integers(0, 1040, 5), column] = np.nan
+        prices.iloc[: rng.integers(0, 400), column] = np.nan
+    problems = {where: detail for _, where, detail in found(prices)[1]}
+    for name in "ABCDE":
+        own = prices[name].loc[prices[name].first_valid_index() : prices[name].last_valid_index()]
+        windows = own.isna().rolling(252).sum().dropna()
+        assert f": {(windows > 0).mean():.0%} of the windows" in problems[name]
 
 
 def test_stale_prices_are_located(prices):
@@ -97,7 +124,8 @@ def test_calendars_that_do_not_match(prices):
     prices = prices.drop(prices.loc["2017-03-01":"2017-03-20"].index)
     _, problems = found(prices)
     kinds = [problem for problem, *_ in problems]
-    assert kinds == ["calendar mismatch", "calendar mismatch", "missing dates"]
+    assert kinds[3:] == ["gaps"] * 5, "a Saturday of one asset keeps the others out for a year"
+    assert kinds[:3] == ["calendar mismatch", "calendar mismatch", "missing dates"]
     assert "most assets have no price: 2016-01-09" in problems[0][2]
     assert "1 dates on a weekend: 2016-01-09" in problems[1][2]
     assert "21 days, before 2017-03-21" in problems[2][2]
