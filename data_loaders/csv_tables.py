@@ -134,8 +134,16 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
                 if cells:
                     yield number, cells
         except (*UNREADABLE, csv.Error) as error:
-            reason = f"after line {number}: {error}"
+            reason = f"after line {number}: {_reason(error)}"
             raise DataError(f"{path} is not a readable CSV file: {reason}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Why a file cannot be read, in words that say what to do where that is known."""
+    if isinstance(error, UnicodeDecodeError):
+        byte = error.object[error.start]
+        return f"it is not text in UTF-8 (byte 0x{byte:02x}); save it as UTF-8"
+    return str(error)
 
 
 def _delimiter(path: Path) -> str:
@@ -144,7 +152,7 @@ def _delimiter(path: Path) -> str:
         try:
             header = next((line for line in stream if line.strip()), "")
         except UNREADABLE as error:
-            raise DataError(f"{path} is not a readable CSV file: {error}") from error
+            raise DataError(f"{path} is not a readable CSV file: {_reason(error)}") from error
     return max(DELIMITERS, key=header.count)
 
 

@@ -5,6 +5,7 @@ Data sources here; strategies, features, losses and costs are found in the same 
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.util
 import sys
@@ -35,7 +36,10 @@ def load_object(name: str) -> object:
     place, _, attribute = name.rpartition(":")
     module = _module(place)
     if not hasattr(module, attribute):
-        raise ValueError(f"{name!r}: {module.__file__ or place} has nothing named {attribute!r}")
+        public = [each for each in vars(module) if not each.startswith("_")]
+        near = difflib.get_close_matches(attribute, public, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"{module.__file__ or place} has nothing named {attribute!r}{hint}")
     return getattr(module, attribute)
 
 

@@ -68,6 +68,8 @@ def load(
         DataError: an unknown source (with the nearest names), an unreadable file, an empty
             span, or anything that ``Panel`` refuses.
     """
+    if not isinstance(source, str | Path):
+        raise DataError(f"source should be a name or a path, got {source!r}")
     name = str(source)
     first, last = _date(start, "start"), _date(end, "end")
     if name in SOURCES:
@@ -194,6 +196,10 @@ def _nearest(name: str, before: str) -> str:
 
 def _unknown(name: str) -> DataError:
     known = [*SOURCES, *OTHERS, *installed(INSTALLED)]
+    if name and Path(name).is_dir():
+        return DataError(
+            f"{name} is a folder: name a file in it that ends in {', '.join(SUFFIXES)}"
+        )
     return DataError(
         f"unknown data source {name!r}: {_nearest(name, '')}"
         f"known are {', '.join(map(repr, known))}, yahoo:TICKER,TICKER, the path of a file that "

@@ -64,9 +64,14 @@ def todays_orders(
         OrderError: stale prices, a model whose refit is due, assets that the run does not know,
             or shares worth more than the capital.
     """
+    if not 0 < capital < float("inf"):
+        raise OrderError(f"the capital should be an amount of money above 0, got {capital:g}")
     date = panel.dates[-1]
     if today - date > OLDEST:
-        raise OrderError(f"prices end on {date.date()}, which is stale on {today.date()}")
+        raise OrderError(
+            f"prices end on {date.date()}, which is stale on {today.date()}: take newer ones, or "
+            "say another day of trading (--as-of on the command line)"
+        )
     known = result.settings["panel"]["assets"]
     if list(panel.assets) != known:
         odd = sorted(set(panel.assets) ^ set(known))[:5] or ["the same, in another order"]
@@ -117,9 +122,14 @@ def read_holdings(path: Path) -> pd.Series:
     """Shares by asset, from a CSV file with the columns asset and shares.
 
     Raises:
-        OrderError: other columns, an asset twice, or shares that are no number.
+        OrderError: no such file, other columns, an asset twice, or shares that are no number.
     """
-    table = pd.read_csv(path)
+    if not path.is_file():
+        raise OrderError(f"there is no file of holdings {path}")
+    try:
+        table = pd.read_csv(path)
+    except (ValueError, UnicodeDecodeError) as error:  # empty, torn, or another encoding
+        raise OrderError(f"{path} is not a readable CSV file: {error}") from error
     if list(table.columns) != ["asset", "shares"]:
         raise OrderError(f"{path} needs the columns asset,shares; it has {','.join(table.columns)}")
     shares = pd.to_numeric(table["shares"], errors="coerce")

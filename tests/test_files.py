@@ -243,10 +243,20 @@ def test_bad_text_is_named(tmp_path, text):
     assert "p.csv" in str(caught.value)
 
 
+def test_what_is_no_file_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"is a folder: name a file in it that ends in \.csv"):
+        load(tmp_path)
+    with pytest.raises(DataError, match="source should be a name or a path, got 5"):
+        load(5)
+    with pytest.raises(DataError, match=r"unknown data source ''"):
+        load("")
+
+
 def test_bad_bytes_are_named(tmp_path):
     path = tmp_path / "p.csv"
     path.write_bytes(b"date,A\n2020-01-01,\xff\n")
-    with pytest.raises(DataError, match=r"p.csv is not a readable CSV file: .*0xff"):
+    utf8 = r"p.csv is not a readable CSV file: .*not text in UTF-8 \(byte 0xff\); save it as UTF-8"
+    with pytest.raises(DataError, match=utf8):
         load(path)
     packed = tmp_path / "p.csv.gz"
     packed.write_bytes(gzip.compress(b"date,A\n" + b"2020-01-01,1\n" * 9999)[:-20])

@@ -4,7 +4,7 @@ import pytest
 from conftest import random_walks
 
 from engine import Costs, Training, WalkForward, backtest
-from engine.orders import OrderError, todays_orders
+from engine.orders import OrderError, read_holdings, todays_orders
 from strategies import DEQMeanVariance, EqualWeight
 
 PLAN = WalkForward(train="18M", refit="9M", rebalance="ME")
@@ -75,8 +75,29 @@ def test_orders_that_would_rest_on_the_wrong_thing_are_refused(results, panel):
         orders(results, panel, shares=pd.Series({"ZZZ": 1.0}))
     with pytest.raises(OrderError, match="more than the capital 10.00"):
         orders(results, panel, shares=pd.Series({"A1": 1000.0}), capital=10)
+    for none in (0, -5, float("nan"), float("inf")):
+        with pytest.raises(OrderError, match="amount of money above 0"):
+            orders(results, panel, capital=none)
     with pytest.raises(OrderError, match="other assets: A4"):
         orders(results, random_walks(880, 5))
     longer = random_walks(1300, 4)
     with pytest.raises(OrderError, match="its refit was due on"):
         orders(results, longer, "DEQMeanVariance", today=longer.dates[-1])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "there is no file of holdings .*held.csv"),
+        (b"", "held.csv is not a readable CSV file"),
+        (b"asset,shares\n\xe9,1\n", "held.csv is not a readable CSV file"),
+        (b"a,b\nA0,1\n", "needs the columns asset,shares; it has a,b"),
+        (b"asset,shares\nA0,one\n", "A0 is there twice, or its shares are no number"),
+    ],
+)
+def test_holdings_that_cannot_be_read_are_refused_in_words(tmp_path, content, message):
+    path = tmp_path / "held.csv"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(OrderError, match=message):
+        read_holdings(path)
