@@ -77,7 +77,7 @@ def run(
         import_for_workers()
     import tomli_w
 
-    from engine import backtest
+    from engine import AllocationError, backtest
     from engine.cluster import on_cluster
     from engine.run_directory import EXPERIMENT, holds_work
     from engine.settings import read_simulation
@@ -94,14 +94,22 @@ def run(
         out.mkdir(parents=True, exist_ok=True)
         (out / EXPERIMENT).write_text(tomli_w.dumps(experiment))
     with stoppable(f"deqfolio resume {out}"), on_cluster(cluster) as executor:
-        results = backtest(
-            *made,
-            run_dir=out,
-            restart=restart,
-            workers=workers,
-            executor=executor,
-            whole_shares=whole_shares,
-        )
+        try:
+            results = backtest(
+                *made,
+                run_dir=out,
+                restart=restart,
+                workers=workers,
+                executor=executor,
+                whole_shares=whole_shares,
+            )
+        except AllocationError as error:
+            if not error.finished:
+                raise
+            raise type(error)(
+                f"{error}. Finished and kept: {', '.join(error.finished)}; their report: deqfolio "
+                f"report {out}"
+            ) from error
     typer.echo(tell(results, page))
 
 

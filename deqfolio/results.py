@@ -21,9 +21,17 @@ def report(
 ) -> None:
     """Write the report of a finished run and print its summary."""
     from engine import load_run
+    from engine.result import unfinished
     from reports.commands import tell
 
-    typer.echo(tell(load_run(run), out or run / "report.html", factors, groups))
+    results = load_run(run)
+    if missing := unfinished(run):
+        typer.echo(
+            f"not finished, and not in the report: {', '.join(missing)}; deqfolio resume {run} "
+            "goes on",
+            err=True,
+        )
+    typer.echo(tell(results, out or run / "report.html", factors, groups))
 
 
 def compare(

@@ -123,28 +123,47 @@ def backtest(
                 if submit is not None:
                     load_vectorbt()  # while others work
 
+            def decided_by(name: str, fits: dict[FitKey, Fitted]) -> Decided:
+                with progress_bar(name, decisions, "decision", progress) as bar:
+                    if name not in elsewhere:
+                        return decide(name, named[name], learner, fits, bar)
+                    decided = elsewhere[name].result()
+                    bar.update(decisions)
+                    return decided
+
+            def enter(name: str, fits: dict[FitKey, Fitted]) -> None:
+                decided = decided_by(name, fits)
+                results[name] = result_of(name, named[name], learner, fits, decided, settings)
+
+            if submit is None:  # what fails at once fails before hours of training
+                for name in named:
+                    if name not in learned:
+                        enter(name, {})
             copies = workers or int(executor is None)  # of the inputs, on this machine
             fits = learner.fit(learned, submit, run, progress, on_last, copies, callbacks)
             hand_out(fits)
-            for name, strategy in named.items():
-                with progress_bar(name, decisions, "decision", progress) as bar:
-                    if name in elsewhere:
-                        decided = elsewhere[name].result()
-                        bar.update(decisions)
-                    else:
-                        decided = decide(name, strategy, learner, fits, bar)
-                results[name] = result_of(name, strategy, learner, fits, decided, settings)
+            for name in named:
+                if name not in results:
+                    enter(name, fits)
     except AllocationError as error:
-        error.finished = results
+        error.finished = in_order(results, named)
         raise
     finally:
         for future in elsewhere.values():
             future.cancel()
+        results = in_order(results, named)
         keep_record(results, ledger)
         if run is not None and results:
             with written(run.path):
                 save_run(results, run.path)
     return results
+
+
+def in_order(
+    results: Mapping[str, BacktestResult], named: Mapping[str, Strategy]
+) -> dict[str, BacktestResult]:
+    """The results that there are, in the order in which the strategies were given."""
+    return {name: results[name] for name in named if name in results}
 
 
 def result_of(

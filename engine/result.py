@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from engine.run_directory import PLAN
 from engine.training_summary import training_summary
 
 if TYPE_CHECKING:
@@ -182,9 +183,30 @@ def save_run(results: Mapping[str, BacktestResult], directory: str | Path) -> Pa
     return root
 
 
-def load_run(directory: str | Path) -> dict[str, BacktestResult]:
-    """Read what ``save_run`` wrote, in the same order."""
+def unfinished(directory: str | Path) -> list[str]:
+    """Names of the strategies that the run in ``directory`` was asked for and has no result of."""
     root = Path(directory)
+    if not ((root / PLAN).is_file() and (root / "run.json").is_file()):
+        return []
+    asked = json.loads((root / PLAN).read_text())["strategies"]
+    saved = json.loads((root / "run.json").read_text())["results"]
+    done = {json.loads((root / folder / "result.json").read_text())["name"] for folder in saved}
+    return [name for name in asked if name not in done]
+
+
+def load_run(directory: str | Path) -> dict[str, BacktestResult]:
+    """Read what ``save_run`` wrote, in the same order.
+
+    Raises:
+        FileNotFoundError: nothing is saved there, or nothing is finished yet.
+    """
+    root = Path(directory)
+    begun = (root / PLAN).is_file()
+    if begun and not any((root / name).exists() for name in ("run.json", "paths.csv")):
+        raise FileNotFoundError(
+            f"{root} holds a run of which no strategy is finished yet; the same call goes on with "
+            f"it, or on the command line: deqfolio resume {root}"
+        )
     if not (root / "run.json").is_file():
         raise FileNotFoundError(f"{root} holds no run.json: it is not a saved run")
     folders = json.loads((root / "run.json").read_text())["results"]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from engine.fitting import FitKey, Fitted
 
 EXPERIMENT = "experiment.toml"
+PLAN = "plan.json"
 
 
 class RunMismatch(ValueError):
@@ -66,11 +67,15 @@ class RunDirectory:
 
     Raises:
         RunMismatch: the directory belongs to another run; the message names what differs.
+        RunNotWritten: it is a file, or cannot be made.
     """
 
     def __init__(self, path: str | Path, identity: dict, restart: bool = False):
         self.path = Path(path)
-        plan = self.path / "plan.json"
+        for place in (self.path, *self.path.parents):
+            if place.is_file():
+                raise RunNotWritten(f"{place} is a file, not a folder; choose another directory")
+        plan = self.path / PLAN
         identity = json.loads(json.dumps(identity))
         if plan.exists():
             before = json.loads(plan.read_text())
@@ -153,7 +158,7 @@ class RunDirectory:
 
 def holds_work(path: Path) -> bool:
     """Whether anything is in the directory that another run must not take the place of."""
-    if (path / "plan.json").exists():
+    if (path / PLAN).exists():
         results = any((path / name).exists() for name in ("run.json", "paths.csv"))
         return results or any((path / "fits").glob("[!.]*"))
     return path.exists() and bool({item.name for item in path.iterdir()} - {EXPERIMENT})

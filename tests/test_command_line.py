@@ -383,3 +383,27 @@ def test_a_run_that_failed_before_any_work_can_be_corrected(prices, tmp_path, ca
     assert "cap = 0.5" in (tmp_path / "runs/backtest/experiment.toml").read_text()
     assert main([*words, "MinimumVariance.cap=0.6"]) == 1
     assert "--out FOLDER, or --restart" in capsys.readouterr().err
+
+
+def test_what_was_finished_before_a_failure_can_be_reported(prices, capsys):
+    words = ["backtest", "--data", prices, "--strategy", "EqualWeight", *SHORT, "--out", "run"]
+    words += ["--strategy", "MinimumVariance", "--set", "MinimumVariance.lookback=64"]
+    assert main([*words, "--set", "MinimumVariance.cap=0.1"]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: MinimumVariance on ")
+    assert last.endswith("Finished and kept: EqualWeight; their report: deqfolio report run")
+    assert main(["report", "run"]) == 0
+    told = capsys.readouterr()
+    assert "EqualWeight" in told.out
+    assert "not in the report: MinimumVariance; deqfolio resume run goes on" in told.err
+
+
+def test_a_run_of_which_nothing_is_finished_says_how_to_go_on(prices, tmp_path, capsys):
+    words = ["backtest", "--data", prices, "--strategy", "InverseVolatility", *SHORT]
+    assert main([*words, "--out", "run"]) == 0
+    (tmp_path / "run/run.json").unlink()
+    capsys.readouterr()
+    assert main(["report", "run"]) == 1
+    assert "deqfolio resume run" in capsys.readouterr().err
+    assert main(["resume", "run"]) == 0
+    assert main(["report", "run"]) == 0

@@ -18,10 +18,12 @@ from test_backtest import same
 
 import engine.learner
 from data_loaders import Panel
-from engine import Costs, RunMismatch, Training, WalkForward, backtest, load_run
+from engine import AllocationError, Costs, RunMismatch, Training, WalkForward, backtest, load_run
 from engine.delivery import Parcel, WorkerLost
 from engine.learner import Learner
-from strategies import DEQMeanVariance, EqualWeight
+from engine.result import unfinished
+from engine.run_directory import RunNotWritten
+from strategies import DEQMeanVariance, EqualWeight, MinimumVariance
 
 PLAN = WalkForward(train="18M", refit="9M", rebalance="ME")
 QUICK = Training(epochs=2, block=20, learning_rate=0.01)
@@ -103,6 +105,32 @@ def test_another_run_is_refused_or_started_anew(panel, tmp_path):
         run(random_walks(880, 4, seed=1), run_dir=tmp_path)
     restarted = run(panel, changed, run_dir=tmp_path, restart=True)
     same(restarted[NAME], run(panel, changed)[NAME])
+
+
+def test_a_rule_that_fails_does_so_before_training(panel, tmp_path, monkeypatch):
+    monkeypatch.setattr(Learner, "fit", lambda *arguments: pytest.fail("hours of training"))
+    strategies = [
+        DEQMeanVariance(lookback=64, hidden=4, cap=0.5),
+        EqualWeight(),
+        MinimumVariance(lookback=64, cap=0.1),
+    ]
+    with pytest.raises(AllocationError, match=r"MinimumVariance on .*caps sum to 0.4") as caught:
+        backtest(strategies, panel, PLAN, training=QUICK, run_dir=tmp_path, progress=False)
+    assert list(caught.value.finished) == list(load_run(tmp_path)) == ["EqualWeight"]
+    assert unfinished(tmp_path) == ["DEQMeanVariance", "MinimumVariance"]
+
+
+def test_results_come_in_the_order_asked_for(panel, uninterrupted, tmp_path):
+    found = run(panel, run_dir=tmp_path)
+    assert list(found) == list(load_run(tmp_path)) == list(uninterrupted) == [NAME, "EqualWeight"]
+    assert unfinished(tmp_path) == []
+
+
+def test_a_file_in_the_place_of_the_directory_is_refused(panel, tmp_path):
+    (tmp_path / "thesis.txt").write_text("three years of work")
+    for place in ("thesis.txt", "thesis.txt/run"):
+        with pytest.raises(RunNotWritten, match=r"thesis.txt is a file, not a folder"):
+            run(panel, run_dir=tmp_path / place)
 
 
 def test_a_directory_with_other_files_is_refused(panel, tmp_path):
