@@ -10,6 +10,7 @@ from strategies.layers import (
     DEQEncoder,
     Implicit,
     Picard,
+    Unrolled,
     record_solves,
 )
 from strategies.layers import equilibrium_kernels as kernels
@@ -177,3 +178,13 @@ def test_mixing_saves_steps_where_the_map_contracts_slowly():
     for plain, mixed, either in zip(picard, anderson, late, strict=True):
         assert mixed < 0.7 * plain
         assert either < 0.8 * plain
+
+
+def test_unrolled_gradients_need_no_solver_of_their_own():
+    x, mask = batch()
+    found = []
+    for adjoint in (None, Unrolled()):
+        made = encoder(adjoint=adjoint)
+        found.append(gradients(made(x.requires_grad_(), mask), made, x))
+    for one, two in zip(*found, strict=True):
+        assert torch.allclose(one, two, atol=1e-7)

@@ -159,9 +159,10 @@ class DEQEncoder(nn.Module):
 
     def solvers(self, x: Tensor) -> tuple[Solver, Adjoint]:
         """Those given, or the fastest for this cell and tensors like x."""
+        implicit = self.adjoint is None or isinstance(self.adjoint, Implicit)
         if self.solver is not None:
             solver = self.solver
-        elif type(self.cell) is MeanFieldCell and in_reach(x):
+        elif type(self.cell) is MeanFieldCell and implicit and in_reach(x):
             solver = Anderson(onset=ONSET)
         else:  # the splitting contracts slowly once its weights have grown
             solver = Picard(max_steps=5000 if isinstance(self.cell, MonotoneCell) else 500)
