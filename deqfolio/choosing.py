@@ -59,7 +59,7 @@ def cross_validate(
 def sweep(
     experiment: Annotated[
         Path,
-        typer.Argument(metavar="EXPERIMENT.toml", help="A TOML file with a table [sweep]."),
+        typer.Argument(metavar="EXPERIMENT.toml", help="A TOML file with a table \\[sweep]."),
     ],
     trials: Annotated[
         int | None, typer.Option(min=1, help="Configurations to try; else as the file says.")
@@ -73,10 +73,10 @@ def sweep(
 ) -> None:
     """Search for a strategy's best parameters on history that ends before the first test.
 
-    [sweep] says what to try; strategy (else the first), trials, folds, seed and pruning are
-    optional:
+    The table \\[sweep] says what to try; strategy (else the first), trials, folds, seed and
+    pruning are optional:
 
-    [sweep.ranges]
+    \\[sweep.ranges]
     hidden = {low = 8, high = 64, log = true}
     cell = ["mean_field", "graph"]
     "training.learning_rate" = {low = 1e-4, high = 1e-2, log = true}
@@ -88,6 +88,7 @@ def sweep(
 
     from engine.cluster import on_cluster
     from engine.experiment import read_experiment, with_parameters
+    from engine.run_directory import write_whole, written
     from engine.search import Search, search
     from engine.settings import read_settings
 
@@ -104,6 +105,8 @@ def sweep(
     ranges = read_settings(Search, {"ranges": {}, **table}, "sweep")
     number = names.index(name)
     made = prepare(asked)
+    with written(out):  # now, and not after hours
+        out.mkdir(parents=True, exist_ok=True)
     with stoppable("the same command"), on_cluster(cluster) as executor:
         found = search(
             made.strategies[number],
@@ -113,10 +116,10 @@ def sweep(
             workers=workers,
             executor=executor,
         )
-    out.mkdir(parents=True, exist_ok=True)
     best = with_parameters(asked, number, found.best)
-    (out / "best.toml").write_text(tomli_w.dumps(best))
-    found.trials.to_csv(out / "trials.csv")
+    with written(out):
+        write_whole(out / "best.toml", tomli_w.dumps(best))
+        write_whole(out / "trials.csv", found.trials.to_csv())
     typer.echo(found.summary())
     typer.echo(f"\nall of them: {out / 'trials.csv'}; the test of the best:")
     typer.echo(f"    deqfolio backtest {out / 'best.toml'} --out {out / 'test'}")
@@ -131,8 +134,10 @@ def trials(
     Reports take the number of trials from here. Nothing is taken out when a run is deleted.
     """
     from engine.ledger import TrialLedger
+    from engine.run_directory import write_whole, written
 
     ledger = TrialLedger(storage)
     if export is not None:
-        ledger.trials().to_csv(export, index=False)
+        with written(export):
+            write_whole(export, ledger.trials().to_csv(index=False))
     typer.echo(ledger.summary())

@@ -79,7 +79,7 @@ def run(
 
     from engine import AllocationError, backtest
     from engine.cluster import on_cluster
-    from engine.run_directory import EXPERIMENT, holds_work
+    from engine.run_directory import EXPERIMENT, holds_work, write_whole, written
     from engine.settings import read_simulation
     from reports import check_report_path
     from reports.commands import tell
@@ -91,8 +91,9 @@ def run(
     made.plan.folds(made.panel.dates, max(strategy.lookback for strategy in made.strategies))
 
     if not holds_work(out) or (restart and (out / "plan.json").exists()):
-        out.mkdir(parents=True, exist_ok=True)
-        (out / EXPERIMENT).write_text(tomli_w.dumps(experiment))
+        with written(out):
+            out.mkdir(parents=True, exist_ok=True)
+            write_whole(out / EXPERIMENT, tomli_w.dumps(experiment))
     with stoppable(f"deqfolio resume {out}"), on_cluster(cluster) as executor:
         try:
             results = backtest(

@@ -36,7 +36,7 @@ def _described(command: Any, name: str) -> list[str]:
 def _paragraphs(text: str) -> list[str]:
     """Its paragraphs; one that is TOML is shown as code."""
     found = []
-    for paragraph in text.strip().split("\n\n"):
+    for paragraph in _plain(text).strip().split("\n\n"):
         code = paragraph.startswith("[")
         found += ["", *(["```toml", paragraph, "```"] if code else [paragraph])]
     return found
@@ -54,4 +54,9 @@ def _default(each: Any) -> str:
 
 
 def _help(each: Any) -> str:
-    return (getattr(each, "help", None) or "").replace("|", "\\|")
+    return _plain(getattr(each, "help", None) or "").replace("|", "\\|")
+
+
+def _plain(text: str) -> str:
+    """Without the backslash that keeps a bracket from being read as the terminal's markup."""
+    return text.replace("\\[", "[")

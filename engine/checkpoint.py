@@ -51,6 +51,9 @@ class Checkpoint:
             torch.save(run.state_dict(), scratch)
             scratch.replace(self.path)
         except (OSError, RuntimeError) as error:  # a full disk: torch says it in its own words
-            LOG.warning("%s cannot be written, training goes on without: %s", self.path, error)
+            reason = (
+                getattr(error, "strerror", None) or "its disk is full, or gone"
+            )  # torch's is odd
+            LOG.warning("%s cannot be written, training goes on without: %s", self.path, reason)
             scratch.unlink(missing_ok=True)
             self.path = None

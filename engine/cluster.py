@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ from typing import Any
 
 PACKAGES = ("data_loaders", "strategies", "engine", "reports")
 WAIT = 20  # seconds for a cluster's answer
+ADDRESS = r"(tcp|tls|ws|wss|ucx|inproc)://\S+"
 
 
 class ClusterError(RuntimeError):
@@ -35,22 +38,52 @@ def on_cluster(address: str | None) -> Iterator[Executor | None]:
         raise ClusterError(
             "a cluster needs Dask's distributed: pip install 'deqfolio[cluster]'"
         ) from None
-    try:
-        client = Client(address, timeout=WAIT, set_as_default=False)
-    except (OSError, ValueError, TimeoutError) as error:
+    if not re.fullmatch(ADDRESS, address):
         raise ClusterError(
-            f"no cluster answers at {address} ({error or 'it timed out'}); start one with "
-            "'dask scheduler' and 'dask worker ADDRESS'"
-        ) from error
+            f"{address} is no address of a cluster: it should be like tcp://10.0.0.1:8786, the "
+            "scheduler's own, as it prints when it starts"
+        )
     log = logging.getLogger("distributed")
     before = log.level
     log.setLevel(logging.CRITICAL)  # what goes wrong is said by the error that ends the call
     try:
-        with client:
+        with _connected(Client, address) as client:
             _check(client, address)
             yield client.get_executor()
     finally:
         log.setLevel(before)
+
+
+def _connected(client: Any, address: str) -> Any:
+    """A client of the cluster there, within the time; ``client`` is Dask's class.
+
+    In a thread, which is left behind where something answers that is no scheduler: Dask then waits
+    forever.
+    """
+    found: list[Any] = []
+
+    def connect() -> None:
+        try:
+            found.append(client(address, timeout=WAIT, set_as_default=False))
+        except Exception as error:  # told below, where it can be caught
+            found.append(error)
+
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(1.5 * WAIT)
+    if not found:
+        raise ClusterError(
+            f"what answers at {address} is no Dask scheduler; its own port is mostly 8786, and "
+            "8787 the dashboard's"
+        )
+    if isinstance(found[0], OSError | ValueError):
+        raise ClusterError(
+            f"no cluster answers at {address} ({found[0] or 'it timed out'}); start one with "
+            "'dask scheduler' and 'dask worker ADDRESS'"
+        ) from found[0]
+    if isinstance(found[0], Exception):
+        raise found[0]
+    return found[0]
 
 
 def client_of(executor: Executor) -> Any:

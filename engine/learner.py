@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from engine.delivery import Submit
 
 FEW = 32
+STEP = 4  # times the inputs of its rows is what a step takes: benchmarks/scaling.py --only step
 TOGETHER = 64e6  # bytes of inputs in a step: more seeds at once would only wait for memory
 
 
@@ -300,9 +301,9 @@ class Learner:
             free = None if free is None else free - taken
 
     def _copied(self, fold: Fold) -> int:
-        """Rows of inputs that training in a fold copies: of a block, or of all where there are gaps
-        between its rows, or mirrored panels beside them."""
-        if self.training.mirrors:
-            return (1 + self.training.mirrors) * len(fold.train)
+        """Rows of inputs that training in a fold takes besides: of its steps and, where there are
+        gaps between its dates or mirrored panels beside the true one, of all of them."""
+        mirrors = self.training.mirrors
         gaps = (np.diff(np.searchsorted(self.dates, fold.train)) > 1).any()
-        return len(fold.train) if gaps else min(len(fold.train), self.training.block + 1)
+        a_step = STEP * min(len(fold.train), self.training.block + 1)
+        return a_step + ((1 + mirrors) * len(fold.train) if gaps or mirrors else 0)

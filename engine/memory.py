@@ -15,13 +15,13 @@ def check_memory(
 ) -> int:
     """How many bytes the prepared inputs of a strategy take; it is refused where they do not fit.
 
-    The inputs of each date are kept, and training takes at least one copy of those of a step.
+    The inputs of each date are kept, and a step of training takes several times those of its rows.
 
     Args:
         name: of the strategy, for the message.
         prepared: its inputs of one date.
         dates: how many dates are prepared.
-        copied: how many dates are in that copy.
+        copied: of how many dates the steps of training take as much again.
         free: bytes, or None where that is not known: then nothing is refused.
         copies: processes that each hold all of it.
 
@@ -38,7 +38,7 @@ def check_memory(
     raise ValueError(
         f"{name} would keep {needed / GIGABYTE:.3g} GB of inputs in memory, and "
         f"{free / GIGABYTE:.3g} GB are free: {a_date / 1e6:.3g} MB a date, most of it "
-        f"{largest!r} ({shape}), for {dates} dates and a step on {copied}"
+        f"{largest!r} ({shape}), for {dates} dates and, for steps of training, {copied} more"
         f"{f', in each of {copies} processes: take fewer workers' * (copies > 1)}; take a smaller "
         'form of the risk where the strategy has one (risk="factor"), fewer assets, rarer '
         "decisions or a rolling window of training"

@@ -52,7 +52,7 @@ def written(path: Path) -> Iterator[None]:
         if isinstance(error, OSError) and error.strerror:
             reason = error.strerror
         raise RunNotWritten(
-            f"{path} cannot be written ({reason}); what was finished before is kept there: make "
+            f"{path} cannot be written ({reason}); what was finished before is kept: make "
             "room, and the same call goes on"
         ) from error
 
@@ -167,5 +167,9 @@ def holds_work(path: Path) -> bool:
 def write_whole(path: Path, text: str) -> None:
     """Write a file: all of it or, if the process dies, nothing."""
     scratch = path.with_name(f".{path.name}")
-    scratch.write_text(text)
-    scratch.replace(path)
+    try:
+        scratch.write_text(text)
+        scratch.replace(path)
+    except OSError:
+        scratch.unlink(missing_ok=True)
+        raise

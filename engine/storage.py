@@ -36,7 +36,7 @@ def storage_url(url: str | None = None) -> str:
             of a file cannot be made.
     """
     from sqlalchemy import make_url
-    from sqlalchemy.exc import ArgumentError
+    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
     chosen = url or os.environ.get(VARIABLE) or f"sqlite:///{Path(FILE).expanduser()}"
     try:
@@ -45,6 +45,13 @@ def storage_url(url: str | None = None) -> str:
         raise StorageError(
             f"{chosen!r} is no URL of a database; sqlite:///trials.sqlite3 or "
             "postgresql://user:password@host/database would be"
+        ) from None
+    try:
+        parsed.get_dialect()
+    except NoSuchModuleError:
+        raise StorageError(
+            f"{shown(chosen)}: there is no driver for {parsed.drivername!r}; sqlite:/// and "
+            "postgresql:// have one"
         ) from None
     if parsed.drivername == "postgresql" and not find_spec("psycopg2"):
         parsed = parsed.set(drivername="postgresql+pg8000")
@@ -64,10 +71,12 @@ def storage_url(url: str | None = None) -> str:
 
 
 def shown(url: str) -> str:
-    """The URL without its password."""
+    """The URL as a user writes it, without its password."""
     from sqlalchemy import make_url
 
-    return make_url(url).render_as_string(hide_password=True)
+    parsed = make_url(url)
+    parsed = parsed.set(drivername=parsed.drivername.partition("+")[0])
+    return parsed.render_as_string(hide_password=True)
 
 
 def connect_arguments(url: str) -> dict:
@@ -80,12 +89,11 @@ def connect_arguments(url: str) -> dict:
 def connect(url: str | None = None) -> Engine:
     """An engine of SQLAlchemy on the storage; nothing is opened yet."""
     from sqlalchemy import NullPool, create_engine
-    from sqlalchemy.exc import NoSuchModuleError
 
     found = storage_url(url)
     try:
         return create_engine(found, poolclass=NullPool, **connect_arguments(found))
-    except (NoSuchModuleError, ModuleNotFoundError) as error:
+    except ModuleNotFoundError as error:
         raise StorageError(f"{shown(found)}: no driver for it is installed ({error})") from error
 
 
@@ -107,15 +115,27 @@ def reported(url: str) -> Iterator[None]:
             first = first.__cause__ or first.__context__
         if first is None:
             raise
-        cause: Any = getattr(first, "orig", None) or first
-        if cause.args and isinstance(cause.args[0], dict):  # as pg8000 says it
-            cause = cause.args[0].get("M", cause)
-        cause = str(cause).strip().splitlines()[0]
+        if url.startswith("sqlite"):
+            said, mend = "cannot be read or written", "Make room for it, or free it,"
+        else:
+            said, mend = "does not answer, or cannot be written", "Start it, or make room there,"
         raise StorageError(
-            f"the storage {shown(url)} does not answer or cannot be written ({cause}); what was "
-            "stored before is safe. Start or free it and run the same command again, or name "
-            f"another with --storage or {VARIABLE}"
+            f"the storage {shown(url)} {said} ({_reason(first)}); what was stored before is safe. "
+            f"{mend} and run the same command again, or name another with --storage or {VARIABLE}"
         ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """Of a database's error: what the system said, where a driver only hides it."""
+    found: Any = getattr(error, "orig", None) or error
+    system = found
+    while system is not None and not (isinstance(system, OSError) and str(system)):
+        system = system.__cause__ or system.__context__
+    if system is not None:
+        return system.strerror or str(system)
+    if found.args and isinstance(found.args[0], dict):  # as pg8000 says it
+        found = found.args[0].get("M", found)
+    return str(found).strip().splitlines()[0]
 
 
 class Claims:

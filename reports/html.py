@@ -20,6 +20,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from engine.result import BacktestResult
+from engine.run_directory import written
 from reports import catalogue, export, formats, sections, statistics, wording
 from reports.facts import Facts, flat, gather
 from reports.svg import PALETTE
@@ -67,20 +68,21 @@ def write_facts(facts: Facts, path: str | Path) -> Path:
     target = check_report_path(path)
     page = render(facts)
     data, tables = export.as_json(facts), export.as_csv(facts)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    folder = target.with_name(f"{target.stem}-tables")
-    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=".report-"))
-    try:
-        (scratch / "tables").mkdir(mode=0o755)
-        for name, text in tables.items():
-            (scratch / "tables" / name).write_text(text, encoding="utf-8", errors="replace")
-        (scratch / "json").write_text(data, encoding="utf-8", errors="replace")
-        (scratch / "page").write_text(page, encoding="utf-8", errors="replace")
-        (scratch / "page").replace(target)
-        (scratch / "json").replace(target.with_suffix(".json"))
-        _replace_tables(scratch / "tables", folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    with written(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = target.with_name(f"{target.stem}-tables")
+        scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=".report-"))
+        try:
+            (scratch / "tables").mkdir(mode=0o755)
+            for name, text in tables.items():
+                (scratch / "tables" / name).write_text(text, encoding="utf-8", errors="replace")
+            (scratch / "json").write_text(data, encoding="utf-8", errors="replace")
+            (scratch / "page").write_text(page, encoding="utf-8", errors="replace")
+            (scratch / "page").replace(target)
+            (scratch / "json").replace(target.with_suffix(".json"))
+            _replace_tables(scratch / "tables", folder)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
     return target
 
 
