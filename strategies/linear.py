@@ -91,6 +91,12 @@ class LinearMeanVariance(LearnedStrategy):
         features = row_features(history, returns)
         pairs = np.hstack([returns[1:], features[:-1]])  # (L - 1, N + E): y, and the x before it
         centred = pairs - pairs.mean(axis=0)
+        still = trades & (np.ptp(returns[1:], axis=0) == 0)
+        if still.any():
+            raise ValueError(
+                f"LinearMeanVariance: {', '.join(history.assets[still])}: prices did not move in "
+                f"the {len(history)} rows to {history.dates[-1].date()}, so their variance is zero"
+            )
         found = as_tensors(limits_of(self, history))
         return {
             "features": torch.tensor(features[-1]),  # (E,)
@@ -105,6 +111,8 @@ class LinearMeanVariance(LearnedStrategy):
         if self.learn == "delta" and not self.delta:
             raise ValueError("learn='delta' needs a positive delta to start from")
         assets, factors = inputs["trades"].shape[-1], inputs["features"].shape[-1]
+        if not self.delta:  # the robust portfolio needs no inverse
+            self._check_rank(inputs, assets)
         network = LinearNetwork(
             nn.Linear(factors, assets, dtype=torch.float64),
             self.gamma,
@@ -116,6 +124,17 @@ class LinearMeanVariance(LearnedStrategy):
             for parameter in parameters:
                 parameter.requires_grad_(name in LEARNED[self.learn])
         return network
+
+    def _check_rank(self, inputs: Inputs, assets: int) -> None:
+        """ValueError where the last covariance of the training rows has no inverse."""
+        held = inputs["trades"][-1]
+        moments = inputs["moments"][-1, :assets, :assets][held][:, held]
+        rank = int(torch.linalg.matrix_rank(moments, hermitian=True)) if len(moments) else 0
+        if rank < len(moments):
+            raise ValueError(
+                f"the covariance of {len(moments)} assets over {self.lookback - 1} returns has "
+                f"rank {rank}: take a longer lookback, and of assets that move alike keep one"
+            )
 
 
 class LinearNetwork(nn.Module):

@@ -122,8 +122,9 @@ class PredictThenOptimize(Strategy):
         x, y = self.samples(history)
         if len(y) < 2:
             raise ValueError(
-                f"{len(history)} training rows leave {len(y)} samples for the regressor: the train "
-                "span of the plan must be longer than the lookback and the horizon"
+                f"{len(history)} training rows leave {len(y)} samples for the regressor: they must "
+                f"be more than the lookback of {self.lookback} and the horizon of {self.horizon}, "
+                "and some asset must trade and move throughout a lookback"
             )
         self.model_ = make_pipeline(StandardScaler(), regressor)
         self.model_.fit(x, y)

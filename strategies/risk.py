@@ -39,13 +39,16 @@ def shrunk_covariance(history: Panel) -> np.ndarray:
     are in units of that variance. An asset that misses a price in ``history`` gets variance
     1 and no covariance: its bounds must hold it at zero. Ledoit & Wolf (2004). As scikit-learn's,
     which takes several times as long, most of it to check its arguments on every date anew.
+
+    Raises:
+        ValueError: no price moves in ``history``.
     """
     trades = history.trades_throughout.to_numpy()
     covariance = np.eye(len(trades))
     if trades.any():
         returns = _scaled_returns(history, trades)
         sample = returns.T @ returns  # (n, n), n that trade
-        mean = sample.trace() / len(sample)  # the mean variance
+        mean = _positive(sample.trace() / len(sample), history)  # the mean variance
         shrink = ledoit_wolf_intensity((returns**2).sum(axis=1), (sample**2).sum(), len(sample))
         part = (1 - shrink) / mean * sample
         part[np.diag_indices_from(part)] += shrink
@@ -76,7 +79,7 @@ def factor_risk(history: Panel, factors: int) -> tuple[np.ndarray, np.ndarray]:
         returns = _scaled_returns(history, trades)
         count = returns.shape[1]
         gram = returns @ returns.T  # (R, R), of the eigenvalues of S
-        mean = gram.trace() / count  # the mean variance
+        mean = _positive(gram.trace() / count, history)  # the mean variance
         _, vectors = np.linalg.eigh(gram)
         found = (returns.T @ vectors[:, ::-1][:, : loadings.shape[1]]) / np.sqrt(mean)  # (n, <= K)
         squared = np.square(returns, out=returns)  # in its place: it was the copy of the window
@@ -85,6 +88,16 @@ def factor_risk(history: Panel, factors: int) -> tuple[np.ndarray, np.ndarray]:
         loadings[trades, : found.shape[1]] = np.sqrt(1 - shrink) * found
         specific[trades] = (1 - shrink) * np.maximum(left, 0.0) + shrink  # rounding, not below 0
     return loadings, specific
+
+
+def _positive(variance: float, history: Panel) -> float:
+    """The mean variance, or a ValueError: without any, there is no risk to weigh."""
+    if not variance > 0:
+        raise ValueError(
+            f"no price moved in the {len(history)} rows to {history.dates[-1].date()}, so that "
+            "there is no risk to weigh"
+        )
+    return variance
 
 
 def _scaled_returns(history: Panel, trades: np.ndarray) -> np.ndarray:

@@ -133,6 +133,23 @@ def test_an_asset_that_does_not_trade_is_not_held(walks):
         assert weights.sum().item() == pytest.approx(1, abs=1e-9)
 
 
+def test_a_covariance_without_an_inverse_is_named(walks):
+    strategy = LinearMeanVariance(lookback=64)
+    prices = walks.prices.copy()
+    prices["A4"] = 2 * prices["A3"]
+    with pytest.raises(
+        ValueError, match=r"covariance of 5 assets over 63 returns has rank 4: take"
+    ):
+        strategy.build(prepared(strategy, Panel(prices), range(70, 120)))
+    robust = LinearMeanVariance(lookback=64, delta=0.2)
+    network = robust.build(prepared(robust, Panel(prices), range(70, 120)))
+    weights = network(prepared(robust, Panel(prices), [130]))
+    assert weights.sum().item() == pytest.approx(1, abs=1e-9)
+    prices["A4"] = 1.0
+    with pytest.raises(ValueError, match="A4: prices did not move in the 64 rows to"):
+        prepared(strategy, Panel(prices), [70])
+
+
 def test_bad_input_is_named(weekly):
     inputs = prepared(LinearMeanVariance(lookback=53), weekly, range(60, 63))
     with pytest.raises(ValueError, match="3 training rows are too few for 2 features"):

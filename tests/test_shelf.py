@@ -1,5 +1,7 @@
 """The shelf: every rule against a closed form, a hand-worked case or another's implementation."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,7 +18,8 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import Pipeline
 
 from data_loaders import Panel
-from engine import WalkForward, backtest, check_strategy
+from engine import Training, WalkForward, backtest, check_strategy
+from engine.training_plan import TrainingWarning
 from strategies import (
     EstimatorStrategy,
     HierarchicalRiskParity,
@@ -29,6 +32,7 @@ from strategies import (
 )
 from strategies.allocation import equal_risk
 from strategies.predict import bayes_stein
+from strategies.registry import strategy_names
 
 CASH = pd.Series(0.0, index=[f"A{i}" for i in range(5)])
 SHELF = [
@@ -350,3 +354,32 @@ def test_aversion_fallback_and_horizon_are_checked(walks):
         MeanVariance(lookback=64, fallback="hope", cap=0.5).allocate(walks.last(64), CASH)
     with pytest.raises(ValueError, match="horizon is at least 1 row"):
         PredictThenOptimize(lookback=64, horizon=0).fit(walks)
+
+
+HELD_STILL = ("EqualWeight", "Momentum", "SoftmaxAllocation")
+
+
+def on_still_prices(name, walks):
+    """The targets of a strategy, by name, on prices that never move."""
+    still = Panel(pd.DataFrame(100.0, walks.prices.index, walks.prices.columns))
+    strategy = create_strategy(name, {})
+    if "cap" in strategy.get_params():
+        strategy.set_params(cap=0.5)
+    plan, training = WalkForward(train="18M", rebalance="W-FRI"), Training(epochs=1, block=20)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=TrainingWarning)
+        return backtest(strategy, still, plan, training=training, ledger=False)[name].targets
+
+
+@pytest.mark.parametrize("name", sorted(set(strategy_names()) - set(HELD_STILL)))
+def test_prices_that_stand_still_are_no_risk_to_weigh_and_that_is_said(walks, name):
+    said = "did not move|no price moved|and move throughout|non positive variance"
+    with pytest.raises((ValueError, RuntimeError), match=said):
+        on_still_prices(name, walks)
+
+
+@pytest.mark.parametrize("name", HELD_STILL)
+def test_what_weighs_no_risk_holds_prices_that_stand_still(walks, name):
+    targets = on_still_prices(name, walks)
+    np.testing.assert_allclose(targets.sum(axis=1), 1, atol=1e-12)
+    assert (targets >= 0).all(axis=None)
