@@ -16,6 +16,13 @@ def percent(value: float | None, digits: int = 1) -> str:
     return DASH if value is None or not np.isfinite(value) else number(100 * value, digits) + "%"
 
 
+def chance(value: float | None) -> str:
+    """A probability as a percentage; what is not certain is neither 0.0% nor 100.0%."""
+    if value is not None and 0 <= value < 0.0005:
+        return "<0.1%"
+    return ">99.9%" if value is not None and 0.9995 <= value < 1 else percent(value)
+
+
 def number(value: float | None, digits: int = 2) -> str:
     """With a true minus sign and no minus zero; a dash where it is not defined."""
     if value is None or not np.isfinite(value):

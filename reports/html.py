@@ -173,6 +173,6 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    names = ("percent", "number", "day", "count", "money", "times", "written")
+    names = ("percent", "chance", "number", "day", "count", "money", "times", "written")
     environment.filters |= {name: getattr(formats, name) for name in names}
     return environment

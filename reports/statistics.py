@@ -163,7 +163,10 @@ def verdict(difference: float, p: float) -> str:
     if p >= 0.05:
         return chance + "this is weak evidence at best."
     if difference > 0:
-        return chance + "luck alone is an unlikely reason, unless many variants were tried before."
+        return (
+            chance + "luck alone is an unlikely reason, unless many variants were tried before. A "
+            "strategy that sees the future looks like this, too: deqfolio check tries it."
+        )
     return chance + "it did worse, and luck alone is an unlikely reason."
 
 

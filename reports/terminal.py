@@ -8,7 +8,7 @@ import pandas as pd
 
 from reports.catalogue import METRICS
 from reports.facts import Facts
-from reports.formats import DASH, number, percent, written
+from reports.formats import DASH, chance, number, written
 from reports.wording import headline, selection_sentence
 
 SHOWN = (
@@ -46,8 +46,8 @@ def terminal_summary(facts: Facts) -> str:
                         f"{number(low)} to {number(high)}" if low == low else DASH
                         for low, high in luck[["difference low", "difference high"]].to_numpy()
                     ],
-                    "by chance in": list(map(percent, luck["p"])),
-                    "deflated": list(map(percent, luck["deflated"])),
+                    "by chance in": list(map(chance, luck["p"])),
+                    "deflated": list(map(chance, luck["deflated"])),
                 },
             )
         )

@@ -259,12 +259,16 @@ def limit_table(limits: pd.DataFrame) -> pd.DataFrame:
     return found.reset_index()
 
 
+LIMITS = {"limit.lower": "floors (who may be held)", "limit.upper": "caps (who may be held)"}
+
+
 def sensitivity_table(sensitivity: pd.DataFrame) -> pd.DataFrame:
     """What the network looks at: one row a feature, the most important first.
 
     Columns: feature, change (mean share of the portfolio that is held elsewhere when the feature
     is shuffled over the test dates, see ``engine.sensitivity``), lowest and highest fold or seed.
     """
-    found = sensitivity.groupby("feature", sort=False)["change"].agg(["mean", "min", "max"])
+    named = sensitivity["feature"].replace(LIMITS)
+    found = sensitivity.groupby(named, sort=False)["change"].agg(["mean", "min", "max"])
     found.columns = pd.Index(["change", "lowest", "highest"])
     return found.sort_values("change", ascending=False, kind="stable").reset_index()

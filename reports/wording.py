@@ -6,7 +6,7 @@ import numpy as np
 from markupsafe import Markup
 
 from reports.facts import Facts
-from reports.formats import number, percent
+from reports.formats import chance, number, percent
 from reports.statistics import verdict
 
 
@@ -54,7 +54,7 @@ def selection_sentence(facts: Facts) -> str:
             tried = f"{facts.trials:,} configurations were"
         said += (
             f"{tried} tried: the probability that the active return beats what the luckiest of "
-            f"as many without skill earns is {percent(deflated)} (deflated Sharpe ratio). "
+            f"as many without skill earns is {chance(deflated)} (deflated Sharpe ratio). "
         )
     if np.isfinite(facts.overfitting.probability):
         said += (
@@ -65,8 +65,9 @@ def selection_sentence(facts: Facts) -> str:
         )
     if np.isfinite(facts.superior):
         said += (
-            "That no strategy beats the benchmark at the same volatility has a p-value of "
-            f"{number(facts.superior)} (test for superior predictive ability)."
+            "That no strategy beats the benchmark at the same volatility has a p-value "
+            f"{'below 0.01' if facts.superior < 0.005 else f'of {number(facts.superior)}'} "
+            "(test for superior predictive ability)."
         )
     return said.strip()
 

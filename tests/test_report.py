@@ -16,7 +16,7 @@ from report_results import HOSTILE, hostile_results, make_result, text_of, typic
 from engine.result import BacktestResult
 from reports import check_report_path, summary_table, write_report
 from reports.facts import chosen, gather
-from reports.formats import number, percent
+from reports.formats import DASH, chance, number, percent
 from reports.html import render_report
 from reports.svg import PALETTE, thin
 from reports.wording import headline
@@ -323,3 +323,14 @@ def test_no_results_are_refused(tmp_path):
     with pytest.raises(ValueError, match="results are empty"):
         write_report({}, tmp_path / "report.html")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "<0.1%"), (0.0004, "<0.1%"), (0.0006, "0.1%"), (0.5, "50.0%"), (0.9994, "99.9%"),
+        (0.9996, ">99.9%"), (1.0, "100.0%"), (np.nan, DASH), (None, DASH),
+    ],
+)  # fmt: skip
+def test_what_is_not_certain_is_not_called_so(value, text):
+    assert chance(value) == text

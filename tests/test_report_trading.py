@@ -153,6 +153,9 @@ def test_sensitivity_over_folds_by_hand():
         ["a", pytest.approx(0.3), 0.1, 0.5],
         ["b", pytest.approx(0.1), 0.0, 0.2],
     ]
+    limits = pd.DataFrame({"fold": [0, 1], "feature": "limit.upper", "change": [0.1, 0.3]})
+    table = trading.sensitivity_table(limits)
+    assert table["feature"].tolist() == ["caps (who may be held)"]
 
 
 # Against a benchmark
