@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -29,12 +30,49 @@ def tell(
         groups: CSV of two columns, asset and group, with a heading.
     """
     check_report_path(out)
-    table = pd.read_csv(factors, index_col=0, parse_dates=True) if factors else None
-    pairs = pd.read_csv(groups, dtype=str, usecols=[0, 1]) if groups else None
-    named = dict(pairs.itertuples(index=False)) if pairs is not None else None
+    table = read_factors(factors) if factors else None
+    named = read_groups(groups) if groups else None
     facts = gather(results, table, named, _tried(results))
     path = write_facts(facts, out)
     return f"{terminal_summary(facts)}\n\nreport: {path}"
+
+
+def read_factors(path: Path) -> pd.DataFrame:
+    """Returns of factors (T, F) from a CSV file: dates in its first column, then one a factor.
+
+    Raises:
+        ValueError: it cannot be read, or holds something else.
+    """
+    table = _read(path, "factor returns", index_col=0)
+    try:
+        table.index = pd.to_datetime(table.index)
+        return table.astype(float)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{path} should hold dates in its first column and returns in the others: {error}"
+        ) from error
+
+
+def read_groups(path: Path) -> dict[str, str]:
+    """Group by asset from a CSV file of two columns, with a heading.
+
+    Raises:
+        ValueError: it cannot be read, or has another number of columns.
+    """
+    table = _read(path, "groups", dtype=str)
+    if table.shape[1] != 2:
+        raise ValueError(f"{path} has {table.shape[1]} columns, expected two: asset and group")
+    return dict(table.itertuples(index=False))
+
+
+def _read(path: Path, what: str, **how: Any) -> pd.DataFrame:
+    if not path.is_file():
+        raise ValueError(f"there is no file of {what} {path}")
+    try:
+        return pd.read_csv(path, **how)
+    except ValueError as error:  # torn lines, no lines, another encoding
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} is not a readable CSV file of {what}: {reason}") from error
 
 
 def _tried(results: Mapping[str, BacktestResult]) -> pd.DataFrame | None:

@@ -241,10 +241,24 @@ class LearnedStrategy(Strategy):
 
 
 def stack(prepared: list[Inputs]) -> Inputs:
-    """Stack the inputs of single dates to one batch, (B, ...) each."""
+    """Stack the inputs of single dates to one batch, (B, ...) each.
+
+    Raises:
+        ValueError: an input has another shape on another date.
+    """
     import torch
 
-    return {name: torch.stack([row[name] for row in prepared]) for name in prepared[0]}
+    try:
+        return {name: torch.stack([row[name] for row in prepared]) for name in prepared[0]}
+    except RuntimeError as error:
+        for name in prepared[0]:
+            shapes = list(dict.fromkeys(tuple(row[name].shape) for row in prepared))
+            if len(shapes) > 1:
+                raise ValueError(
+                    f"the input {name!r} has the shape {shapes[0]} on one date and {shapes[1]} on "
+                    "another: prepare, and any features, give the same numbers on every date"
+                ) from error
+        raise
 
 
 def holdings_input(holdings: pd.Series) -> Inputs:

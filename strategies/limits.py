@@ -54,18 +54,17 @@ def declared(strategy: Strategy) -> Constraints | None:
 def limits_of(strategy: Any, history: Panel, holdings: pd.Series | None = None) -> dict[str, Any]:
     """The same as ``limits``, for a strategy with ``constraints``, ``cap`` and, if it has one, a
     ``fallback``; where its caps cannot hold the budget, the error says what it can change."""
-    said = strategy.get_params(deep=False)
-    constraints = constraints_of(said["constraints"], said["cap"])
+    constraints = constraints_of(strategy.constraints, strategy.cap)
     try:
-        return limits(constraints, history, holdings, said.get("fallback", "raise"))
+        return limits(constraints, history, holdings, getattr(strategy, "fallback", "raise"))
     except InfeasibleError as error:
         name = type(strategy).__name__
         prefix = f"{name}: " if isinstance(strategy, LearnedStrategy) else ""  # a rule's is added
-        if said["constraints"] is None:
+        if strategy.constraints is None:
             way_out = f"raise the cap (--set {name}.cap=0.5 on the command line)"
         else:
             way_out = "raise upper or caps in its constraints"
-        if "fallback" in said:
+        if hasattr(strategy, "fallback"):
             way_out += ', or set fallback="relax"'
         raise InfeasibleError(f"{prefix}{error}; {way_out}", error.samples) from None
 

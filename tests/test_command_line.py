@@ -407,3 +407,25 @@ def test_a_run_of_which_nothing_is_finished_says_how_to_go_on(prices, tmp_path, 
     assert "deqfolio resume run" in capsys.readouterr().err
     assert main(["resume", "run"]) == 0
     assert main(["report", "run"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "content", "message"),
+    [
+        ("--factors", None, "there is no file of factor returns given.csv"),
+        ("--factors", "a,b\n1,2\n1,2,3,4\n", "given.csv is not a readable CSV file of factor"),
+        ("--factors", "date,f\nsoon,0.1\n", "should hold dates in its first column"),
+        ("--factors", "date,f\n2020-01-01,high\n", "should hold dates in its first column"),
+        ("--groups", "", "given.csv is not a readable CSV file of groups"),
+        ("--groups", "asset;group\nA0;x\n", "given.csv has 1 columns, expected two"),
+    ],
+)
+def test_files_for_a_report_that_cannot_be_read(prices, capsys, option, content, message):
+    assert main(["backtest", "--data", prices, "--strategy", "EqualWeight", *SHORT]) == 0
+    if content is not None:
+        Path("given.csv").write_text(content)
+    capsys.readouterr()
+    assert main(["report", "runs/backtest", option, "given.csv"]) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: ")
+    assert message in line

@@ -247,6 +247,15 @@ def test_caps_that_hold_too_little_name_the_strategy_and_what_it_can_change(pane
         assert str(error.value).count(f"{name}:") <= 1
 
 
+def test_a_class_of_ones_own_needs_no_parameters_of_its_parents(panel):
+    class Short(MinimumVariance):
+        def __init__(self, lookback=64):
+            super().__init__(lookback, cap=0.4)
+
+    targets = backtest(Short(), panel, PLAN, ledger=False)["Short"].targets
+    assert targets.max(axis=None) <= 0.4 + 1e-9
+
+
 @pytest.mark.parametrize("strategy", [MinimumVariance, LinearMeanVariance])
 def test_constraints_alone_allow_130_30(panel, strategy):
     limits = {"lower": -0.4, "upper": 0.8, "gross_limit": 1.6, "caps": {"A0": -0.1}}

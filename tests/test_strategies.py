@@ -256,3 +256,11 @@ def test_errors_of_the_contract(walks):
         network(walks, solver="newton")
     with pytest.raises(ValueError, match="ridge should be above 0, got"):
         network(walks, ridge=0.0)
+
+
+def test_inputs_that_change_their_shape_are_named():
+    rows = [{"features": torch.zeros(4, n)} for n in (2, 2, 3)]
+    with pytest.raises(
+        ValueError, match=r"'features' has the shape \(4, 2\) on one date and \(4, 3"
+    ):
+        stack(rows)
