@@ -152,9 +152,13 @@ def _execute(book: Book, fills: Fills, costs: Costs) -> np.ndarray:
     accounting, is added: the orders, prices, fees, positions and cash are compared.
     """
     vectorbt = load_vectorbt()
+    # vectorbt rounds shares to 1e-12 or so: of a price of 1e14 that is money. A power of two that
+    # brings each price near 1 changes no other bit.
+    unit = np.exp2(np.floor(np.log2(fills.path.numpy().max(axis=0))))  # (N,)
+    path = fills.path.numpy() / unit
     shape, at_fill = tuple(fills.path.shape), fills.prices
     size = np.full(shape, np.nan)
-    size[fills.starts] = book.orders.where(book.orders != 0, torch.nan)
+    size[fills.starts] = book.orders.where(book.orders != 0, torch.nan) * unit
     beside = np.zeros(len(fills.dates))  # money that vectorbt does not see
     beside[1:] = book.carried.numpy()[1:]
     fixed: np.ndarray | float = 0.0
@@ -170,7 +174,7 @@ def _execute(book: Book, fills: Fills, costs: Costs) -> np.ndarray:
     owed_most = (-book.value * (1 - book.weights.sum(-1))).max().item()
     loan = 2 * (traded_most + max(owed_most, 0.0) + float(np.abs(beside.cumsum()).max()))
     portfolio = vectorbt.Portfolio.from_orders(
-        pd.DataFrame(fills.path.numpy(), index=fills.dates),  # names of assets stay ours
+        pd.DataFrame(path, index=fills.dates),  # names of assets stay ours
         size=size,
         size_type="amount",
         direction="both",
@@ -181,7 +185,7 @@ def _execute(book: Book, fills: Fills, costs: Costs) -> np.ndarray:
         group_by=True,
         freq="1D",
     )
-    value = _value(portfolio.order_records, fills.path.numpy()) + fills.capital + beside.cumsum()
+    value = _value(portfolio.order_records, path) + fills.capital + beside.cumsum()
     return value / np.concatenate([[fills.capital], value[:-1]]) - 1
 
 

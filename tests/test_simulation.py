@@ -57,6 +57,19 @@ def test_accounting_equals_the_order_level_simulation(stocks, rate, lag):
     assert (result.weights.sum(axis=1) <= 1 + 1e-12).all()
 
 
+@pytest.mark.parametrize("unit", [1e-300, 1e-12, 1e12, 1e300])
+def test_prices_of_any_size_are_simulated_alike(stocks, unit):
+    rows = np.arange(10, 400, 5)
+    weights = np.random.default_rng(0).dirichlet(np.full(20, 0.3), len(rows))
+    wanted = targets(stocks, rows, weights)
+    prices = stocks.prices.copy()
+    prices.iloc[:, ::2] *= unit  # beside others of a usual size
+    strange = simulate(wanted, Panel(prices), Costs(0.001))
+    assert strange.difference < TOLERANCE
+    usual = simulate(wanted, stocks, Costs(0.001))
+    np.testing.assert_allclose(strange.net_returns, usual.net_returns, atol=1e-12)
+
+
 def test_the_value_of_its_records_is_vectorbts_own(stocks):
     vectorbt, rng = load_vectorbt(), np.random.default_rng(0)
     prices = stocks.prices.iloc[:300].to_numpy()
