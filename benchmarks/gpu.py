@@ -29,7 +29,7 @@ from strategies.layers import MeanVarianceLayer
 from strategies.layers.active_set import BatchedSolve, Call
 from strategies.layers.problem import build_problem
 
-EPOCHS = 5
+EPOCHS = 40
 
 
 def problems(batch: int, assets: int) -> tuple[Tensor, Tensor]:
