@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -67,7 +66,8 @@ class Learner:
 
     def of_seed(self, seed: int) -> Learner:
         """The same for one of the seeds alone; what was prepared is shared."""
-        own = copy.copy(self)
+        own = object.__new__(Learner)  # copy.copy would do as __reduce__ says, and share nothing
+        own.__dict__.update(self.__dict__)
         own.training = replace(self.training, seed=seed, ensemble=1)
         own.seeds = range(seed, seed + 1)
         return own
