@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from numbers import Real
@@ -23,11 +24,20 @@ SLACK = 1e-9  # of a sum of caps, rounding
 TOLERANCE = 1e-6  # of a weight: what a solver may leave
 
 
+_read: tuple[Mapping[str, Any], Constraints] | None = None  # plain values, asked at each decision
+
+
 def constraints_of(given: Constraints | Mapping[str, Any] | None, cap: float) -> Constraints:
     """The constraints given, as an object or as plain values, or long-only with a cap."""
+    global _read
     if given is None:
         return Constraints(upper=cap)
-    return given if isinstance(given, Constraints) else Constraints.from_dict(given)
+    if isinstance(given, Constraints):
+        return given
+    known = _read
+    if known is None or known[0] != given:
+        known = _read = copy.deepcopy(given), Constraints.from_dict(given)
+    return known[1]
 
 
 def declared(strategy: Strategy) -> Constraints | None:
