@@ -4,20 +4,23 @@
 
 A run walks DEQMeanVariance forward through ten years: weekly decisions, five years of training
 before the first of yearly refits, the default training without an early stop. The pieces are
-measured here, on one thread of the CPU, on synthetic prices of five factors:
+measured here, on one thread of the CPU, on synthetic prices of five factors, in the first fold:
 
     deliver      the panel to bytes, and back on a worker; once for each worker, run and panel
     prepare      the inputs of one date; once for each date of a run on each worker that has a fit
-    epoch        training on one block of decisions, times the blocks
-    decide       one decision
-    simulate     the books and vectorbt's orders of a run
+    begin        what a fit does once: scalers, the untrained network's loss, the cross-check of the
+                 solver; by training decision
+    epoch        an epoch, its validation with it; by training decision
+    decide       one decision, and what the network looks at in it (the report's sensitivities)
+    once         checks of the data, the books and vectorbt's orders of a run
     start        a worker's imports; once for each worker
 
-and a run costs dates x prepare + epochs x blocks x epoch + decisions x decide + simulate. With more
-workers than runs, folds are spread as well; a run then ends with its longest fold, which prepares
-its own dates. The network moves the panel at ``--bandwidth``, to one worker after the other. Money
-is hours of workers times ``--price``. The model leaves out stragglers, retries and the scheduler.
-With --check one such run is made, with three epochs, and its time stands beside the model's.
+and a run costs dates x prepare + training decisions x (begin + epochs x epoch) + decisions x decide
++ once. With more workers than runs, folds are spread as well; a run then ends with its longest
+fold, which prepares its own dates, and with the decisions, whose worker prepares all. The network
+moves the panel at ``--bandwidth``, to one worker after the other. Money is hours of workers times
+``--price``. The model leaves out stragglers, retries and the scheduler. With --check one such run
+is made, with six epochs, and its time stands beside the model's.
 """
 
 from __future__ import annotations
@@ -37,6 +40,7 @@ import torch
 
 from benchmarks.scaling import flagship, market
 from engine import Costs, Training, WalkForward, backtest
+from engine.backtest import run_settings
 from engine.decisions import decide
 from engine.delivery import Parcel
 from engine.fitting import FitKey, FitTask
@@ -47,7 +51,8 @@ from engine.walk_forward import Fold
 
 ROWS = 2520
 PLAN = WalkForward(train="5Y", refit="1Y", rebalance="W-FRI")
-SAMPLE = 24  # training decisions of the small fold that pieces are measured on
+EPOCHS = 1, 3  # of the two fits that what is done once and what each epoch takes are read off
+CHECKED = 6  # epochs of the run that the model is held against
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -65,9 +70,10 @@ class Pieces:
     pack: float
     unpack: float
     prepare: float
+    begin: float
     epoch: float
     decide: float
-    simulate: float
+    once: float
     start: float
     result: int  # bytes of one fit that come back
 
@@ -77,52 +83,39 @@ class Shape:
     """Of one run."""
 
     dates: int
-    blocks: list[int]  # of each fold
-    decisions: int
     trained: list[int]  # training decisions of each fold
+    decisions: int
 
 
-def shape(folds: list[Fold], training: Training) -> Shape:
+def shape(folds: list[Fold]) -> Shape:
     used = {int(row) for fold in folds for rows in (fold.train, fold.test) for row in rows}
-    kept = [len(fold.train) * (1 - training.validation) for fold in folds]
-    return Shape(
-        len(used),
-        [max(1, round(count / training.block)) for count in kept],
-        sum(len(fold.test) for fold in folds),
-        [len(fold.train) for fold in folds],
-    )
+    decisions = sum(len(fold.test) for fold in folds)
+    return Shape(len(used), [len(fold.train) for fold in folds], decisions)
 
 
-def measure(assets: int) -> tuple[Pieces, Shape]:
+def measure(assets: int, rows: int = ROWS) -> tuple[Pieces, Shape]:
     """All pieces at so many assets."""
-    panel, strategy, training = market(ROWS, assets), flagship(assets, "factor"), Training()
+    panel, strategy = market(rows, assets), flagship(assets, "factor")
     folds = PLAN.folds(panel.dates, strategy.lookback)
-    whole = Learner(panel, folds, PLAN, Costs(), training, 1)
-    parcel = Parcel(whole)
+    parcel = Parcel(Learner(panel, folds, PLAN, Costs(), Training(), 1))
     pack = seconds(lambda: parcel.content)
     unpack = seconds(lambda: pickle.loads(parcel.content))
+    checks = seconds(lambda: run_settings(panel, PLAN, Costs(), Training()))
 
-    first = folds[0]
-    small = Fold(0, first.start, first.train[-SAMPLE:], first.ends[-SAMPLE:], first.refit,
-                 first.test[:8])  # fmt: skip
-    tried = [Training(epochs=n, patience=n, block=SAMPLE) for n in (1, 4)]
-    learners = [Learner(panel, [small], PLAN, Costs(), each, 1) for each in tried]
-    rows = np.array([*small.train, *small.test])
-    dated = seconds(lambda: learners[0].stacked("run", strategy, rows))
-    key = FitKey("run", 0, 0)
-    for learner in learners:
-        learner.samples("run", strategy, small)
-    fits = [FitTask((key,), flagship(assets, "factor")) for _ in tried]
-    found = fits[0].run(learners[0])
-    short, long = (
-        seconds(lambda f=f, learner=learner: f.run(learner))  # type: ignore[misc]
-        for f, learner in zip(fits, learners, strict=True)
-    )
-    a_date = (long - short) / 3 / SAMPLE  # of training on one decision and validating it
+    first, key = folds[0], FitKey("run", 0, 0)
+    dates = np.union1d(first.train, first.test)
+    learners = [
+        Learner(panel, [first], PLAN, Costs(), Training(epochs=n, patience=n), 1) for n in EPOCHS
+    ]
+    dated = [seconds(lambda each=each: each.stacked("run", strategy, dates)) for each in learners]
+    fit = FitTask((key,), strategy)
+    found = fit.run(learners[0])  # loads what is loaded late
+    short, long = (seconds(lambda each=each: fit.run(each)) for each in learners)
+    epoch = (long - short) / (EPOCHS[1] - EPOCHS[0])
     with progress_bar("", 0, "", False) as bar:
         start = time.process_time()
         decided = decide("run", strategy, learners[0], found, bar)
-        deciding = (time.process_time() - start) / len(small.test)
+        deciding = (time.process_time() - start) / len(first.test)
     load_vectorbt()
     tested = np.concatenate([fold.test for fold in folds])
     wanted = np.resize(decided.targets.to_numpy(), (len(tested), assets))
@@ -132,22 +125,35 @@ def measure(assets: int) -> tuple[Pieces, Shape]:
     begun = time.perf_counter()
     subprocess.run([sys.executable, "-c", code], check=True)
     pieces = Pieces(
-        len(parcel.content), pack, unpack, dated / len(rows), a_date * training.block, deciding,
-        simulating, time.perf_counter() - begun, len(pickle.dumps(found[key])),
-    )  # fmt: skip
-    return pieces, shape(folds, training)
+        panel=len(parcel.content),
+        pack=pack,
+        unpack=unpack,
+        prepare=min(dated) / len(dates),
+        begin=(short - EPOCHS[0] * epoch) / len(first.train),
+        epoch=epoch / len(first.train),
+        decide=deciding,
+        once=checks + simulating,
+        start=time.perf_counter() - begun,
+        result=len(pickle.dumps(found[key])),
+    )
+    return pieces, shape(folds)
+
+
+def fit_time(pieces: Pieces, decisions: int, epochs: int) -> float:
+    """Seconds of fits on so many training decisions, whose inputs are prepared."""
+    return decisions * (pieces.begin + epochs * pieces.epoch)
 
 
 def run_time(pieces: Pieces, run: Shape, epochs: int) -> float:
     """Seconds of one run on one worker."""
-    trained = sum(run.blocks) * epochs * pieces.epoch
-    return run.dates * pieces.prepare + trained + run.decisions * pieces.decide + pieces.simulate
+    trained = fit_time(pieces, sum(run.trained), epochs)
+    return trained + run.dates * pieces.prepare + run.decisions * pieces.decide + pieces.once
 
 
 def fold_time(pieces: Pieces, run: Shape, epochs: int) -> float:
-    """Seconds of the longest fit of a run, where each has a worker of its own."""
-    longest = run.trained[-1] * pieces.prepare + run.blocks[-1] * epochs * pieces.epoch
-    return longest + run.decisions * (pieces.prepare + pieces.decide) + pieces.simulate
+    """Seconds of a run whose every fit has a worker of its own: the longest, and what follows."""
+    longest = run.trained[-1] * pieces.prepare + fit_time(pieces, run.trained[-1], epochs)
+    return longest + run.dates * pieces.prepare + run.decisions * pieces.decide + pieces.once
 
 
 def model(pieces: Pieces, run: Shape, epochs: int, runs: int, workers: int, rate: float) -> float:
@@ -156,20 +162,23 @@ def model(pieces: Pieces, run: Shape, epochs: int, runs: int, workers: int, rate
     alone = run_time(pieces, run, epochs)
     if workers <= runs:
         return sent + -(-runs // workers) * alone
-    share = min(workers // runs, len(run.blocks))
+    share = min(workers // runs, len(run.trained))
     return sent + max(alone / share, fold_time(pieces, run, epochs))
 
 
 def check(pieces: Pieces, run: Shape, assets: int) -> None:
     """A real run beside the model."""
-    training, panel = Training(epochs=3, patience=3), market(ROWS, assets)
+    training, panel = Training(epochs=CHECKED, patience=CHECKED), market(ROWS, assets)
 
     def real() -> None:
         strategy = flagship(assets, "factor")
         backtest(strategy, panel, PLAN, training=training, progress=False, ledger=False)
 
-    found, said = seconds(real), run_time(pieces, run, training.epochs)
-    print(f"with 3 epochs       {found:9.1f} s     the model says {said:.1f} s")
+    found, said = seconds(real), run_time(pieces, run, CHECKED)
+    print(
+        f"with {CHECKED} epochs       {found:9.1f} s     the model says {said:.1f} s "
+        f"({said / found - 1:+.0%})"
+    )
 
 
 def main() -> None:
@@ -180,7 +189,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=Training().epochs, help="that a fit takes")
     parser.add_argument("--bandwidth", type=float, default=1e8, help="bytes a second")
     parser.add_argument("--price", type=float, default=0.04, help="of a core for an hour")
-    parser.add_argument("--check", action="store_true", help="make one run, of three epochs")
+    parser.add_argument("--check", action="store_true", help=f"make one run, of {CHECKED} epochs")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
@@ -190,12 +199,12 @@ def main() -> None:
     print(f"panel               {pieces.panel / 1e6:9.1f} MB, sent once to each worker")
     print(f"  to bytes          {pieces.pack:9.3f} s     back {pieces.unpack:.3f} s")
     print(f"prepare one date    {pieces.prepare:9.4f} s     x {run.dates}")
-    print(
-        f"train on one block  {pieces.epoch:9.3f} s     x {sum(run.blocks)} x {asked.epochs} epochs"
-    )
+    trained = sum(run.trained)
+    print(f"begin, a decision   {pieces.begin:9.4f} s     x {trained}")
+    print(f"epoch, a decision   {pieces.epoch:9.4f} s     x {trained} x {asked.epochs} epochs")
     print(f"decide once         {pieces.decide:9.4f} s     x {run.decisions}")
-    print(f"simulate            {pieces.simulate:9.3f} s")
-    print(f"a fit comes back as {pieces.result / 1e3:9.1f} kB    x {len(run.blocks)}")
+    print(f"checks and books    {pieces.once:9.3f} s")
+    print(f"a fit comes back as {pieces.result / 1e3:9.1f} kB    x {len(run.trained)}")
     print(f"start of a worker   {pieces.start:9.2f} s by the clock")
     alone, longest = (each(pieces, run, asked.epochs) for each in (run_time, fold_time))
     print(f"one run             {alone:9.1f} s     its longest fit {longest:.1f} s")

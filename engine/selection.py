@@ -11,8 +11,8 @@ A split trains on what lies after its test, too: it selects models, and is no ba
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from concurrent.futures import Executor
-from dataclasses import replace
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ from data_loaders import Panel
 from engine.arguments import check_arguments, named_strategies
 from engine.backtest import described, identity, run_settings
 from engine.costs import Costs
-from engine.decisions import decide_rows, fitted_for, target_frame
+from engine.decisions import decide_rows, fitted_for, portable, target_frame
 from engine.delivery import workplace
+from engine.fitting import FitKey, Fitted
 from engine.learner import Learner
 from engine.ledger import TrialLedger, keep_record
 from engine.progress import progress_bar
@@ -65,7 +66,8 @@ def cross_validate(
         test_folds: blocks in each test, from 2 on.
         run_dir, restart: as in ``backtest``: finished fits are kept there, and the table is
             written to ``paths.csv`` in it.
-        workers, executor, progress, threads, ledger: as in ``backtest``. The ledger gets the first
+        workers, executor: as in ``backtest``; a task is a fit, or the decisions along a path.
+        progress, threads, ledger: likewise. The ledger gets the first
             path of each strategy: one configuration is one trial, and any path says the same.
 
     Returns:
@@ -91,30 +93,76 @@ def cross_validate(
         run = RunDirectory(run_dir, asked, restart)
     settings["plan"] = settings["plan"] | {"cross_validation": how}
     rows, first = [], {}
-    with limited_threads(threads), place as submit:
-        copies = workers or int(executor is None)
-        fits = learner.fit(learned, submit, run, progress, copies=copies)
-        for name, strategy in named.items():
-            with progress_bar(name, len(paths), "path", progress) as bar:
-                for path, tests in enumerate(paths):
-                    targets: dict[int, np.ndarray] = {}
-                    with progress_bar(name, 0, "decision", False) as quiet:
-                        for split, block in tests:
-                            fold, blocks = splits[split]
-                            before = replace(fold, refit=int(blocks[block][0]))
-                            fitted = fitted_for(name, strategy, learner, before, fits)
-                            decide_rows(name, fitted, learner, blocks[block], targets, quiet)
-                    found = simulate(target_frame(targets, panel), panel, costs, plan.execution_lag)
-                    rows.append({"strategy": name, "path": path, **_figures(found, panel)})
-                    if not path:
-                        first[name] = _trial(name, strategy, found, settings)
-                    bar.update()
+    elsewhere: dict[tuple[str, int], Future[pd.DataFrame]] = {}
+
+    def task(name: str, path: int, fits: dict[FitKey, Fitted]) -> PathTask:
+        tests = [(split, splits[split][1][block]) for split, block in paths[path]]
+        used = {split for split, _ in tests}
+        mine = {key: fit for key, fit in fits.items() if key.name == name and key.fold in used}
+        return PathTask(name, named[name], mine, tests)
+
+    try:
+        with limited_threads(threads), place as submit:
+
+            def hand_out(fits: dict[FitKey, Fitted] | None = None) -> None:
+                """The paths of the rules or, once there are fits, of what is learned."""
+                if submit is None:
+                    return
+                for name, strategy in named.items():
+                    if (name in learned) == (fits is not None) and portable(strategy):
+                        for path in range(len(paths)):
+                            elsewhere[name, path] = submit(task(name, path, fits or {}))
+
+            copies = workers or int(executor is None)
+            fits = learner.fit(learned, submit, run, progress, hand_out, copies)
+            hand_out(fits)
+            for name, strategy in named.items():
+                with progress_bar(name, len(paths), "path", progress) as bar:
+                    for path in range(len(paths)):
+                        if (name, path) in elsewhere:
+                            targets = elsewhere[name, path].result()
+                        else:
+                            targets = task(name, path, fits).run(learner)
+                        found = simulate(targets, panel, costs, plan.execution_lag)
+                        rows.append({"strategy": name, "path": path, **_figures(found, panel)})
+                        if not path:
+                            first[name] = _trial(name, strategy, found, settings)
+                        bar.update()
+    finally:
+        for future in elsewhere.values():
+            future.cancel()
     keep_record(first, ledger, "cross-validation")
     table = pd.DataFrame(rows).set_index(["strategy", "path"])
     if run is not None:
         with written(run.path):
             write_whole(run.path / "paths.csv", table.to_csv())
     return table
+
+
+@dataclass(frozen=True)
+class PathTask:
+    """The decisions of a strategy along a path, to be made anywhere.
+
+    Attributes:
+        fits: of the strategy in the splits of the path, if it has any.
+        tests: (split, test rows) in order of time; what is held is carried from one to the next.
+    """
+
+    name: str
+    strategy: Strategy
+    fits: dict[FitKey, Fitted]
+    tests: list[tuple[int, np.ndarray]]
+
+    def run(self, learner: Learner) -> pd.DataFrame:
+        """Targets (K, N) by decision date."""
+        targets: dict[int, np.ndarray] = {}
+        quiet = progress_bar(self.name, 0, "decision", False)
+        with limited_threads(learner.threads), quiet as bar:
+            for split, rows in self.tests:
+                before = replace(learner.folds[split], refit=int(rows[0]))
+                fitted = fitted_for(self.name, self.strategy, learner, before, self.fits)
+                decide_rows(self.name, fitted, learner, rows, targets, bar)
+        return target_frame(targets, learner.panel)
 
 
 def _trial(

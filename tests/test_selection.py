@@ -1,3 +1,6 @@
+import pickle
+from concurrent.futures import Executor, Future
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -5,7 +8,7 @@ from conftest import random_walks
 from test_backtest import Softmax
 
 from engine import Costs, Training, WalkForward, backtest, cross_validate
-from engine.selection import purged_splits
+from engine.selection import PathTask, purged_splits
 from engine.training import Samples
 from strategies import EqualWeight
 
@@ -66,6 +69,33 @@ def test_learned_strategies_have_a_spread_over_paths():
     assert found.loc["Softmax", "sharpe"].nunique() == 3
     again = cross_validate(Softmax(), panel, plan, Costs(), QUICK, folds=4, progress=False)
     pd.testing.assert_frame_equal(again, found.loc[["Softmax"]])
+
+
+class Sent(Executor):
+    """What it is given goes through pickle, as to another process, and is run at once."""
+
+    def __init__(self):
+        self.tasks = []
+
+    def submit(self, function, task, parcel):
+        future = Future()
+        self.tasks.append(task)
+        future.set_result(function(*pickle.loads(pickle.dumps((task, parcel)))))
+        return future
+
+
+def test_paths_are_decided_where_the_fits_are():
+    """One task a fit and one a path, with the fits of that path alone; not a bit differs."""
+    panel, plan, sent = random_walks(700, 4), WalkForward(rebalance=5, embargo=5), Sent()
+    asked = ([Softmax(), EqualWeight()], panel, plan, Costs(), QUICK, 4)
+    here = cross_validate(*asked, progress=False)
+    found = cross_validate(*asked, progress=False, executor=sent)
+    pd.testing.assert_frame_equal(found, here, check_exact=True)
+    paths = [task for task in sent.tasks if isinstance(task, PathTask)]
+    assert [task.name for task in paths] == ["EqualWeight"] * 3 + ["Softmax"] * 3
+    assert len(sent.tasks) == 6 + 6  # splits and paths
+    for task in paths[3:]:
+        assert {key.fold for key in task.fits} == {split for split, _ in task.tests}
 
 
 def test_a_gap_in_time_is_not_held_across():
