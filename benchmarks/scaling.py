@@ -6,10 +6,11 @@
 Each point runs in a process of its own on synthetic prices of five factors. Memory is the peak of
 the process above what it held before; time is that of the CPU, which other work on the machine
 disturbs least. The exponent is the slope of a straight line through the logarithms: 1 is linear, 2
-quadratic; below 1, fixed costs still dominate. --only takes one of the three things measured, step,
-prepare and walk. Without either and without --quick it also walks ``--universe`` assets
-forward through ten years (weekly decisions, yearly refits, the default training), and takes one
-step of training at ``--step`` assets, B = 16; with --goals it does that alone.
+quadratic; below 1, fixed costs still count. Beside it stands that of the two largest. --only takes
+one of the three things measured, step, prepare and walk. Without either and without --quick it also
+walks ``--universe`` assets forward through ten years (weekly decisions, yearly refits, the default
+training), and takes one step of training at ``--step`` assets, B = 16; with --goals it does that
+alone.
 
 Dense risk holds N x N numbers a date, factor risk N x K.
 """
@@ -196,7 +197,7 @@ def warm_up() -> None:
 
 def table(quick: bool, only: str | None) -> list[dict]:
     """Measure the cases and print them as they are done."""
-    print(f"{'':24}{'risk':12}{'held':10}{'varied':48}{'exponent':>8}")
+    print(f"{'':24}{'risk':12}{'held':10}{'varied':48}{'exponent':>8}{'last two':>10}")
     rows = []
     for what, risk, letter, values, held in CASES:
         if only not in (None, what):
@@ -211,12 +212,12 @@ def table(quick: bool, only: str | None) -> list[dict]:
             "seconds": [f"{s:.2g}" for s in seconds],
             "MB": [f"{size / 1e6:.0f}" for size in sizes],
         }
-        slopes = {
-            "seconds": exponent(values, list(seconds)),
-            "MB": exponent(values, [max(size, 1e6) for size in sizes]),
-        }
+        found_in = {"seconds": list(seconds), "MB": [max(size, 1e6) for size in sizes]}
         for name, cells in shown.items():
-            slope = f"{slopes[name]:8.2f}" if name in slopes else ""
+            slope = ""
+            if name in found_in:
+                of_all = exponent(values, found_in[name])
+                slope = f"{of_all:8.2f}{exponent(values[-2:], found_in[name][-2:]):10.2f}"
             print(f"{head:46}{name:8}{''.join(f'{c:>8}' for c in cells):40}{slope}", flush=True)
             head = ""
         rows.append(
@@ -229,18 +230,24 @@ def table(quick: bool, only: str | None) -> list[dict]:
 def draw(rows: list[dict], path: str) -> None:
     """Time and memory over what is varied, both axes logarithmic."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     letters = list(dict.fromkeys(row["letter"] for row in rows))
-    figure = Figure(figsize=(4 * len(letters), 7), layout="constrained")
+    figure = Figure(figsize=(3 * len(letters), 6), layout="constrained")
     axes = figure.subplots(2, len(letters), squeeze=False)
-    for row in rows:
-        column = letters.index(row["letter"])
-        axes[0][column].loglog(row["values"], row["seconds"], "o-", label=row["title"])
-        axes[1][column].loglog(row["values"], np.array(row["bytes"]) / 1e6, "o-")
+    for number, row in enumerate(rows):
+        column, style = letters.index(row["letter"]), {"color": f"C{number}", "marker": "."}
+        axes[0][column].loglog(row["values"], row["seconds"], label=row["title"], **style)
+        axes[1][column].loglog(row["values"], np.array(row["bytes"]) / 1e6, **style)
     for column, letter in enumerate(letters):
-        axes[0][column].legend(fontsize="x-small")
-        axes[0][column].set_ylabel("seconds")
-        axes[1][column].set(ylabel="MB", xlabel=letter)
+        axes[0][column].set(ylabel="seconds" if not column else "")
+        axes[1][column].set(ylabel="MB" if not column else "", xlabel=letter)
+        for each in (axes[0][column], axes[1][column]):
+            for axis in (each.xaxis, each.yaxis):
+                axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:g}"))
+                axis.set_minor_formatter(NullFormatter())
+    figure.legend(loc="outside lower center", ncols=2, fontsize="small", frameon=False)
     figure.savefig(path)
 
 
