@@ -10,7 +10,15 @@ import typer
 from deqfolio import options
 from deqfolio.experiments import run
 
-EVERYWHERE = {"experiment", "report", "out", "workers", "cluster", "restart"}  # change no result
+EVERYWHERE = {
+    "experiment",
+    "report",
+    "out",
+    "workers",
+    "cluster",
+    "restart",
+    "log",
+}  # change no result
 
 
 def demo(
@@ -93,6 +101,7 @@ def backtest(
         Path | None,
         typer.Option(help="The HTML report; by default in the run's folder."),
     ] = None,
+    log: options.Log = None,
     workers: options.Workers = None,
     cluster: options.Cluster = None,
     restart: options.Restart = False,
@@ -112,7 +121,10 @@ def backtest(
             if source is not None and source.name == "COMMANDLINE":
                 option = "--" + name.rstrip("_").replace("_", "-")
                 raise typer.BadParameter(f"{option}: {experiment} settles it; change it there")
-        run(read_experiment(experiment), out, report, workers, cluster, restart)
+        said = read_experiment(experiment)
+        if log:
+            said["training"] = said["training"] | {"log": log}
+        run(said, out, report, workers, cluster, restart)
         return
     if not data or not strategy:
         raise typer.BadParameter("give --data and --strategy, or an experiment file")
@@ -143,7 +155,7 @@ def backtest(
         },
         "costs": {name: value for name, value in costs.items() if value or name == "commission"},
         "simulation": {"whole_shares": whole_shares},
-        "training": {"seed": seed, "ensemble": ensemble},
+        "training": {"seed": seed, "ensemble": ensemble} | ({"log": log} if log else {}),
     }
     for text in set_ or []:
         try:

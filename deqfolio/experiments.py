@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import multiprocessing
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -78,18 +79,24 @@ def run(
     import tomli_w
 
     from engine import AllocationError, backtest
+    from engine.callbacks import named_callbacks
     from engine.cluster import on_cluster
     from engine.run_directory import EXPERIMENT, holds_work, write_whole, written
-    from engine.settings import read_simulation
+    from engine.settings import read_logs, read_simulation
     from reports import check_report_path
     from reports.commands import tell
 
     page = report or out / "report.html"
     check_report_path(page)  # before the hours of work, not after
     whole_shares = read_simulation(experiment.get("simulation", {}))
+    look_here()
+    callbacks = named_callbacks(read_logs(experiment["training"]), out)
     made = prepare(experiment)
     made.plan.folds(made.panel.dates, max(strategy.lookback for strategy in made.strategies))
 
+    if restart and (out / "plan.json").exists():  # the logs of what is thrown away
+        (out / "epochs.csv").unlink(missing_ok=True)
+        shutil.rmtree(out / "tensorboard", ignore_errors=True)
     if not holds_work(out) or (restart and (out / "plan.json").exists()):
         with written(out):
             out.mkdir(parents=True, exist_ok=True)
@@ -103,6 +110,7 @@ def run(
                 workers=workers,
                 executor=executor,
                 whole_shares=whole_shares,
+                callbacks=callbacks,
             )
         except AllocationError as error:
             if not error.finished:

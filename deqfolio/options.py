@@ -24,6 +24,13 @@ def source_names(incomplete: str) -> list[str]:
     return [name for name in named if name.startswith(incomplete)] + sorted(files)
 
 
+def log_names(incomplete: str) -> list[str]:
+    """Names of logs that begin so."""
+    from engine.callbacks import LOGS
+
+    return [name for name in LOGS if name.startswith(incomplete)]
+
+
 TABLES = (".csv", ".gz", ".parquet")
 DATA = (
     '"sp500" (bundled), "yahoo:SPY,TLT", "synthetic:planted", a file (.csv, .parquet) with one '
@@ -35,6 +42,14 @@ Seed = Annotated[int, typer.Option(min=0, help="Seed of all training.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Train in so many processes.")]
 Cluster = Annotated[
     str | None, typer.Option(help="Address of a Dask cluster, like tcp://10.0.0.1:8786.")
+]
+Log = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Tell every epoch of training: csv (RUN/epochs.csv), tensorboard (RUN/tensorboard), "
+        "mlflow, or your own Callback as module:Class. Repeat for several.",
+        autocompletion=log_names,
+    ),
 ]
 Restart = Annotated[bool, typer.Option("--restart", help="Begin anew, whatever is there.")]
 Storage = Annotated[

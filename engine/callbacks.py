@@ -1,6 +1,7 @@
 """What is told while training goes on: to a bar, a CSV file, TensorBoard or MLflow.
 
     backtest(..., callbacks=[CsvLog("epochs.csv"), TensorBoard("runs/board")])
+    deqfolio backtest ... --log csv --log tensorboard
 
 A callback of your own overrides what it needs of ``Callback``. Fits that were finished before, in
 the run directory, are not told again. Of fits in other processes the epochs are told when the fit
@@ -10,11 +11,13 @@ is done, all at once.
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+import difflib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Self
 
+from data_loaders.plugins import load_object
 from engine.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -187,6 +190,36 @@ class MLflow(Callback):
     def fitted(self, fit: FitKey) -> None:
         if fit in self.runs:
             self.client.set_terminated(self.runs.pop(fit), "FINISHED")
+
+
+LOGS = {  # what the command line calls them, and what they are in a run's folder
+    "csv": lambda folder: CsvLog(folder / "epochs.csv"),
+    "tensorboard": lambda folder: TensorBoard(folder / "tensorboard"),
+    "mlflow": lambda folder: MLflow(),
+}
+
+
+def named_callbacks(names: Sequence[str], folder: Path) -> list[Callback]:
+    """Those of ``LOGS``, which write below ``folder``, or anyone's own as module:Class.
+
+    Raises:
+        ValueError: a name that is none of these; ImportError: its package is not installed.
+    """
+    return [_named(name, folder) for name in names]
+
+
+def _named(name: str, folder: Path) -> Callback:
+    if name in LOGS:
+        return LOGS[name](folder)
+    found = load_object(name) if ":" in name else None
+    if not (isinstance(found, type) and issubclass(found, Callback)):
+        near = difflib.get_close_matches(name.lower(), LOGS, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ValueError(
+            f"training: log = {name!r} is no log; {hint}known are {', '.join(LOGS)}, or your own "
+            "Callback as module:Class"
+        )
+    return found()
 
 
 def _known(row: Mapping[str, Any]) -> dict[str, float]:

@@ -58,12 +58,24 @@ def read_training(table: Mapping[str, Any]) -> Training:
     """The training of a table like ``{"epochs": 20, "loss": "NegativeLogGrowth"}``.
 
     ``loss`` is a name, or a table of ``class`` and parameters:
-    ``{class = "NegativeMeanVariance", aversion = 10}``.
+    ``{class = "NegativeMeanVariance", aversion = 10}``. What ``read_logs`` takes is left out.
     """
-    rest = dict(table)
+    rest = {key: value for key, value in table.items() if key != "log"}
     if "loss" in rest:
         rest["loss"] = read_loss(rest["loss"])
     return read_settings(Training, rest, "training")
+
+
+def read_logs(table: Mapping[str, Any]) -> list[str]:
+    """Where the epochs are told, by name, of a training like ``{"log": ["csv"]}``; or one name.
+
+    It is no setting of the training, as no result depends on it: see ``callbacks.py``.
+    """
+    said = table.get("log", [])
+    names = [said] if isinstance(said, str) else said
+    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise ValueError(f'training: log is a name, like "csv", or a list of names, got {said!r}')
+    return list(dict.fromkeys(names))
 
 
 def read_simulation(table: Mapping[str, Any]) -> bool:

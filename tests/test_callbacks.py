@@ -1,5 +1,6 @@
 """What is told of training, read back from where it was told."""
 
+import re
 import sys
 
 import pandas as pd
@@ -7,8 +8,10 @@ import pytest
 from conftest import random_walks
 from test_seeds import PLAN, SMALL
 
-from engine import Callback, CsvLog, MLflow, TensorBoard, Training, backtest
-from engine.callbacks import NUMBERS
+from deqfolio import main
+from engine import Callback, CsvLog, MLflow, TensorBoard, Training, backtest, load_run
+from engine.callbacks import NUMBERS, named_callbacks
+from engine.settings import read_logs, read_training
 from strategies import DEQMeanVariance, EqualWeight
 
 NAME = "DEQMeanVariance"
@@ -145,3 +148,53 @@ def test_what_is_not_installed_is_named(make, module, hint, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ImportError, match=hint):
         make()
+
+
+def test_the_command_line_logs_into_the_runs_folder(walks, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    walks.prices.to_csv("prices.csv")
+    (tmp_path / "shout.py").write_text(
+        "from engine import Callback\nclass Shout(Callback):\n"
+        "    def epoch(self, fit, row):\n        print('told', fit.name, int(row['epoch']))\n"
+    )
+    words = ["backtest", "--data", "prices.csv", "--train", "18M", "--rebalance", "ME"]
+    words += ["--strategy", "DEQMeanVariance", "--out", "run", "--set", "training.epochs=2"]
+    for name, value in {"cap": 0.5, "lookback": 64, "hidden": 2}.items():
+        words += ["--set", f"DEQMeanVariance.{name}={value}"]
+    assert main([*words, "--log", "csv", "--log", "shout:Shout"]) == 0
+    assert "told DEQMeanVariance 2" in capsys.readouterr().out
+    result = load_run("run")[NAME]
+    written = pd.read_csv("run/epochs.csv", index_col=KEYS)[list(NUMBERS)]
+    pd.testing.assert_frame_equal(written.sort_index(), told(result).sort_index())
+    assert result.settings["training"].get("log") is None, "no result depends on it"
+
+    experiment = (tmp_path / "run/experiment.toml").read_text()
+    assert re.search(r'log = \[\s*"csv",\s*"shout:Shout",\s*\]', experiment)
+    assert main(["backtest", "run/experiment.toml", "--out", "run", "--restart"]) == 0
+    again = pd.read_csv("run/epochs.csv", index_col=KEYS)[list(NUMBERS)]
+    pd.testing.assert_frame_equal(again, written)  # what was thrown away is not in it twice
+    assert main([*words]) == 0, "the same run without a log is the same run"
+    (tmp_path / "run.toml").write_text(experiment.replace('"shout:Shout"', '"cvs"'))
+    assert main(["backtest", "run.toml", "--out", "other"]) == 1
+    assert "log = 'cvs' is no log; did you mean csv? known are" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("said", "names"), [({}, []), ({"log": "csv"}, ["csv"]), ({"log": ["b", "a", "b"]}, ["b", "a"])]
+)
+def test_logs_are_named_once(said, names, tmp_path):
+    assert read_logs(said) == names
+    assert read_training({"epochs": 3, **said}) == Training(epochs=3)
+
+
+@pytest.mark.parametrize("said", [5, [5], {"csv": True}])
+def test_a_log_that_is_no_name_is_refused(said):
+    with pytest.raises(ValueError, match="log is a name, like"):
+        read_logs({"log": said})
+
+
+@pytest.mark.parametrize("name", ["test_callbacks:NAME", "tests", "test_callbacks:Training"])
+def test_a_log_that_is_no_callback_is_refused(name, tmp_path):
+    with pytest.raises(ValueError, match=r"is no log; .*your own Callback as module:Class"):
+        named_callbacks([name], tmp_path)
