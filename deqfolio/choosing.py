@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deqfolio.experiments import import_for_workers, prepare, stoppable
 from deqfolio.options import Cluster, Restart, Storage, Workers
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def cross_validate(
@@ -53,13 +56,24 @@ def cross_validate(
     paths = len(table.loc[table.index[0][0]])
     typer.echo(f"{paths} paths through {len(made.panel)} dates; over these:")
     typer.echo(table.groupby("strategy", sort=False)["sharpe"].describe().round(3).to_string())
+    alike = [name for name, own in table.groupby("strategy", sort=False) if _constant(own)]
+    if alike:
+        typer.echo(
+            f"\nno fit, so all paths are the same: {', '.join(alike)}; only what is trained tells "
+            "paths apart"
+        )
     typer.echo(f"\npaths: {out / 'paths.csv'}")
+
+
+def _constant(paths: pd.DataFrame) -> bool:
+    """Whether these paths are one and the same, as of a rule that is not fitted."""
+    return len(paths) > 1 and bool((paths.nunique() <= 1).all())
 
 
 def sweep(
     experiment: Annotated[
         Path,
-        typer.Argument(metavar="EXPERIMENT.toml", help="A TOML file with a table \\[sweep]."),
+        typer.Argument(metavar="EXPERIMENT.toml", help="A TOML file with a table [sweep]."),
     ],
     trials: Annotated[
         int | None, typer.Option(min=1, help="Configurations to try; else as the file says.")
@@ -73,13 +87,13 @@ def sweep(
 ) -> None:
     """Search for a strategy's best parameters on history that ends before the first test.
 
-    The table \\[sweep] says what to try; strategy (else the first), trials, folds, seed and
+    The table [sweep] says what to try; strategy (else the first), trials, folds, seed and
     pruning are optional:
 
-    \\[sweep.ranges]
-    hidden = {low = 8, high = 64, log = true}
-    cell = ["mean_field", "graph"]
-    "training.learning_rate" = {low = 1e-4, high = 1e-2, log = true}
+        [sweep.ranges]
+        hidden = {low = 8, high = 64, log = true}
+        cell = ["mean_field", "graph"]
+        "training.learning_rate" = {low = 1e-4, high = 1e-2, log = true}
 
     A sweep that was stopped goes on when it is called again; several machines share one
     through --storage. best.toml is the experiment with the winner's parameters.

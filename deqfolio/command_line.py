@@ -27,6 +27,7 @@ app = typer.Typer(
     epilog=EXIT_CODES,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # paragraphs as wide as the terminal; [x] is no style
 )
 
 for panel, commands in {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import dedent
 from typing import Any
 
 import typer
@@ -36,9 +37,9 @@ def _described(command: Any, name: str) -> list[str]:
 def _paragraphs(text: str) -> list[str]:
     """Its paragraphs; one that is TOML is shown as code."""
     found = []
-    for paragraph in _plain(text).strip().split("\n\n"):
-        code = paragraph.startswith("[")
-        found += ["", *(["```toml", paragraph, "```"] if code else [paragraph])]
+    for paragraph in text.strip().split("\n\n"):
+        code = paragraph.startswith("    ")
+        found += ["", *(["```toml", dedent(paragraph), "```"] if code else [paragraph])]
     return found
 
 
@@ -54,9 +55,4 @@ def _default(each: Any) -> str:
 
 
 def _help(each: Any) -> str:
-    return _plain(getattr(each, "help", None) or "").replace("|", "\\|")
-
-
-def _plain(text: str) -> str:
-    """Without the backslash that keeps a bracket from being read as the terminal's markup."""
-    return text.replace("\\[", "[")
+    return (getattr(each, "help", None) or "").replace("|", "\\|")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from deqfolio import app, main, options
 from engine import load_run
@@ -235,6 +236,22 @@ def test_every_command_and_every_option_is_explained():
         assert command.help, command.name
         silent = [each.name for each in command.params if not getattr(each, "help", None)]
         assert not silent, (command.name, silent)
+
+
+def test_help_shows_what_stands_in_brackets():
+    found = CliRunner().invoke(app, ["sweep", "--help"]).output
+    assert "A TOML file with a table [sweep]" in found
+    assert "[sweep] says what to try" in found
+    assert "[sweep.ranges]\n" in found.replace(" ", "")
+    lines = [line.strip() for line in found.splitlines()]
+    assert "hidden = {low = 8, high = 64, log = true}" in lines
+
+
+def test_rules_have_one_path_and_it_is_said(prices, capsys):
+    words = ["--data", prices, "--strategy", "EqualWeight", *SHORT, "--out", "run"]
+    assert main(["backtest", *words]) == 0
+    assert main(["cross-validate", "run", "--out", "paths"]) == 0
+    assert "no fit, so all paths are the same: EqualWeight;" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
