@@ -168,10 +168,13 @@ def _wealth(account: Account) -> Tensor:
     return (1 + account.net_returns).cumprod(0)  # (S,) at the end of each period
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class _Sum(Loss):
     left: Loss
     right: Loss
+
+    def __repr__(self) -> str:
+        return f"{self.left!r} + {_bracketed(self.right)}"
 
     @property
     def forecasts(self) -> bool:
@@ -184,10 +187,13 @@ class _Sum(Loss):
         return self.left(account, periods_per_year) + self.right(account, periods_per_year)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class _Scaled(Loss):
     loss: Loss
     factor: float
+
+    def __repr__(self) -> str:
+        return f"{self.factor!r} * {_bracketed(self.loss)}"
 
     @property
     def forecasts(self) -> bool:
@@ -198,3 +204,7 @@ class _Scaled(Loss):
 
     def __call__(self, account: Account, periods_per_year: float) -> Tensor:
         return self.factor * self.loss(account, periods_per_year)
+
+
+def _bracketed(loss: Loss) -> str:
+    return f"({loss!r})" if isinstance(loss, _Sum) else repr(loss)

@@ -44,3 +44,13 @@ def test_constant_returns_have_a_finite_gradient():
 def test_too_few_periods():
     with pytest.raises(ValueError, match="at least 3 periods, got 2"):
         NegativeSharpe()(account([0.1, 0.2]), 52)
+
+
+def test_a_composed_loss_reads_as_it_was_written():
+    """A run is told apart by it: other losses read otherwise."""
+    sharpe, growth, utility = NegativeSharpe(), NegativeLogGrowth(), NegativeMeanVariance(3.0)
+    written = "NegativeSharpe() + 0.1 * NegativeLogGrowth()"
+    assert repr(sharpe + 0.1 * growth) == written
+    assert repr(2 * (sharpe + growth)) == "2.0 * (NegativeSharpe() + NegativeLogGrowth())"
+    assert repr(sharpe + growth + utility) != repr(sharpe + (growth + utility))
+    assert eval(written) == sharpe + 0.1 * growth
