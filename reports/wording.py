@@ -49,12 +49,13 @@ def selection_sentence(facts: Facts) -> str:
     deflated = facts.luck.loc[facts.subject, "deflated"]
     said = ""
     if facts.benchmark and np.isfinite(deflated):
+        in_words = chance(deflated).replace("<", "below ").replace(">", "above ")
         tried = "One configuration was"
         if facts.trials > 1:
             tried = f"{facts.trials:,} configurations were"
         said += (
             f"{tried} tried: the probability that the active return beats what the luckiest of "
-            f"as many without skill earns is {chance(deflated)} (deflated Sharpe ratio). "
+            f"as many without skill earns is {in_words} (deflated Sharpe ratio). "
         )
     if np.isfinite(facts.overfitting.probability):
         said += (
