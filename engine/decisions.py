@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
@@ -20,6 +20,7 @@ from data_loaders import Panel
 from engine.fitting import FitKey, Fitted
 from engine.learner import Learner
 from engine.progress import progress_bar
+from engine.questions import Answer, Deciding, Question, one_by_one
 from engine.threads import limited_threads
 from engine.walk_forward import Fold
 from engine.weights import AllocationError, allocated, reason_of
@@ -45,6 +46,13 @@ def decide(
     name: str, strategy: Strategy, learner: Learner, fits: dict[FitKey, Fitted], bar: tqdm
 ) -> Decided:
     """The weights of every test decision, in order of time, each from what was known then."""
+    return one_by_one(deciding(name, strategy, learner, fits, bar))
+
+
+def deciding(
+    name: str, strategy: Strategy, learner: Learner, fits: dict[FitKey, Fitted], bar: tqdm
+) -> Deciding[Decided]:
+    """``decide``, which yields what it asks of networks: see ``questions.py``."""
     targets: dict[int, np.ndarray] = {}
     solves: list[dict] = []
     limits: list[dict] = []
@@ -52,7 +60,7 @@ def decide(
     for fold in learner.folds:
         fitted = fitted_for(name, strategy, learner, fold, fits)
         with record_solves(limits=True) as record:
-            decide_rows(name, fitted, learner, fold.test, targets, bar, record, limits)
+            yield from decide_rows(name, fitted, learner, fold.test, targets, bar, record, limits)
         solves += [{"fold": fold.number, "phase": "allocation", **row} for row in record.summary()]
         looks += learner.sensitivity(name, fitted, fold)
     return Decided(target_frame(targets, learner.panel), solves, limits, looks)
@@ -105,7 +113,7 @@ def decide_rows(
     bar: tqdm,
     record: SolveRecord | None = None,
     limits: list[dict] | None = None,
-) -> None:
+) -> Deciding[None]:
     """Add the weights (N,) of some rows to ``targets``, which holds those of the rows before.
 
     What held the weights goes from ``record``, if it notes that, to ``limits``, with its date.
@@ -121,11 +129,18 @@ def decide_rows(
     for number, row in enumerate(map(int, rows)):
         history = learner.known(row, lookback)
         holdings = book.at(row)
-        asked: list[Callable[[], np.ndarray] | None]
+        asked: list[Callable[[], np.ndarray] | None] = [None] * len(fitted)
         if ahead is not None:
             asked = [partial(ahead.__getitem__, (seed, number)) for seed in range(len(fitted))]
-        else:
-            asked = [_asked(name, each, learner, row, holdings) for each in fitted]
+        elif _are_networks(fitted):
+            try:
+                inputs = learner.stacked(name, fitted[0], np.array([row]))
+                inputs = inputs | holdings_input(holdings)
+                many = {k: v.expand(len(fitted), *v.shape[1:]) for k, v in inputs.items()}
+                answers = yield Question(fitted, many, record)
+            except Exception as error:
+                answers = [error] * len(fitted)
+            asked = [partial(_said, answer) for answer in answers]
         weights = [
             allocated(name, each, history, holdings, say)
             for each, say in zip(fitted, asked, strict=True)
@@ -146,7 +161,7 @@ def _at_once(
     A network that does not know what is held makes all its decisions in one batch. None, too, where
     it fails: one by one, the first wrong date is found.
     """
-    if not _is_network(fitted[0]) or fitted[0].knows_holdings or not len(rows):
+    if not _are_networks(fitted) or fitted[0].knows_holdings or not len(rows):
         return None
     inputs = learner.stacked(name, fitted[0], rows)
     try:
@@ -155,24 +170,17 @@ def _at_once(
         return None
 
 
-def _asked(
-    name: str, strategy: Strategy, learner: Learner, row: int, holdings: pd.Series
-) -> Callable[[], np.ndarray] | None:
-    """How a network is asked on one date, its inputs prepared once for all seeds; None of other
-    strategies."""
-    if not _is_network(strategy):
-        return None
-
-    def ask() -> np.ndarray:
-        inputs = learner.stacked(name, strategy, np.array([row])) | holdings_input(holdings)
-        return strategy.weights(inputs)[0].numpy()
-
-    return ask
+def _said(answer: Answer) -> np.ndarray:
+    """The weights, or the error that stood in their place."""
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
-def _is_network(strategy: Strategy) -> TypeGuard[LearnedStrategy]:
-    """Whether its weights are those of its module, and no ``allocate`` of its own changes them."""
-    return type(strategy).allocate is LearnedStrategy.allocate
+def _are_networks(fitted: Sequence[Strategy]) -> TypeGuard[Sequence[LearnedStrategy]]:
+    """Whether their weights are those of their modules, and no ``allocate`` of their own changes
+    them."""
+    return all(type(each).allocate is LearnedStrategy.allocate for each in fitted)
 
 
 def target_frame(targets: dict[int, np.ndarray], panel: Panel) -> pd.DataFrame:

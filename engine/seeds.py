@@ -12,11 +12,12 @@ from engine.arguments import named_strategies
 from engine.backtest import identity, result_of, run_settings
 from engine.callbacks import Callback
 from engine.costs import Costs
-from engine.decisions import Decided, decide
+from engine.decisions import deciding
 from engine.delivery import workplace
 from engine.learner import Learner
 from engine.ledger import TrialLedger, keep_record
 from engine.progress import progress_bar
+from engine.questions import in_step
 from engine.result import BacktestResult
 from engine.run_directory import RunDirectory
 from engine.threads import limited_threads
@@ -82,16 +83,19 @@ def backtest_seeds(
     with limited_threads(threads), place as submit:
         copies = workers or int(executor is None)
         fits = learner.fit(learned, submit, run, progress, copies=copies, callbacks=callbacks)
+        owns = {seed: learner.of_seed(seed) for seed in results}
         for name, strategy in named.items():
-            decided: Decided | None = None
-            for seed in results:
-                own = learner.of_seed(seed)
-                if decided is None or name in learned:
-                    with progress_bar(f"{name}, seed {seed}", decisions, "decision", progress) as b:
-                        decided = decide(name, strategy, own, fits, b)
+            asked = owns if name in learned else {training.seed: owns[training.seed]}
+            with progress_bar(name, len(asked) * decisions, "decision", progress) as bar:
+                found = in_step(
+                    [deciding(name, strategy, own, fits, bar) for own in asked.values()]
+                )
+            decided_by = dict(zip(asked, found, strict=True))
+            for seed, own in owns.items():
+                decided = decided_by.get(seed, found[0])
                 mine = {key: fitted for key, fitted in fits.items() if key.seed == seed}
                 said = {**settings, **run_settings(panel, plan, costs, own.training)}
                 results[seed][name] = result_of(name, strategy, own, mine, decided, said)
-    for found in results.values():
-        keep_record(found, ledger)
+    for by_name in results.values():
+        keep_record(by_name, ledger)
     return results

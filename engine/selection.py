@@ -29,6 +29,7 @@ from engine.fitting import FitKey, Fitted
 from engine.learner import Learner
 from engine.ledger import TrialLedger, keep_record
 from engine.progress import progress_bar
+from engine.questions import one_by_one
 from engine.result import BacktestResult
 from engine.run_directory import RunDirectory, write_whole, written
 from engine.simulation import Simulation, simulate
@@ -161,7 +162,7 @@ class PathTask:
             for split, rows in self.tests:
                 before = replace(learner.folds[split], refit=int(rows[0]))
                 fitted = fitted_for(self.name, self.strategy, learner, before, self.fits)
-                decide_rows(self.name, fitted, learner, rows, targets, bar)
+                one_by_one(decide_rows(self.name, fitted, learner, rows, targets, bar))
         return target_frame(targets, learner.panel)
 
 

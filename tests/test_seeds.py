@@ -1,6 +1,7 @@
 """Seeds that are trained side by side leave what each leaves alone, to the last bit."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import engine.training
 from engine import Costs, Training, TrainingError, WalkForward, backtest, backtest_seeds, train
 from engine.learner import Learner
 from engine.training import train_seeds
+from engine.weights import AllocationError
 from strategies import (
     DEQMeanVariance,
     EqualWeight,
@@ -22,6 +24,7 @@ from strategies import (
     UnrolledMeanVariance,
 )
 from strategies.base import ConvergenceError
+from strategies.deq import DEQMeanVarianceNetwork
 
 PLAN = WalkForward(train="18M", refit="9M", rebalance="ME")
 SMALL = {"lookback": 64, "hidden": 4, "cap": 0.5}
@@ -253,3 +256,45 @@ def _built(strategy, panel, seed):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return engine.training.build(strategy, given(panel, strategy), QUICK)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_dates_of_several_seeds_are_decided_together(panel, monkeypatch, fails):
+    """And each seed alone where that fails, to the same weights, solves and limits."""
+    strategy, quick = DEQMeanVariance(**SMALL), Training(epochs=1, block=20)
+    options = {"progress": False, "ledger": False}
+    expected = [
+        backtest(strategy, panel, PLAN, training=replace(quick, seed=seed), **options)
+        for seed in range(3)
+    ]
+    together, sizes_seen = DEQMeanVarianceNetwork.together, []
+
+    def watched(networks, inputs, sizes):
+        if "holdings" in inputs:
+            sizes_seen.append(list(sizes))
+            if fails and len(sizes) > 1:
+                raise RuntimeError("no such luck")
+        return together(networks, inputs, sizes)
+
+    monkeypatch.setattr(DEQMeanVarianceNetwork, "together", staticmethod(watched))
+    found = backtest_seeds(strategy, panel, PLAN, training=quick, seeds=3, **options)
+    for seed, alone in enumerate(expected):
+        same(found[seed]["DEQMeanVariance"], alone["DEQMeanVariance"])
+    dates = len(expected[0]["DEQMeanVariance"].targets)
+    assert sizes_seen == (([[1, 1, 1]] + 3 * [[1]] * fails) * dates)
+
+
+def test_a_date_that_fails_for_one_seed_is_named(panel, monkeypatch):
+    together = DEQMeanVarianceNetwork.together
+
+    def broken_once(networks, inputs, sizes):
+        if "holdings" in inputs and bool((inputs["holdings"] > 0.3).any()):
+            raise ConvergenceError("not converged", [0], [1.0])
+        return together(networks, inputs, sizes)
+
+    monkeypatch.setattr(DEQMeanVarianceNetwork, "together", staticmethod(broken_once))
+    with pytest.raises(AllocationError, match=r"DEQMeanVariance on 201\d-\d\d-\d\d: not conv"):
+        backtest_seeds(
+            DEQMeanVariance(**SMALL), panel, PLAN, training=QUICK, seeds=2, progress=False,
+            ledger=False,
+        )  # fmt: skip
