@@ -48,14 +48,18 @@ def in_step(decidings: Sequence[Deciding[T]]) -> list[T]:
     contexts = [copy_context() for _ in decidings]  # each has its own open record
     results: dict[int, T] = {}
     answers: dict[int, Any] = dict.fromkeys(range(len(decidings)))
-    while answers:
-        questions: dict[int, Question] = {}
-        for number, answer in answers.items():
-            try:
-                questions[number] = contexts[number].run(decidings[number].send, answer)
-            except StopIteration as done:
-                results[number] = done.value
-        answers = dict(zip(questions, _answered(list(questions.values())), strict=True))
+    try:
+        while answers:
+            questions: dict[int, Question] = {}
+            for number, answer in answers.items():
+                try:
+                    questions[number] = contexts[number].run(decidings[number].send, answer)
+                except StopIteration as done:
+                    results[number] = done.value
+            answers = dict(zip(questions, _answered(list(questions.values())), strict=True))
+    finally:
+        for context, deciding in zip(contexts, decidings, strict=True):
+            context.run(deciding.close)  # after an error: the others end where they are
     return [results[number] for number in range(len(decidings))]
 
 
