@@ -22,8 +22,8 @@ class ExplicitMeanVariance(DEQMeanVariance):
     """DEQMeanVariance with two explicit layers, of as many parameters, for the equilibrium.
 
     Args:
-        lookback, hidden, cap, constraints, fallback, ridge, inertia, features, solver, risk,
-            factors: as there.
+        lookback, hidden, cap, constraints, fallback, ridge, inertia, features: as there.
+        solver, risk, factors: likewise.
     """
 
     def __init__(
@@ -63,8 +63,9 @@ class UnrolledMeanVariance(DEQMeanVariance):
 
     Args:
         steps: applications of the cell, from zero on: layers with the same weights.
-        lookback, hidden, cap, constraints, fallback, ridge, inertia, cell, features, solver, risk,
-            factors: as there; cell "mean_field" or "graph".
+        cell: "mean_field" or "graph".
+        lookback, hidden, cap, constraints, fallback, ridge, inertia, features: as there.
+        solver, risk, factors: likewise.
     """
 
     ranges: ClassVar = {"steps": at_least(1), "cell": one_of("mean_field", "graph")}
