@@ -79,8 +79,11 @@ def user(prepared, tmp_path, monkeypatch):
         return load(source, start, end, **rest)
 
     monkeypatch.setattr(data_loaders, "load", recent)
+    modules = ("my_alpha", "my_idea", "our_lake", "our_costs", "our_features")
+    for name in modules:  # another test's may be known by the same name
+        sys.modules.pop(name, None)
     yield folder
-    for name in ("my_alpha", "my_idea", "our_lake", "our_costs", "our_features"):
+    for name in modules:
         sys.modules.pop(name, None)
 
 
