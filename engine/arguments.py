@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from data_loaders import Panel
+from engine.callbacks import Callback
 from engine.costs import Costs
+from engine.losses import Loss
 from engine.training import Training
 from engine.walk_forward import WalkForward
 from strategies.base import Strategy
@@ -28,6 +30,10 @@ def check_arguments(
     for name, given, cls in expected:
         if not isinstance(given, cls):
             raise TypeError(f"{name} should be a {cls.__name__}, got a {type(given).__name__}")
+    if not isinstance(training.loss, Loss):
+        raise TypeError(
+            f"training: loss should be a Loss, like NegativeSharpe(), got {training.loss!r}"
+        )
     if not len(panel):
         raise ValueError("the panel has no rows")
     for name, count in counts.items():
@@ -45,8 +51,8 @@ def named_strategies(
         ValueError: there is none, or one with parameters that cannot be, or with constraints on
             what is no asset of the panel; TypeError: no strategy.
     """
-    if isinstance(strategies, Strategy | str):
-        strategies = [strategies]  # a name is refused below
+    if isinstance(strategies, Strategy | str | type):
+        strategies = [strategies]  # a name or a class is refused below
     if isinstance(strategies, Mapping):
         named = dict(strategies)
     else:
@@ -61,7 +67,8 @@ def named_strategies(
         raise ValueError("there is no strategy to test")
     for name, strategy in named.items():
         if not isinstance(strategy, Strategy):
-            raise TypeError(f"{name!r} is {strategy!r}, expected an instance of Strategy")
+            hint = f"; write {strategy.__name__}()" if isinstance(strategy, type) else ""
+            raise TypeError(f"{name!r} is {strategy!r}, expected an instance of Strategy{hint}")
         rows = strategy.lookback
         if not isinstance(rows, int) or isinstance(rows, bool) or rows < 1:
             raise ValueError(f"{name}: lookback is a whole number of rows from 1 on, got {rows!r}")
@@ -72,3 +79,12 @@ def named_strategies(
             except ValueError as error:
                 raise ValueError(f"{name}: constraints: {error}") from None
     return named
+
+
+def check_callbacks(callbacks: object) -> None:
+    """TypeError where they are no list of callbacks."""
+    if not isinstance(callbacks, Iterable):
+        raise TypeError(f"callbacks is a list of them, got {callbacks!r}")
+    for each in callbacks:
+        if not isinstance(each, Callback):
+            raise TypeError(f"callbacks holds {each!r}, expected an instance of Callback")

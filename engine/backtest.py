@@ -80,7 +80,7 @@ def backtest(
             RunMismatch: ``run_dir`` holds another run. What was finished before is in ``run_dir``,
             and with an AllocationError in its ``finished``.
     """
-    from engine.arguments import check_arguments, named_strategies
+    from engine.arguments import check_arguments, check_callbacks, named_strategies
     from engine.costs import Costs
     from engine.decisions import DecisionTask, decide, portable
     from engine.delivery import workplace
@@ -93,6 +93,7 @@ def backtest(
 
     plan, costs, training = plan or WalkForward(), costs or Costs(), training or Training()
     check_arguments(panel, plan, costs, training, {"workers": workers, "threads": threads})
+    check_callbacks(callbacks)
     named = named_strategies(strategies, panel)
     folds = plan.folds(panel.dates, max(strategy.lookback for strategy in named.values()))
     check_folds(folds, panel.dates)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -44,10 +45,13 @@ class Loss:
         raise NotImplementedError
 
     def __add__(self, other: Loss) -> Loss:
-        return _Sum(self, other)
+        return _Sum(self, other) if isinstance(other, Loss) else NotImplemented
+
+    def __radd__(self, other: int) -> Loss:
+        return self if other == 0 else NotImplemented  # where sum() begins
 
     def __mul__(self, factor: float) -> Loss:
-        return _Scaled(self, float(factor))
+        return _Scaled(self, float(factor)) if isinstance(factor, Real) else NotImplemented
 
     __rmul__ = __mul__
 

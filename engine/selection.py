@@ -206,6 +206,10 @@ def purged_splits(
         counts = (n for n in range(1, len(made)) if (made[n:] - made[:-n]).min() >= rows)
         return next(counts, len(made)) if rows else 0
 
+    if not (isinstance(folds, int) and isinstance(test_folds, int) and 2 <= test_folds < folds):
+        raise ValueError(
+            f"test_folds is a whole number from 2 on and below folds, got {test_folds} of {folds}"
+        )
     splitter = CombinatorialPurgedCV(
         n_folds=folds,
         n_test_folds=test_folds,

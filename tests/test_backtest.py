@@ -327,6 +327,14 @@ def test_bad_calls(panel):
         backtest([], panel)
     with pytest.raises(TypeError, match="expected an instance of Strategy"):
         backtest({"mine": EqualWeight}, panel)
+    with pytest.raises(TypeError, match=r"expected an instance of Strategy; write EqualWeight\(\)"):
+        backtest(EqualWeight, panel, PLAN)
+    with pytest.raises(TypeError, match=r"loss should be a Loss, like NegativeSharpe\(\), got 'Sh"):
+        backtest(EqualWeight(), panel, PLAN, training=Training(loss="Sharpe"))
+    with pytest.raises(TypeError, match="callbacks is a list of them, got 5"):
+        backtest(EqualWeight(), panel, PLAN, callbacks=5)
+    with pytest.raises(TypeError, match="callbacks holds 5, expected an instance of Callback"):
+        backtest(EqualWeight(), panel, PLAN, callbacks=[5])
     with pytest.raises(TypeError, match="'str' is 'EqualWeight', expected an instance of Strategy"):
         backtest("EqualWeight", panel)
     with pytest.raises(TypeError, match="panel should be a Panel, got a DataFrame"):

@@ -46,6 +46,15 @@ def test_too_few_periods():
         NegativeSharpe()(account([0.1, 0.2]), 52)
 
 
+def test_losses_add_with_losses_and_scale_with_numbers_alone():
+    assert sum([NegativeSharpe(), NegativeLogGrowth()]) == NegativeSharpe() + NegativeLogGrowth()
+    for wrong in (lambda: NegativeSharpe() + 3, lambda: 3 + NegativeSharpe()):
+        with pytest.raises(TypeError, match="unsupported operand"):
+            wrong()
+    with pytest.raises(TypeError, match=r"can't multiply|unsupported operand"):
+        NegativeSharpe() * "a"
+
+
 def test_a_composed_loss_reads_as_it_was_written():
     """A run is told apart by it: other losses read otherwise."""
     sharpe, growth, utility = NegativeSharpe(), NegativeLogGrowth(), NegativeMeanVariance(3.0)

@@ -109,3 +109,9 @@ def test_a_gap_in_time_is_not_held_across():
 def test_too_many_folds_are_refused():
     with pytest.raises(ValueError, match="must be smaller than"):
         purged_splits(WalkForward(rebalance=100), DATES, 20, 6, 2)
+
+
+@pytest.mark.parametrize(("folds", "test_folds"), [(2, 2), (1, 2), (4, 5), (4, 1), (4.0, 2)])
+def test_blocks_that_cannot_be_chosen_are_refused_in_our_words(walks, folds, test_folds):
+    with pytest.raises(ValueError, match="test_folds is a whole number from 2 on and below folds"):
+        cross_validate(EqualWeight(), walks, folds=folds, test_folds=test_folds, ledger=False)
