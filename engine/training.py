@@ -197,7 +197,10 @@ def _step(
         shocks = None if noise is None else [noise[id(run)] for run in runs]
         with _recorded(runs, stretches):
             losses = _losses(runs, stretches, costs, measure, shocks)
-            torch.stack(losses).sum().backward()  # no parameter is in more than one of them
+            # No parameter is in more than one of them. What is not finite has no gradient, and
+            # its solves backward would fail in its place.
+            if finite := [loss for loss in losses if torch.isfinite(loss)]:
+                torch.stack(finite).sum().backward()
         return losses
 
     for run, loss in zip(runs, _side_by_side(runs, stretches, gradients), strict=True):

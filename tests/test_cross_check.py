@@ -87,6 +87,20 @@ def test_a_kink_is_told_from_a_fault():
     assert check.kinks == 0
 
 
+def test_a_kink_is_told_where_a_weight_hardly_matters():
+    """The optimum as it is without bounds, the second weight .0005 above its own; variances of
+    days, and beside them an asset that may not be held, of variance 2."""
+    risk = torch.diag(torch.tensor([3e-4, 3e-4, 2.0], dtype=torch.float64))
+    weights = torch.tensor([0.9995, 0.0005, 0.0], dtype=torch.float64)
+    with cross_check() as check:
+        found = MeanVarianceLayer()(
+            risk, (risk @ weights)[None], upper=torch.tensor([1.0, 1.0, 0.0]).double()
+        )
+    assert torch.allclose(found[0], weights, atol=1e-12)
+    assert (check.samples, check.kinks) == (1, 1)
+    assert check.gradients < 1e-2
+
+
 def test_a_gradient_of_neither_side_is_a_fault():
     """Wrong at the kink alone, and right beside it."""
 

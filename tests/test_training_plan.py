@@ -5,9 +5,20 @@ import pytest
 import torch
 from test_training import Tilt, TiltModule, samples
 
-from engine import Costs, PredictionError, TrackingError, Training, TrainingError, train
-from engine.training import Samples
+from engine import (
+    Costs,
+    NegativeSharpe,
+    PredictionError,
+    TrackingError,
+    Training,
+    TrainingError,
+    WalkForward,
+    train,
+)
+from engine.learner import Learner
+from engine.training import Samples, train_seeds
 from engine.training_plan import TrainingWarning, epoch_blocks, learning_rate, shocks
+from strategies import DEQMeanVariance
 from strategies.layers import ConvergenceError, fixed_point
 
 
@@ -77,6 +88,23 @@ def test_a_loss_that_turns_nan_leaves_the_last_good_state():
     assert f"epoch {again.epoch}, validation" in str(again)
     assert again.epoch > 0
     assert again.state["strength"].item() > 0
+
+
+@pytest.mark.parametrize("seeds", [[0], [0, 1]])
+def test_a_loss_of_ones_own_that_is_nan_is_not_taken_for_a_lost_equilibrium(walks, seeds):
+    class Odd(NegativeSharpe):
+        def __call__(self, account, per_year):
+            nan = float("nan") if account.net_returns.requires_grad else 0.0
+            return super().__call__(account, per_year) + nan
+
+    strategy = DEQMeanVariance(lookback=64, hidden=4, cap=0.5)
+    plan = WalkForward(train="18M", refit="5Y", rebalance="W-FRI")
+    training = Training(epochs=3, block=20, loss=Odd())
+    own = Learner(walks, plan.folds(walks.dates, 64)[:1], plan, Costs(), training, 1)
+    data = own.samples("s", strategy, own.folds[0])
+    for outcome in train_seeds(strategy, data, Costs(), training, seeds).values():
+        assert isinstance(outcome, TrainingError)
+        assert "the loss is nan at epoch 1" in str(outcome)
 
 
 def test_weights_that_no_parameter_moves_keep_the_untrained_module():

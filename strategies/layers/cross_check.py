@@ -27,8 +27,10 @@ from strategies.layers.active_set import ActiveSet
 from strategies.layers.problem import FactorRisk, Problem, Solver
 from strategies.layers.qpth_solver import Qpth
 
-NUDGE = 1e-4  # a move off a kink, of the largest entry of q or Pz: beyond the blur of qpth
-NUDGES = 4  # directions tried, for where two kinks meet one may not tell them apart
+# Moves off a kink, of the largest entry of q or Pz: beyond the blur of qpth, which is wider where
+# the weight in question hardly matters.
+NUDGES = (1e-4, 1e-3, 1e-2)
+DIRECTIONS = 4  # of each, for where two kinks meet one may not tell them apart
 SAME = 1e-6  # difference of gradients of the same side, relative
 
 _open: ContextVar[CrossCheck | None] = ContextVar("open_cross_check", default=None)
@@ -114,9 +116,9 @@ class CrossCheck:
         pulls = alone.risk_times(seen.exact[sample]), alone.expected_return
         size = max(float(each.abs().max()) for each in pulls)
         generator = torch.Generator().manual_seed(0)
-        for _ in range(NUDGES):
+        for nudge in (each for each in NUDGES for _ in range(DIRECTIONS)):
             drawn = torch.randn(own.shape, generator=generator, dtype=torch.float64)
-            move = NUDGE * size * drawn.to(own.device)
+            move = nudge * size * drawn.to(own.device)
             sides = [
                 pair.compare(replace(alone, expected_return=alone.expected_return + step), own)
                 for step in (move, -move)
