@@ -158,7 +158,7 @@ def _execute(book: Book, fills: Fills, costs: Costs) -> np.ndarray:
     path = fills.path.numpy() / unit
     shape, at_fill = tuple(fills.path.shape), fills.prices
     size = np.full(shape, np.nan)
-    size[fills.starts] = book.orders.where(book.orders != 0, torch.nan) * unit
+    size[fills.starts] = book.orders.where(book.orders != 0, torch.nan).numpy() * unit
     beside = np.zeros(len(fills.dates))  # money that vectorbt does not see
     beside[1:] = book.carried.numpy()[1:]
     fixed: np.ndarray | float = 0.0
