@@ -229,8 +229,10 @@ class Learner:
         if not len(fold.train):
             raise ValueError(
                 f"fold {fold.number} has no training decision before "
-                f"{self.panel.dates[fold.refit].date()}: the plan's train span must be longer than "
-                "the strategy's lookback"
+                f"{self.panel.dates[fold.refit].date()}: the plan trains on "
+                f"{fold.refit - fold.start + 1} rows there, and a decision looks back over "
+                f"{strategy.lookback}; give the plan a longer train span, or the strategy a "
+                "shorter lookback"
             )
         fills = fold.train + self.plan.execution_lag
         dates = self.panel.dates

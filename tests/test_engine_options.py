@@ -178,3 +178,11 @@ def test_rules_need_no_torch_until_they_run():
     with pytest.raises(ImportError, match="cannot import name 'Nothing'"):
         exec("from engine import Nothing")
     assert issubclass(EqualWeight, Strategy)
+
+
+def test_a_fold_without_training_decisions_says_which_rows_there_are():
+    panel = random_walks(400, 4)
+    plan = WalkForward(train="1M", refit="1Y", rebalance="ME")
+    strategy = DEQMeanVariance(lookback=64, cap=0.5)
+    with pytest.raises(ValueError, match=r"trains on \d+ rows there, .* looks back over 64; give"):
+        backtest(strategy, panel, plan, progress=False, ledger=False)
