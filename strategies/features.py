@@ -29,8 +29,9 @@ def feature_table(history: Panel, sets: Sequence[str]) -> pd.DataFrame:
         (N, F) by asset and name of the feature. NaN is a value that is not known.
 
     Raises:
-        ValueError: an unknown set, no feature at all, two of one name, or a function of one's own
-            whose table does not have the assets for rows or is not of numbers.
+        ValueError: an unknown set, no feature at all, two of one name, infinite values, or a
+            function of one's own whose table does not have the assets for rows or is not of
+            numbers.
     """
     tables = [_table(history, name) for name in sets]
     found = pd.concat(tables, axis=1) if tables else pd.DataFrame(index=history.assets)
@@ -38,6 +39,12 @@ def feature_table(history: Panel, sets: Sequence[str]) -> pd.DataFrame:
         twice = found.columns[found.columns.duplicated()].unique().tolist()
         said = f"twice the features {twice}" if twice else "no feature"
         raise ValueError(f"features={list(sets)!r} give {said} on this panel")
+    infinite = np.isinf(found.to_numpy()).any(axis=0)
+    if infinite.any():
+        raise ValueError(
+            f"the features {found.columns[infinite].tolist()} have infinite values on "
+            f"{history.dates[-1].date()}; NaN says that a value is not known"
+        )
     return found
 
 

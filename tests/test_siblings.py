@@ -1,6 +1,7 @@
 """The flagship's siblings: one part exchanged, all else the same."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.optimize import minimize
@@ -185,6 +186,10 @@ def lost_features(history):
     return own_features(history).iloc[1:]
 
 
+def endless_features(history):
+    return pd.DataFrame({"one": 1.0, "ratio": np.inf}, history.assets)
+
+
 def worded_features(history):
     return own_features(history).astype(str) + "!"
 
@@ -206,6 +211,7 @@ def test_features_of_ones_own_plug_in_by_name(walks):
         (("test_siblings:lost_features",), "the assets for rows"),
         (("test_siblings:worded_features",), "not all numbers"),
         (("test_siblings:none",), "nothing named 'none'"),
+        (("test_siblings:endless_features",), r"\['ratio'\] have infinite values on 20"),
     ],
 )
 def test_features_that_cannot_be_had_are_named(walks, sets, said):
