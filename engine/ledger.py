@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cached_property
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -99,10 +100,14 @@ class TrialLedger:
         if found.empty:
             return "no trial yet: every backtest and sweep is written down here"
         told = ["last_run", "kind", "name", "runs", "start", "end", "sharpe", "active_sharpe"]
-        latest = found.sort_values("last_run").tail(most)[told]
-        latest = latest.assign(last_run=latest["last_run"].dt.strftime("%Y-%m-%d %H:%M"))
+        latest = found.sort_values("last_run").tail(most)
+        apart = _told_apart(latest)
+        latest = latest[told].assign(last_run=latest["last_run"].dt.strftime("%Y-%m-%d %H:%M"))
+        wide = max(map(len, apart))
+        latest["what differs".ljust(wide)] = [each.ljust(wide) for each in apart]  # to the left
         table = latest.to_string(index=False, float_format=lambda x: f"{x:.2f}", na_rep="-")
-        return f"{len(found)} trials, the latest last (UTC):\n\n{table}"
+        lines = "\n".join(line.rstrip() for line in table.splitlines())
+        return f"{len(found)} trials, the latest last (UTC):\n\n{lines}"
 
     @cached_property
     def _table(self) -> Table:
@@ -116,6 +121,25 @@ class TrialLedger:
         with reported(self.url):
             create_once(table.metadata, self._engine)
         return table
+
+
+def _told_apart(trials: pd.DataFrame, most: int = 4) -> list[str]:
+    """Of each trial, the settings that are not the same in all trials of its name, in words."""
+    tables = ("plan", "costs", "training")
+    settings = [
+        {"data": row["source"]}
+        | json.loads(row["strategy"]).get("parameters", {})
+        | {f"{name}.{key}": v for name in tables for key, v in json.loads(row[name]).items()}
+        for row in trials.to_dict("records")
+    ]
+    found = []
+    for name, mine in zip(trials["name"], settings, strict=True):
+        others = [each for n, each in zip(trials["name"], settings, strict=True) if n == name]
+        apart = [k for k in mine if any(each.get(k, mine[k]) != mine[k] for each in others)]
+        words = [shorten(f"{k.removeprefix('training.')}={mine[k]}", 40) for k in apart]
+        more = f", {len(words) - most} more" if len(words) > most else ""
+        found.append(", ".join(words[:most]) + more)
+    return found
 
 
 def trial_id(result: BacktestResult) -> str:

@@ -28,6 +28,22 @@ def test_a_configuration_is_one_trial_however_often_it_is_run(walks, ledger):
     assert sorted(runs) == [1, 2, 3]
 
 
+def test_trials_of_a_name_are_told_apart(walks, ledger):
+    for cap in (0.3, 0.5):
+        backtest([MinimumVariance(cap=cap), EqualWeight()], walks, PLAN, ledger=ledger)
+    backtest(MinimumVariance(cap=0.5), walks, PLAN, Costs(0.002), ledger=ledger)
+    lines = ledger.summary().splitlines()[2:]
+    head, *rows = [line[line.index("what differs") :] for line in lines[:1]] + lines[1:]
+    assert head == "what differs"
+    ends = [row.split(maxsplit=9)[9] if len(row.split()) > 9 else "" for row in rows]
+    assert sorted(ends) == [
+        "",
+        "cap=0.3, costs.commission=0.001",
+        "cap=0.5, costs.commission=0.001",
+        "cap=0.5, costs.commission=0.002",
+    ]
+
+
 @pytest.mark.parametrize("change", ["costs", "plan", "whole_shares", "panel"])
 def test_whatever_changes_the_result_is_another_trial(walks, ledger, change):
     changed = {
