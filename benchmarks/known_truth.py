@@ -259,6 +259,12 @@ def shown(table: pd.DataFrame) -> str:
         lines.append(
             f"{name:40}{mean:8.3f}{spread:8.3f}{share[name].mean():11.1%}{share[name].min():7.0%}"
         )
+    flagship = next(name for name in table if name.startswith("DEQ"))
+    lines.append(f"\n{flagship} less ...{'':23}mean       t  ahead in")
+    for name in table.columns.drop([flagship, "oracle at no cost"]):
+        gap = table[flagship] - table[name]
+        t = gap.mean() / gap.sem() if len(gap) > 1 else np.nan
+        lines.append(f"{name:40}{gap.mean():8.3f}{t:8.1f}{(gap > 0).sum():7} of {len(gap)}")
     return "\n".join(lines)
 
 

@@ -11,7 +11,6 @@ is done, all at once.
 from __future__ import annotations
 
 import csv
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -213,11 +212,11 @@ def _named(name: str, folder: Path) -> Callback:
         return LOGS[name](folder)
     found = load_object(name) if ":" in name else None
     if not (isinstance(found, type) and issubclass(found, Callback)):
-        near = difflib.get_close_matches(name.lower(), LOGS, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
+        from engine.settings import nearest
+
         raise ValueError(
-            f"training: log = {name!r} is no log; {hint}known are {', '.join(LOGS)}, or your own "
-            "Callback as module:Class"
+            f"training: log = {name!r} is no log; {nearest(name, LOGS)}, or your own Callback as "
+            "module:Class"
         )
     return found()
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from data_loaders import Panel
-from engine.arguments import named_strategies
+from engine.arguments import check_arguments, check_callbacks, named_strategies
 from engine.backtest import identity, result_of, run_settings
 from engine.callbacks import Callback
 from engine.costs import Costs
@@ -67,6 +67,8 @@ def backtest_seeds(
             f"each of the seeds, of which there must be 1 at least, holds its own weights: give "
             f"seeds={seeds} or Training(ensemble={training.ensemble}), not both"
         )
+    check_arguments(panel, plan, costs, training, {"workers": workers, "threads": threads})
+    check_callbacks(callbacks)
     named = named_strategies(strategies, panel)
     folds = plan.folds(panel.dates, max(strategy.lookback for strategy in named.values()))
     check_folds(folds, panel.dates)

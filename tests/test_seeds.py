@@ -298,3 +298,12 @@ def test_a_date_that_fails_for_one_seed_is_named(panel, monkeypatch):
             DEQMeanVariance(**SMALL), panel, PLAN, training=QUICK, seeds=2, progress=False,
             ledger=False,
         )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [({"panel": "sp500"}, "panel should be a Panel"), ({"callbacks": 3}, "callbacks is a list")],
+)
+def test_what_is_no_argument_is_said_before_any_work(panel, given, said):
+    with pytest.raises(TypeError, match=said):
+        backtest_seeds(**{"strategies": EqualWeight(), "panel": panel, "plan": PLAN, **given})
