@@ -42,13 +42,13 @@ PLAN = WalkForward(train="5Y", refit="3Y", rebalance="W-FRI")
 
 @contextmanager
 def without_kernels() -> Iterator[None]:
-    """Equilibria by torch operations, with the steps that are the fastest there."""
-    before = deq.compilable, deq.in_reach
-    deq.compilable = deq.in_reach = lambda *_: False
+    """Equilibria by torch operations."""
+    before = deq.compilable
+    deq.compilable = lambda *_: False
     try:
         yield
     finally:
-        deq.compilable, deq.in_reach = before
+        deq.compilable = before
 
 
 def timed(work: Callable[[], object]) -> tuple[float, object]:

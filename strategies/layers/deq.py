@@ -22,7 +22,7 @@ from strategies.layers.cells import (
     mean_field,
     mean_weights,
 )
-from strategies.layers.equilibrium import compilable, in_reach, mean_field_equilibrium
+from strategies.layers.equilibrium import compilable, mean_field_equilibrium
 from strategies.layers.fixed_point import (
     Adjoint,
     Anderson,
@@ -54,9 +54,8 @@ class DEQEncoder(nn.Module):
         features: F.
         hidden: H.
         cell: "mean_field", "graph", "monotone", or "pairs", which needs ``assets``.
-        solver: see `fixed_point`; by default `Anderson` where the mean-field cell is solved by
-            compiled kernels (on the CPU in float64), and `Picard` elsewhere, where the bookkeeping
-            of acceleration costs more than the steps that it saves.
+        solver: see `fixed_point`; by default `Anderson`, mixing once plain steps are slow, for the
+            mean-field cell, and `Picard` for the others or an adjoint that needs it.
         adjoint: see `fixed_point`; by default `Implicit` with the same solver.
         bound: of the cell's contraction, in (0, 1); for the monotone cell one minus its margin.
         assets: N, where assets have embeddings, or the cell is "pairs".
@@ -96,7 +95,14 @@ class DEQEncoder(nn.Module):
         )
         make = partial(PairCell, assets=assets or 0) if cell == "pairs" else _CELLS[cell]
         self.cell = make(features + embedding, hidden, bound)
-        self.solver, self.adjoint = solver, adjoint  # or None, see ``solvers``
+        if solver is None:
+            implicit = adjoint is None or isinstance(adjoint, Implicit)
+            if cell == "mean_field" and implicit:
+                solver = Anderson(onset=ONSET)
+            else:  # the monotone cell's splitting contracts slowly once its weights have grown
+                solver = Picard(max_steps=5000 if cell == "monotone" else 500)
+        self.solver: Solver = solver
+        self.adjoint: Adjoint = adjoint or Implicit(solver)
         self.on_failure: OnFailure = on_failure
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -133,7 +139,7 @@ class DEQEncoder(nn.Module):
         encoders: Sequence[DEQEncoder], x: Tensor, mask: Tensor | None, sizes: Sequence[int]
     ) -> Solution:
         first, cells = encoders[0], [encoder.cell for encoder in encoders]
-        solver, adjoint = first.solvers(x)
+        adjoint, solver = first.adjoint, first.solver
         inner = adjoint.solver if isinstance(adjoint, Implicit) else None
         compiled = inner is not None and compilable(x, solver, inner)
         if not isinstance(first.cell, MeanFieldCell) or (len(cells) == 1 and not compiled):
@@ -156,17 +162,6 @@ class DEQEncoder(nn.Module):
             adjoint=adjoint,
             on_failure=first.on_failure,
         )
-
-    def solvers(self, x: Tensor) -> tuple[Solver, Adjoint]:
-        """Those given, or the fastest for this cell and tensors like x."""
-        implicit = self.adjoint is None or isinstance(self.adjoint, Implicit)
-        if self.solver is not None:
-            solver = self.solver
-        elif type(self.cell) is MeanFieldCell and implicit and in_reach(x):
-            solver = Anderson(onset=ONSET)
-        else:  # the splitting contracts slowly once its weights have grown
-            solver = Picard(max_steps=5000 if isinstance(self.cell, MonotoneCell) else 500)
-        return solver, self.adjoint or Implicit(solver)
 
     def _solved(self, x: Tensor, mask: Tensor | None) -> Solution:
         solution, _ = self._solve(x, mask)
@@ -194,13 +189,12 @@ class DEQEncoder(nn.Module):
     def _solve(self, x: Tensor, mask: Tensor | None) -> tuple[Solution, Callable[[Tensor], Tensor]]:
         x, present = self._check(x, mask)
         f, inputs = self.cell.problem(self._embedded(x), present)
-        solver, adjoint = self.solvers(x)
         solution = fixed_point(
             f,
             torch.zeros_like(inputs[0]),
             inputs=inputs,
-            solver=solver,
-            adjoint=adjoint,
+            solver=self.solver,
+            adjoint=self.adjoint,
             on_failure=self.on_failure,
         )
         return solution, lambda z: f(z, *inputs)

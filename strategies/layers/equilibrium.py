@@ -34,12 +34,7 @@ def compilable(z: Tensor, solver: Solver, adjoint: Solver) -> bool:
         type(each) is Anderson or (type(each) is Picard and each.damping == 0)
         for each in (solver, adjoint)
     )
-    return known and in_reach(z)
-
-
-def in_reach(z: Tensor) -> bool:
-    """Whether the kernels can compute with it."""
-    return z.device.type == "cpu" and z.dtype == torch.float64
+    return known and z.device.type == "cpu" and z.dtype == torch.float64
 
 
 def mean_field_equilibrium(
