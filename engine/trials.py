@@ -148,6 +148,7 @@ def work(task: Trials, done: Callable[[int], None] = lambda ended: None) -> None
     import optuna
 
     state = optuna.trial.TrialState
+    given: set[int] = set()  # heartbeats, to trials of others
     with task.study() as study:
         while True:
             optuna.storages.fail_stale_trials(study)
@@ -159,7 +160,13 @@ def work(task: Trials, done: Callable[[int], None] = lambda ended: None) -> None
                 study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
                 errors = (ValueError, TrainingError, AllocationError, Surplus)
                 study.optimize(task.judge, n_trials=1, catch=errors)
-            elif study.get_trials(deepcopy=False, states=(state.RUNNING,)):
+            elif running := study.get_trials(deepcopy=False, states=(state.RUNNING,)):
+                # Who is killed before the first heartbeat of a trial never misses one: it is given
+                # one, once, and is stale after that if nobody is there to give it more.
+                for trial in running:
+                    if trial.number not in given:
+                        study._storage.record_heartbeat(trial._trial_id)  # type: ignore[attr-defined]
+                        given.add(trial.number)
                 time.sleep(PAUSE)
             else:
                 return
