@@ -207,3 +207,17 @@ def test_unknown_parameters_are_refused_with_the_nearest(drifting, storage):
             search(
                 MinimumVariance(), drifting, PLAN, ranges=Search({name: [3, 4]}), storage=storage
             )
+
+
+def test_a_worker_lost_before_its_first_heartbeat_is_not_waited_for(drifting, storage):
+    import optuna
+
+    settings = {"pruning": False, "stale": 2}
+    search(Holds(), drifting, PLAN, ranges=asked(2, **settings), storage=storage)
+    (name,) = optuna.get_all_study_names(storage)
+    study = optuna.load_study(study_name=name, storage=storage)
+    study.enqueue_trial({}, user_attrs={"slot": 2})
+    study.ask()  # under way, and nobody there
+    found = search(Holds(), drifting, PLAN, ranges=asked(3, **settings), storage=storage)
+    assert list(found.trials.index) == [0, 1, 2]
+    assert set(found.trials["state"]) == {"complete"}
