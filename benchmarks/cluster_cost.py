@@ -40,14 +40,14 @@ import torch
 
 from benchmarks.scaling import flagship, market
 from engine import Costs, Training, WalkForward, backtest
+from engine.accounting.simulation import load_vectorbt, simulate
 from engine.backtest import run_settings
-from engine.decisions import decide
-from engine.delivery import Parcel
-from engine.fitting import FitKey, FitTask
-from engine.learner import Learner
-from engine.progress import progress_bar
-from engine.simulation import load_vectorbt, simulate
-from engine.walk_forward import Fold
+from engine.compute.broadcast import Parcel
+from engine.compute.progress import progress_bar
+from engine.planning.walk_forward import Fold
+from engine.walking.decisions import decide
+from engine.walking.fitting import FitKey, FitTask
+from engine.walking.learner import Learner
 
 ROWS = 2520
 PLAN = WalkForward(train="5Y", refit="1Y", rebalance="W-FRI")
@@ -121,7 +121,7 @@ def measure(assets: int, rows: int = ROWS) -> tuple[Pieces, Shape]:
     wanted = np.resize(decided.targets.to_numpy(), (len(tested), assets))
     targets = pd.DataFrame(wanted, panel.dates[tested], panel.assets)
     simulating = seconds(lambda: simulate(targets, panel, Costs(), PLAN.execution_lag))
-    code = "import engine.preload, strategies.registry"
+    code = "import engine.compute.preload, strategies.registry"
     begun = time.perf_counter()
     subprocess.run([sys.executable, "-c", code], check=True)
     pieces = Pieces(

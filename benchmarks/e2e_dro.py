@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from data_loaders import Panel
 from data_loaders.panel import prices_from
 from engine import Costs, WalkForward, backtest, backtest_seeds
-from engine.walk_forward import Fold
+from engine.planning.walk_forward import Fold
 from reports.statistics import sharpe_differences
 from strategies import DEQMeanVariance, EqualWeight, Strategy
 from strategies.base import Inputs, stack

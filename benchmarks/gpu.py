@@ -23,11 +23,11 @@ from torch import Tensor
 
 from data_loaders import load
 from engine import Training, WalkForward, backtest
-from engine.device import device_here
+from engine.training.device import device_here
 from strategies import DEQMeanVariance
 from strategies.layers import MeanVarianceLayer
-from strategies.layers.active_set import BatchedSolve, Call
-from strategies.layers.problem import build_problem
+from strategies.layers.optimisation.active_set import BatchedSolve, Call
+from strategies.layers.optimisation.problem import build_problem
 
 EPOCHS = 40
 

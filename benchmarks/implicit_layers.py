@@ -25,9 +25,9 @@ import torch
 import torchdeq
 from torch import Tensor
 
-from strategies.layers.cells import bounded
-from strategies.layers.deq import DEQEncoder
-from strategies.layers.fixed_point import (
+from strategies.layers.equilibrium.cells import bounded
+from strategies.layers.equilibrium.encoder import DEQEncoder
+from strategies.layers.equilibrium.fixed_point import (
     Anderson,
     Broyden,
     Implicit,
@@ -37,7 +37,7 @@ from strategies.layers.fixed_point import (
     Unrolled,
     fixed_point,
 )
-from strategies.layers.record import SolveTally, record_solves
+from strategies.layers.solve_record import SolveTally, record_solves
 
 
 @dataclass

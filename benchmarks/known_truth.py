@@ -29,9 +29,9 @@ from sklearn.linear_model import Ridge
 
 from data_loaders.synthetic import Market, lead_lag, null, planted
 from engine import Costs, NegativeSharpe, PredictionError, Training, WalkForward, train
-from engine.costs import account
-from engine.learner import Learner
-from engine.samples import Samples
+from engine.accounting.costs import account
+from engine.training.dataset import Samples
+from engine.walking.learner import Learner
 from reports.statistics import sharpe_differences, verdict
 from strategies import (
     DEQMeanVariance,

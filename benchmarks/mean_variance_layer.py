@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from strategies.layers.active_set import ActiveSet
-from strategies.layers.checks import kkt_residual
-from strategies.layers.mean_variance import FactorRisk, MeanVarianceLayer, Qpth
-from strategies.layers.problem import Problem, Solution, build_problem
+from strategies.layers.optimisation.active_set import ActiveSet
+from strategies.layers.optimisation.checks import kkt_residual
+from strategies.layers.optimisation.mean_variance import FactorRisk, MeanVarianceLayer, Qpth
+from strategies.layers.optimisation.problem import Problem, Solution, build_problem
 
 # ---- Problems -----------------------------------------------------------------------------------
 
@@ -434,7 +434,7 @@ def exactness() -> None:
 def compilation() -> None:
     """Print what the first call costs in a new installation and in a new process."""
     code = (
-        "import time, numba; from strategies.layers.active_set import compiled; "
+        "import time, numba; from strategies.layers.optimisation.active_set import compiled; "
         "t = time.perf_counter(); compiled(); print(time.perf_counter() - t)"
     )
     print("\nfirst call, beyond imports")

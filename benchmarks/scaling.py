@@ -187,7 +187,7 @@ def exponent(values: list[int], found: list[float]) -> float:
 
 def warm_up() -> None:
     """Compile the kernels and import what is imported late, before the forks."""
-    from engine.simulation import load_vectorbt
+    from engine.accounting.simulation import load_vectorbt
 
     load_vectorbt()
     with warnings.catch_warnings():

@@ -24,8 +24,8 @@ from sklearn.base import clone
 
 from data_loaders import load
 from engine import Costs, Training, WalkForward, train
-from engine.learner import Learner
-from engine.training import Trained, train_seeds
+from engine.training.trainer import Trained, train_seeds
+from engine.walking.learner import Learner
 from strategies import (
     DEQMeanVariance,
     ExplicitMeanVariance,

@@ -113,7 +113,7 @@ def backtest(
     The first strategy is the one that the report is about; it is compared with 1/N, EqualWeight.
     The folder that is left holds experiment.toml; deqfolio backtest on that repeats the run.
     """
-    from engine.experiment import enter, read_experiment
+    from engine.runs.experiment import enter, read_experiment
 
     if experiment is not None:
         for name in set(context.params) - EVERYWHERE:
@@ -175,8 +175,8 @@ def resume(
     Fits that were finished are in its folder and are not made again; not a bit of the result
     depends on where it was stopped.
     """
-    from engine.experiment import read_experiment
-    from engine.run_directory import EXPERIMENT
+    from engine.runs.experiment import read_experiment
+    from engine.runs.run_directory import EXPERIMENT
 
     if not (folder / EXPERIMENT).is_file():
         raise FileNotFoundError(f"{folder} holds no {EXPERIMENT}: it is no run of the command line")

@@ -38,9 +38,9 @@ def cross_validate(
     if workers:
         import_for_workers()
     from engine import cross_validate as validate
-    from engine.cluster import on_cluster
-    from engine.experiment import read_experiment
-    from engine.run_directory import EXPERIMENT
+    from engine.compute.cluster import on_cluster
+    from engine.runs.experiment import read_experiment
+    from engine.runs.run_directory import EXPERIMENT
 
     made = prepare(read_experiment(experiment / EXPERIMENT if experiment.is_dir() else experiment))
     with stoppable("the same command"), on_cluster(cluster) as executor:
@@ -100,11 +100,11 @@ def sweep(
     """
     import tomli_w
 
-    from engine.cluster import on_cluster
-    from engine.experiment import read_experiment, with_parameters
-    from engine.run_directory import write_whole, written
-    from engine.search import Search, search
-    from engine.settings import read_settings
+    from engine.compute.cluster import on_cluster
+    from engine.research.search import Search, search
+    from engine.runs.experiment import read_experiment, with_parameters
+    from engine.runs.run_directory import write_whole, written
+    from engine.runs.settings import read_settings
 
     if workers:
         import_for_workers()
@@ -147,8 +147,8 @@ def trials(
 
     Reports take the number of trials from here. Nothing is taken out when a run is deleted.
     """
-    from engine.ledger import TrialLedger
-    from engine.run_directory import write_whole, written
+    from engine.runs.ledger import TrialLedger
+    from engine.runs.run_directory import write_whole, written
 
     ledger = TrialLedger(storage)
     if export is not None:

@@ -36,7 +36,7 @@ class Prepared(NamedTuple):
 def prepare(experiment: dict[str, Any]) -> Prepared:
     """Everything that an experiment names; the panel last, so that all else is checked sooner."""
     from data_loaders import load
-    from engine.settings import nearest, read_costs, read_plan, read_training
+    from engine.runs.settings import nearest, read_costs, read_plan, read_training
 
     made = [make_strategy(described) for described in experiment["strategies"]]
     plan, costs = read_plan(experiment["plan"]), read_costs(experiment["costs"])
@@ -79,10 +79,10 @@ def run(
     import tomli_w
 
     from engine import AllocationError, backtest
-    from engine.callbacks import named_callbacks
-    from engine.cluster import on_cluster
-    from engine.run_directory import EXPERIMENT, holds_work, write_whole, written
-    from engine.settings import read_logs, read_simulation
+    from engine.compute.cluster import on_cluster
+    from engine.runs.run_directory import EXPERIMENT, holds_work, write_whole, written
+    from engine.runs.settings import read_logs, read_simulation
+    from engine.training.callbacks import named_callbacks
     from reports import check_report_path
     from reports.commands import tell
 
@@ -125,7 +125,7 @@ def run(
 @contextmanager
 def stoppable(way_on: str) -> Iterator[None]:
     """Work that Ctrl-C may end: one line says how to go on. Nor is another run's folder taken."""
-    from engine.run_directory import RunMismatch
+    from engine.runs.run_directory import RunMismatch
 
     try:
         yield
@@ -142,7 +142,7 @@ def import_for_workers() -> None:
     See ``local_processes`` in ``engine/processes.py``, which would only start it later.
     """
     if sys.platform == "linux":
-        multiprocessing.set_forkserver_preload(["engine.preload", "strategies.registry"])
+        multiprocessing.set_forkserver_preload(["engine.compute.preload", "strategies.registry"])
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server inherits it
         try:
             forkserver.ensure_running()

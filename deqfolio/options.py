@@ -26,7 +26,7 @@ def source_names(incomplete: str) -> list[str]:
 
 def log_names(incomplete: str) -> list[str]:
     """Names of logs that begin so."""
-    from engine.callbacks import LOGS
+    from engine.training.callbacks import LOGS
 
     return [name for name in LOGS if name.startswith(incomplete)]
 

@@ -21,7 +21,7 @@ def report(
 ) -> None:
     """Write the report of a finished run and print its summary."""
     from engine import load_run
-    from engine.result import unfinished
+    from engine.runs.result import unfinished
     from reports.commands import tell
 
     results = load_run(run)
@@ -81,9 +81,9 @@ def orders(
 
     from data_loaders import load
     from engine import load_run
-    from engine.experiment import read_experiment
-    from engine.orders import read_holdings, todays_orders
-    from engine.run_directory import EXPERIMENT
+    from engine.research.orders import read_holdings, todays_orders
+    from engine.runs.experiment import read_experiment
+    from engine.runs.run_directory import EXPERIMENT
     from strategies.limits import binding
 
     results = load_run(run)

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from data_loaders import load
 from engine import WalkForward
-from strategies.layers.fixed_point import (
+from strategies.layers.equilibrium.fixed_point import (
     Anderson,
     Broyden,
     Implicit,
@@ -24,7 +24,7 @@ from strategies.layers.fixed_point import (
     Unrolled,
     fixed_point,
 )
-from strategies.layers.mean_variance import MeanVarianceLayer
+from strategies.layers.optimisation.mean_variance import MeanVarianceLayer
 
 DOUBLE = torch.float64
 

@@ -9,15 +9,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from engine.backtest import backtest
-from engine.result import BacktestResult, load_run, save_run
-from engine.run_directory import RunMismatch
-from engine.walk_forward import WalkForward
+from engine.planning.walk_forward import WalkForward
+from engine.runs.result import BacktestResult, load_run, save_run
+from engine.runs.run_directory import RunMismatch
 
 if TYPE_CHECKING:
-    from engine.audit import StrategyCheckError, check_strategy
-    from engine.callbacks import Callback, CsvLog, MLflow, TensorBoard
-    from engine.costs import Costs
-    from engine.losses import (
+    from engine.accounting.costs import Costs
+    from engine.losses.portfolio import (
+        Concentration,
+        NegativeInformationRatio,
+        PredictionError,
+        RiskParity,
+        TrackingError,
+        Turnover,
+    )
+    from engine.losses.returns import (
         CVaR,
         Loss,
         MaxDrawdown,
@@ -28,19 +34,13 @@ if TYPE_CHECKING:
         NegativeSharpe,
         NegativeSortino,
     )
-    from engine.portfolio_losses import (
-        Concentration,
-        NegativeInformationRatio,
-        PredictionError,
-        RiskParity,
-        TrackingError,
-        Turnover,
-    )
-    from engine.seeds import backtest_seeds
-    from engine.selection import cross_validate
-    from engine.sweep import cost_sweep
-    from engine.training import Training, TrainingError, train
-    from engine.weights import AllocationError
+    from engine.research.audit import StrategyCheckError, check_strategy
+    from engine.research.cost_sweep import cost_sweep
+    from engine.research.cross_validation import cross_validate
+    from engine.research.seeds import backtest_seeds
+    from engine.training.callbacks import Callback, CsvLog, MLflow, TensorBoard
+    from engine.training.trainer import Training, TrainingError, train
+    from engine.walking.weight_checks import AllocationError
 
 __all__ = [
     "AllocationError",
@@ -81,35 +81,35 @@ __all__ = [
 ]
 
 PLACES = {  # imported on use, as torch is with them
-    "AllocationError": "weights",
-    "CVaR": "losses",
-    "Callback": "callbacks",
-    "Concentration": "portfolio_losses",
-    "Costs": "costs",
-    "CsvLog": "callbacks",
-    "MLflow": "callbacks",
-    "Loss": "losses",
-    "MaxDrawdown": "losses",
-    "NegativeCalmar": "losses",
-    "NegativeInformationRatio": "portfolio_losses",
-    "NegativeLogGrowth": "losses",
-    "NegativeMeanVariance": "losses",
-    "NegativeOmega": "losses",
-    "NegativeSharpe": "losses",
-    "NegativeSortino": "losses",
-    "PredictionError": "portfolio_losses",
-    "RiskParity": "portfolio_losses",
-    "StrategyCheckError": "audit",
-    "TensorBoard": "callbacks",
-    "TrackingError": "portfolio_losses",
-    "Training": "training",
-    "TrainingError": "training",
-    "Turnover": "portfolio_losses",
-    "backtest_seeds": "seeds",
-    "check_strategy": "audit",
-    "cost_sweep": "sweep",
-    "cross_validate": "selection",
-    "train": "training",
+    "AllocationError": "walking.weight_checks",
+    "CVaR": "losses.returns",
+    "Callback": "training.callbacks",
+    "Concentration": "losses.portfolio",
+    "Costs": "accounting.costs",
+    "CsvLog": "training.callbacks",
+    "MLflow": "training.callbacks",
+    "Loss": "losses.returns",
+    "MaxDrawdown": "losses.returns",
+    "NegativeCalmar": "losses.returns",
+    "NegativeInformationRatio": "losses.portfolio",
+    "NegativeLogGrowth": "losses.returns",
+    "NegativeMeanVariance": "losses.returns",
+    "NegativeOmega": "losses.returns",
+    "NegativeSharpe": "losses.returns",
+    "NegativeSortino": "losses.returns",
+    "PredictionError": "losses.portfolio",
+    "RiskParity": "losses.portfolio",
+    "StrategyCheckError": "research.audit",
+    "TensorBoard": "training.callbacks",
+    "TrackingError": "losses.portfolio",
+    "Training": "training.trainer",
+    "TrainingError": "training.trainer",
+    "Turnover": "losses.portfolio",
+    "backtest_seeds": "research.seeds",
+    "check_strategy": "research.audit",
+    "cost_sweep": "research.cost_sweep",
+    "cross_validate": "research.cross_validation",
+    "train": "training.trainer",
 }
 
 if not TYPE_CHECKING:

@@ -17,19 +17,19 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from data_loaders import Panel, quality
-from engine.ledger import TrialLedger, keep_record
-from engine.result import BacktestResult, save_run
-from engine.run_directory import RunDirectory, written
-from engine.walk_forward import WalkForward, check_folds, fold_table
+from engine.planning.walk_forward import WalkForward, check_folds, fold_table
+from engine.runs.ledger import TrialLedger, keep_record
+from engine.runs.result import BacktestResult, save_run
+from engine.runs.run_directory import RunDirectory, written
 from strategies.base import LearnedStrategy, Strategy
 
 if TYPE_CHECKING:  # what needs torch is imported where it is used: torch takes a second
-    from engine.callbacks import Callback
-    from engine.costs import Costs
-    from engine.decisions import Decided
-    from engine.fitting import FitKey, Fitted
-    from engine.learner import Learner
-    from engine.training import Training
+    from engine.accounting.costs import Costs
+    from engine.training.callbacks import Callback
+    from engine.training.trainer import Training
+    from engine.walking.decisions import Decided
+    from engine.walking.fitting import FitKey, Fitted
+    from engine.walking.learner import Learner
 
 
 def backtest(
@@ -80,16 +80,16 @@ def backtest(
             RunMismatch: ``run_dir`` holds another run. What was finished before is in ``run_dir``,
             and with an AllocationError in its ``finished``.
     """
-    from engine.arguments import check_arguments, check_callbacks, named_strategies
-    from engine.costs import Costs
-    from engine.decisions import DecisionTask, decide, portable
-    from engine.delivery import workplace
-    from engine.learner import Learner
-    from engine.progress import progress_bar
-    from engine.simulation import load_vectorbt
-    from engine.threads import limited_threads
-    from engine.training import Training
-    from engine.weights import AllocationError
+    from engine.accounting.costs import Costs
+    from engine.accounting.simulation import load_vectorbt
+    from engine.compute.broadcast import workplace
+    from engine.compute.progress import progress_bar
+    from engine.compute.threads import limited_threads
+    from engine.training.trainer import Training
+    from engine.walking.arguments import check_arguments, check_callbacks, named_strategies
+    from engine.walking.decisions import DecisionTask, decide, portable
+    from engine.walking.learner import Learner
+    from engine.walking.weight_checks import AllocationError
 
     plan, costs, training = plan or WalkForward(), costs or Costs(), training or Training()
     check_arguments(panel, plan, costs, training, {"workers": workers, "threads": threads})
@@ -175,7 +175,7 @@ def result_of(
     decided: Decided,
     settings: dict,
 ) -> BacktestResult:
-    from engine.simulation import simulate
+    from engine.accounting.simulation import simulate
 
     simulated = simulate(
         decided.targets,
@@ -253,7 +253,7 @@ def _source_hash(cls: type[Strategy]) -> str:
 
 def run_settings(panel: Panel, plan: WalkForward, costs: Costs, training: Training) -> dict:
     """What reproduces the run, as JSON can hold it."""
-    from engine.settings import describe_costs
+    from engine.runs.settings import describe_costs
 
     return {
         "panel": {

@@ -13,9 +13,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
-from strategies.layers.cells import MeanFieldCell
-from strategies.layers.deq import DEQEncoder
-from strategies.layers.fixed_point import (
+from strategies.layers.equilibrium.cells import MeanFieldCell
+from strategies.layers.equilibrium.encoder import DEQEncoder
+from strategies.layers.equilibrium.fixed_point import (
     Anderson,
     Broyden,
     Implicit,
@@ -24,7 +24,7 @@ from strategies.layers.fixed_point import (
     Unrolled,
     fixed_point,
 )
-from strategies.layers.mean_variance import MeanVarianceLayer
+from strategies.layers.optimisation.mean_variance import MeanVarianceLayer
 
 B, N, F, H = 32, 10, 4, 16
 

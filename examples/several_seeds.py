@@ -2,7 +2,7 @@
 
 from data_loaders import load
 from engine import Training, WalkForward, backtest
-from engine.processes import local_processes
+from engine.compute.processes import local_processes
 from reports import summary_table
 from strategies import DEQMeanVariance
 

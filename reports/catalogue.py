@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from engine.result import BacktestResult
+from engine.runs.result import BacktestResult
 from reports import calendars, distribution, drawdowns, metrics, relative, selection, trading
 
 COLUMNS = (

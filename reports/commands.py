@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from engine.ledger import TrialLedger
-from engine.result import BacktestResult
-from engine.storage import StorageError
+from engine.runs.ledger import TrialLedger
+from engine.runs.result import BacktestResult
+from engine.runs.storage import StorageError
 from reports.facts import chosen, gather
 from reports.html import check_report_path, write_facts
 from reports.terminal import terminal_summary

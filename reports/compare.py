@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from engine.result import BacktestResult, load_run
+from engine.runs.result import BacktestResult, load_run
 
 
 class NoCommonDates(ValueError):

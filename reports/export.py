@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from engine.result import BacktestResult
+from engine.runs.result import BacktestResult
 from reports.catalogue import METRICS
 from reports.facts import Facts
 from reports.wording import headline, selection_sentence

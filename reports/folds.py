@@ -12,7 +12,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from data_loaders import Panel
-from engine.walk_forward import WalkForward
+from engine.planning.walk_forward import WalkForward
 from reports import ticks
 from reports.axes import Axes
 from reports.formats import day

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from engine.ledger import trial_id
-from engine.result import BacktestResult
+from engine.runs.ledger import trial_id
+from engine.runs.result import BacktestResult
 
 SHOWN = 50  # the latest
 PARTS = ("plan", "costs", "training")

@@ -19,8 +19,8 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from engine.result import BacktestResult
-from engine.run_directory import written
+from engine.runs.result import BacktestResult
+from engine.runs.run_directory import written
 from reports import catalogue, export, formats, sections, statistics, wording
 from reports.facts import Facts, flat, gather
 from reports.svg import PALETTE

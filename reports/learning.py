@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from engine.result import BacktestResult
+from engine.runs.result import BacktestResult
 from reports.metrics import sharpe
 
 

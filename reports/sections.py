@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from engine.result import BacktestResult
+from engine.runs.result import BacktestResult
 from reports import calendars, drawdowns, figures, metrics, relative
 from reports.facts import Facts, rate_of
 from reports.folds import timeline

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from engine.result import BacktestResult
+from engine.runs.result import BacktestResult
 from reports.metrics import annual_return, sharpe, wealth
 
 HELD = 1e-6  # a smaller weight is dust
@@ -135,7 +135,7 @@ def impact_drag(
 
     Args:
         shares: (K, N) size of each order over the portfolio's value, q >= 0, by fill date.
-        illiquidity: (K, N) l before the fill, see ``engine.market``; in the unit of the prices.
+        illiquidity: (K, N) l before the fill, see ``accounting.liquidity``; in the unit of prices.
         periods, periods_per_year: T and P.
         coefficient: Y, about 1.
 
@@ -266,7 +266,7 @@ def sensitivity_table(sensitivity: pd.DataFrame) -> pd.DataFrame:
     """What the network looks at: one row a feature, the most important first.
 
     Columns: feature, change (mean share of the portfolio that is held elsewhere when the feature
-    is shuffled over the test dates, see ``engine.sensitivity``), lowest and highest fold or seed.
+    is shuffled over the test dates, see ``walking.sensitivity``), lowest and highest fold or seed.
     """
     named = sensitivity["feature"].replace(LIMITS)
     found = sensitivity.groupby(named, sort=False)["change"].agg(["mean", "min", "max"])

@@ -60,7 +60,7 @@ class MaximumDiversification(Strategy):
     def allocate(self, history: Panel, holdings: pd.Series) -> pd.Series:
         import torch
 
-        from strategies.layers.mean_variance import MeanVarianceLayer
+        from strategies.layers.optimisation.mean_variance import MeanVarianceLayer
 
         covariance = shrunk_covariance(history)
         volatility = np.sqrt(np.diag(covariance))

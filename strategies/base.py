@@ -22,10 +22,10 @@ if TYPE_CHECKING:  # torch takes a second to import, and a rule needs none
     from torch import Tensor, nn
 
     from strategies.constraints import Constraints
-    from strategies.layers.cross_check import cross_check
-    from strategies.layers.fixed_point import ConvergenceError
-    from strategies.layers.record import SharedRecord, SolveRecord, SolveTally, record_solves
-    from strategies.layers.starts import remember, remembered
+    from strategies.layers.equilibrium.fixed_point import ConvergenceError
+    from strategies.layers.optimisation.cross_check import cross_check
+    from strategies.layers.optimisation.warm_starts import remember, remembered
+    from strategies.layers.solve_record import SharedRecord, SolveRecord, SolveTally, record_solves
 
 Inputs: TypeAlias = "dict[str, Tensor]"
 
@@ -46,14 +46,14 @@ __all__ = [
 ]
 
 LAYERS = {  # what the engine may know of the layers, and where it is
-    "ConvergenceError": "fixed_point",
-    "SharedRecord": "record",
-    "SolveRecord": "record",
-    "SolveTally": "record",
-    "cross_check": "cross_check",
-    "record_solves": "record",
-    "remember": "starts",
-    "remembered": "starts",
+    "ConvergenceError": "equilibrium.fixed_point",
+    "SharedRecord": "solve_record",
+    "SolveRecord": "solve_record",
+    "SolveTally": "solve_record",
+    "cross_check": "optimisation.cross_check",
+    "record_solves": "solve_record",
+    "remember": "optimisation.warm_starts",
+    "remembered": "optimisation.warm_starts",
 }
 
 if not TYPE_CHECKING:

@@ -17,10 +17,15 @@ from data_loaders import Panel
 from strategies.base import Inputs, LearnedStrategy
 from strategies.constraints import Constraints
 from strategies.features import feature_table
-from strategies.layers.deq import CELLS, DEQEncoder
-from strategies.layers.mean_variance import ActiveSet, FactorRisk, MeanVarianceLayer, Qpth
+from strategies.layers.equilibrium.encoder import CELLS, DEQEncoder
+from strategies.layers.optimisation.mean_variance import (
+    ActiveSet,
+    FactorRisk,
+    MeanVarianceLayer,
+    Qpth,
+)
+from strategies.layers.optimisation.trading import in_a_row, with_holdings
 from strategies.layers.together import apply_each, spread
-from strategies.layers.trading import in_a_row, with_holdings
 from strategies.limits import FALLBACKS, as_tensors, constraints_of, limits_of
 from strategies.parameters import above, at_least, one_of
 from strategies.risk import FORMS, prepared_risk

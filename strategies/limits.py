@@ -16,8 +16,8 @@ from torch import Tensor
 from data_loaders import Panel
 from strategies.base import LearnedStrategy, Strategy
 from strategies.constraints import Constraints, relax_caps
-from strategies.layers.problem import InfeasibleError
-from strategies.layers.record import open_record
+from strategies.layers.optimisation.problem import InfeasibleError
+from strategies.layers.solve_record import open_record
 
 FALLBACKS = ("raise", "hold", "relax")
 SLACK = 1e-9  # of a sum of caps, rounding

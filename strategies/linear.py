@@ -18,8 +18,8 @@ from data_loaders import Panel
 from strategies.base import Inputs, LearnedStrategy
 from strategies.constraints import Constraints
 from strategies.deq import LIMIT, SOLVERS, known_by
-from strategies.layers.mean_variance import MeanVarianceLayer
-from strategies.layers.robust import RobustLayer, highest_radius
+from strategies.layers.optimisation.mean_variance import MeanVarianceLayer
+from strategies.layers.optimisation.robust import RobustLayer, highest_radius
 from strategies.limits import as_tensors, constraints_of, limits_of
 from strategies.parameters import above, at_least, one_of
 

@@ -13,7 +13,7 @@ from strategies.base import Inputs, LearnedStrategy
 from strategies.constraints import Constraints
 from strategies.deq import DEQMeanVariance, Standardise, encoded
 from strategies.features import feature_table
-from strategies.layers.deq import DEQEncoder
+from strategies.layers.equilibrium.encoder import DEQEncoder
 from strategies.layers.together import apply_each
 from strategies.parameters import at_least, one_of
 

@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pandas as pd
 
-from engine.result import BacktestResult
+from engine.runs.result import BacktestResult
 
 
 def make_result(

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from strategies.layers.active_set import (
+from strategies.layers.optimisation.active_set import (
     ActiveSet,
     BatchedSolve,
     Call,
@@ -21,10 +21,15 @@ from strategies.layers.active_set import (
     no_row,
     problem_tensors,
 )
-from strategies.layers.active_set_torch import solve_batched
-from strategies.layers.checks import feasible_point, kkt_residual
-from strategies.layers.mean_variance import FactorRisk, InfeasibleError, MeanVarianceLayer, Qpth
-from strategies.layers.problem import Status, build_problem, status_of
+from strategies.layers.optimisation.active_set_torch import solve_batched
+from strategies.layers.optimisation.checks import feasible_point, kkt_residual
+from strategies.layers.optimisation.mean_variance import (
+    FactorRisk,
+    InfeasibleError,
+    MeanVarianceLayer,
+    Qpth,
+)
+from strategies.layers.optimisation.problem import Status, build_problem, status_of
 
 BENCHMARK = runpy.run_path(
     str(Path(__file__).parent.parent / "benchmarks" / "mean_variance_layer.py")
@@ -309,7 +314,7 @@ def test_the_torch_version_gives_what_the_kernels_give(
     results = []
     for solve in (None, BatchedSolve):
         if solve is not None:
-            monkeypatch.setattr("strategies.layers.active_set.CompiledSolve", solve)
+            monkeypatch.setattr("strategies.layers.optimisation.active_set.CompiledSolve", solve)
         risk = FactorRisk(parts[0], parts[1]) if form == "factor" else parts[0]
         solution = LAYER.solve(risk, q, **given)
         gradients = torch.autograd.grad(solution.weights, inputs, incoming, allow_unused=True)
@@ -412,7 +417,7 @@ def test_what_the_weights_do_not_depend_on_is_checked_as_far_as_asked(
     assert verdicts((2, 3, 0.5)) == ["", "", "is not symmetric"]
     between_free = [(0, 1, 1.5), (1, 0, 1.5)]
     assert verdicts(*between_free) == ["is not positive definite"] * 3
-    monkeypatch.setattr("strategies.layers.active_set.CompiledSolve", BatchedSolve)
+    monkeypatch.setattr("strategies.layers.optimisation.active_set.CompiledSolve", BatchedSolve)
     assert verdicts((3, 4, torch.nan)) == [told] * 3  # it multiplies by zeros too
     assert verdicts(*too_large) == ["", *["is not positive definite"] * 2]
     assert verdicts(*triangle) == ["", "", "is not positive definite"]

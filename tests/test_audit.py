@@ -6,7 +6,7 @@ import pytest
 from conftest import random_walks
 
 from engine import StrategyCheckError, Training, WalkForward, check_strategy
-from engine.ledger import TrialLedger
+from engine.runs.ledger import TrialLedger
 from strategies import (
     DEQMeanVariance,
     EqualWeight,

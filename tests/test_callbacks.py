@@ -10,8 +10,8 @@ from test_seeds import PLAN, SMALL
 
 from deqfolio import main
 from engine import Callback, CsvLog, MLflow, TensorBoard, Training, backtest, load_run
-from engine.callbacks import NUMBERS, named_callbacks
-from engine.settings import read_logs, read_training
+from engine.runs.settings import read_logs, read_training
+from engine.training.callbacks import NUMBERS, named_callbacks
 from strategies import DEQMeanVariance, EqualWeight
 
 NAME = "DEQMeanVariance"

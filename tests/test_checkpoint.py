@@ -13,9 +13,9 @@ from test_backtest import same
 from test_seeds import PLAN, QUICK, SMALL, equal, given
 from test_training import Tilt, samples
 
-import engine.checkpoint
+import engine.training.checkpoint
 from engine import Costs, Training, backtest, train
-from engine.training import train_seeds
+from engine.training.trainer import train_seeds
 from strategies import DEQMeanVariance, LinearMeanVariance
 
 LONG = Training(epochs=10, block=12, learning_rate=0.002, patience=10, noise=0.2, schedule="cosine")
@@ -27,7 +27,7 @@ class Killed(BaseException):
 
 @pytest.fixture(autouse=True)
 def _every_epoch(monkeypatch):
-    monkeypatch.setattr(engine.checkpoint, "SECONDS", 0.0)
+    monkeypatch.setattr(engine.training.checkpoint, "SECONDS", 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_a_killed_backtest_goes_on_inside_a_fold(panel, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "import sys\nsys.path[:0] = ['tests', '.']\n"
-        "import engine.checkpoint\nengine.checkpoint.SECONDS = 0.0\n"
+        "import engine.training.checkpoint\nengine.checkpoint.SECONDS = 0.0\n"
         "from test_checkpoint import *\n"
         "backtest(DEQMeanVariance(**SMALL), random_walks(880, 4), PLAN, progress=False,"
         " training=Training(epochs=30, block=12, learning_rate=0.002, patience=30),"

@@ -12,10 +12,10 @@ from test_backtest import same
 
 from data_loaders import Panel
 from engine import Costs, Training, WalkForward, backtest
-from engine.cluster import ClusterError, on_cluster
-from engine.ledger import TrialLedger
-from engine.run_directory import RunDirectory
-from engine.search import Search, search
+from engine.compute.cluster import ClusterError, on_cluster
+from engine.research.search import Search, search
+from engine.runs.ledger import TrialLedger
+from engine.runs.run_directory import RunDirectory
 from strategies import DEQMeanVariance, MinimumVariance
 
 PLAN = WalkForward(train="18M", refit="9M", rebalance="ME")
@@ -103,7 +103,9 @@ def test_a_search_outlives_a_worker_on_a_cluster_of_the_same_code(tmp_path, monk
         assert list(found.trials.index) == list(range(6))
         assert set(found.trials["state"]) == {"complete"}
         assert TrialLedger(storage).trials()["runs"].sum() in (6, 7)  # what was killed, once more
-        monkeypatch.setattr("engine.cluster.PACKAGES", ("engine",))  # here, not on the workers
+        monkeypatch.setattr(
+            "engine.compute.cluster.PACKAGES", ("engine",)
+        )  # here, not on the workers
         refused = pytest.raises(ClusterError, match="other code than here runs on")
         with refused, on_cluster(cluster.scheduler_address):
             pass

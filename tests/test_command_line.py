@@ -54,7 +54,7 @@ def test_an_interrupted_run_is_resumed(prices, tmp_path, capsys, monkeypatch):
     def stop(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("engine.simulation.simulate", stop)
+    monkeypatch.setattr("engine.accounting.simulation.simulate", stop)
     assert main([*words, "--restart"]) == 130
     assert "go on with: deqfolio resume run" in capsys.readouterr().err
     monkeypatch.undo()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from strategies.constraints import Constraints, Exposure, Group, relax_caps
-from strategies.layers.mean_variance import InfeasibleError, MeanVarianceLayer
+from strategies.layers.optimisation.mean_variance import InfeasibleError, MeanVarianceLayer
 
 ASSETS = ["AAPL", "MSFT", "XOM", "CVX", "JNJ"]
 EVERYTHING = Constraints(

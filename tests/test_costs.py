@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from data_loaders import DataError, Panel
 from engine import Costs
-from engine.costs import account, drift
-from engine.market import illiquidity
+from engine.accounting.costs import account, drift
+from engine.accounting.liquidity import illiquidity
 
 
 def weights(rows, assets, seed=0, cash=False):

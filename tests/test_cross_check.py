@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from strategies.layers.active_set import ActiveSet
-from strategies.layers.cross_check import SolverMismatch, cross_check
-from strategies.layers.mean_variance import MeanVarianceLayer, Qpth
+from strategies.layers.optimisation.active_set import ActiveSet
+from strategies.layers.optimisation.cross_check import SolverMismatch, cross_check
+from strategies.layers.optimisation.mean_variance import MeanVarianceLayer, Qpth
 
 
 def problem(B=6, N=5, seed=0):

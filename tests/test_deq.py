@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from strategies.layers.cells import GraphCell, MeanFieldCell
-from strategies.layers.deq import DEQEncoder, jacobian_penalty, spectral_radius
-from strategies.layers.fixed_point import Anderson, ConvergenceError, Implicit, Picard
+from strategies.layers.equilibrium.cells import GraphCell, MeanFieldCell
+from strategies.layers.equilibrium.encoder import DEQEncoder, jacobian_penalty, spectral_radius
+from strategies.layers.equilibrium.fixed_point import Anderson, ConvergenceError, Implicit, Picard
 
 CELLS = ["mean_field", "graph", "monotone"]
 by_cell = pytest.mark.parametrize("cell", CELLS)

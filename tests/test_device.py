@@ -7,15 +7,15 @@ import torch
 from conftest import random_walks
 from elsewhere import DEVICE, elsewhere
 
-import engine.device
+import engine.training.device
 from deqfolio import main
 from engine import Costs, Training, WalkForward, backtest
-from engine.device import checked_name, device_here
+from engine.training.device import checked_name, device_here
 from strategies import DEQMeanVariance
 from strategies.layers import Anderson, Broyden, FactorRisk, MeanVarianceLayer, Picard
-from strategies.layers.deq import DEQEncoder
-from strategies.layers.record import record_solves
-from strategies.layers.trading import in_a_row
+from strategies.layers.equilibrium.encoder import DEQEncoder
+from strategies.layers.optimisation.trading import in_a_row
+from strategies.layers.solve_record import record_solves
 
 
 def problem(assets: int = 12, batch: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
@@ -138,7 +138,7 @@ def test_the_equilibrium_is_the_same_and_looks_at_most_once_a_step(cell, solver)
 
 @pytest.fixture
 def there(monkeypatch):
-    monkeypatch.setattr(engine.device, "KINDS", ("cpu", "cuda", DEVICE.type))
+    monkeypatch.setattr(engine.training.device, "KINDS", ("cpu", "cuda", DEVICE.type))
     return DEVICE.type
 
 

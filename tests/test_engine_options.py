@@ -9,7 +9,7 @@ import pytest
 from conftest import random_walks
 from test_backtest import same
 
-import engine.learner
+import engine.walking.learner
 from deqfolio import main
 from engine import (
     AllocationError,
@@ -75,7 +75,7 @@ def test_every_option_is_kept_and_repeated_bit_for_bit(prices, tmp_path):
     ],
 )
 def test_wrong_options_are_one_sentence(prices, capsys, monkeypatch, words, message):
-    monkeypatch.setattr("engine.cluster.WAIT", 1)
+    monkeypatch.setattr("engine.compute.cluster.WAIT", 1)
     assert main(["backtest", "--data", prices, *RULES, *SHORT, *words]) == 1
     assert message in capsys.readouterr().err.strip().splitlines()[-1]
 
@@ -103,7 +103,7 @@ def test_an_interrupted_cross_validation_goes_on(tmp_path, monkeypatch):
             strategy, panel, plan, Costs(), QUICK, folds=4, progress=False, **rest
         )
 
-    made, fit = [], engine.learner.FitTask.run
+    made, fit = [], engine.walking.learner.FitTask.run
 
     def stop_at_three(self, learner, on_epoch):
         if len(made) == 3:
@@ -111,11 +111,11 @@ def test_an_interrupted_cross_validation_goes_on(tmp_path, monkeypatch):
         made.append(self.keys)
         return fit(self, learner, on_epoch)
 
-    monkeypatch.setattr(engine.learner.FitTask, "run", stop_at_three)
+    monkeypatch.setattr(engine.walking.learner.FitTask, "run", stop_at_three)
     with pytest.raises(KeyboardInterrupt):
         run(run_dir=tmp_path)
     assert len(list((tmp_path / "fits").iterdir())) == 3
-    monkeypatch.setattr(engine.learner.FitTask, "run", fit)
+    monkeypatch.setattr(engine.walking.learner.FitTask, "run", fit)
     whole = run()
     pd.testing.assert_frame_equal(run(run_dir=tmp_path), whole, check_exact=True)
     assert len(list((tmp_path / "fits").iterdir())) == 6
@@ -171,7 +171,7 @@ def test_rules_need_no_torch_until_they_run():
         "from engine import *\n"
         "from strategies import *\n"
         "assert callable(backtest) and 'torch' in sys.modules\n"
-        "import engine.audit\n"
+        "import engine.research.audit\n"
         "assert engine.backtest is backtest\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

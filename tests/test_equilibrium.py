@@ -13,7 +13,7 @@ from strategies.layers import (
     Unrolled,
     record_solves,
 )
-from strategies.layers import equilibrium_kernels as kernels
+from strategies.layers.equilibrium import kernels
 from strategies.layers.together import each
 
 B, N, F, H = 6, 7, 3, 5

@@ -16,13 +16,13 @@ import torch
 from conftest import random_walks
 from test_backtest import same
 
-import engine.learner
+import engine.walking.learner
 from data_loaders import Panel
 from engine import AllocationError, Costs, RunMismatch, Training, WalkForward, backtest, load_run
-from engine.delivery import Parcel, WorkerLost
-from engine.learner import Learner
-from engine.result import unfinished
-from engine.run_directory import RunNotWritten
+from engine.compute.broadcast import Parcel, WorkerLost
+from engine.runs.result import unfinished
+from engine.runs.run_directory import RunNotWritten
+from engine.walking.learner import Learner
 from strategies import DEQMeanVariance, EqualWeight, MinimumVariance
 
 PLAN = WalkForward(train="18M", refit="9M", rebalance="ME")
@@ -51,7 +51,7 @@ def test_an_interrupted_run_goes_on_to_the_same_result(
     panel, uninterrupted, finished, tmp_path, monkeypatch
 ):
     fits = []
-    make = engine.learner.FitTask.run
+    make = engine.walking.learner.FitTask.run
 
     def stop_after(self, learner, on_epoch):
         if len(fits) == finished:
@@ -59,7 +59,7 @@ def test_an_interrupted_run_goes_on_to_the_same_result(
         fits.append(self.keys)
         return make(self, learner, on_epoch)
 
-    monkeypatch.setattr(engine.learner.FitTask, "run", stop_after)
+    monkeypatch.setattr(engine.walking.learner.FitTask, "run", stop_after)
     with pytest.raises(KeyboardInterrupt):
         run(panel, run_dir=tmp_path / "run")
     count = [0]
@@ -68,7 +68,7 @@ def test_an_interrupted_run_goes_on_to_the_same_result(
         count[0] += 1
         return make(self, learner, on_epoch)
 
-    monkeypatch.setattr(engine.learner.FitTask, "run", counted)
+    monkeypatch.setattr(engine.walking.learner.FitTask, "run", counted)
     resumed = run(panel, run_dir=tmp_path / "run")
     assert count[0] == 3 - finished
     loaded = load_run(tmp_path / "run")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from strategies.layers.fixed_point import (
+from strategies.layers.equilibrium.fixed_point import (
     Anderson,
     Broyden,
     ConvergenceError,
@@ -18,7 +18,7 @@ from strategies.layers.fixed_point import (
     Unrolled,
     fixed_point,
 )
-from strategies.layers.record import record_solves
+from strategies.layers.solve_record import record_solves
 
 SOLVERS = [Picard(), Picard(damping=0.3), Anderson(), Broyden()]
 TIGHT = [Picard(rtol=1e-13), Anderson(rtol=1e-13), Broyden(rtol=1e-13)]

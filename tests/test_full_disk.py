@@ -14,10 +14,10 @@ from test_search import PLAN as MONTHLY
 from test_search import Holds
 
 from engine import Costs, Training, WalkForward, backtest
-from engine.ledger import TrialLedger
-from engine.run_directory import RunNotWritten
-from engine.search import Search, search
-from engine.storage import StorageError
+from engine.research.search import Search, search
+from engine.runs.ledger import TrialLedger
+from engine.runs.run_directory import RunNotWritten
+from engine.runs.storage import StorageError
 from strategies import DEQMeanVariance, EqualWeight
 
 PLAN = WalkForward(train="18M", refit="9M", rebalance="ME")

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from data_loaders import Panel
 from engine import WalkForward, backtest, check_strategy
-from engine.memory import check_memory, free_memory
+from engine.compute.memory import check_memory, free_memory
 from strategies import DEQMeanVariance, ExplicitMeanVariance, UnrolledMeanVariance
 from strategies.base import stack
 from strategies.deq import Standardise, scaled_risk
@@ -236,9 +236,9 @@ def test_inputs_of_a_date_take_one_copy_of_the_window():
 
 def test_a_universe_that_does_not_fit_is_refused_with_the_mend(walks, monkeypatch):
     """5 assets take 933 bytes a date: 154 of them and a step on 101 do not fit in 10 kB."""
-    monkeypatch.setattr("engine.learner.free_memory", lambda: 10_000)
+    monkeypatch.setattr("engine.walking.learner.free_memory", lambda: 10_000)
     started = []
-    monkeypatch.setattr("engine.learner.run_fits", lambda *_: started.append(1))
+    monkeypatch.setattr("engine.walking.learner.run_fits", lambda *_: started.append(1))
     plan = WalkForward(train="1Y", refit="1Y", rebalance="W-FRI")
     said = (
         r"DEQMeanVariance would keep 0.000521 GB .*'features' \(5 x 16\), for 154 dates .* 404 more"
@@ -261,7 +261,7 @@ def test_the_estimate_is_of_all_dates_and_a_step():
 
 
 def test_the_limit_of_a_container_counts(tmp_path, monkeypatch):
-    monkeypatch.setattr("engine.memory.CGROUP", tmp_path)
+    monkeypatch.setattr("engine.compute.memory.CGROUP", tmp_path)
     whole = free_memory()
     assert whole is None or whole > 1e6
     (tmp_path / "memory.max").write_text("50000\n")

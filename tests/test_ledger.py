@@ -7,8 +7,8 @@ import pytest
 from conftest import random_walks
 
 from engine import Costs, WalkForward, backtest, cross_validate
-from engine.ledger import TrialLedger
-from engine.storage import StorageError
+from engine.runs.ledger import TrialLedger
+from engine.runs.storage import StorageError
 from strategies import EqualWeight, InverseVolatility, MinimumVariance
 
 PLAN = WalkForward(train="2Y", refit="1Y", rebalance="ME")

@@ -8,7 +8,7 @@ from conftest import random_walks
 
 from data_loaders import Panel
 from engine import AllocationError, Training, WalkForward, backtest, check_strategy, load_run
-from engine.audit import StrategyCheckError
+from engine.research.audit import StrategyCheckError
 from strategies import (
     DEQMeanVariance,
     EqualWeight,

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from engine import NegativeLogGrowth, NegativeMeanVariance, NegativeSharpe
-from engine.costs import Account
+from engine.accounting.costs import Account
 
 RETURNS = np.array([0.01, -0.02, 0.03, 0.015, -0.005])
 

@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from strategies.layers.mean_variance import (
+from strategies.layers.optimisation.mean_variance import (
     FactorRisk,
     InfeasibleError,
     MeanVarianceLayer,
     SolveError,
 )
-from strategies.layers.qpth_solver import Qpth
-from strategies.layers.record import record_solves
+from strategies.layers.optimisation.qpth_solver import Qpth
+from strategies.layers.solve_record import record_solves
 
 
 def factor_problem(batch: int, assets: int, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -11,10 +11,10 @@ from torch import nn
 
 from data_loaders import Panel
 from engine import Costs, Training, WalkForward, train
-from engine.holding import hold
-from engine.learner import Learner
-from engine.mirrors import mirrored
-from engine.training import train_seeds
+from engine.training.mirrors import mirrored
+from engine.training.rollout import hold
+from engine.training.trainer import train_seeds
+from engine.walking.learner import Learner
 from strategies import DEQMeanVariance, LearnedStrategy
 
 PLAN = WalkForward(train="18M", refit="9M", rebalance="W-FRI")

@@ -4,7 +4,7 @@ import pytest
 from conftest import random_walks
 
 from engine import Costs, Training, WalkForward, backtest
-from engine.orders import OrderError, read_holdings, todays_orders
+from engine.research.orders import OrderError, read_holdings, todays_orders
 from strategies import DEQMeanVariance, EqualWeight
 
 PLAN = WalkForward(train="18M", refit="9M", rebalance="ME")

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from data_loaders import DataError, Panel, load
-from engine.costs import Costs
-from engine.simulation import simulate
+from engine.accounting.costs import Costs
+from engine.accounting.simulation import simulate
 
 
 def frame(values, start="2020-01-01", columns=None):

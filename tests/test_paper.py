@@ -17,7 +17,7 @@ from engine import Costs, Training, WalkForward, backtest, check_strategy
 from strategies import EqualWeight
 from strategies.base import record_solves, stack
 from strategies.layers import MeanVarianceLayer, SolveError
-from strategies.layers.robust import RobustLayer, highest_radius
+from strategies.layers.optimisation.robust import RobustLayer, highest_radius
 from strategies.linear import LinearMeanVariance
 
 ROOT = Path(__file__).parent.parent

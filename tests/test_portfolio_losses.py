@@ -6,8 +6,8 @@ import torch
 
 import engine
 from engine import Costs
-from engine.costs import account
-from engine.settings import read_loss
+from engine.accounting.costs import account
+from engine.runs.settings import read_loss
 
 ASSETS = ("A", "B", "C")
 S = 40

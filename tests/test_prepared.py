@@ -7,8 +7,8 @@ import torch
 from conftest import random_walks
 
 from engine import Costs, Training, WalkForward
-from engine.learner import Learner
-from engine.prepared import Prepared
+from engine.walking.input_cache import Prepared
+from engine.walking.learner import Learner
 from strategies import DEQMeanVariance
 from strategies.base import stack
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from report_results import HOSTILE, hostile_results, make_result, text_of, typical
 
-from engine.result import BacktestResult
+from engine.runs.result import BacktestResult
 from reports import check_report_path, summary_table, write_report
 from reports.facts import chosen, gather
 from reports.formats import DASH, chance, number, percent

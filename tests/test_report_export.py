@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from deqfolio import app
 from engine import save_run
-from engine.ledger import TrialLedger
+from engine.runs.ledger import TrialLedger
 from reports import export, write_report
 from reports.catalogue import METRICS
 from reports.commands import tell

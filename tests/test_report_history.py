@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from engine import Costs, WalkForward, backtest
-from engine.ledger import TrialLedger
+from engine.runs.ledger import TrialLedger
 from reports import write_report
 from reports.facts import gather
 from strategies import EqualWeight, InverseVolatility, MinimumVariance

@@ -12,14 +12,14 @@ from torch import nn
 
 from data_loaders import Panel
 from engine import Costs, Training, WalkForward, backtest, load_run
-from engine.sensitivity import sensitivity
+from engine.walking.sensitivity import sensitivity
 from reports import trading
 from reports.compare import common_span
 from strategies import DEQMeanVariance, EqualWeight, LearnedStrategy, MinimumVariance
 from strategies.features import price_features
 from strategies.layers import MeanVarianceLayer, record_solves
-from strategies.layers.activity import limits_of
-from strategies.layers.problem import build_problem
+from strategies.layers.optimisation.activity import limits_of
+from strategies.layers.optimisation.problem import build_problem
 
 
 def solved(risk, q, **limits):

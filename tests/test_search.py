@@ -12,8 +12,8 @@ import pytest
 
 from data_loaders import Panel
 from engine import WalkForward
-from engine.ledger import TrialLedger
-from engine.search import Search, SearchError, search, validation_folds
+from engine.research.search import Search, SearchError, search, validation_folds
+from engine.runs.ledger import TrialLedger
 from strategies import EqualWeight, MinimumVariance, Strategy
 
 PLAN = WalkForward(train="2Y", refit="1Y", rebalance="ME")

@@ -11,11 +11,11 @@ from sklearn.base import clone
 from test_backtest import same
 from test_training import Tilt, TiltModule, samples
 
-import engine.training
+import engine.training.trainer
 from engine import Costs, Training, TrainingError, WalkForward, backtest, backtest_seeds, train
-from engine.learner import Learner
-from engine.training import train_seeds
-from engine.weights import AllocationError
+from engine.training.trainer import train_seeds
+from engine.walking.learner import Learner
+from engine.walking.weight_checks import AllocationError
 from strategies import (
     DEQMeanVariance,
     EqualWeight,
@@ -255,7 +255,7 @@ def test_an_error_names_the_seed(panel):
 def _built(strategy, panel, seed):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return engine.training.build(strategy, given(panel, strategy), QUICK)
+        return engine.training.trainer.build(strategy, given(panel, strategy), QUICK)
 
 
 @pytest.mark.parametrize("fails", [False, True])

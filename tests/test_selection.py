@@ -8,8 +8,8 @@ from conftest import random_walks
 from test_backtest import Softmax
 
 from engine import Costs, Training, WalkForward, backtest, cross_validate
-from engine.selection import PathTask, purged_splits
-from engine.training import Samples
+from engine.research.cross_validation import PathTask, purged_splits
+from engine.training.trainer import Samples
 from strategies import EqualWeight
 
 DATES = pd.bdate_range("2010-01-04", periods=900)

@@ -5,8 +5,8 @@ import torch
 
 from data_loaders import DataError, Panel
 from engine import Costs
-from engine.costs import account
-from engine.simulation import TOLERANCE, _value, load_vectorbt, simulate
+from engine.accounting.costs import account
+from engine.accounting.simulation import TOLERANCE, _value, load_vectorbt, simulate
 
 
 def panel(prices):
@@ -84,7 +84,7 @@ def test_the_value_of_its_records_is_vectorbts_own(stocks):
 
 
 def test_the_comparison_with_the_simulation_can_fail(stocks, monkeypatch):
-    import engine.simulation as simulation
+    import engine.accounting.simulation as simulation
 
     execute = simulation._execute
 

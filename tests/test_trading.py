@@ -9,12 +9,12 @@ from torch.autograd import gradcheck
 from engine import Costs, Training, WalkForward, backtest
 from strategies import DEQMeanVariance, ExplicitMeanVariance
 from strategies.base import stack
-from strategies.layers.active_set import ActiveSet
-from strategies.layers.cross_check import cross_check
-from strategies.layers.mean_variance import FactorRisk, MeanVarianceLayer, Qpth
-from strategies.layers.problem import InfeasibleError
-from strategies.layers.record import record_solves
-from strategies.layers.trading import in_a_row, with_holdings
+from strategies.layers.optimisation.active_set import ActiveSet
+from strategies.layers.optimisation.cross_check import cross_check
+from strategies.layers.optimisation.mean_variance import FactorRisk, MeanVarianceLayer, Qpth
+from strategies.layers.optimisation.problem import InfeasibleError
+from strategies.layers.optimisation.trading import in_a_row, with_holdings
+from strategies.layers.solve_record import record_solves
 
 
 def market(M=7, N=4, seed=0):

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from engine import Costs, NegativeSharpe, Training, TrainingError, train
-from engine.training import Samples
+from engine.training.trainer import Samples
 from strategies import LearnedStrategy
 from strategies.base import ConvergenceError
 
@@ -96,7 +96,7 @@ def test_the_labels_of_training_rows_end_before_validation():
 
 def test_the_edges_of_blocks_are_charged():
     # Weights that never change would cost nothing but drift; a jump at an edge must be seen.
-    from engine.holding import hold
+    from engine.training.rollout import hold
 
     given = samples(rows=40)
     module = TiltModule().double()

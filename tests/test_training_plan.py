@@ -15,9 +15,9 @@ from engine import (
     WalkForward,
     train,
 )
-from engine.learner import Learner
-from engine.training import Samples, train_seeds
-from engine.training_plan import TrainingWarning, epoch_blocks, learning_rate, shocks
+from engine.training.schedule import TrainingWarning, epoch_blocks, learning_rate, shocks
+from engine.training.trainer import Samples, train_seeds
+from engine.walking.learner import Learner
 from strategies import DEQMeanVariance
 from strategies.layers import ConvergenceError, fixed_point
 

@@ -4,7 +4,7 @@ from conftest import random_walks
 from test_seeds import PLAN, SMALL
 
 from engine import Training, backtest
-from engine.training_summary import training_summary
+from engine.training.summary import training_summary
 from strategies import DEQMeanVariance, EqualWeight
 
 

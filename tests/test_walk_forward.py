@@ -4,7 +4,7 @@ import pytest
 
 from data_loaders import Panel
 from engine import WalkForward, backtest
-from engine.walk_forward import Fold
+from engine.planning.walk_forward import Fold
 from strategies import EqualWeight
 
 DATES = pd.bdate_range("2010-01-04", "2015-12-30")

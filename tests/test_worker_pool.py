@@ -12,8 +12,8 @@ from multiprocessing import active_children, get_context
 import numpy as np
 import pytest
 
-from engine.processes import local_processes
-from engine.worker_pool import WorkerPool, WorkerTraceback
+from engine.compute.processes import local_processes
+from engine.compute.worker_pool import WorkerPool, WorkerTraceback
 
 
 def square(x):
@@ -121,7 +121,7 @@ import sys
 sys.path[:0] = ["tests", "."]
 from pathlib import Path
 from engine import Training
-from engine.fitting import FitTask
+from engine.walking.fitting import FitTask
 from test_fitting import random_walks, run
 
 fit = FitTask.run

@@ -4,9 +4,8 @@ Mathematics only, no finance data. Read ``fixed_point.py`` (then ``solvers.py``,
 ``cells.py``, ``deq.py``, and ``mean_variance.py`` (then ``problem.py``, ``active_set.py``).
 """
 
-from strategies.layers.cross_check import cross_check
-from strategies.layers.deq import DEQEncoder
-from strategies.layers.fixed_point import (
+from strategies.layers.equilibrium.encoder import DEQEncoder
+from strategies.layers.equilibrium.fixed_point import (
     Anderson,
     Broyden,
     ConvergenceError,
@@ -16,7 +15,8 @@ from strategies.layers.fixed_point import (
     Unrolled,
     fixed_point,
 )
-from strategies.layers.mean_variance import (
+from strategies.layers.optimisation.cross_check import cross_check
+from strategies.layers.optimisation.mean_variance import (
     ActiveSet,
     FactorRisk,
     InfeasibleError,
@@ -24,7 +24,7 @@ from strategies.layers.mean_variance import (
     Qpth,
     SolveError,
 )
-from strategies.layers.record import record_solves
+from strategies.layers.solve_record import record_solves
 
 __all__ = [
     "ActiveSet",

@@ -1,0 +1,1 @@
+"""Accounting: what holdings earn and cost, drift, and the order-level simulation."""

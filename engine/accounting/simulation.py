@@ -1,0 +1,211 @@
+"""The order-level simulation: targets in, holdings, orders and returns out.
+
+The returns come from our own accounting (``costs.py``, which the training loss uses too).
+vectorbt then executes the same orders one by one, and the two must agree.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from types import ModuleType
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from data_loaders import Panel
+from engine.accounting.bookkeeping import Book, Fills, keep_book, keep_whole_book
+from engine.accounting.costs import Costs
+from engine.accounting.liquidity import illiquidity
+
+CAPITAL = 1e6  # money at the start, where the costs name none
+TOLERANCE = 1e-10  # largest gap allowed between the two net returns of a day
+
+
+class SimulationError(RuntimeError):
+    """The order-level simulation and the accounting disagree."""
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """What holding the targets earned; all fractions, dates are closes.
+
+    Attributes:
+        weights: (T, N) held after each close, from the first fill on.
+        gross_returns, net_returns: (T,) simple returns; the first row is the first fill. Gross
+            is of prices alone; net is after costs, interest and borrowing fees.
+        turnover, costs: (K,) by fill date, over the portfolio's value before the trade.
+        orders: one row an order: date, asset, side, size (shares filled), price, fees (money),
+            decided (date), ordered (shares, before rounding to whole ones), paid (money out of
+            cash with fees; negative: in).
+        difference: largest gap between our net returns and vectorbt's.
+        fractional_returns: (T,) what net returns would be with fractions of shares; the same
+            as ``net_returns`` unless shares are whole.
+    """
+
+    weights: pd.DataFrame
+    gross_returns: pd.Series
+    net_returns: pd.Series
+    turnover: pd.Series
+    costs: pd.Series
+    orders: pd.DataFrame
+    difference: float
+    fractional_returns: pd.Series
+
+
+def simulate(
+    targets: pd.DataFrame, panel: Panel, costs: Costs, lag: int = 1, whole: bool = False
+) -> Simulation:
+    """Fill each row of ``targets`` (K, N), indexed by decision date, ``lag`` rows later.
+
+    An asset without a price is valued at its last one, and sold at it.
+
+    Args:
+        whole: trade whole shares only, rounded towards zero; what is left stays in cash.
+
+    Raises:
+        SimulationError: our net returns differ from vectorbt's by more than 1e-10.
+        ValueError: the portfolio is ruined, which short positions and leverage allow.
+    """
+    fills = fills_of(targets, panel, costs, lag)
+    wanted = torch.tensor(targets.to_numpy(np.float64))
+    book = fractional = keep_book(wanted, fills, costs)
+    ordered = book.orders
+    if whole:
+        book, ordered = keep_whole_book(wanted, fills, costs)
+    orders = _order_frame(book, ordered, fills, targets.index, panel.assets)
+
+    executed = _execute(book, fills, costs)
+    value = book.value.numpy()
+    # vectorbt rounds small amounts away, so what is left of a ruin cannot be compared.
+    alive = value > 1e-2 * np.maximum.accumulate(value)
+    gaps = np.where(alive, np.abs(executed - book.net.numpy()), 0.0)
+    difference = float(gaps.max())
+    if not difference <= TOLERANCE:
+        raise SimulationError(
+            f"the order-level simulation and the accounting differ by {difference:.2e} on "
+            f"{fills.dates[int(gaps.argmax())].date()}, more than {TOLERANCE:.0e}"
+        )
+
+    def series(values: Tensor, name: str) -> pd.Series:
+        index = fills.dates if len(values) == len(fills.dates) else fills.fill_dates
+        return pd.Series(values.numpy(), index=index, name=name)
+
+    return Simulation(
+        weights=pd.DataFrame(book.weights.numpy(), index=fills.dates, columns=panel.assets),
+        gross_returns=series(book.gross, "gross_returns"),
+        net_returns=series(book.net, "net_returns"),
+        turnover=series(book.turnover, "turnover"),
+        costs=series(book.cost, "costs"),
+        orders=orders,
+        difference=difference,
+        fractional_returns=series(fractional.net, "fractional_returns"),
+    )
+
+
+def fills_of(targets: pd.DataFrame, panel: Panel, costs: Costs, lag: int) -> Fills:
+    """When and at what the targets (K, N), indexed by decision date, are filled."""
+    rows = panel.dates.get_indexer(targets.index) + lag
+    first = int(rows[0])
+    prices = panel.prices.ffill().iloc[first:]  # valuation prices (T, N)
+    lack = illiquidity(panel, costs)
+    return Fills(
+        dates=prices.index,
+        path=torch.tensor(prices.fillna(1.0).to_numpy()),  # nothing is held before a price
+        starts=torch.from_numpy(rows - first),
+        year=1 / panel.periods_per_year,
+        illiquidity=None if lack is None else lack[rows],
+        capital=costs.capital or CAPITAL,
+    )
+
+
+def _order_frame(
+    book: Book, ordered: Tensor, fills: Fills, decided: pd.Index, assets: pd.Index
+) -> pd.DataFrame:
+    """One row an order, in order of time."""
+    fill, column = np.nonzero(((book.orders != 0) | (ordered != 0)).numpy())
+    prices = fills.prices.numpy()[fill, column]
+    filled, wanted, fees = (x.numpy()[fill, column] for x in (book.orders, ordered, book.fees))
+    bought = np.where(filled == 0, wanted, filled) > 0
+    return pd.DataFrame(
+        {
+            "date": fills.fill_dates[fill],
+            "asset": assets.astype(str).to_numpy()[column],
+            "side": np.array(["sell", "buy"], dtype=object)[bought.astype(int)],
+            "size": np.abs(filled),
+            "price": prices,
+            "fees": fees,
+            "decided": decided[fill],
+            "ordered": np.abs(wanted),
+            "paid": filled * prices + fees,
+        }
+    )
+
+
+def _execute(book: Book, fills: Fills, costs: Costs) -> np.ndarray:
+    """Net returns (T,) of vectorbt's execution of the orders.
+
+    vectorbt lends no money and knows neither interest nor borrowing fees. So its account gets a
+    loan without interest, large enough for every order, and what holding earned or cost, by our
+    accounting, is added: the orders, prices, fees, positions and cash are compared.
+    """
+    vectorbt = load_vectorbt()
+    # vectorbt rounds shares to 1e-12 or so: of a price of 1e14 that is money. A power of two that
+    # brings each price near 1 changes no other bit.
+    unit = np.exp2(np.floor(np.log2(fills.path.numpy().max(axis=0))))  # (N,)
+    path = fills.path.numpy() / unit
+    shape, at_fill = tuple(fills.path.shape), fills.prices
+    size = np.full(shape, np.nan)
+    size[fills.starts] = book.orders.where(book.orders != 0, torch.nan).numpy() * unit
+    beside = np.zeros(len(fills.dates))  # money that vectorbt does not see
+    beside[1:] = book.carried.numpy()[1:]
+    fixed: np.ndarray | float = 0.0
+    if not costs.proportional:
+        traded = book.orders.abs() * at_fill
+        # vectorbt fills no sale that brings less than its fees.
+        most = torch.where(book.orders < 0, traded * (1 - 1e-9), torch.inf)
+        charged = torch.minimum(book.fees, most)
+        beside[fills.starts] -= (book.fees - charged).sum(-1).numpy()
+        fixed = np.zeros(shape)
+        fixed[fills.starts] = charged - costs.rate * traded
+    traded_most = (book.orders.abs() * at_fill).sum(-1).max().item()
+    owed_most = (-book.value * (1 - book.weights.sum(-1))).max().item()
+    loan = 2 * (traded_most + max(owed_most, 0.0) + float(np.abs(beside.cumsum()).max()))
+    portfolio = vectorbt.Portfolio.from_orders(
+        pd.DataFrame(path, index=fills.dates),  # names of assets stay ours
+        size=size,
+        size_type="amount",
+        direction="both",
+        fees=costs.rate,
+        fixed_fees=fixed,
+        init_cash=fills.capital + loan,
+        cash_sharing=True,
+        group_by=True,
+        freq="1D",
+    )
+    value = _value(portfolio.order_records, path) + fills.capital + beside.cumsum()
+    return value / np.concatenate([[fills.capital], value[:-1]]) - 1
+
+
+def _value(records: np.ndarray, prices: np.ndarray) -> np.ndarray:
+    """What the orders of vectorbt's records earned (T,), money: shares and cash, added up.
+
+    The same as its ``Portfolio.value`` less the cash at the start, without the frames around it.
+    """
+    row, sold = records["idx"], records["side"] == 1
+    bought = np.where(sold, -records["size"], records["size"])
+    shares = np.zeros_like(prices)
+    shares[row, records["col"]] = bought  # an asset has one order a row at most
+    paid = np.bincount(row, bought * records["price"] + records["fees"], len(prices))
+    return (shares.cumsum(axis=0) * prices).sum(axis=1) - paid.cumsum()
+
+
+def load_vectorbt() -> ModuleType:
+    """vectorbt, imported where it is used: it takes seconds."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its own import warns about its dependencies
+        import vectorbt
+
+    return vectorbt

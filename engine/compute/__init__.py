@@ -1,0 +1,1 @@
+"""Compute: worker processes, clusters, threads, memory, progress. Knows no strategy."""

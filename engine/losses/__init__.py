@@ -1,0 +1,1 @@
+"""Losses: what training minimises, of net returns and of portfolios."""

@@ -1,0 +1,136 @@
+"""Losses on the weights, against a benchmark, and on forecasts. Lower is better.
+
+loss = NegativeInformationRatio(benchmark="1/N") + 0.1 * Concentration()
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from engine.accounting.costs import Account
+from engine.losses.returns import FLOOR, Loss
+
+EQUAL_WEIGHT = "1/N"
+
+
+@dataclass(frozen=True)
+class _Relative(Loss):
+    """A loss on net returns less those of a benchmark, which pays no costs.
+
+    ``benchmark``: an asset of the panel (which may be an index), or "1/N": all assets in equal
+    parts at the start of every period.
+    """
+
+    benchmark: str = ""
+    column: int | None = None  # of the benchmark among the assets; set by ``bound``
+
+    def bound(self, assets: Sequence[str]) -> Self:
+        name = type(self).__name__
+        if not self.benchmark:
+            raise ValueError(
+                f'{name} needs a benchmark: {name}(benchmark="1/N"), or an asset of the panel'
+            )
+        if self.benchmark == EQUAL_WEIGHT:
+            return self
+        if self.benchmark not in assets:
+            near = difflib.get_close_matches(self.benchmark, assets, n=1)
+            raise ValueError(
+                f"{name}: benchmark {self.benchmark!r} is no asset of the panel; "
+                + (f"did you mean {near[0]}? " if near else "")
+                + f'it is one of its {len(assets)} assets, or "1/N"'
+            )
+        return replace(self, column=list(assets).index(self.benchmark))
+
+    def active(self, account: Account) -> Tensor:
+        """(S,) net returns less the benchmark's."""
+        returns = _known(account.asset_returns, self, "asset returns")
+        if self.benchmark == EQUAL_WEIGHT:
+            return account.net_returns - returns.mean(-1)
+        if self.column is None:
+            raise ValueError(f"{type(self).__name__} does not know its benchmark: call bound first")
+        return account.net_returns - returns[:, self.column]
+
+
+@dataclass(frozen=True)
+class TrackingError(_Relative):
+    """Standard deviation (ddof 1) of active returns * sqrt(periods a year); positive."""
+
+    def __call__(self, account: Account, periods_per_year: float) -> Tensor:
+        active = self.active(account)
+        return active.var().clamp_min(FLOOR**2).sqrt() * periods_per_year**0.5
+
+
+@dataclass(frozen=True)
+class NegativeInformationRatio(_Relative):
+    """-mean / std (ddof 1) * sqrt(periods a year) of active returns. Grinold and Kahn (2000)."""
+
+    def __call__(self, account: Account, periods_per_year: float) -> Tensor:
+        active = self.active(account)
+        return -active.mean() / active.std().clamp_min(FLOOR) * periods_per_year**0.5
+
+
+@dataclass(frozen=True)
+class Turnover(Loss):
+    """Mean turnover of a rebalance times rebalances a year, as ``Account.turnover`` counts it."""
+
+    def __call__(self, account: Account, periods_per_year: float) -> Tensor:
+        return account.turnover.mean() * periods_per_year
+
+
+@dataclass(frozen=True)
+class Concentration(Loss):
+    """Mean Herfindahl-Hirschman index, the sum of squared weights: 1/N to 1 if long-only."""
+
+    def __call__(self, account: Account, periods_per_year: float) -> Tensor:
+        return _known(account.weights, self, "weights").square().sum(-1).mean()
+
+
+@dataclass(frozen=True)
+class RiskParity(Loss):
+    """Mean over periods of  sum_i (c_i - 1/N)^2,  with shares of risk c_i = w_i (S w)_i / w'Sw.
+
+    S is the covariance of the assets' returns over the block. Zero where all assets contribute
+    alike. Maillard, Roncalli and Teiletche (2010).
+    """
+
+    def __call__(self, account: Account, periods_per_year: float) -> Tensor:
+        weights = _known(account.weights, self, "weights")  # (S, N)
+        returns = _known(account.asset_returns, self, "asset returns")  # (S, N)
+        parts = weights * (weights @ torch.cov(returns.T).reshape(2 * returns.shape[-1:]))
+        shares = parts / parts.sum(-1, keepdim=True).clamp_min(FLOOR**2)
+        return (shares - 1 / weights.shape[-1]).square().sum(-1).mean()
+
+
+@dataclass(frozen=True)
+class PredictionError(Loss):
+    """sum (r - scale * q)^2 / sum r^2  over assets and periods: 1 where nothing is predicted.
+
+    For the network's expected returns q and the returns r of the holding periods; 1 minus the
+    uncentred R^2. For modules that have ``weights_and_forecast(inputs) -> (weights, q)``, each
+    (B, N), as DEQMeanVariance's has. Best added to another loss with a small factor.
+
+    ``scale``: rows in a holding period, if q is the return of a row; 5 for weekly decisions.
+    """
+
+    scale: float = 1.0
+
+    @property
+    def forecasts(self) -> bool:
+        return True
+
+    def __call__(self, account: Account, periods_per_year: float) -> Tensor:
+        returns = _known(account.asset_returns, self, "asset returns")
+        forecast = self.scale * _known(account.expected_return, self, "expected returns")
+        return (returns - forecast).square().sum() / returns.square().sum().clamp_min(FLOOR**2)
+
+
+def _known(values: Tensor | None, loss: Loss, what: str) -> Tensor:
+    if values is None:
+        raise ValueError(f"{type(loss).__name__} needs the {what}, which this account lacks")
+    return values

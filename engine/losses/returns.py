@@ -1,0 +1,214 @@
+"""Losses on what a portfolio earned, net of costs. Lower is better; add and scale them freely.
+
+loss = NegativeSharpe() + 0.1 * NegativeLogGrowth()
+
+What is good is negated and its name says so (NegativeSharpe); what is bad is not (MaxDrawdown).
+Losses on the weights, on a benchmark and on forecasts are in ``portfolio_losses.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Real
+
+import torch
+from torch import Tensor
+
+from engine.accounting.costs import Account
+
+FLOOR = 1e-8  # of a denominator, so that returns without any spread have a finite gradient
+
+
+class Loss:
+    """A function of an account of S holding periods in a row; gives a scalar tensor.
+
+    ``__call__(account, periods_per_year)``: an Account with fields of shape (S,), and how
+    many holding periods a year has, for annualisation.
+    """
+
+    @property
+    def forecasts(self) -> bool:
+        """Whether it reads ``account.expected_return``, (S, N)."""
+        return False
+
+    def bound(self, assets: Sequence[str]) -> Loss:
+        """The same loss, knowing which column of the account is which asset.
+
+        Raises:
+            ValueError: it needs an asset that is not there, or a benchmark that is not named.
+        """
+        return self
+
+    def __call__(self, account: Account, periods_per_year: float) -> Tensor:
+        raise NotImplementedError
+
+    def __add__(self, other: Loss) -> Loss:
+        return _Sum(self, other) if isinstance(other, Loss) else NotImplemented
+
+    def __radd__(self, other: int) -> Loss:
+        return self if other == 0 else NotImplemented  # where sum() begins
+
+    def __mul__(self, factor: float) -> Loss:
+        return _Scaled(self, float(factor)) if isinstance(factor, Real) else NotImplemented
+
+    __rmul__ = __mul__
+
+
+@dataclass(frozen=True)
+class NegativeSharpe(Loss):
+    """-mean / std * sqrt(periods a year) of net returns, standard deviation with ddof 1.
+
+    Sharpe (1994), at a risk-free rate of zero. Needs at least 3 periods.
+    """
+
+    def __call__(self, account: Account, periods_per_year: float) -> Tensor:
+        returns = account.net_returns
+        if returns.numel() < 3:
+            raise ValueError(f"a Sharpe ratio needs at least 3 periods, got {returns.numel()}")
+        return -returns.mean() / returns.std().clamp_min(FLOOR) * periods_per_year**0.5
+
+
+@dataclass(frozen=True)
+class NegativeMeanVariance(Loss):
+    """-(mean - aversion / 2 * variance) of net returns, a year. Markowitz (1952)."""
+
+    aversion: float = 5.0
+
+    def __call__(self, account: Account, periods_per_year: float) -> Tensor:
+        returns = account.net_returns
+        return -(returns.mean() - self.aversion / 2 * returns.var()) * periods_per_year
+
+
+@dataclass(frozen=True)
+class NegativeLogGrowth(Loss):
+    """-mean log(1 + r) of net returns, a year: the Kelly criterion. Kelly (1956)."""
+
+    def __call__(self, account: Account, periods_per_year: float) -> Tensor:
+        return -torch.log1p(account.net_returns).mean() * periods_per_year
+
+
+@dataclass(frozen=True)
+class NegativeSortino(Loss):
+    """-(mean - target) / downside deviation * sqrt(periods a year) of net returns.
+
+    The downside deviation is sqrt(mean(min(r - target, 0)^2)) over all periods. Sortino and
+    Price (1994). ``target``: a year, a fraction; 0.02 = 2%.
+    """
+
+    target: float = 0.0
+
+    def __call__(self, account: Account, periods_per_year: float) -> Tensor:
+        excess = account.net_returns - self.target / periods_per_year
+        downside = excess.clamp_max(0).square().mean().clamp_min(FLOOR**2).sqrt()
+        return -excess.mean() / downside * periods_per_year**0.5
+
+
+@dataclass(frozen=True)
+class CVaR(Loss):
+    """Conditional value at risk: the mean loss in the worst ``1 - level`` of periods.
+
+    min over t of  t + mean(max(-r - t, 0)) / (1 - level),  at its exact minimiser, the
+    ``level`` quantile of the losses. Positive is a loss; a holding period, not a year.
+    Rockafellar and Uryasev (2000), equation 4.
+    """
+
+    level: float = 0.95
+
+    def __post_init__(self) -> None:
+        if not 0 < self.level < 1:
+            raise ValueError(f"level is a share between 0 and 1, got {self.level!r}")
+
+    def __call__(self, account: Account, periods_per_year: float) -> Tensor:
+        losses = -account.net_returns
+        tail = losses.numel() * (1 - self.level)
+        # The slack keeps 0.05 * 100 = 5.000000000000004 from reaching for a sixth loss.
+        quantile = losses.topk(max(1, math.ceil(tail - 1e-9))).values[-1]
+        return quantile + (losses - quantile).clamp_min(0).sum() / tail
+
+
+@dataclass(frozen=True)
+class MaxDrawdown(Loss):
+    """The deepest fall from a peak of net wealth, a positive fraction; 0.2 = 20%.
+
+    The start counts as a peak, so a loss in the first period is a drawdown.
+    """
+
+    def __call__(self, account: Account, periods_per_year: float) -> Tensor:
+        wealth = torch.cat([torch.ones_like(account.net_returns[:1]), _wealth(account)])
+        return (1 - wealth / wealth.cummax(0).values).max()
+
+
+@dataclass(frozen=True)
+class NegativeOmega(Loss):
+    """-(gains above the threshold) / (losses below it), sums of net returns.
+
+    Keating and Shadwick (2002). ``threshold``: a year, a fraction. The ratio has no unit and is
+    not annualised.
+    """
+
+    threshold: float = 0.0
+
+    def __call__(self, account: Account, periods_per_year: float) -> Tensor:
+        excess = account.net_returns - self.threshold / periods_per_year
+        return -excess.clamp_min(0).sum() / (-excess).clamp_min(0).sum().clamp_min(FLOOR)
+
+
+@dataclass(frozen=True)
+class NegativeCalmar(Loss):
+    """-(compound net growth a year) / (largest drawdown of the block). Young (1991).
+
+    A block without a drawdown is divided by 1e-4: a ratio without a bound teaches nothing.
+    """
+
+    def __call__(self, account: Account, periods_per_year: float) -> Tensor:
+        wealth = _wealth(account)
+        growth = wealth[-1] ** (periods_per_year / len(wealth)) - 1
+        return -growth / MaxDrawdown()(account, periods_per_year).clamp_min(1e-4)
+
+
+def _wealth(account: Account) -> Tensor:
+    return (1 + account.net_returns).cumprod(0)  # (S,) at the end of each period
+
+
+@dataclass(frozen=True, repr=False)
+class _Sum(Loss):
+    left: Loss
+    right: Loss
+
+    def __repr__(self) -> str:
+        return f"{self.left!r} + {_bracketed(self.right)}"
+
+    @property
+    def forecasts(self) -> bool:
+        return self.left.forecasts or self.right.forecasts
+
+    def bound(self, assets: Sequence[str]) -> Loss:
+        return _Sum(self.left.bound(assets), self.right.bound(assets))
+
+    def __call__(self, account: Account, periods_per_year: float) -> Tensor:
+        return self.left(account, periods_per_year) + self.right(account, periods_per_year)
+
+
+@dataclass(frozen=True, repr=False)
+class _Scaled(Loss):
+    loss: Loss
+    factor: float
+
+    def __repr__(self) -> str:
+        return f"{self.factor!r} * {_bracketed(self.loss)}"
+
+    @property
+    def forecasts(self) -> bool:
+        return self.loss.forecasts
+
+    def bound(self, assets: Sequence[str]) -> Loss:
+        return _Scaled(self.loss.bound(assets), self.factor)
+
+    def __call__(self, account: Account, periods_per_year: float) -> Tensor:
+        return self.factor * self.loss(account, periods_per_year)
+
+
+def _bracketed(loss: Loss) -> str:
+    return f"({loss!r})" if isinstance(loss, _Sum) else repr(loss)

@@ -1,0 +1,1 @@
+"""Research: searches, seeds, cross-validation, audits, cost sweeps, orders of the day."""

@@ -1,0 +1,59 @@
+"""A cost sweep: what the same decisions earn at other costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import torch
+
+from data_loaders import Panel
+from engine.accounting.bookkeeping import keep_book
+from engine.accounting.simulation import fills_of
+from engine.runs.result import BacktestResult
+from engine.runs.settings import read_costs
+
+
+def cost_sweep(
+    result: BacktestResult, panel: Panel, basis_points: Sequence[float] = (0, 5, 10, 25)
+) -> pd.DataFrame:
+    """What the result's targets earn at so many basis points of the value traded.
+
+    Nothing is trained or decided anew, so this is what costs do to given decisions: a strategy
+    that is trained at higher costs trades less. The result's other costs stay as they are.
+
+    Returns:
+        One row an entry of ``basis_points``: sharpe (a year, net), annual_return (geometric, net),
+        cost_drag (annual_return at the first entry less that at this one), annual_cost (paid for
+        trading, over the portfolio's value) and annual_turnover; all fractions.
+
+    Raises:
+        ValueError: the panel is not the one of the result.
+    """
+    if panel.fingerprint != result.settings["panel"]["fingerprint"]:
+        raise ValueError(f"{result.name} was not tested on this panel: fingerprints differ")
+    if not len(basis_points):
+        raise ValueError("name at least one cost, in basis points")
+    base = read_costs(result.settings["costs"])
+    wanted = torch.tensor(result.targets.to_numpy(np.float64))
+    fills = fills_of(result.targets, panel, base, result.settings["plan"]["execution_lag"])
+    a_year = panel.periods_per_year
+    rows = []
+    for points in basis_points:
+        book = keep_book(wanted, fills, replace(base, commission=points / 1e4, spread=0.0))
+        net, years = book.net.numpy(), len(book.net) / a_year
+        spread = net.std(ddof=1)
+        rows.append(
+            {
+                "basis_points": points,
+                "sharpe": net.mean() / spread * a_year**0.5 if spread > 0 else float("nan"),
+                "annual_return": float((1 + net).prod() ** (1 / years) - 1),
+                "annual_cost": book.cost.sum().item() / years,
+                "annual_turnover": book.turnover.sum().item() / years,
+            }
+        )
+    table = pd.DataFrame(rows).set_index("basis_points")
+    table.insert(2, "cost_drag", table["annual_return"].iloc[0] - table["annual_return"])
+    return table

@@ -1,0 +1,163 @@
+"""Today's orders: from a finished run, today's prices and what is held, to what to trade."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.base import clone
+
+from data_loaders import Panel
+from engine.accounting.liquidity import illiquidity
+from engine.planning.walk_forward import WalkForward, later
+from engine.runs.result import BacktestResult
+from engine.runs.settings import read_costs
+from engine.walking.weight_checks import allocated
+from strategies.base import LearnedStrategy, Strategy, stack
+
+OLDEST = pd.Timedelta(days=5)  # a long weekend may lie between the last close and today
+
+
+class OrderError(ValueError):
+    """Orders that would rest on stale data, a stale model, or unknown assets."""
+
+
+class Orders(NamedTuple):
+    """What to trade to hold what the strategy wants.
+
+    Attributes:
+        table: by asset: weight (target, a fraction), price, held, wanted, order (shares; negative
+            is a sale), value and cost (money).
+        date: the close at which was decided.
+        cash: money left afterwards.
+    """
+
+    table: pd.DataFrame
+    date: pd.Timestamp
+    cash: float
+
+
+def todays_orders(
+    strategy: Strategy,
+    result: BacktestResult,
+    panel: Panel,
+    shares: pd.Series,
+    capital: float,
+    today: pd.Timestamp,
+    fractions: bool = False,
+) -> Orders:
+    """The orders that bring a portfolio to what the strategy wants at the last close.
+
+    Args:
+        strategy: the strategy of ``result``, with the parameters it ran with.
+        result: the finished run; a learned strategy decides with its last fitted state.
+        panel: prices up to today, of the same assets.
+        shares: shares held, by asset; an asset left out is not held.
+        capital: money in all, that in shares included.
+        today: refuse prices that end more than five days earlier.
+        fractions: allow fractions of a share; otherwise rounded towards zero.
+
+    Raises:
+        OrderError: stale prices, a model whose refit is due, assets that the run does not know,
+            or shares worth more than the capital.
+    """
+    if not 0 < capital < float("inf"):
+        raise OrderError(f"the capital should be an amount of money above 0, got {capital:g}")
+    date = panel.dates[-1]
+    if today - date > OLDEST:
+        raise OrderError(
+            f"prices end on {date.date()}, which is stale on {today.date()}: take newer ones, or "
+            "say another day of trading (--as-of on the command line)"
+        )
+    known = result.settings["panel"]["assets"]
+    if list(panel.assets) != known:
+        odd = sorted(set(panel.assets) ^ set(known))[:5] or ["the same, in another order"]
+        raise OrderError(f"the run was made on other assets: {', '.join(odd)}")
+    unknown = [str(asset) for asset in shares.index if asset not in known]
+    if unknown:
+        raise OrderError(f"holdings of assets the run does not know: {', '.join(unknown[:5])}")
+    prices = panel.prices.ffill().iloc[-1]
+    held = shares.reindex(panel.assets).fillna(0.0)
+    worth = float((held * prices).sum())
+    if worth > capital * (1 + 1e-9):
+        raise OrderError(
+            f"what is held is worth {worth:,.2f}, more than the capital {capital:,.2f}"
+        )
+
+    fitted = _fitted(strategy, result, panel)
+    history, holdings = panel.last(strategy.lookback), held * prices / capital
+    weights = np.mean(
+        [allocated(result.name, each, history, holdings.fillna(0.0)) for each in fitted], axis=0
+    )
+    costs = read_costs(result.settings["costs"])
+    lack = illiquidity(panel, costs)
+    lack = None if lack is None else lack[-1]
+    before = torch.tensor(holdings.fillna(0.0).to_numpy())
+    charged = costs.charge(torch.from_numpy(weights), before, lack, capital).cost.item()
+    wanted = (pd.Series(weights, panel.assets) * (1 - charged) * capital / prices).fillna(0.0)
+    wanted = wanted if fractions else np.trunc(wanted + 1e-9)
+    order = wanted - held
+    value = (order * prices).fillna(0.0)
+    traded = torch.tensor((value / capital).to_numpy())
+    paid, _ = costs.paid(traded, lack, torch.tensor(capital, dtype=torch.float64))
+    table = pd.DataFrame(
+        {
+            "weight": weights,
+            "price": prices,
+            "held": held,
+            "wanted": wanted,
+            "order": order,
+            "value": value,
+            "cost": paid.numpy() * capital,
+        }
+    )
+    cash = capital - worth - float(value.sum()) - float(table["cost"].sum())
+    return Orders(table, date, cash)
+
+
+def read_holdings(path: Path) -> pd.Series:
+    """Shares by asset, from a CSV file with the columns asset and shares.
+
+    Raises:
+        OrderError: no such file, other columns, an asset twice, or shares that are no number.
+    """
+    if not path.is_file():
+        raise OrderError(f"there is no file of holdings {path}")
+    try:
+        table = pd.read_csv(path)
+    except (ValueError, UnicodeDecodeError) as error:  # empty, torn, or another encoding
+        raise OrderError(f"{path} is not a readable CSV file: {error}") from error
+    if list(table.columns) != ["asset", "shares"]:
+        raise OrderError(f"{path} needs the columns asset,shares; it has {','.join(table.columns)}")
+    shares = pd.to_numeric(table["shares"], errors="coerce")
+    wrong = table["asset"][shares.isna() | table["asset"].duplicated()]
+    if len(wrong):
+        raise OrderError(f"{path}: {wrong.iloc[0]} is there twice, or its shares are no number")
+    return pd.Series(shares.to_numpy(float), index=table["asset"].astype(str))
+
+
+def _fitted(strategy: Strategy, result: BacktestResult, panel: Panel) -> list[Strategy]:
+    """The strategy as the last refit left it, one a seed; a rule is fitted on all that is known."""
+    if not isinstance(strategy, LearnedStrategy):
+        return [clone(strategy).fit(panel)]
+    last = result.folds["train_end"].iloc[-1]
+    row = int(panel.dates.searchsorted(last))
+    due = later(panel.dates, row, WalkForward(**result.settings["plan"]).refit)
+    if due < len(panel):
+        raise OrderError(
+            f"{result.name} was fitted on {last.date()} and its refit was due on "
+            f"{panel.dates[due].date()}; run the backtest again on prices up to today"
+        )
+    inputs = stack([strategy.prepare(panel.last(strategy.lookback))])
+    newest = max(fold for fold, _ in result.states)
+    fitted: list[Strategy] = []
+    for (fold, _), state in result.states.items():
+        if fold == newest:
+            copy = clone(strategy)
+            copy.module_ = copy.build(inputs).to(torch.float64)
+            copy.module_.load_state_dict(state)
+            fitted.append(copy)
+    return fitted

@@ -1,0 +1,185 @@
+"""search(): choose a strategy's parameters on history that ends before the first test decision.
+
+Optuna proposes; every proposal is judged by its net Sharpe ratio on validation folds, cut from
+what the plan would train its first fold on. The test periods of the plan are never seen, so the
+backtest of the winner is out of sample. What was tried goes to the trial ledger.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from concurrent.futures import Executor
+from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from data_loaders import Panel
+from engine.accounting.costs import Costs
+from engine.planning.walk_forward import WalkForward
+from engine.research.search_settings import Search
+from engine.research.trials import TRAINING, Trials, ended_slots, missing_slots, spread
+from engine.runs.storage import Claims, storage_url
+from engine.training.trainer import Training
+from strategies.base import Strategy
+
+if TYPE_CHECKING:
+    from optuna import Study
+
+__all__ = ["Search", "SearchError", "SearchResult", "search", "validation_folds"]
+
+
+class SearchError(RuntimeError):
+    """No configuration could be judged; the message says why."""
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found.
+
+    Attributes:
+        best: {parameter: value}, named as the ranges are.
+        value: its net Sharpe ratio a year over all validation folds.
+        trials: one row a trial: state ("complete", "pruned", "failed"), value, the parameters,
+            fold_0, fold_1, ... (the ratio up to and with that fold), seconds, error.
+        name: of the study in the storage.
+        until: the last date that was seen.
+    """
+
+    best: dict[str, Any]
+    value: float
+    trials: pd.DataFrame
+    name: str
+    until: pd.Timestamp
+
+    def summary(self, most: int = 5) -> str:
+        """The best trials, and what they were judged on, for a terminal."""
+        ended = self.trials["state"].value_counts().to_dict()
+        counted = ", ".join(f"{count} {state}" for state, count in ended.items())
+        leaders = self.trials[self.trials["state"] == "complete"].nlargest(most, "value")
+        shown = leaders.drop(columns=["state", "seconds", "error"])
+        return (
+            f"{len(self.trials)} trials ({counted}), judged by the net Sharpe ratio on validation "
+            f"folds up to {self.until.date()}; nothing later was seen\n\n"
+            f"{shown.to_string(float_format=lambda x: f'{x:.4g}')}"
+        )
+
+
+def search(
+    strategy: Strategy,
+    panel: Panel,
+    plan: WalkForward | None = None,
+    costs: Costs | None = None,
+    training: Training | None = None,
+    *,
+    ranges: Search,
+    storage: str | None = None,
+    workers: int | None = None,
+    executor: Executor | None = None,
+    progress: bool | None = None,
+) -> SearchResult:
+    """Search for the best parameters of a strategy, without a look at the plan's test periods.
+
+    Every trial is stored as it ends. A search that was stopped goes on where it was; several
+    processes, on several machines, share one if they use the same storage.
+
+    Args:
+        strategy, panel, plan, costs, training: as in ``backtest``.
+        ranges: what to try.
+        storage: URL of a database; by default that of the trial ledger.
+        workers: processes of this machine. executor: a ``concurrent.futures.Executor``, such as
+            a Dask client's; its workers must reach the storage.
+
+    Raises:
+        ValueError: a parameter that is not there, or a history too short for the folds.
+        StorageError: the storage does not answer; what had ended is safe.
+        SearchError: every trial failed.
+    """
+    plan, costs, training = plan or WalkForward(), costs or Costs(), training or Training()
+    if workers is not None and executor is not None:
+        raise ValueError("give workers or an executor, not both")
+    _check_names(strategy, ranges)
+    first = plan.folds(panel.dates, strategy.lookback)[0]
+    history = panel.until(panel.dates[first.refit])
+    url = storage_url(storage)
+    identity = [
+        history.fingerprint, asdict(plan), asdict(costs), repr(training),
+        type(strategy).__module__, repr(strategy.get_params()), dict(ranges.ranges),
+        ranges.folds, ranges.pruning, ranges.seed,
+    ]  # fmt: skip
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode())
+    name = f"{type(strategy).__name__}-{digest.hexdigest()[:12]}"
+    task = Trials(
+        strategy, history, validation_folds(first.train, first.refit, ranges.folds),
+        plan, costs, training, ranges, name, url,
+    )  # fmt: skip
+    with task.study() as study:
+        claims = Claims(url, ranges.stale)
+        while len(ended_slots(study)) < ranges.trials:
+            for slot, attempt in missing_slots(study, ranges.trials):
+                if claims.mine(name, slot, attempt):
+                    study.enqueue_trial({}, user_attrs={"slot": slot})
+            spread(task, workers, executor, progress)
+        return _found(study, task)
+
+
+def validation_folds(train: np.ndarray, refit: int, folds: int) -> list[tuple[int, int]]:
+    """First and last row of each validation fold: the later half of the training decisions.
+
+    Args:
+        train: rows of the decisions of the first fold of a plan; refit: the row it ends at.
+    """
+    half = train[len(train) // 2 :]
+    if len(half) < 3 * folds:
+        raise ValueError(
+            f"{len(train)} decisions before the first test are too few for {folds} validation "
+            "folds; give the plan a longer train span, or fewer folds"
+        )
+    edges = [int(part[0]) for part in np.array_split(half, folds)] + [refit]
+    return list(pairwise(edges))
+
+
+def _found(study: Study, task: Trials) -> SearchResult:
+    rows = []
+    for slot, trial in list(ended_slots(study).items())[: task.search.trials]:
+        values = dict(sorted(trial.intermediate_values.items()))
+        rows.append(
+            {
+                "trial": slot,
+                "state": {"FAIL": "failed"}.get(trial.state.name, trial.state.name.lower()),
+                "value": values[max(values)] if values else np.nan,
+                **trial.params,
+                **{f"fold_{number}": value for number, value in values.items()},
+                "seconds": trial.duration.total_seconds() if trial.duration else np.nan,
+                "error": trial.user_attrs.get("error", ""),
+            }
+        )
+    table = pd.DataFrame(rows).set_index("trial")
+    complete = table[table["state"] == "complete"]
+    if complete.empty:
+        reason = next((text for text in table["error"] if text), "all were pruned")
+        raise SearchError(f"none of {len(table)} trials could be judged to the end: {reason}")
+    winner = int(complete["value"].idxmax())
+    best = ended_slots(study)[winner].params
+    until = task.history.dates[-1]
+    return SearchResult(
+        dict(best), float(complete.loc[winner, "value"]), table, study.study_name, until
+    )
+
+
+def _check_names(strategy: Strategy, ranges: Search) -> None:
+    import difflib
+
+    own = strategy.get_params(deep=False)
+    known = {*own, *(TRAINING + item.name for item in fields(Training))}
+    for name in ranges.ranges:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise ValueError(
+                f"{type(strategy).__name__} has no parameter {name!r} to search: {hint}"
+                f"it has {', '.join(own)}, and those of training are named training.NAME"
+            )

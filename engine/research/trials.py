@@ -1,0 +1,252 @@
+"""The trials of a search: made and judged one by one, in any number of processes at once.
+
+A trial fills a slot, a number from 0 on. Who finds a slot that nobody fills proposes for it, and a
+trial that two make at once is run by one. A worker that is lost leaves its slot to another.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import BrokenExecutor, Executor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from sklearn.base import clone
+
+from data_loaders import Panel
+from engine.accounting.costs import Costs
+from engine.backtest import backtest
+from engine.compute.broadcast import TURN
+from engine.compute.cluster import client_of
+from engine.compute.processes import local_processes
+from engine.compute.progress import progress_bar
+from engine.planning.walk_forward import WalkForward
+from engine.research.search_settings import Search
+from engine.runs.ledger import TrialLedger
+from engine.runs.result import BacktestResult
+from engine.runs.storage import connect_arguments, reported
+from engine.training.trainer import Training, TrainingError
+from engine.walking.weight_checks import AllocationError
+from strategies.base import Strategy
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+
+TRAINING = "training."  # ranges so named are of ``Training``, others of the strategy
+PAUSE = 0.5  # seconds between looks at what other workers do
+
+
+class Surplus(Exception):
+    """A trial that two workers made at once; it is not run."""
+
+
+@dataclass(frozen=True)
+class Trials:
+    """All that a worker needs; the panel ends before the first test decision."""
+
+    strategy: Strategy
+    history: Panel
+    folds: list[tuple[int, int]]  # first and last row of each validation fold
+    plan: WalkForward
+    costs: Costs
+    training: Training
+    search: Search
+    name: str
+    url: str
+
+    def configured(self, chosen: Mapping[str, Any]) -> tuple[Strategy, Training]:
+        trained = {k.removeprefix(TRAINING): v for k, v in chosen.items() if k.startswith(TRAINING)}
+        others = {k: v for k, v in chosen.items() if not k.startswith(TRAINING)}
+        strategy: Strategy = clone(self.strategy).set_params(**others)
+        return strategy, replace(self.training, **trained)
+
+    def judge(self, trial: Trial) -> float:
+        """The net Sharpe ratio of a proposal over the validation folds, in order of time."""
+        with TURN:  # a worker of a cluster may have several threads
+            return self._judge(trial)
+
+    def _judge(self, trial: Trial) -> float:
+        from optuna import TrialPruned
+
+        if trial.user_attrs.get("slot") in (None, *ended_slots(trial.study)):
+            raise Surplus
+        chosen = {name: each.propose(trial, name) for name, each in self.search.read.items()}
+        strategy, training = self.configured(chosen)
+        judged: list[BacktestResult] = []
+        try:
+            for number, (first, last) in enumerate(self.folds):
+                plan = replace(self.plan, train=first, refit=len(self.history))
+                seen = self.history.until(self.history.dates[last])
+                found = backtest(
+                    {"trial": strategy}, seen, plan, self.costs, training,
+                    progress=False, ledger=False,
+                )  # fmt: skip
+                judged.append(found["trial"])
+                value = _sharpe(_joined(judged), self.history.periods_per_year)
+                trial.report(value, number)
+                if trial.should_prune() and number + 1 < len(self.folds):
+                    raise TrialPruned
+        except (ValueError, TrainingError, AllocationError) as error:
+            trial.set_user_attr("error", str(error))
+            raise
+        finally:
+            if judged:
+                self.record(judged)
+        return value
+
+    def record(self, judged: list[BacktestResult]) -> None:
+        last = judged[-1]
+        settings = {**last.settings, "plan": asdict(self.plan)}
+        turnover = pd.concat([each.turnover for each in judged])
+        whole = replace(last, net_returns=_joined(judged), turnover=turnover, settings=settings)
+        whole = replace(whole, name=type(self.strategy).__name__)
+        TrialLedger(self.url).record({whole.name: whole}, kind="sweep")
+
+    @contextmanager
+    def study(self) -> Iterator[Study]:
+        """The study in the storage, made if it is not there."""
+        import optuna
+        from sqlalchemy.exc import DBAPIError
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        pruner = optuna.pruners.MedianPruner(n_startup_trials=5)
+        with reported(self.url), quiet_optuna():
+            again = optuna.storages.RetryHeartbeatStaleTrialCallback()
+            for attempt in range(5):
+                try:
+                    storage = optuna.storages.RDBStorage(
+                        self.url,
+                        engine_kwargs=connect_arguments(self.url),
+                        heartbeat_stale_trial_callback=again,
+                        heartbeat_interval=max(1, self.search.stale // 4),
+                        grace_period=self.search.stale,
+                    )
+                    break
+                except DBAPIError:  # another process makes the tables at the same moment
+                    if attempt == 4:
+                        raise
+                    time.sleep(PAUSE)
+            try:
+                yield optuna.create_study(
+                    storage=storage,
+                    study_name=self.name,
+                    direction="maximize",
+                    load_if_exists=True,
+                    pruner=pruner if self.search.pruning else optuna.pruners.NopPruner(),
+                )
+            finally:
+                storage.remove_session()
+                storage.engine.dispose()
+
+
+def work(task: Trials, done: Callable[[int], None] = lambda ended: None) -> None:
+    """Run trials until all have ended, here or in other processes."""
+    import optuna
+
+    state = optuna.trial.TrialState
+    given: set[int] = set()  # heartbeats, to trials of others
+    with task.study() as study:
+        while True:
+            optuna.storages.fail_stale_trials(study)
+            ended = len(ended_slots(study))
+            done(ended)
+            if study.get_trials(deepcopy=False, states=(state.WAITING,)):
+                # Proposals depend on the seed and on what has ended: the same after a stop.
+                seed = task.search.seed * 100_003 + ended
+                study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+                errors = (ValueError, TrainingError, AllocationError, Surplus)
+                study.optimize(task.judge, n_trials=1, catch=errors)
+            elif running := study.get_trials(deepcopy=False, states=(state.RUNNING,)):
+                # Who is killed before the first heartbeat of a trial never misses one: it is given
+                # one, once, and is stale after that if nobody is there to give it more.
+                for trial in running:
+                    if trial.number not in given:
+                        study._storage.record_heartbeat(trial._trial_id)  # type: ignore[attr-defined]
+                        given.add(trial.number)
+                time.sleep(PAUSE)
+            else:
+                return
+
+
+def spread(
+    task: Trials, workers: int | None, executor: Executor | None, progress: bool | None
+) -> None:
+    """``work`` here, or on each worker; what is left of a pool that broke is done here."""
+    with progress_bar("search", task.search.trials, "trial", progress) as bar:
+        if workers is None and executor is None:
+            work(task, bar.reach)
+            return
+        try:
+            if workers is not None:
+                with local_processes(workers) as pool:
+                    _wait([pool.submit(work, task) for _ in range(workers)], task, bar.reach)
+            elif executor is not None:
+                client = client_of(executor)
+                count = getattr(executor, "_max_workers", None) or 1
+                count = len(client.ncores()) if client is not None else count
+                _wait([executor.submit(work, task) for _ in range(count)], task, bar.reach)
+        except BrokenExecutor:
+            warnings.warn("a worker was lost; its trial is run again here", stacklevel=3)
+            work(task, bar.reach)
+
+
+def _wait(futures: list, task: Trials, show: Callable[[int], None]) -> None:
+    with task.study() as study:
+        while not all(future.done() for future in futures):
+            show(len(ended_slots(study)))
+            time.sleep(PAUSE)
+        for future in futures:
+            future.result()
+        show(len(ended_slots(study)))
+
+
+def ended_slots(study: Study) -> dict[int, Any]:
+    """{slot: the trial that ended it}; failed without a reason is not ended but interrupted."""
+    from optuna.trial import TrialState
+
+    ended: dict[int, Any] = {}
+    for trial in study.get_trials(deepcopy=False):
+        judged = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+        failed = trial.state == TrialState.FAIL and "error" in trial.user_attrs
+        if "slot" in trial.user_attrs and (judged or failed):
+            ended.setdefault(trial.user_attrs["slot"], trial)
+    return dict(sorted(ended.items()))
+
+
+def missing_slots(study: Study, trials: int) -> list[tuple[int, int]]:
+    """(slot, attempts so far) of the slots that have neither ended nor are under way."""
+    from optuna.trial import TrialState
+
+    attempts: dict[int, int] = dict.fromkeys(range(trials), 0)
+    under_way = set(ended_slots(study))
+    for trial in study.get_trials(deepcopy=False):
+        slot = trial.user_attrs.get("slot")
+        if slot in attempts:
+            attempts[slot] += 1
+            if trial.state in (TrialState.WAITING, TrialState.RUNNING):
+                under_way.add(slot)
+    return [(slot, count) for slot, count in attempts.items() if slot not in under_way]
+
+
+def _joined(judged: list[BacktestResult]) -> pd.Series:
+    return pd.concat([each.net_returns for each in judged])
+
+
+def _sharpe(returns: pd.Series, periods_per_year: float) -> float:
+    """A year; 0 where nothing was ever held."""
+    spread = returns.std(ddof=1)
+    return float(returns.mean() / spread * periods_per_year**0.5) if spread > 0 else 0.0
+
+
+@contextmanager
+def quiet_optuna() -> Iterator[None]:
+    """Without notes that heartbeats and the sampler's options may change in a later version."""
+    from optuna.exceptions import ExperimentalWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        yield

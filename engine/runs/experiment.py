@@ -1,0 +1,76 @@
+"""An experiment: one TOML file that says all of a run, and is written by every run.
+
+[data]                 source, and what else data_loaders.load() takes
+[[strategies]]         class, and its parameters beside it; once for each strategy
+[plan]                 of WalkForward
+[costs]                of Costs, or of one's own class
+[training]             of Training
+[simulation]           whole_shares
+[sweep]                what deqfolio sweep tries: trials, folds, [sweep.ranges], ...
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from engine.runs.settings import nearest
+
+TABLES = ("data", "plan", "costs", "training", "simulation")
+
+
+def read_experiment(path: Path) -> dict[str, Any]:
+    """The tables of a file, those left out empty; what is in them is checked where it is used.
+
+    Raises:
+        FileNotFoundError: there is none; ValueError: it is no TOML, or no experiment.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no experiment file {path}")
+    try:
+        asked = tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path} is no TOML: {error}") from None
+    for name, value in asked.items():
+        if name not in (*TABLES, "strategies", "sweep"):
+            raise ValueError(
+                f"{path}: unknown table {name!r}; {nearest(name, TABLES)}, strategies, sweep"
+            )
+        if name in TABLES and not isinstance(value, dict):
+            raise ValueError(f"{path}: {name} should be a table, [{name}]")
+    listed = asked.get("strategies")
+    if not (isinstance(listed, list) and listed and all("class" in each for each in listed)):
+        raise ValueError(f"{path} needs [[strategies]], each with its class = ...")
+    if "source" not in asked.get("data", {}):
+        raise ValueError(f'{path} needs [data] with its source, like source = "prices.csv"')
+    return {name: {} for name in TABLES} | asked
+
+
+def enter(asked: dict[str, Any], text: str) -> None:
+    """Enter ``Name.parameter=value`` in an experiment: of a strategy, or of a table.
+
+    Raises:
+        ValueError: it has another form, or nothing has that name.
+    """
+    left, equals, value = text.partition("=")
+    owner, dot, parameter = left.partition(".")
+    if not equals or not dot:
+        raise ValueError(f"--set {text}: write it like DEQMeanVariance.hidden=32")
+    named = {each["class"].rpartition(":")[2]: each for each in asked["strategies"]}
+    places = named | {name: asked[name] for name in TABLES}
+    if owner not in places:
+        raise ValueError(f"--set {text}: no --strategy has that name; {nearest(owner, places)}")
+    try:
+        places[owner][parameter] = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        places[owner][parameter] = value  # a word needs no quotes
+
+
+def with_parameters(asked: dict[str, Any], number: int, chosen: dict[str, Any]) -> dict[str, Any]:
+    """The experiment with other parameters of one strategy, and of the training ("training.x")."""
+    found = {name: value for name, value in chosen.items() if "." not in name}
+    trained = {k.partition(".")[2]: value for k, value in chosen.items() if "." in k}
+    entries = list(asked["strategies"])
+    entries[number] = entries[number] | found
+    return asked | {"strategies": entries, "training": asked["training"] | trained}

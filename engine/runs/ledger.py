@@ -1,0 +1,257 @@
+"""The trial ledger: every backtest that was ever run, so that luck can be counted.
+
+The best of a hundred configurations looks skilled without being so. How many were tried is
+known only if each is written down when it is run, and not by whoever likes the result. A trial
+is a configuration: the same one run again is the same trial.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cached_property
+from textwrap import shorten
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from engine.runs.storage import StorageError, connect, create_once, reported
+
+if TYPE_CHECKING:
+    from sqlalchemy import Table
+
+    from engine.runs.result import BacktestResult
+
+IDENTITY = ("panel", "plan", "costs", "training", "strategy", "whole_shares", "code")
+BENCHMARK = "EqualWeight"  # active returns are those beyond the run's strategy of this class
+
+
+class TrialLedger:
+    """A table of trials in a database.
+
+    Args:
+        url: of the storage; by default DEQFOLIO_STORAGE, or a file of the user's
+            (``engine/storage.py``).
+
+    Raises:
+        StorageError: of every method, where the storage does not answer.
+    """
+
+    def __init__(self, url: str | None = None):
+        self._engine = connect(url)
+        self.url = self._engine.url.render_as_string(hide_password=False)
+
+    def record(self, results: Mapping[str, BacktestResult], kind: str = "backtest") -> None:
+        """Write down each result; of one that is there already, that it was run once more."""
+        from sqlalchemy import insert, update
+        from sqlalchemy.exc import IntegrityError
+
+        now = datetime.now(UTC).replace(tzinfo=None)
+        benchmark = next(
+            (r for r in results.values() if str(r.strategy["class"]).endswith(f":{BENCHMARK}")),
+            None,
+        )
+        with reported(self.url):
+            table = self._table
+            for result in results.values():
+                row = {"kind": kind, "first_run": now, **_trial(result, benchmark)}
+                again = (
+                    update(table)
+                    .where(table.c.id == row["id"])
+                    .values(runs=table.c.runs + 1, last_run=now)
+                )
+                with self._engine.begin() as connection:
+                    if connection.execute(again).rowcount:
+                        continue
+                try:
+                    with self._engine.begin() as connection:
+                        connection.execute(insert(table).values(runs=1, last_run=now, **row))
+                except IntegrityError:  # another process wrote it in between
+                    with self._engine.begin() as connection:
+                        connection.execute(again)
+
+    def trials(self) -> pd.DataFrame:
+        """All trials, oldest first, one row each; see ``COLUMNS`` for what is kept."""
+        from sqlalchemy import select
+
+        with reported(self.url), self._engine.connect() as connection:
+            rows = connection.execute(select(self._table).order_by("first_run", "id")).mappings()
+            return pd.DataFrame([dict(row) for row in rows], columns=list(COLUMNS))
+
+    def on_the_same(self, result: BacktestResult) -> pd.DataFrame:
+        """The trials that saw what ``result`` is judged by: its assets, in a period it shares.
+
+        Another snapshot of the same assets, other costs or another plan are no new evidence, so
+        they count; a trial that ended before the result begins (the validation of a sweep) does
+        not, for it saw nothing of what came later.
+        """
+        found = self.trials()
+        first, last = (str(when.date()) for when in result.net_returns.index[[0, -1]])
+        same = found["assets"] == _assets(result)
+        return found[same & (found["start"] <= last) & (found["end"] >= first)]
+
+    def summary(self, most: int = 20) -> str:
+        """The latest trials, for a terminal."""
+        found = self.trials()
+        if found.empty:
+            return "no trial yet: every backtest and sweep is written down here"
+        told = ["last_run", "kind", "name", "runs", "start", "end", "sharpe", "active_sharpe"]
+        latest = found.sort_values("last_run").tail(most)
+        apart = _told_apart(latest)
+        latest = latest[told].assign(last_run=latest["last_run"].dt.strftime("%Y-%m-%d %H:%M"))
+        wide = max(map(len, apart))
+        latest["what differs".ljust(wide)] = [each.ljust(wide) for each in apart]  # to the left
+        table = latest.to_string(index=False, float_format=lambda x: f"{x:.2f}", na_rep="-")
+        lines = "\n".join(line.rstrip() for line in table.splitlines())
+        return f"{len(found)} trials, the latest last (UTC):\n\n{lines}"
+
+    @cached_property
+    def _table(self) -> Table:
+        from sqlalchemy import Column, MetaData, Table
+
+        table = Table(
+            "deqfolio_trials",
+            MetaData(),
+            *(Column(name, kind(), primary_key=name == "id") for name, kind in _types().items()),
+        )
+        with reported(self.url):
+            create_once(table.metadata, self._engine)
+        return table
+
+
+def _told_apart(trials: pd.DataFrame, most: int = 4) -> list[str]:
+    """Of each trial, the settings that are not the same in all trials of its name, in words."""
+    tables = ("plan", "costs", "training")
+    settings = [
+        {"data": row["source"]}
+        | json.loads(row["strategy"]).get("parameters", {})
+        | {f"{name}.{key}": v for name in tables for key, v in json.loads(row[name]).items()}
+        for row in trials.to_dict("records")
+    ]
+    found = []
+    for name, mine in zip(trials["name"], settings, strict=True):
+        others = [each for n, each in zip(trials["name"], settings, strict=True) if n == name]
+        apart = [k for k in mine if any(each.get(k, mine[k]) != mine[k] for each in others)]
+        words = [shorten(f"{k.removeprefix('training.')}={mine[k]}", 40) for k in apart]
+        more = f", {len(words) - most} more" if len(words) > most else ""
+        found.append(", ".join(words[:most]) + more)
+    return found
+
+
+def trial_id(result: BacktestResult) -> str:
+    """What the ledger knows the result's configuration by."""
+    return str(_trial(result, None)["id"])
+
+
+def keep_record(
+    results: Mapping[str, BacktestResult], ledger: TrialLedger | bool, kind: str = "backtest"
+) -> None:
+    """Write results to the ledger; where that fails, say so, and lose nothing else."""
+    if ledger is False or not results:
+        return
+    try:
+        (TrialLedger() if ledger is True else ledger).record(results, kind)
+    except StorageError as error:
+        warnings.warn(f"the trial ledger misses this run: {error}", RuntimeWarning, stacklevel=3)
+
+
+COLUMNS = {
+    "id": "hash of the configuration",
+    "kind": "backtest, cross-validation (its first path), or sweep: judged on validation folds",
+    "first_run": "UTC",
+    "last_run": "UTC",
+    "runs": "how often it was run",
+    "name": "of the strategy, as shown",
+    "strategy": "class and parameters, JSON",
+    "code": "version of deqfolio and hash of the strategy's source",
+    "source": "of the panel",
+    "panel": "fingerprint of the panel",
+    "assets": "hash of the names of the panel's assets",
+    "start": "first date with a return",
+    "end": "last date with a return",
+    "plan": "JSON",
+    "costs": "JSON",
+    "training": "JSON",
+    "whole_shares": "whether only whole shares were traded",
+    "periods_per_year": "of the returns",
+    "observations": "number of returns",
+    "sharpe": "net, a year",
+    "active_sharpe": "of the net return beyond 1/N in the same run, a year",
+    "annual_return": "net, geometric",
+    "volatility": "a year",
+    "turnover": "traded value over portfolio value, a year",
+}
+
+
+def _types() -> dict[str, Any]:
+    from sqlalchemy import Boolean, DateTime, Float, Integer, String, Text
+
+    special: dict[str, Any] = {
+        "id": lambda: String(64),
+        "first_run": DateTime,
+        "last_run": DateTime,
+        "whole_shares": Boolean,
+    }
+    counts = dict.fromkeys(("runs", "observations"), Integer)
+    numbers = ("periods_per_year", *FIGURES)
+    known = {**special, **counts, **dict.fromkeys(numbers, Float)}
+    return {name: known.get(name, Text) for name in COLUMNS}
+
+
+FIGURES = ("sharpe", "active_sharpe", "annual_return", "volatility", "turnover")
+
+
+def _trial(result: BacktestResult, benchmark: BacktestResult | None) -> dict[str, Any]:
+    """The row of a result, but when it was run."""
+    settings, net = result.settings, result.net_returns
+    a_year = settings["periods_per_year"]
+    years = len(net) / a_year
+    versions = settings.get("versions", {})
+    described = {key: result.strategy.get(key) for key in ("class", "parameters")}
+    row: dict[str, Any] = {
+        "name": result.name,
+        "strategy": _json(described),
+        "code": f"{versions.get('deqfolio', '')}+{str(result.strategy.get('code', ''))[:16]}",
+        "source": settings["panel"]["source"],
+        "panel": settings["panel"]["fingerprint"],
+        "assets": _assets(result),
+        "plan": _json(settings["plan"]),
+        "costs": _json(settings["costs"]),
+        "training": _json(settings["training"] if result.strategy.get("learned") else {}),
+        "whole_shares": bool(settings.get("whole_shares", False)),
+    }
+    row["id"] = hashlib.sha256(_json([row[name] for name in IDENTITY]).encode()).hexdigest()
+    active = None if benchmark in (None, result) else net - benchmark.net_returns
+    figures = {
+        "sharpe": _sharpe(net, a_year),
+        "active_sharpe": None if active is None else _sharpe(active, a_year),
+        "annual_return": _finite((1 + net).clip(lower=0).prod() ** (1 / years) - 1),
+        "volatility": _finite(net.std(ddof=1) * a_year**0.5),
+        "turnover": _finite(result.turnover.sum() / years),
+    }
+    start, end = (str(when.date()) for when in net.index[[0, -1]])
+    period = {"start": start, "end": end, "periods_per_year": a_year, "observations": len(net)}
+    return {**row, **period, **figures}
+
+
+def _assets(result: BacktestResult) -> str:
+    names = sorted(map(str, result.settings["panel"]["assets"]))
+    return hashlib.sha256(_json(names).encode()).hexdigest()
+
+
+def _sharpe(returns: pd.Series, periods_per_year: float) -> float | None:
+    spread = returns.std(ddof=1)
+    return _finite(returns.mean() / spread * periods_per_year**0.5) if spread > 1e-12 else None
+
+
+def _finite(value: float) -> float | None:
+    """A number as a database can hold it."""
+    return float(value) if np.isfinite(value) else None
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, sort_keys=True, default=str)

@@ -1,0 +1,214 @@
+"""BacktestResult: everything one strategy did in one backtest, kept without pickle."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from engine.runs.run_directory import PLAN
+from engine.training.summary import training_summary
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class BacktestResult:
+    """What a strategy decided, held, paid and earned; all fractions, all dates are closes.
+
+    Attributes:
+        name: the name under which the strategy is shown.
+        strategy: {"class": import path, "parameters": {...}, "learned": whether it is trained,
+            "code": sha256 of its source}.
+        targets: (K, N) target weights by decision date.
+        weights: (T, N) weights held after the close of each date, drifting between fills.
+        gross_returns: (T,) simple returns before costs; the first row is the first fill.
+        net_returns: (T,) the same after costs.
+        turnover: (K,) traded value over portfolio value, sum |w - w+|, by fill date.
+        costs: (K,) cost over portfolio value before the trade, by fill date.
+        orders: one row an order: date, asset, side, size (shares filled), price, fees (money),
+            decided (date), ordered (shares, before rounding to whole ones), paid (money out of
+            cash, fees included; negative: in). The portfolio starts with the costs' capital,
+            1,000,000 by default.
+        folds: one row a refit, see ``WalkForward.describe``: train_start, train_end, labels_end,
+            training, validation_start, test_start, test_end, last_fill, decisions.
+        training: one row an epoch of a fold and seed: fold, seed, epoch, loss,
+            validation_loss, best, gradient_norm, skipped, contraction (of the epoch's slowest
+            fixed point, a step); empty where nothing is trained. ``training_summary`` has a row a
+            fit.
+        solves: one row a fold, seed, phase and kind of solve: fold, seed (NaN in allocation),
+            phase ("training" or "allocation"), solve, samples, mean_steps, most_steps,
+            residual, failures.
+        checks: one row a fold, seed and time of a comparison of the optimiser with qpth: fold,
+            seed, when, samples, weights, gradients (the largest differences).
+        states: {(fold, seed): state of the trained module}.
+        settings: what reproduces the run: panel (source, fingerprint, snapshots, quality,
+            caveats, start, end, assets), plan, costs, training, seed, periods_per_year,
+            versions, and
+            "simulation_difference", the largest gap between our net returns and the
+            order-level simulation's.
+        asset_returns: (T, N) simple returns of the assets, what stopped trading at zero; weights of
+            the row before, times these, sum to the gross return.
+        fractional_returns: (T,) what net returns would be with fractions of shares; differs
+            from ``net_returns`` where ``backtest`` was asked for whole shares.
+        limits: one row a decision, seed and constraint of an optimising strategy: date, limit,
+            held, of, price, variance (see ``strategies.layers.optimisation.activity``).
+        sensitivity: one row a fold, seed and feature of a learned strategy: fold, seed, feature,
+            change, decisions (see ``engine.walking.sensitivity``).
+        illiquidity: (K, N) daily volatility over the root of the money traded a day, by fill date;
+            empty where the panel has no volume.
+    """
+
+    name: str
+    strategy: dict
+    targets: pd.DataFrame
+    weights: pd.DataFrame
+    gross_returns: pd.Series
+    net_returns: pd.Series
+    turnover: pd.Series
+    costs: pd.Series
+    orders: pd.DataFrame
+    folds: pd.DataFrame
+    training: pd.DataFrame
+    solves: pd.DataFrame
+    settings: dict
+    checks: pd.DataFrame = field(default_factory=pd.DataFrame)
+    states: dict[tuple[int, int], dict[str, Tensor]] = field(default_factory=dict)
+    asset_returns: pd.DataFrame = field(default_factory=pd.DataFrame)
+    fractional_returns: pd.Series = field(default_factory=lambda: pd.Series(dtype=float))
+    limits: pd.DataFrame = field(default_factory=pd.DataFrame)
+    sensitivity: pd.DataFrame = field(default_factory=pd.DataFrame)
+    illiquidity: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    def training_summary(self) -> pd.DataFrame:
+        """One row a fit: see ``engine/training_summary.py``."""
+        return training_summary(self.training)
+
+    def save(self, directory: str | Path) -> Path:
+        """Write the result to ``directory``: all of it or, on an error, nothing.
+
+        Frames go to Parquet, settings to JSON, states to safetensors. An older result in
+        the same place is replaced; a directory that holds anything else is refused.
+        """
+        from safetensors.torch import save_file
+
+        target = Path(directory)
+        if target.exists() and any(target.iterdir()) and not (target / "result.json").exists():
+            raise FileExistsError(f"{target} holds files that are no result; choose another place")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+        try:
+            for name in FRAMES:
+                frame = getattr(self, name)
+                frame = frame.to_frame(name) if isinstance(frame, pd.Series) else frame
+                frame.to_parquet(scratch / f"{name}.parquet")
+            for (fold, seed), state in self.states.items():
+                tensors = {key: value.detach().contiguous().clone() for key, value in state.items()}
+                save_file(tensors, scratch / f"state-{fold}-{seed}.safetensors")
+            text = {
+                "format": FORMAT,
+                "name": self.name,
+                "strategy": self.strategy,
+                "settings": self.settings,
+            }
+            (scratch / "result.json").write_text(json.dumps(text, indent=2, allow_nan=False))
+            scratch.chmod(0o755)
+            if target.exists():
+                shutil.rmtree(target)
+            scratch.rename(target)
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
+        return target
+
+    @classmethod
+    def load(cls, directory: str | Path) -> BacktestResult:
+        """Read what ``save`` wrote; nothing is unpickled."""
+        from safetensors.torch import load_file
+
+        source = Path(directory)
+        if not (source / "result.json").is_file():
+            raise FileNotFoundError(f"{source} holds no result.json: it is not a saved result")
+        text = json.loads((source / "result.json").read_text())
+        if text.get("format") != FORMAT:
+            raise ValueError(
+                f"{source} has format {text.get('format')}, this version reads {FORMAT}"
+            )
+        frames: dict[str, pd.DataFrame | pd.Series] = {}
+        for name, kind in FRAMES.items():
+            if name in ADDED and not (source / f"{name}.parquet").exists():
+                continue
+            frame = pd.read_parquet(source / f"{name}.parquet")
+            frames[name] = frame[name] if kind == "Series" else frame
+        states = {
+            (int(fold), int(seed)): load_file(path)
+            for path in sorted(source.glob("state-*.safetensors"))
+            for _, fold, seed in [path.stem.split("-")]
+        }
+        rest = {"settings": text["settings"], "states": states, **frames}
+        return cls(text["name"], text["strategy"], **rest)
+
+
+# a result saved before has them not
+ADDED = ("asset_returns", "fractional_returns", "limits", "sensitivity", "illiquidity")
+FRAMES = {
+    item.name: str(item.type).removeprefix("pd.")
+    for item in fields(BacktestResult)
+    if str(item.type) in ("pd.DataFrame", "pd.Series")
+}
+
+
+def save_run(results: Mapping[str, BacktestResult], directory: str | Path) -> Path:
+    """Write all results of a backtest under ``directory``, one folder a strategy."""
+    root = Path(directory)
+    root.mkdir(parents=True, exist_ok=True)
+    order = []
+    for number, result in enumerate(results.values()):
+        folder = f"{number:02d}-" + "".join(c if c.isalnum() else "-" for c in result.name)[:40]
+        result.save(root / folder)
+        order.append(folder)
+    for old in root.iterdir():  # what an earlier, larger run left here
+        if old.is_dir() and old.name not in order and (old / "result.json").is_file():
+            shutil.rmtree(old)
+    (root / "run.json").write_text(json.dumps({"format": FORMAT, "results": order}, indent=2))
+    return root
+
+
+def unfinished(directory: str | Path) -> list[str]:
+    """Names of the strategies that the run in ``directory`` was asked for and has no result of."""
+    root = Path(directory)
+    if not ((root / PLAN).is_file() and (root / "run.json").is_file()):
+        return []
+    asked = json.loads((root / PLAN).read_text())["strategies"]
+    saved = json.loads((root / "run.json").read_text())["results"]
+    done = {json.loads((root / folder / "result.json").read_text())["name"] for folder in saved}
+    return [name for name in asked if name not in done]
+
+
+def load_run(directory: str | Path) -> dict[str, BacktestResult]:
+    """Read what ``save_run`` wrote, in the same order.
+
+    Raises:
+        FileNotFoundError: nothing is saved there, or nothing is finished yet.
+    """
+    root = Path(directory)
+    begun = (root / PLAN).is_file()
+    if begun and not any((root / name).exists() for name in ("run.json", "paths.csv")):
+        raise FileNotFoundError(
+            f"{root} holds a run of which no strategy is finished yet; the same call goes on with "
+            f"it, or on the command line: deqfolio resume {root}"
+        )
+    if not (root / "run.json").is_file():
+        raise FileNotFoundError(f"{root} holds no run.json: it is not a saved run")
+    folders = json.loads((root / "run.json").read_text())["results"]
+    results = [BacktestResult.load(root / folder) for folder in folders]
+    return {result.name: result for result in results}

@@ -1,0 +1,175 @@
+"""A run directory: what is finished stays finished, whatever happens to the process.
+
+RUN/experiment.toml            what the command line was asked for, if it was
+RUN/plan.json                  what this run is: fingerprints of panel, plan, costs, ...
+RUN/fits/NAME-FOLD-SEED/       one finished fit each, written whole or not at all
+RUN/checkpoints/NAME-...       an unfinished fit each, after its last epochs; go when it ends
+RUN/00-NAME/ ..., run.json     the results, once all is done (see result.py)
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from engine.walking.fitting import FitKey, Fitted
+
+EXPERIMENT = "experiment.toml"
+PLAN = "plan.json"
+
+
+class RunMismatch(ValueError):
+    """The directory holds another run than the one that is asked for."""
+
+
+class RunNotWritten(OSError):
+    """The disk is full, or the directory may not be written; the message says what is kept."""
+
+
+@contextmanager
+def written(path: Path) -> Iterator[None]:
+    """Errors of writing below ``path`` as one sentence with the mend.
+
+    Raises:
+        RunNotWritten: the system refused it, whichever library asked.
+    """
+    try:
+        yield
+    except RunNotWritten:
+        raise
+    except Exception as error:
+        reason = str(error)
+        if not (isinstance(error, OSError) or "os error" in reason):  # safetensors says it so
+            raise
+        if isinstance(error, OSError) and error.strerror:
+            reason = error.strerror
+        raise RunNotWritten(
+            f"{path} cannot be written ({reason}); what was finished before is kept: make "
+            "room, and the same call goes on"
+        ) from error
+
+
+class RunDirectory:
+    """Keeps finished fits.
+
+    Args:
+        path: the directory; made if it is not there.
+        identity: what the run is, by part; plain JSON.
+        restart: forget what this or another run left here.
+
+    Raises:
+        RunMismatch: the directory belongs to another run; the message names what differs.
+        RunNotWritten: it is a file, or cannot be made.
+    """
+
+    def __init__(self, path: str | Path, identity: dict, restart: bool = False):
+        self.path = Path(path)
+        for place in (self.path, *self.path.parents):
+            if place.is_file():
+                raise RunNotWritten(f"{place} is a file, not a folder; choose another directory")
+        plan = self.path / PLAN
+        identity = json.loads(json.dumps(identity))
+        if plan.exists():
+            before = json.loads(plan.read_text())
+            changed = [
+                key for key in {**before, **identity} if before.get(key) != identity.get(key)
+            ]
+            if changed and not restart and holds_work(self.path):
+                raise RunMismatch(
+                    f"{self.path} holds another run: {', '.join(sorted(changed))} changed since; "
+                    "choose another directory, or restart (all its finished fits are then lost)"
+                )
+            if restart or changed:
+                for folder in ("fits", "checkpoints"):
+                    shutil.rmtree(self.path / folder, ignore_errors=True)
+        elif self.path.exists() and {item.name for item in self.path.iterdir()} - {EXPERIMENT}:
+            raise RunMismatch(f"{self.path} holds files that are no run; choose another directory")
+        for unfinished in (self.path / "fits").glob(".*"):
+            shutil.rmtree(unfinished)
+        for unfinished in (self.path / "checkpoints").glob(".*"):
+            unfinished.unlink()
+        with written(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_whole(plan, json.dumps(identity, indent=2))
+
+    def finished(self, keys: list[FitKey]) -> dict[FitKey, Fitted]:
+        """Those of the fits that are stored here."""
+        return {key: self._load(key) for key in keys if self._place(key).is_dir()}
+
+    def store(self, key: FitKey, fitted: Fitted) -> None:
+        """Keep a finished fit: all of it or, if the process dies, nothing."""
+        from safetensors.torch import save_file
+
+        place = self._place(key)
+        record = {"key": key, "solves": fitted.solves, "checks": fitted.checks}
+        state = {name: tensor.contiguous() for name, tensor in fitted.state.items()}
+        with written(self.path):
+            place.parent.mkdir(exist_ok=True)
+            scratch = Path(tempfile.mkdtemp(dir=place.parent, prefix="."))
+            try:
+                save_file(state, scratch / "state")
+                fitted.history.to_parquet(scratch / "history.parquet")
+                (scratch / "record.json").write_text(json.dumps(record, allow_nan=False))
+                scratch.rename(place)
+            except BaseException:
+                shutil.rmtree(scratch, ignore_errors=True)
+                raise
+        self.checkpoint(key).unlink(missing_ok=True)
+
+    def checkpoint(self, key: FitKey) -> Path:
+        """The file for the progress of a fit; its folder is there."""
+        folder = self.path / "checkpoints"
+        with written(self.path):
+            folder.mkdir(exist_ok=True)
+        return folder / f"{self._place(key).name}.pt"
+
+    def tidy(self) -> None:
+        """Leave no empty folder once all fits are finished."""
+        folder = self.path / "checkpoints"
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+    def _load(self, key: FitKey) -> Fitted:
+        from safetensors.torch import load_file
+
+        from engine.walking.fitting import Fitted
+
+        place = self._place(key)
+        record = json.loads((place / "record.json").read_text())
+        return Fitted(
+            load_file(place / "state"),
+            pd.read_parquet(place / "history.parquet"),
+            record["solves"],
+            record["checks"],
+        )
+
+    def _place(self, key: FitKey) -> Path:
+        name = "".join(c if c.isalnum() else f"_{ord(c):x}_" for c in key.name)[:80]
+        return self.path / "fits" / f"{name}-{key.fold}-{key.seed}"
+
+
+def holds_work(path: Path) -> bool:
+    """Whether anything is in the directory that another run must not take the place of."""
+    if (path / PLAN).exists():
+        results = any((path / name).exists() for name in ("run.json", "paths.csv"))
+        return results or any((path / "fits").glob("[!.]*"))
+    return path.exists() and bool({item.name for item in path.iterdir()} - {EXPERIMENT})
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file: all of it or, if the process dies, nothing."""
+    scratch = path.with_name(f".{path.name}")
+    try:
+        scratch.write_text(text)
+        scratch.replace(path)
+    except OSError:
+        scratch.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,1 @@
+"""Training: one fit, from the dataset of a fold to the trained module."""

@@ -1,0 +1,77 @@
+"""Mirrored panels: the same market in which some assets go down when they went up.
+
+What trains on them has less to gain from knowing by heart which assets rose. Everything that a
+strategy looks at is computed anew from the mirrored prices, so that features and returns stay
+consistent whatever the features are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from data_loaders import Panel
+from engine.training.dataset import Samples
+
+
+def check_mirrored(panel: Panel, features: Sequence[str]) -> None:
+    """Raise a ValueError where there is no asset feature of one of these names."""
+    unknown = [name for name in features if name not in panel.asset_features]
+    if unknown:
+        known = ", ".join(map(repr, panel.asset_features)) or "none"
+        raise ValueError(
+            f"mirrored_features names {', '.join(map(repr, unknown))}, and the panel's asset "
+            f"features are {known}"
+        )
+
+
+def mirrored(panel: Panel, number: int, features: Sequence[str] = ()) -> Panel:
+    """The panel with log returns of the opposite sign, of some assets.
+
+    Prices p of these assets become 1 / p, row by row, so that a row of the result is known when
+    that of the panel is.
+
+    Args:
+        number: which assets they are. Of the first mirror all; of each pair that follows about
+            every second one at random (the seed is the pair's number), and those that it left. So
+            every asset is turned in half of the panels, where the mirrors are odd in number.
+        features: asset features that change sign with the returns, a forecast for example. Others,
+            and those of the market, stay as they are.
+    """
+    turned = np.random.default_rng((number + 1) // 2).random(len(panel.assets)) < 0.5
+    turned = np.ones_like(turned) if number == 0 else turned ^ (number % 2 == 0)
+    prices = panel.prices.copy()
+    prices.loc[:, turned] = 1 / prices.loc[:, turned]
+    own = {}
+    for name, frame in panel.asset_features.items():
+        own[name] = frame * np.where(turned, -1.0, 1.0) if name in features else frame
+    return Panel(
+        prices,
+        own,
+        panel.market_features,
+        source=f"{panel.source}, mirrored",
+        members=panel.members,
+    )
+
+
+def beside(true: Samples, copies: Sequence[Samples]) -> Samples:
+    """The samples with those of mirrored panels after them, from which blocks are drawn as well."""
+    if not copies:
+        return true
+    every = [true, *copies]
+    span = int(true.ends.max()) + 1
+    inputs = {name: torch.cat([each.inputs[name] for each in every]) for name in true.inputs}
+    inputs["row"] = torch.cat([each.inputs["row"] + k * span for k, each in enumerate(every)])
+    return Samples(
+        inputs=inputs,
+        growth=torch.cat([each.growth for each in every]),
+        rows=true.rows,
+        ends=true.ends,
+        per_year=true.per_year,
+        years=None if true.years is None else true.years.repeat(len(every)),
+        illiquidity=None if true.illiquidity is None else true.illiquidity.repeat(len(every), 1),
+        assets=true.assets,
+        mirrors=len(copies),
+    )

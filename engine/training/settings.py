@@ -1,0 +1,101 @@
+"""The settings of training, and what is wrong with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from engine.losses.returns import Loss, NegativeSharpe
+from engine.training.device import checked_name
+from engine.training.schedule import SCHEDULES
+
+
+@dataclass(frozen=True)
+class Training:
+    """How learned strategies are trained.
+
+    Args:
+        loss: what to minimise over a block of decisions.
+        epochs: passes over the training rows, at most.
+        block: decisions in a block, a contiguous stretch of time; about 100 for weekly ones.
+        learning_rate, weight_decay: of AdamW, the decay of matrices alone. A strong one keeps a
+            network from learning noise by heart; both were chosen on four planted markets of
+            ``data_loaders/synthetic.py``, where the truth is known, and not on a real one.
+        schedule: of the learning rate: "constant", or "cosine", which falls to zero over the
+            epochs.
+        warmup: epochs over which the learning rate rises to its full value.
+        bootstrap: every epoch draws its blocks from random places, not the same ones in another
+            order.
+        noise: multiplies training growth by random factors of this share of each asset's
+            deviation; 0.5 = half. Validation never sees it.
+        mirrors: how many mirrored panels blocks are drawn from as well, each as often as from the
+            true one. In a mirrored panel some assets go down when they went up, and all inputs are
+            prepared anew from its prices; of an odd number of mirrors every asset is turned in
+            half of the panels. Validation never sees them.
+        mirrored_features: the panel's asset features that change sign with an asset's returns, a
+            forecast for example, by name. Others stay as they are, and so does the market's.
+        clip: largest norm of the gradient of a step.
+        validation: share of the training rows, the latest, kept for early stopping; training
+            rows whose label reaches into them are left out.
+        patience: epochs without a better validation loss before training stops.
+        cost_factor: costs in the training loss are the true costs times this. More than 1
+            counters overtrading; validation and the backtest charge the true costs.
+        seed: of the initial parameters and the order of blocks.
+        ensemble: how many seeds, from ``seed`` on, are trained in each fold; the weights held are
+            the mean of theirs.
+        warm_start: a refit starts from the parameters of the fold before it.
+        device: where networks are trained and decide: "cpu", or "cuda" for a GPU, whose weights
+            are the same to 1e-8 and not to the last bit.
+    """
+
+    loss: Loss = field(default_factory=NegativeSharpe)
+    epochs: int = 40
+    block: int = 100
+    learning_rate: float = 5e-3
+    weight_decay: float = 5.0
+    schedule: str = "constant"
+    warmup: int = 0
+    bootstrap: bool = False
+    noise: float = 0.0
+    mirrors: int = 0
+    mirrored_features: tuple[str, ...] = ()
+    clip: float = 1.0
+    validation: float = 0.2
+    patience: int = 10
+    cost_factor: float = 2.0
+    seed: int = 0
+    ensemble: int = 1
+    warm_start: bool = False
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        checked_name(self.device)
+        for name, low in (
+            ("epochs", 1),
+            ("block", 3),
+            ("patience", 1),
+            ("warmup", 0),
+            ("mirrors", 0),
+            ("seed", 0),
+            ("ensemble", 1),
+        ):
+            value = getattr(self, name)
+            if not (isinstance(value, int) and value >= low):
+                raise ValueError(f"{name} is a whole number from {low} on, got {value!r}")
+        for name in ("learning_rate", "clip"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)!r}")
+        for name in ("weight_decay", "cost_factor", "noise"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)!r}")
+        named = self.mirrored_features
+        if isinstance(named, str) or not all(isinstance(name, str) for name in named):
+            raise ValueError(f"mirrored_features is a list of names, got {named!r}")
+        object.__setattr__(self, "mirrored_features", tuple(named))  # TOML has lists
+        if named and not self.mirrors:
+            raise ValueError("mirrored_features says how to mirror, and mirrors = 0")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"schedule is one of {', '.join(SCHEDULES)}, got {self.schedule!r}")
+        if self.warmup >= self.epochs:
+            raise ValueError(f"warmup = {self.warmup} leaves no epoch of {self.epochs} to train")
+        if not 0 < self.validation < 1:
+            raise ValueError(f"validation is a share between 0 and 1, got {self.validation!r}")

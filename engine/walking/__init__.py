@@ -1,0 +1,1 @@
+"""Walking forward: the fits and the decisions of each fold."""

@@ -1,0 +1,90 @@
+"""What backtests are given, told apart from what they are not, before any work is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from data_loaders import Panel
+from engine.accounting.costs import Costs
+from engine.losses.returns import Loss
+from engine.planning.walk_forward import WalkForward
+from engine.training.callbacks import Callback
+from engine.training.trainer import Training
+from strategies.base import Strategy
+
+
+def check_arguments(
+    panel: Panel, plan: WalkForward, costs: Costs, training: Training, counts: Mapping[str, object]
+) -> None:
+    """TypeError or ValueError, with what was expected, where one of them is something else.
+
+    Args:
+        counts: what should be a whole number from 1 on, or None, by name.
+    """
+    expected: tuple[tuple[str, object, type], ...] = (
+        ("panel", panel, Panel),
+        ("plan", plan, WalkForward),
+        ("costs", costs, Costs),
+        ("training", training, Training),
+    )
+    for name, given, cls in expected:
+        if not isinstance(given, cls):
+            raise TypeError(f"{name} should be a {cls.__name__}, got a {type(given).__name__}")
+    if not isinstance(training.loss, Loss):
+        raise TypeError(
+            f"training: loss should be a Loss, like NegativeSharpe(), got {training.loss!r}"
+        )
+    if not len(panel):
+        raise ValueError("the panel has no rows")
+    for name, count in counts.items():
+        if count is not None and not (isinstance(count, int) and count >= 1):
+            raise ValueError(f"{name} is a whole number from 1 on, got {count!r}")
+
+
+def named_strategies(
+    strategies: Strategy | Iterable[Strategy] | Mapping[str, Strategy],
+    panel: Panel,
+) -> dict[str, Strategy]:
+    """Strategies by the names to show: their own, numbered, or those of the mapping.
+
+    Raises:
+        ValueError: there is none, or one with parameters that cannot be, or with constraints on
+            what is no asset of the panel; TypeError: no strategy.
+    """
+    if isinstance(strategies, Strategy | str | type):
+        strategies = [strategies]  # a name or a class is refused below
+    if isinstance(strategies, Mapping):
+        named = dict(strategies)
+    else:
+        named = {}
+        for strategy in strategies:
+            base = name = type(strategy).__name__
+            number = 2
+            while name in named:
+                name, number = f"{base} {number}", number + 1
+            named[name] = strategy
+    if not named:
+        raise ValueError("there is no strategy to test")
+    for name, strategy in named.items():
+        if not isinstance(strategy, Strategy):
+            hint = f"; write {strategy.__name__}()" if isinstance(strategy, type) else ""
+            raise TypeError(f"{name!r} is {strategy!r}, expected an instance of Strategy{hint}")
+        rows = strategy.lookback
+        if not isinstance(rows, int) or isinstance(rows, bool) or rows < 1:
+            raise ValueError(f"{name}: lookback is a whole number of rows from 1 on, got {rows!r}")
+        strategy.check_parameters()
+        if (said := strategy.declared_constraints()) is not None:
+            try:
+                said.check_names(list(panel.assets))
+            except ValueError as error:
+                raise ValueError(f"{name}: constraints: {error}") from None
+    return named
+
+
+def check_callbacks(callbacks: object) -> None:
+    """TypeError where they are no list of callbacks."""
+    if not isinstance(callbacks, Iterable):
+        raise TypeError(f"callbacks is a list of them, got {callbacks!r}")
+    for each in callbacks:
+        if not isinstance(each, Callback):
+            raise TypeError(f"callbacks holds {each!r}, expected an instance of Callback")

@@ -1,0 +1,1 @@
+"""Deep equilibria: fixed points, solvers, adjoints, cells, the encoder."""

@@ -1,0 +1,1 @@
+"""The mean-variance layer: problem, exact solvers, robust layer, cross-checks."""

@@ -1,0 +1,92 @@
+"""Which constraints held a solution, and at what price: the multipliers, by name.
+
+A shadow price is the gain of the objective, ``q'z - 1/2 z'Pz`` less what turnover costs, for one
+more unit of the limit. Weights at a bound have a reduced cost, from the stationarity of the
+Lagrangian (Boyd and Vandenberghe 2004, section 5.5.3):
+
+    q - P z - rows'y - c s  =  price of the cap - price of the floor
+
+with y the multipliers of the rows, c those of turnover and gross exposure and s their signs. Where
+a weight stands exactly at its holding or at zero the sign may lie anywhere from -1 to 1, and the
+smallest price is taken.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from strategies.layers.optimisation.problem import Problem, Solution
+
+AT_LIMIT = 1e-6  # fractions of the portfolio: so near, a weight is at its limit
+
+
+def limits_of(problem: Problem, solution: Solution) -> list[list[dict[str, object]]]:
+    """What held each sample: one list a sample, one row a constraint that may hold it.
+
+    A row says limit (its name), held and of (how many weights stand at it, out of how many; 1 or
+    0 out of 1 for a limit of a sum), price (the shadow price; the largest of the weights held;
+    signed for sums: positive at the upper limit) and variance (z'Pz, the same for all rows).
+    """
+
+    weights = solution.weights.detach()
+    risky = _array(problem.risk_times(weights))  # P z, (B, N)
+    z, duals = _array(weights), _array(solution.duals)
+    lower, upper, q = map(_array, (problem.lower, problem.upper, problem.expected_return))
+    rows, row_lower, row_upper = map(_array, (problem.rows, problem.row_lower, problem.row_upper))
+    held = None if problem.held is None else _array(problem.held)
+    turnover = None if problem.turnover_limit is None else _array(problem.turnover_limit)
+    gross = None if problem.gross_limit is None else _array(problem.gross_limit)
+    count = rows.shape[1]
+    rows = np.broadcast_to(rows, (len(z), *rows.shape[1:]))
+    pull = q - risky - np.einsum("brn,br->bn", rows, duals[:, :count])  # (B, N)
+    loose = np.zeros_like(pull)  # by how much the signs may move it
+
+    def take(price: np.ndarray, distance: np.ndarray) -> None:
+        clear = np.abs(distance) > AT_LIMIT
+        pull[clear] -= (price * np.sign(distance))[clear]
+        loose[~clear] += price[~clear]
+
+    if held is not None and problem.cost is not None:
+        take(_array(problem.cost) + duals[:, count : count + 1], z - held)
+    if gross is not None:
+        take(np.broadcast_to(duals[:, -1:], z.shape), z)
+    free = upper - lower > AT_LIMIT  # else the asset does not trade
+    variance = (z * risky).sum(axis=1)
+    sums = np.einsum("brn,bn->br", rows, z)
+
+    found = []
+    for b in range(len(z)):
+        own: list[dict[str, object]] = []
+
+        def add(name: str, held_: int, of: int, price: float, own: list = own, b: int = b) -> None:
+            own.append(
+                {
+                    "limit": name,
+                    "held": held_,
+                    "of": of,
+                    "price": float(price),
+                    "variance": float(variance[b]),
+                }
+            )
+
+        for name, bound, side in (("floor", lower, -1), ("cap", upper, 1)):
+            limited = free[b] & np.isfinite(bound[b])
+            at = limited & (np.abs(z[b] - bound[b]) <= AT_LIMIT)
+            prices = np.maximum(side * pull[b] - loose[b], 0.0)
+            if limited.any():
+                add(name, int(at.sum()), int(limited.sum()), prices[at].max(initial=0.0))
+        for r in range(count):
+            gap = np.minimum(sums[b, r] - row_lower[b, r], row_upper[b, r] - sums[b, r])
+            add(problem.row_name(r), int(gap <= AT_LIMIT), 1, duals[b, r])
+        if turnover is not None and held is not None:
+            gap = turnover[b] - np.abs(z[b] - held[b]).sum()
+            add("turnover", int(gap <= AT_LIMIT), 1, duals[b, count])
+        if gross is not None:
+            add("gross", int(gross[b] - np.abs(z[b]).sum() <= AT_LIMIT), 1, duals[b, count + 1])
+        found.append(own)
+    return found
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().cpu().numpy()

@@ -1,0 +1,229 @@
+"""Hold the mean-variance layer against qpth (or qpth against our solver) while a network runs.
+
+    with cross_check() as check:
+        module(inputs)
+    check.weights, check.gradients       # the largest differences, over a handful of problems
+
+Two solvers that share no code agree, or ``SolverMismatch`` stops the run.
+
+Where a constraint is barely active the weights have a kink, and the two gradients differ rightly:
+an active-set method gives the derivative of one side, an interior-point method a mixture of both.
+A sample whose gradients differ is therefore moved off it a little, both ways. At a kink the solvers
+agree on either side of it, and the gradient in question is that of a side; a fault stays one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from strategies.layers.optimisation.active_set import ActiveSet
+from strategies.layers.optimisation.problem import FactorRisk, Problem, Solver
+from strategies.layers.optimisation.qpth_solver import Qpth
+
+# Moves off a kink, of the largest entry of q or Pz: beyond the blur of qpth, which is wider where
+# the weight in question hardly matters.
+NUDGES = (1e-4, 1e-3, 1e-2)
+DIRECTIONS = 4  # of each, for where two kinks meet one may not tell them apart
+SAME = 1e-6  # difference of gradients of the same side, relative
+
+_open: ContextVar[CrossCheck | None] = ContextVar("open_cross_check", default=None)
+
+
+class SolverMismatch(RuntimeError):
+    """The layer's solver and qpth disagree beyond the tolerance."""
+
+
+@dataclass
+class CrossCheck:
+    """What was compared, and the largest differences seen.
+
+    Attributes:
+        most: problems of a batch that are compared, the first and the last among them.
+        largest: assets of a problem beyond which it is not compared. The time of qpth grows with
+            their cube (a second a problem at 500), and of so many weights several often stand
+            barely at their bounds. The residual of every solve is held to the solver's tolerance at
+            any size.
+        weights_tolerance: largest difference of a weight, a fraction of the portfolio.
+        gradients_tolerance: largest difference of the gradient of q, relative to its largest
+            entry, or to that of an unconstrained weight if that is more. An interior point
+            method blurs the gradient where a constraint is barely active: qpth's own error
+            reaches 6e-3.
+        samples: problems compared; one that qpth does not solve is not counted, nor is one whose
+            bounds leave a single portfolio (five caps of 20 %): it has no interior for qpth's
+            method, whose gradient is then of no use.
+        kinks: how many of them stand at a kink.
+        weights, gradients: the largest differences; at a kink, that of the gradients beside it.
+    """
+
+    most: int = 4
+    largest: int = 100
+    weights_tolerance: float = 1e-5
+    gradients_tolerance: float = 1e-2
+    samples: int = 0
+    kinks: int = 0
+    weights: float = 0.0
+    gradients: float = 0.0
+
+    def compare(self, problem: Problem, solver: Solver) -> None:
+        """Solve a handful of the batch by ``solver`` and the reference, forward and backward.
+
+        Raises:
+            SolverMismatch: they differ by more than the tolerances.
+        """
+        batch, assets = problem.expected_return.shape
+        if assets > self.largest:
+            return
+        chosen = torch.linspace(0, batch - 1, min(self.most, batch)).round().long()
+        few = _some(problem, chosen)
+        pull = torch.linspace(-1, 1, few.expected_return.numel(), dtype=torch.float64)
+        pull = pull.to(few.expected_return.device).view_as(few.expected_return)
+        pair = _Pair(solver, ActiveSet() if isinstance(solver, Qpth) else Qpth())
+        seen = pair.compare(few, pull)
+        for sample in (seen.solved & (seen.gradients > self.gradients_tolerance)).nonzero():
+            beside = self._beside_a_kink(pair, few, pull, sample, seen)
+            if beside is not None:
+                self.kinks += 1
+                seen.gradients[sample] = beside
+        if not bool(seen.solved.any()):
+            return
+        self.samples += int(seen.solved.sum())
+        self.weights = max(self.weights, float(seen.weights[seen.solved].max()))
+        self.gradients = max(self.gradients, float(seen.gradients[seen.solved].max()))
+        if not (
+            self.weights <= self.weights_tolerance and self.gradients <= self.gradients_tolerance
+        ):
+            raise SolverMismatch(
+                f"{solver} and {pair.reference} differ by {self.weights:.1e} in a weight and by "
+                f"{self.gradients:.1e} in a gradient; the tolerances are "
+                f"{self.weights_tolerance:.0e} and {self.gradients_tolerance:.0e}"
+            )
+
+    def _beside_a_kink(
+        self, pair: _Pair, problem: Problem, pull: Tensor, sample: Tensor, seen: _Seen
+    ) -> float | None:
+        """The difference of the gradients beside the kink at which a sample stands, or None.
+
+        Between kinks the gradient of q does not change (P stays): it tells which side it is of.
+        """
+        alone, own = _some(problem, sample), pull[sample]
+        pulls = alone.risk_times(seen.exact[sample]), alone.expected_return
+        size = max(float(each.abs().max()) for each in pulls)
+        generator = torch.Generator().manual_seed(0)
+        for nudge in (each for each in NUDGES for _ in range(DIRECTIONS)):
+            drawn = torch.randn(own.shape, generator=generator, dtype=torch.float64)
+            move = nudge * size * drawn.to(own.device)
+            sides = [
+                pair.compare(replace(alone, expected_return=alone.expected_return + step), own)
+                for step in (move, -move)
+            ]
+            if not all(
+                bool(side.solved.all())
+                and float(side.weights) <= self.weights_tolerance
+                and float(side.gradients) <= self.gradients_tolerance
+                for side in sides
+            ):
+                continue
+            if any(
+                _gap(seen.gradient[sample], side.gradient) <= SAME * seen.scale for side in sides
+            ):
+                return max(float(side.gradients) for side in sides)
+        return None
+
+
+@contextmanager
+def cross_check() -> Iterator[CrossCheck]:
+    """Compare a handful of the problems of every solve inside the block."""
+    check = CrossCheck()
+    token = _open.set(check)
+    try:
+        yield check
+    finally:
+        _open.reset(token)
+
+
+def open_cross_check() -> CrossCheck | None:
+    """The check that is open now, for a layer to call, or None."""
+    return _open.get()
+
+
+class _Answer(NamedTuple):
+    weights: Tensor  # (B, N)
+    gradient: Tensor  # (B, N), of q
+    converged: Tensor  # (B,)
+
+
+class _Seen(NamedTuple):
+    """How far two solvers are apart, (B,) each."""
+
+    solved: Tensor  # bool, whether there is something to compare
+    weights: Tensor
+    gradients: Tensor  # over ``scale``
+    scale: float
+    exact: Tensor  # (B, N) weights of the active-set solver
+    gradient: Tensor  # (B, N) of q, by the same
+
+
+class _Pair(NamedTuple):
+    solver: Solver
+    reference: Solver
+
+    def compare(self, problem: Problem, pull: Tensor) -> _Seen:
+        """Solve by both, forward and backward."""
+        ours, theirs = (_with_gradient(problem, each, pull) for each in self)
+        turned = isinstance(self.solver, Qpth)
+        exact = theirs if turned else ours
+        solved = ours.converged & theirs.converged if turned else theirs.converged
+        solved = solved & _roomy(problem)
+        free = 1 / float(problem.risk_diagonal().detach().mean())  # of an unconstrained weight
+        known = theirs.gradient[solved].abs()
+        scale = max(free, float(known.max())) if known.numel() else free
+        return _Seen(
+            solved,
+            (ours.weights - theirs.weights).abs().amax(1),
+            (ours.gradient - theirs.gradient).abs().amax(1) / scale,
+            scale,
+            exact.weights,
+            exact.gradient,
+        )
+
+
+def _with_gradient(problem: Problem, solver: Solver, pull: Tensor) -> _Answer:
+    """What a solver says, with the gradient of q for the cotangent ``pull`` (B, N)."""
+    with torch.enable_grad():
+        expected_return = problem.expected_return.detach().requires_grad_()
+        solution = solver.solve(replace(problem, expected_return=expected_return), None)
+        (gradient,) = torch.autograd.grad(solution.weights, expected_return, pull)
+    return _Answer(solution.weights.detach(), gradient, solution.converged)
+
+
+def _roomy(problem: Problem) -> Tensor:
+    """Whether the bounds leave more than one portfolio of that budget, (B,) bool."""
+    budget = problem.row_lower[:, 0]
+    most, least = problem.upper.sum(-1), problem.lower.sum(-1)
+    return torch.minimum(most - budget, budget - least) > 1e-6
+
+
+def _some(problem: Problem, chosen: Tensor) -> Problem:
+    """The problems of those samples, without a graph."""
+
+    def pick(value: object) -> object:
+        if isinstance(value, FactorRisk):
+            return FactorRisk(*(take(part) for part in (value.loadings, value.specific)))
+        return take(value) if isinstance(value, Tensor) else value
+
+    def take(value: Tensor) -> Tensor:
+        return (value if value.shape[0] == 1 else value[chosen.to(value.device)]).detach()
+
+    picked = {name: pick(value) for name, value in vars(problem).items() if name != "labels"}
+    return Problem(**picked)  # type: ignore[arg-type]
+
+
+def _gap(one: Tensor, two: Tensor) -> float:
+    return float((one - two).abs().max())
