@@ -45,8 +45,9 @@ from engine.backtest import run_settings
 from engine.compute.broadcast import Parcel
 from engine.compute.progress import progress_bar
 from engine.planning.walk_forward import Fold
+from engine.training.fit_records import FitKey
 from engine.walking.decisions import decide
-from engine.walking.fitting import FitKey, FitTask
+from engine.walking.fitting import FitTask
 from engine.walking.learner import Learner
 
 ROWS = 2520

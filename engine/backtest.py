@@ -26,9 +26,9 @@ from strategies.base import LearnedStrategy, Strategy
 if TYPE_CHECKING:  # what needs torch is imported where it is used: torch takes a second
     from engine.accounting.costs import Costs
     from engine.training.callbacks import Callback
+    from engine.training.fit_records import FitKey, Fitted
     from engine.training.trainer import Training
     from engine.walking.decisions import Decided
-    from engine.walking.fitting import FitKey, Fitted
     from engine.walking.learner import Learner
 
 

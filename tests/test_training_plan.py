@@ -15,7 +15,8 @@ from engine import (
     WalkForward,
     train,
 )
-from engine.training.schedule import TrainingWarning, epoch_blocks, learning_rate, shocks
+from engine.training.errors import TrainingWarning
+from engine.training.schedule import epoch_blocks, learning_rate, shocks
 from engine.training.trainer import Samples, train_seeds
 from engine.walking.learner import Learner
 from strategies import DEQMeanVariance

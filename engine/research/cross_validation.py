@@ -30,10 +30,10 @@ from engine.planning.walk_forward import Fold, WalkForward
 from engine.runs.ledger import TrialLedger, keep_record
 from engine.runs.result import BacktestResult
 from engine.runs.run_directory import RunDirectory, write_whole, written
+from engine.training.fit_records import FitKey, Fitted
 from engine.training.trainer import Training
 from engine.walking.arguments import check_arguments, named_strategies
 from engine.walking.decisions import decide_rows, fitted_for, portable, target_frame
-from engine.walking.fitting import FitKey, Fitted
 from engine.walking.learner import Learner
 from engine.walking.questions import one_by_one
 from strategies.base import LearnedStrategy, Strategy

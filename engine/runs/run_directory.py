@@ -15,12 +15,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
-if TYPE_CHECKING:
-    from engine.walking.fitting import FitKey, Fitted
+from engine.training.fit_records import FitKey, Fitted
 
 EXPERIMENT = "experiment.toml"
 PLAN = "plan.json"
@@ -139,8 +137,6 @@ class RunDirectory:
 
     def _load(self, key: FitKey) -> Fitted:
         from safetensors.torch import load_file
-
-        from engine.walking.fitting import Fitted
 
         place = self._place(key)
         record = json.loads((place / "record.json").read_text())

@@ -14,13 +14,11 @@ import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, Self
+from typing import IO, Any, Self
 
 from data_loaders.plugins import load_object
 from engine.compute.progress import progress_bar
-
-if TYPE_CHECKING:
-    from engine.walking.fitting import FitKey
+from engine.training.fit_records import FitKey
 
 NUMBERS = ("loss", "validation_loss", "gradient_norm", "skipped", "contraction")
 COLUMNS = ("strategy", "fold", "seed", "epoch", "best", *NUMBERS)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from engine.accounting.costs import Account, Costs, drift, settle
 from engine.training.dataset import Samples
-from engine.training.schedule import TrainingError
+from engine.training.errors import TrainingError
 from strategies.base import Inputs
 
 Stretch = tuple[int, int]  # decisions from the first up to the second, which is not one of them

@@ -4,39 +4,15 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from engine.training.dataset import Samples
-    from engine.training.settings import Training
+from engine.training.dataset import Samples
+from engine.training.errors import TrainingWarning
+from engine.training.settings import Training
 
-SCHEDULES = ("constant", "cosine")
 FEWEST = 10  # periods in a block, below which a Sharpe ratio is mostly noise
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on; the message says at which epoch and why.
-
-    Attributes:
-        state: the best state until then, if there was one: what ``load_state_dict`` takes.
-        epoch: the epoch it is of; 0 is the untrained module.
-    """
-
-    def __init__(
-        self, message: str, state: dict[str, Tensor] | None = None, epoch: int | None = None
-    ):
-        super().__init__(message)
-        self.state, self.epoch = state, epoch
-
-    def __reduce__(self) -> tuple:
-        return type(self), (str(self), self.state, self.epoch)
-
-
-class TrainingWarning(UserWarning):
-    """Training goes on, but what comes of it is likely to be noise."""
 
 
 def learning_rate(training: Training, epoch: int) -> float:

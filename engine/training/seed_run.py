@@ -19,10 +19,9 @@ from torch import Tensor, nn
 
 from engine.training.dataset import Samples
 from engine.training.device import device_here
+from engine.training.errors import TrainingError, TrainingWarning
 from engine.training.rollout import Stretch, rows_held
 from engine.training.schedule import (
-    TrainingError,
-    TrainingWarning,
     epoch_blocks,
     learning_rate,
     shocks,

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from engine.losses.returns import Loss, NegativeSharpe
 from engine.training.device import checked_name
-from engine.training.schedule import SCHEDULES
+
+SCHEDULES = ("constant", "cosine")  # of the learning rate
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,9 @@ from engine.training.checkpoint import Checkpoint
 from engine.training.checks import check_optimiser, check_together
 from engine.training.dataset import Samples
 from engine.training.device import device_here
+from engine.training.errors import TrainingError, TrainingWarning
 from engine.training.rollout import Stretch, hold, joint, rows_held
-from engine.training.schedule import TrainingError, TrainingWarning, check_samples
+from engine.training.schedule import check_samples
 from engine.training.seed_run import SeedRun, Trained, build
 from engine.training.settings import Training
 from strategies.base import (

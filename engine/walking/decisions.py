@@ -20,7 +20,7 @@ from data_loaders import Panel
 from engine.compute.progress import progress_bar
 from engine.compute.threads import limited_threads
 from engine.planning.walk_forward import Fold
-from engine.walking.fitting import FitKey, Fitted
+from engine.training.fit_records import FitKey, Fitted
 from engine.walking.learner import Learner
 from engine.walking.questions import Answer, Deciding, Question, one_by_one
 from engine.walking.weight_checks import AllocationError, allocated, reason_of

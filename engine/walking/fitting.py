@@ -12,36 +12,18 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-import pandas as pd
 from torch import Tensor
 
 from engine.compute.threads import limited_threads
+from engine.training.fit_records import FitKey, Fitted
 from engine.training.trainer import Trained, TrainingError, train_seeds
 from strategies.base import LearnedStrategy
 
 if TYPE_CHECKING:
     from engine.compute.broadcast import Submit
     from engine.walking.learner import Learner
-
-
-class FitKey(NamedTuple):
-    """Which fit: of the strategy shown under ``name``, in a fold, with a seed."""
-
-    name: str
-    fold: int
-    seed: int
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """What a fit leaves behind: the module's state, and the record of its training."""
-
-    state: dict[str, Tensor]
-    history: pd.DataFrame
-    solves: list[dict]
-    checks: list[dict]
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,11 @@ from engine.compute.memory import check_memory, free_memory
 from engine.planning.walk_forward import Fold, WalkForward
 from engine.runs.run_directory import RunDirectory
 from engine.training.callbacks import Callback, ProgressBar
+from engine.training.fit_records import FitKey, Fitted
 from engine.training.mirrors import beside, check_mirrored, mirrored
 from engine.training.rollout import joint
 from engine.training.trainer import Samples, Training, build
-from engine.walking.fitting import FitKey, FitTask, Fitted, run_fits
+from engine.walking.fitting import FitTask, run_fits
 from engine.walking.input_cache import Prepared
 from engine.walking.sensitivity import sensitivity
 from strategies.base import Inputs, LearnedStrategy, Strategy

@@ -1,0 +1,27 @@
+"""What training raises, and what it warns of."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says at which epoch and why.
+
+    Attributes:
+        state: the best state until then, if there was one: what ``load_state_dict`` takes.
+        epoch: the epoch it is of; 0 is the untrained module.
+    """
+
+    def __init__(
+        self, message: str, state: dict[str, Tensor] | None = None, epoch: int | None = None
+    ):
+        super().__init__(message)
+        self.state, self.epoch = state, epoch
+
+    def __reduce__(self) -> tuple:
+        return type(self), (str(self), self.state, self.epoch)
+
+
+class TrainingWarning(UserWarning):
+    """Training goes on, but what comes of it is likely to be noise."""
