@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # torch takes a second to import, and a rule needs none
     from torch import Tensor, nn
 
     from strategies.constraints import Constraints
+    from strategies.layers.drift import carry, drift
     from strategies.layers.equilibrium.fixed_point import ConvergenceError
     from strategies.layers.optimisation.cross_check import cross_check
     from strategies.layers.optimisation.warm_starts import remember, remembered
@@ -37,7 +38,9 @@ __all__ = [
     "SolveRecord",
     "SolveTally",
     "Strategy",
+    "carry",
     "cross_check",
+    "drift",
     "holdings_input",
     "record_solves",
     "remember",
@@ -50,7 +53,9 @@ LAYERS = {  # what the engine may know of the layers, and where it is
     "SharedRecord": "solve_record",
     "SolveRecord": "solve_record",
     "SolveTally": "solve_record",
+    "carry": "drift",
     "cross_check": "optimisation.cross_check",
+    "drift": "drift",
     "record_solves": "solve_record",
     "remember": "optimisation.warm_starts",
     "remembered": "optimisation.warm_starts",

@@ -9,7 +9,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from engine.accounting.costs import NOTHING, Costs, drift
+from engine.accounting.costs import NOTHING, Costs
+from strategies.base import drift
 
 
 @dataclass(frozen=True)

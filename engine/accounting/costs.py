@@ -16,10 +16,12 @@ trading via convex optimization", section 2.3); l_i = sigma_i / sqrt(v_i).
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from strategies.base import carry, drift
 
 NOTHING = 1e-12  # fraction of the portfolio below which a difference is rounding, not an order
 PER_ORDER = ("fixed", "minimum")
@@ -170,12 +172,9 @@ class Costs:
             paid, slope = paid + law * size**1.5, slope + 1.5 * law * size.sqrt()
         return paid, slope
 
-    def carry(self, weights: Tensor) -> Tensor:
+    def carry(self, weights: Any) -> Any:
         """What holding ``weights`` (..., N) earns a year (...), a fraction; prices apart."""
-        cash = 1 - weights.sum(-1)
-        short = weights.clamp(max=0).sum(-1)
-        earned = self.cash_rate * cash.clamp(min=0) + self.financing * cash.clamp(max=0)
-        return earned + self.borrow * short
+        return carry(weights, self.cash_rate, self.financing, self.borrow)
 
 
 class Trade(NamedTuple):
@@ -183,16 +182,6 @@ class Trade(NamedTuple):
 
     cost: Tensor
     turnover: Tensor
-
-
-def drift(weights: Tensor, growth: Tensor, carried: Tensor | float = 0.0) -> Tensor:
-    """Weights (..., N) after prices grew by the factors ``growth`` (..., N).
-
-    Cash does not grow, but by what was ``carried`` (...), a fraction of the value at the start.
-    """
-    held = weights * growth
-    total = held.sum(-1) + (1 - weights.sum(-1)) + carried
-    return held / total.unsqueeze(-1)
 
 
 class Account(NamedTuple):

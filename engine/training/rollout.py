@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engine.accounting.costs import Account, Costs, drift, settle
+from engine.accounting.costs import Account, Costs, settle
 from engine.training.dataset import Samples
 from engine.training.errors import TrainingError
-from strategies.base import Inputs
+from strategies.base import Inputs, drift
 
 Stretch = tuple[int, int]  # decisions from the first up to the second, which is not one of them
 

@@ -12,7 +12,6 @@ from typing import NamedTuple, TypeGuard
 
 import numpy as np
 import pandas as pd
-import torch
 from sklearn.base import clone
 from tqdm.auto import tqdm
 
@@ -28,11 +27,10 @@ from strategies.base import (
     LearnedStrategy,
     SolveRecord,
     Strategy,
+    drift,
     holdings_input,
     record_solves,
 )
-
-add = np.add.reduce  # ``sum`` without its wrapper: a decision takes microseconds
 
 
 class Decided(NamedTuple):
@@ -217,9 +215,7 @@ class Holdings:
         else:
             return self.nothing.copy()
         weights = self.targets[decided]
-        held = weights * (self.prices[row] / self.prices[fill])  # as ``costs.drift``, for one row
-        total = add(held) + (1 - add(weights))
-        if self.costs is not None:
-            carried = self.costs.carry(torch.from_numpy(weights)).item()
-            total += carried * ((row - fill) / self.a_year)
-        return held / total
+        growth = self.prices[row] / self.prices[fill]
+        if self.costs is None:
+            return drift(weights, growth)
+        return drift(weights, growth, self.costs.carry(weights) * ((row - fill) / self.a_year))
