@@ -5,7 +5,6 @@ Data sources here; strategies, features, losses and costs are found in the same 
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import sys
@@ -17,6 +16,7 @@ from urllib.parse import parse_qsl
 import pandas as pd
 
 from data_loaders.panel import Panel
+from data_loaders.suggestions import did_you_mean
 from data_loaders.validation import DataError
 
 SOURCES = "deqfolio.sources"  # entry points of installed packages: functions that give a panel
@@ -37,8 +37,7 @@ def load_object(name: str) -> object:
     module = _module(place)
     if not hasattr(module, attribute):
         public = [each for each in vars(module) if not each.startswith("_")]
-        near = difflib.get_close_matches(attribute, public, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(attribute, public)
         raise ValueError(f"{module.__file__ or place} has nothing named {attribute!r}{hint}")
     return getattr(module, attribute)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from data_loaders.files import SUFFIXES, read_features, read_members, read_price
 from data_loaders.panel import DateLike, Panel
 from data_loaders.plugins import SOURCES as INSTALLED
 from data_loaders.plugins import installed, is_plugin, plugged_panel
+from data_loaders.suggestions import did_you_mean, known_names
 from data_loaders.validation import DataError
 
 
@@ -89,7 +89,7 @@ def load(
         try:
             panel = plugged_panel(name)
         except DataError as error:
-            raise DataError(f"{error}{_nearest(name, '; ')}") from error
+            raise DataError(f"{error}{did_you_mean(name, _names())}") from error
     elif name.lower().endswith(SUFFIXES):
         panel = _file(Path(source), kind, date_format)
     else:
@@ -187,23 +187,18 @@ def _file(path: Path, kind: str, date_format: str | None) -> Panel:
         raise DataError(f"{path}: {error}", error.dates, error.assets) from error
 
 
-def _nearest(name: str, before: str) -> str:
-    """A hint at the source that is named nearly so; empty if there is none."""
-    known = [*SOURCES, *OTHERS, *installed(INSTALLED)]
-    near = difflib.get_close_matches(name.lower(), known, n=1)
-    return f"{before}did you mean {near[0]!r}? " if near else ""
+def _names() -> list[str]:
+    return [*SOURCES, *OTHERS, *installed(INSTALLED)]
 
 
 def _unknown(name: str) -> DataError:
-    known = [*SOURCES, *OTHERS, *installed(INSTALLED)]
     if name and Path(name).is_dir():
         return DataError(
             f"{name} is a folder: name a file in it that ends in {', '.join(SUFFIXES)}"
         )
     return DataError(
-        f"unknown data source {name!r}: {_nearest(name, '')}"
-        f"known are {', '.join(map(repr, known))}, yahoo:TICKER,TICKER, the path of a file that "
-        f"ends in {', '.join(SUFFIXES)}, and module:function"
+        f"unknown data source {name!r}{known_names(name, _names())}, yahoo:TICKER,TICKER, "
+        f"the path of a file that ends in {', '.join(SUFFIXES)}, and module:function"
     )
 
 

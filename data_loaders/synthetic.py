@@ -6,7 +6,6 @@ covariance S. The oracle knows both and holds w[t] proportional to inv(S) mu[t].
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
@@ -16,6 +15,7 @@ import pandas as pd
 from scipy.linalg import solve_discrete_lyapunov
 
 from data_loaders.panel import Panel
+from data_loaders.suggestions import known_names
 from data_loaders.validation import DataError
 
 SESSIONS = 252  # a year
@@ -126,9 +126,7 @@ def from_name(name: str) -> Market:
     """The market of "synthetic:planted?seed=3&rows=2000&assets=10"."""
     kind, _, query = name.removeprefix("synthetic:").partition("?")
     if kind not in MARKETS:
-        near = difflib.get_close_matches(kind, MARKETS, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise DataError(f"unknown market {kind!r} in {name!r}: {hint}known are {list(MARKETS)}")
+        raise DataError(f"{name!r}: unknown market {kind!r}{known_names(kind, MARKETS)}")
     arguments = {}
     for key, value in parse_qsl(query, keep_blank_values=True):
         if key not in ("rows", "assets", "seed") or not value.isdecimal():

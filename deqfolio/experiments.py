@@ -36,7 +36,8 @@ class Prepared(NamedTuple):
 def prepare(experiment: dict[str, Any]) -> Prepared:
     """Everything that an experiment names; the panel last, so that all else is checked sooner."""
     from data_loaders import load
-    from engine.runs.settings import nearest, read_costs, read_plan, read_training
+    from data_loaders.suggestions import known_names
+    from engine.runs.settings import read_costs, read_plan, read_training
 
     made = [make_strategy(described) for described in experiment["strategies"]]
     plan, costs = read_plan(experiment["plan"]), read_costs(experiment["costs"])
@@ -44,7 +45,7 @@ def prepare(experiment: dict[str, Any]) -> Prepared:
     taken = list(inspect.signature(load).parameters)
     for key in experiment["data"]:
         if key not in taken:
-            raise ValueError(f"data: unknown setting {key!r}; {nearest(key, taken)}")
+            raise ValueError(f"data: unknown setting {key!r}{known_names(key, taken)}")
     panel = load(**experiment["data"])
     typer.echo(f"{panel}", err=True)
     return Prepared(made, panel, plan, costs, training)

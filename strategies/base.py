@@ -16,6 +16,7 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 
 from data_loaders import Panel
+from data_loaders.suggestions import did_you_mean
 from strategies.parameters import Range, above, at_least
 
 if TYPE_CHECKING:  # torch takes a second to import, and a rule needs none
@@ -112,7 +113,7 @@ class Strategy(BaseEstimator):
             if value is not None and not allowed.holds(value):
                 raise ValueError(
                     f"{type(self).__name__}: {name} should be {allowed}, got {value!r}"
-                    f"{allowed.near(value)}"
+                    f"{did_you_mean(value, allowed.words)}"
                 )
 
     def declared_constraints(self) -> Constraints | None:

@@ -15,7 +15,6 @@ and checks weights against it (``violations``), and the command line reads it (`
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
@@ -23,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from data_loaders.suggestions import did_you_mean, known_names
 from strategies.constraint_checks import (
     check_assets,
     check_by_asset,
@@ -297,11 +297,7 @@ class Constraints:
         known = [f.name for f in fields(cls)]
         for key in plain:
             if key not in known:
-                near = difflib.get_close_matches(key, known, 1)
-                hint = f"did you mean {near[0]!r}? " if near else ""
-                raise ValueError(
-                    f"unknown constraint {key!r}; {hint}constraints are {', '.join(known)}"
-                )
+                raise ValueError(f"unknown constraint {key!r}{known_names(key, known)}")
         values = dict(plain)
         for name, kind, needed in (
             ("groups", Group, "assets"),
@@ -332,8 +328,7 @@ class Constraints:
         said.update(name for row in self.rows for name in row.loadings)
         missing = sorted(said - set(assets))
         if missing:
-            near = difflib.get_close_matches(missing[0], list(assets), 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = did_you_mean(missing[0], assets)
             raise ValueError(f"not among the assets: {', '.join(missing)}{hint}")
 
     def _by_asset(self, assets: Sequence[str], values: Mapping[str, float], other: float) -> Tensor:

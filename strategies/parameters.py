@@ -6,7 +6,6 @@ body of a Strategy; its base classes' ranges hold, too.
 
 from __future__ import annotations
 
-import difflib
 import math
 from dataclasses import dataclass
 from numbers import Real
@@ -28,11 +27,6 @@ class Range:
             return False
         number = float(value)  # NaN is in no range
         return self.low <= number <= self.high and not (self.open and number == self.low)
-
-    def near(self, value: object) -> str:
-        """For an error: the word that was meant, if one is near."""
-        found = difflib.get_close_matches(str(value).lower(), self.words, n=1)
-        return f"; did you mean {found[0]!r}?" if found else ""
 
     def __str__(self) -> str:
         if self.words:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from typing import Any
 
 from data_loaders.plugins import installed, load_object
+from data_loaders.suggestions import did_you_mean, known_names
 from strategies.allocation import (
     HierarchicalRiskParity,
     MaximumDiversification,
@@ -72,8 +72,8 @@ def load_strategy(name: str) -> type[Strategy]:
         known = known_strategies()
         if name not in known:
             raise ValueError(
-                f"unknown strategy {name!r}: {_nearest(name, known)}known are "
-                f"{', '.join(known)}; your own is named module:Class or file.py:Class"
+                f"unknown strategy {name!r}{known_names(name, known)}; your own is named "
+                "module:Class or file.py:Class"
             )
         found = known[name]
     else:
@@ -98,8 +98,8 @@ def create_strategy(name: str, parameters: dict[str, Any] | None = None) -> Stra
     for key, value in parameters.items():
         if key not in defaults:
             raise ValueError(
-                f"{cls.__name__} has no parameter {key!r}: {_nearest(key, defaults)}"
-                f"it has {', '.join(defaults) or 'none'}"
+                f"{cls.__name__} has no parameter {key!r}"
+                f"{did_you_mean(key, defaults) or ';'} it has {', '.join(defaults) or 'none'}"
             )
         default = defaults[key]
         fits = isinstance(value, int | float) if isinstance(default, float) else True
@@ -126,9 +126,3 @@ def create_strategy(name: str, parameters: dict[str, Any] | None = None) -> Stra
 def parameters_of(cls: type[Strategy]) -> dict[str, Any]:
     """Each parameter's default, or REQUIRED."""
     return {name: found.default for name, found in inspect.signature(cls).parameters.items()}
-
-
-def _nearest(name: str, known: dict[str, Any]) -> str:
-    lower = {each.lower(): each for each in known}
-    near = difflib.get_close_matches(name.lower(), lower, n=1)
-    return f"did you mean {lower[near[0]]}? " if near else ""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
-
 import numpy as np
 
 from data_loaders import Panel
+from data_loaders.suggestions import did_you_mean
 
 FORMS = ("auto", "covariance", "factor")
 MANY = 250  # assets, beyond which "auto" is "factor"
@@ -25,8 +24,7 @@ def prepared_risk(history: Panel, form: str, factors: int) -> dict[str, np.ndarr
     if form == "covariance":
         return {"covariance": shrunk_covariance(history)}
     if form != "factor":
-        near = difflib.get_close_matches(str(form), FORMS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(form, FORMS)
         raise ValueError(f"risk must be one of {list(FORMS)}, got {form!r}{hint}")
     loadings, specific = factor_risk(history, factors)
     return {"loadings": loadings, "specific": specific}

@@ -176,7 +176,7 @@ def test_the_command_line_logs_into_the_runs_folder(walks, tmp_path, monkeypatch
     assert main([*words]) == 0, "the same run without a log is the same run"
     (tmp_path / "run.toml").write_text(experiment.replace('"shout:Shout"', '"cvs"'))
     assert main(["backtest", "run.toml", "--out", "other"]) == 1
-    assert "log = 'cvs' is no log; did you mean csv? known are" in capsys.readouterr().err
+    assert "log = 'cvs' is no log; did you mean 'csv'? known are" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
 
 

@@ -130,12 +130,12 @@ def test_check_says_what_a_failure_means(prices, tmp_path, capsys):
     ("words", "message"),
     [
         (["--data", "sp50", "--strategy", "EqualWeight"], "did you mean 'sp500'"),
-        (["--data", "prices.csv", "--strategy", "EqualWait"], "did you mean EqualWeight"),
+        (["--data", "prices.csv", "--strategy", "EqualWait"], "did you mean 'EqualWeight'"),
         (["--data", "prices.csv", "--strategy", "EqualWeight"], "too short a history"),
         (["--data", "prices.csv", "--strategy", "EqualWeight", "--train", "5y"], "no span of time"),
         (
             ["--data", "x", "--strategy", "MinimumVariance", "--set", "MinimumVariance.capp=1"],
-            "did you mean cap",
+            "did you mean 'cap'",
         ),
         (
             ["--data", "x", "--strategy", "MinimumVariance", "--set", "MinimumVariance.cap=big"],
@@ -257,13 +257,13 @@ def test_rules_have_one_path_and_it_is_said(prices, capsys):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("plan.rebalanse=ME", "plan: unknown setting 'rebalanse'; did you mean rebalance?"),
+        ("plan.rebalanse=ME", "plan: unknown setting 'rebalanse'; did you mean 'rebalance'?"),
         ("plan.execution_lag=1.5", "execution_lag = 1.5 is a float, expected int"),
         ("costs.commission=10", "commission=10 is a fraction of the value traded"),
         ("costs.class=my_costs:Missing", "cannot import my_costs"),
         ("training.epochs=0", "training: epochs is a whole number from 1 on"),
-        ("training.loss=NegativeSharp", "did you mean NegativeSharpe?"),
-        ("data.strat=2000-01-01", "data: unknown setting 'strat'; did you mean start?"),
+        ("training.loss=NegativeSharp", "did you mean 'NegativeSharpe'?"),
+        ("data.strat=2000-01-01", "data: unknown setting 'strat'; did you mean 'start'?"),
     ],
 )
 def test_settings_are_checked_by_name_type_and_range(prices, capsys, setting, message):
@@ -278,7 +278,7 @@ def test_settings_are_checked_by_name_type_and_range(prices, capsys, setting, me
         ("x = ", "is no TOML"),
         ("[data]\nsource = 'x'", "needs [[strategies]]"),
         ("[[strategies]]\nclass = 'EqualWeight'", "needs [data] with its source"),
-        ("[dta]\nsource = 'x'", "unknown table 'dta'; did you mean data?"),
+        ("[dta]\nsource = 'x'", "unknown table 'dta'; did you mean 'data'?"),
         ("data = 1", "data should be a table"),
     ],
 )

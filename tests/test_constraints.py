@@ -106,7 +106,7 @@ def test_people_can_read_it() -> None:
 
 
 def test_mistakes_are_named() -> None:
-    with pytest.raises(ValueError, match="not among the assets: APPL; did you mean AAPL"):
+    with pytest.raises(ValueError, match="not among the assets: APPL; did you mean 'AAPL'"):
         Constraints(caps={"APPL": 0.1}).arguments(ASSETS)
     with pytest.raises(ValueError, match="unknown constraint 'uper'; did you mean 'upper'"):
         Constraints.from_dict({"uper": 0.1})

@@ -8,6 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ORDER = ["data_loaders", "strategies", "engine", "reports", "deqfolio"]
+HINTS = "data_loaders.suggestions"  # of error messages: the one part that knows no finance
 FILES = [path for package in ORDER[:-1] for path in sorted((ROOT / package).rglob("*.py"))]
 
 
@@ -29,7 +30,7 @@ def violations(path):
             yield f"{name}: to the right of {own}"
         if own == "engine" and package == "strategies" and not name.startswith("strategies.base"):
             yield f"{name}: the engine knows strategies.base only"
-        if "layers" in path.parts and package == "data_loaders":
+        if "layers" in path.parts and package == "data_loaders" and not name.startswith(HINTS):
             yield f"{name}: layers know no finance"
 
 

@@ -100,7 +100,7 @@ def test_an_installed_package_names_its_costs_losses_features_and_strategies(lak
     with pytest.raises(ValueError, match="module:Class, or duty"):
         read_costs({"class": "dutty"})
     assert type(read_loss("regret")).__name__ == "Regret"
-    with pytest.raises(ValueError, match="did you mean regret"):
+    with pytest.raises(ValueError, match="did you mean 'regret'"):
         read_loss("regrett")
     found = feature_table(walks, ["depth"])["depth"]
     np.testing.assert_array_equal(found, walks.prices.iloc[-1] / walks.prices.max())
@@ -158,8 +158,8 @@ def test_ones_own_costs_in_a_run_its_orders_and_its_report(here, tmp_path, capsy
     [
         ({"class": "our_costs:torch"}, "should name a subclass of Costs"),
         ({"class": "Costs"}, "should name a subclass of Costs"),
-        ({"class": "our_costs:StampDuty", "dutty": 1.0}, "did you mean duty"),
-        ({"comission": 0.1}, "did you mean commission"),
+        ({"class": "our_costs:StampDuty", "dutty": 1.0}, "did you mean 'duty'"),
+        ({"comission": 0.1}, "did you mean 'commission'"),
     ],
 )
 def test_costs_that_are_none_are_refused(here, table, message):

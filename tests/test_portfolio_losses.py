@@ -144,7 +144,7 @@ def test_sums_carry_the_benchmark_and_the_forecast():
 def test_a_benchmark_that_is_missing():
     with pytest.raises(ValueError, match="TrackingError needs a benchmark"):
         (engine.NegativeSharpe() + engine.TrackingError()).bound(ASSETS)
-    with pytest.raises(ValueError, match="'Bb' is no asset of the panel; did you mean B"):
+    with pytest.raises(ValueError, match="'Bb' is no asset of the panel; did you mean 'B'"):
         engine.NegativeInformationRatio("Bb").bound(("B", "Bbbbbbbb"))
 
 
@@ -154,5 +154,5 @@ def test_level_is_checked():
 
 
 def test_a_misspelt_parameter_in_a_file():
-    with pytest.raises(ValueError, match="CVaR: unknown setting 'levl'; did you mean level"):
+    with pytest.raises(ValueError, match="CVaR: unknown setting 'levl'; did you mean 'level'"):
         read_loss({"class": "CVaR", "levl": 0.9})

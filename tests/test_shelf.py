@@ -238,7 +238,7 @@ def test_what_does_not_trade_is_not_shown_to_an_estimator(walks):
 @pytest.mark.parametrize(
     ("estimator", "parameters", "said"),
     [
-        ("skfolio.optimization:MeanRsk", None, "nothing named 'MeanRsk'; did you mean MeanRisk?"),
+        ("skfolio.optimization:MeanRsk", None, "nothing named 'MeanRsk'; did you mean 'MeanRisk'?"),
         ("skfolio.optimization:MeanRisk", {"no": 1}, "unexpected keyword argument 'no'"),
         ("MeanRisk", None, "should name module and class"),
         ("skfolio.optimization:__name__", None, "is no class"),

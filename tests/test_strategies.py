@@ -233,7 +233,7 @@ def test_strategies_are_estimators(strategy):
 def test_strategies_by_name():
     assert load_strategy("EqualWeight") is EqualWeight
     assert load_strategy("strategies.deq:DEQMeanVariance") is DEQMeanVariance
-    with pytest.raises(ValueError, match="did you mean MinimumVariance"):
+    with pytest.raises(ValueError, match="did you mean 'MinimumVariance'"):
         load_strategy("minimumvarience")
     with pytest.raises(ValueError, match="cannot import nowhere"):
         load_strategy("nowhere:Thing")

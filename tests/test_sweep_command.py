@@ -68,12 +68,12 @@ def test_a_sweep_writes_an_experiment_that_runs(here, capsys):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("folds = 2", "fold = 2", "did you mean folds"),
+        ("folds = 2", "fold = 2", "did you mean 'folds'"),
         ("trials = 3", 'trials = "3"', "expected int"),
         ('strategy = "MinimumVariance"', 'strategy = "Minimum"', "not among"),
-        ("cap = {low = 0.3", "capp = {low = 0.3", "did you mean cap"),
+        ("cap = {low = 0.3", "capp = {low = 0.3", "did you mean 'cap'"),
         ("low = 0.3", "low = 0.95", "low must be below high"),
-        ("[sweep.ranges]", "[sweep.rangs]", "did you mean ranges"),
+        ("[sweep.ranges]", "[sweep.rangs]", "did you mean 'ranges'"),
         ("[sweep]", "[swep]", "unknown table 'swep'"),
     ],
 )

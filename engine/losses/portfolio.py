@@ -5,7 +5,6 @@ loss = NegativeInformationRatio(benchmark="1/N") + 0.1 * Concentration()
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
@@ -13,6 +12,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from data_loaders.suggestions import did_you_mean
 from engine.accounting.costs import Account
 from engine.losses.returns import FLOOR, Loss
 
@@ -39,11 +39,10 @@ class _Relative(Loss):
         if self.benchmark == EQUAL_WEIGHT:
             return self
         if self.benchmark not in assets:
-            near = difflib.get_close_matches(self.benchmark, assets, n=1)
+            hint = did_you_mean(self.benchmark, assets) or ";"
             raise ValueError(
-                f"{name}: benchmark {self.benchmark!r} is no asset of the panel; "
-                + (f"did you mean {near[0]}? " if near else "")
-                + f'it is one of its {len(assets)} assets, or "1/N"'
+                f"{name}: benchmark {self.benchmark!r} is no asset of the panel{hint} "
+                f'it is one of its {len(assets)} assets, or "1/N"'
             )
         return replace(self, column=list(assets).index(self.benchmark))
 

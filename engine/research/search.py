@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from data_loaders import Panel
+from data_loaders.suggestions import did_you_mean
 from engine.accounting.costs import Costs
 from engine.planning.walk_forward import WalkForward
 from engine.research.search_settings import Search
@@ -171,15 +172,12 @@ def _found(study: Study, task: Trials) -> SearchResult:
 
 
 def _check_names(strategy: Strategy, ranges: Search) -> None:
-    import difflib
-
     own = strategy.get_params(deep=False)
     known = {*own, *(TRAINING + item.name for item in fields(Training))}
     for name in ranges.ranges:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
+            hint = did_you_mean(name, known) or ";"
             raise ValueError(
-                f"{type(strategy).__name__} has no parameter {name!r} to search: {hint}"
+                f"{type(strategy).__name__} has no parameter {name!r} to search{hint} "
                 f"it has {', '.join(own)}, and those of training are named training.NAME"
             )

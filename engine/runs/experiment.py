@@ -15,7 +15,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from engine.runs.settings import nearest
+from data_loaders.suggestions import known_names
 
 TABLES = ("data", "plan", "costs", "training", "simulation")
 
@@ -35,7 +35,7 @@ def read_experiment(path: Path) -> dict[str, Any]:
     for name, value in asked.items():
         if name not in (*TABLES, "strategies", "sweep"):
             raise ValueError(
-                f"{path}: unknown table {name!r}; {nearest(name, TABLES)}, strategies, sweep"
+                f"{path}: unknown table {name!r}{known_names(name, TABLES)}, strategies, sweep"
             )
         if name in TABLES and not isinstance(value, dict):
             raise ValueError(f"{path}: {name} should be a table, [{name}]")
@@ -60,7 +60,7 @@ def enter(asked: dict[str, Any], text: str) -> None:
     named = {each["class"].rpartition(":")[2]: each for each in asked["strategies"]}
     places = named | {name: asked[name] for name in TABLES}
     if owner not in places:
-        raise ValueError(f"--set {text}: no --strategy has that name; {nearest(owner, places)}")
+        raise ValueError(f"--set {text}: no --strategy has that name{known_names(owner, places)}")
     try:
         places[owner][parameter] = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:

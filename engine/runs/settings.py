@@ -6,7 +6,7 @@ Keys are the arguments' names. ``class`` (of costs) and ``loss`` (of training) t
 
 from __future__ import annotations
 
-import difflib
+from data_loaders.suggestions import known_names
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields, is_dataclass
@@ -83,7 +83,7 @@ def read_simulation(table: Mapping[str, Any]) -> bool:
     for key, value in table.items():
         if key != "whole_shares":
             raise ValueError(
-                f"simulation: unknown setting {key!r}; {nearest(key, ['whole_shares'])}"
+                f"simulation: unknown setting {key!r}{known_names(key, ['whole_shares'])}"
             )
         if not isinstance(value, bool):
             raise ValueError(f"simulation: whole_shares is true or false, got {value!r}")
@@ -98,20 +98,12 @@ def read_loss(said: Any) -> Loss:
     known = {key: cls for key, cls in ours.items() if _is_loss(cls) and key[0] != "_"}
     found = known.get(name) or load_plugin(name, LOSSES)
     if not _is_loss(found):
-        named = nearest(name, [*known, *installed(LOSSES)])
-        raise ValueError(f"training: there is no loss {name!r}; {named}, or your own module:Class")
+        named = known_names(name, [*known, *installed(LOSSES)])
+        raise ValueError(f"training: there is no loss {name!r}{named}, or your own module:Class")
     cls: Any = found
     checked: bool = is_dataclass(found)
     made: Loss = read_settings(cls, table, name) if checked else cls(**table)
     return made
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """For an error: "did you mean cap? known are cap, lookback"."""
-    listed = list(known)
-    lower = {each.lower(): each for each in listed}
-    near = difflib.get_close_matches(name.lower(), lower, n=1)
-    return (f"did you mean {lower[near[0]]}? " if near else "") + f"known are {', '.join(listed)}"
 
 
 def _is_loss(found: object) -> bool:
@@ -124,7 +116,7 @@ def read_settings(cls: type[T], table: Mapping[str, Any], where: str) -> T:
     names = [item.name for item in fields(cls)]  # type: ignore[arg-type]
     for key, value in table.items():
         if key not in names:
-            raise ValueError(f"{where}: unknown setting {key!r}; {nearest(key, names)}")
+            raise ValueError(f"{where}: unknown setting {key!r}{known_names(key, names)}")
         if not _fits(value, hints[key]):
             wanted = getattr(hints[key], "__name__", str(hints[key]))
             raise ValueError(

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from data_loaders.plugins import load_object
+from data_loaders.suggestions import known_names
 from engine.compute.progress import progress_bar
 from engine.training.fit_records import FitKey
 
@@ -210,10 +211,8 @@ def _named(name: str, folder: Path) -> Callback:
         return LOGS[name](folder)
     found = load_object(name) if ":" in name else None
     if not (isinstance(found, type) and issubclass(found, Callback)):
-        from engine.runs.settings import nearest
-
         raise ValueError(
-            f"training: log = {name!r} is no log; {nearest(name, LOGS)}, or your own Callback as "
+            f"training: log = {name!r} is no log{known_names(name, LOGS)}, or your own Callback as "
             "module:Class"
         )
     return found()

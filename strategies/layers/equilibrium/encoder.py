@@ -6,7 +6,6 @@ Every cell of ``cells.py`` has exactly one fixed point whatever its parameters.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -14,6 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from data_loaders.suggestions import did_you_mean
 from strategies.layers.equilibrium.cells import (
     GraphCell,
     MeanFieldCell,
@@ -78,8 +78,7 @@ class DEQEncoder(nn.Module):
     ):
         super().__init__()
         if cell not in CELLS:
-            near = difflib.get_close_matches(cell, CELLS, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(cell, CELLS)
             raise ValueError(f"cell must be one of {list(CELLS)}, got {cell!r}{hint}")
         if not 0 < bound < 1:
             raise ValueError(f"bound must lie in (0, 1), got {bound}")
