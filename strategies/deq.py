@@ -25,7 +25,6 @@ from strategies.layers.optimisation.mean_variance import (
     Qpth,
 )
 from strategies.layers.optimisation.trading import in_a_row, with_holdings
-from strategies.layers.together import apply_each, spread
 from strategies.limits import FALLBACKS, as_tensors, constraints_of, limits_of
 from strategies.parameters import above, at_least, one_of
 from strategies.risk import FORMS, prepared_risk
@@ -182,7 +181,7 @@ class DEQMeanVarianceNetwork(nn.Module):
         self,
         scaler: nn.Module,
         encoder: nn.Module,
-        optimiser: nn.Module,
+        optimiser: MeanVarianceLayer,
         hidden: int,
         ridge: float,
         inertia: float = 0.0,
@@ -206,55 +205,33 @@ class DEQMeanVarianceNetwork(nn.Module):
 
     def weights_and_forecast(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """The weights, and the expected returns q behind them, (B, N) each."""
-        return self.together([self], inputs, [len(inputs["trades"])])
-
-    @staticmethod
-    def together(
-        networks: Sequence[DEQMeanVarianceNetwork], inputs: Inputs, sizes: Sequence[int]
-    ) -> tuple[Tensor, Tensor]:
-        """The same of several networks, each of its own samples; see ``LearnedStrategy.build``."""
-        first, trades = networks[0], inputs["trades"]  # (B, N)
-
-        def parts(name: str) -> list[Any]:
-            return [getattr(network, name) for network in networks]
-
-        x = first.scaler(inputs["features"])  # (B, N, F), the same of all networks
-        state = encoded(parts("encoder"), sizes, x, trades)  # (B, N, H), f(z*) = z*
-        heads = apply_each(parts("heads"), sizes, state)  # (B, N, 3)
-        expected_return, scale, ridge = heads.unbind(-1)  # (B, N) each
-        ridge = spread(parts("log_ridge"), sizes).exp().unsqueeze(1) * within(ridge, 4.0)
-        risk = scaled_risk(inputs, within(scale, 2.0), ridge)
-        limited: dict[str, Any] = {
-            k.removeprefix(LIMIT): v for k, v in inputs.items() if k.startswith(LIMIT)
-        }
-        limited["row_names"] = first.row_names
+        trades = inputs["trades"]  # (B, N), whether an asset trades
+        state = self.encoder(self.scaler(inputs["features"]), trades)  # (B, N, H), f(z*) = z*
+        expected_return, scale, ridge = self.heads(state).unbind(-1)  # (B, N) each
         expected_return = expected_return * trades
-        layers = parts("optimiser")
-        if not first.inertia or not {"holdings", "drift"} & set(inputs):
-            weights = MeanVarianceLayer.together(
-                layers, sizes, risk, expected_return, keys=known_by(inputs), **limited
-            )
-            return weights, expected_return
-        costs = [first.inertia * (SWIFT * grown).exp() for grown in parts("log_inertia")]
-        cost = spread(costs, sizes)  # (B,)
-        if "holdings" in inputs:
+        ridge = self.log_ridge.exp() * within(ridge, 4.0)
+        risk = scaled_risk(inputs, within(scale, 2.0), ridge)
+        limits: dict[str, Any] = {
+            name.removeprefix(LIMIT): value
+            for name, value in inputs.items()
+            if name.startswith(LIMIT)
+        } | {"row_names": self.row_names}
+        if self.inertia and "holdings" in inputs:
+            holdings = inputs["holdings"]
             weights = with_holdings(
-                layers[0], risk, expected_return, cost, inputs["holdings"], **limited
+                self.optimiser, risk, expected_return, self.cost(), holdings, **limits
+            )
+        elif self.inertia and "drift" in inputs:
+            weights = in_a_row(
+                self.optimiser, risk, expected_return, self.cost(), inputs["drift"], **limits
             )
         else:
-            weights = in_a_row(
-                layers[0], risk, expected_return, cost, inputs["drift"], sizes, **limited
-            )
+            weights = self.optimiser(risk, expected_return, keys=known_by(inputs), **limits)
         return weights, expected_return
 
-
-def encoded(
-    encoders: Sequence[nn.Module], sizes: Sequence[int], x: Tensor, trades: Tensor
-) -> Tensor:
-    """States (B, N, H) of features x (B, N, F), at once where the encoders know how."""
-    if isinstance(encoders[0], DEQEncoder):
-        return DEQEncoder.together(encoders, x, trades, sizes)  # type: ignore[arg-type]
-    return apply_each(encoders, sizes, x, trades)
+    def cost(self) -> Tensor:
+        """Of trading, a scalar in units of the mean variance."""
+        return self.inertia * (SWIFT * self.log_inertia).exp()
 
 
 def scaled_risk(inputs: Inputs, scale: Tensor, ridge: Tensor) -> Tensor | FactorRisk:

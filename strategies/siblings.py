@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from data_loaders import Panel
 from strategies.base import Inputs, LearnedStrategy
 from strategies.constraints import Constraints
-from strategies.deq import DEQMeanVariance, Standardise, encoded
+from strategies.deq import DEQMeanVariance, Standardise
 from strategies.features import feature_table
 from strategies.layers.equilibrium.encoder import DEQEncoder
-from strategies.layers.together import apply_each
 from strategies.parameters import at_least, one_of
 
 
@@ -175,18 +174,9 @@ class SoftmaxNetwork(nn.Module):
         nn.init.zeros_(self.head.weight)
 
     def forward(self, inputs: Inputs) -> Tensor:
-        return self.together([self], inputs, [len(inputs["trades"])])[0]
-
-    @staticmethod
-    def together(
-        networks: Sequence[SoftmaxNetwork], inputs: Inputs, sizes: Sequence[int]
-    ) -> tuple[Tensor, None]:
-        """Weights (B, N) of several networks, each of its own samples."""
-        first, trades = networks[0], inputs["trades"]  # (B, N)
-        x = first.scaler(inputs["features"])  # the same of all networks
-        state = encoded([network.encoder for network in networks], sizes, x, trades)  # (B, N, H)
-        scores = apply_each([network.head for network in networks], sizes, state).squeeze(-1)
-        return capped_softmax(scores, trades, first.cap), None
+        trades = inputs["trades"]  # (B, N)
+        state = self.encoder(self.scaler(inputs["features"]), trades)  # (B, N, H)
+        return capped_softmax(self.head(state).squeeze(-1), trades, self.cap)
 
 
 class ExplicitEncoder(nn.Module):

@@ -1,7 +1,6 @@
 """Seeds that are trained side by side leave what each leaves alone, to the last bit."""
 
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -258,41 +257,15 @@ def _built(strategy, panel, seed):
         return engine.training.trainer.build(strategy, given(panel, strategy), QUICK)
 
 
-@pytest.mark.parametrize("fails", [False, True])
-def test_dates_of_several_seeds_are_decided_together(panel, monkeypatch, fails):
-    """And each seed alone where that fails, to the same weights, solves and limits."""
-    strategy, quick = DEQMeanVariance(**SMALL), Training(epochs=1, block=20)
-    options = {"progress": False, "ledger": False}
-    expected = [
-        backtest(strategy, panel, PLAN, training=replace(quick, seed=seed), **options)
-        for seed in range(3)
-    ]
-    together, sizes_seen = DEQMeanVarianceNetwork.together, []
-
-    def watched(networks, inputs, sizes):
-        if "holdings" in inputs:
-            sizes_seen.append(list(sizes))
-            if fails and len(sizes) > 1:
-                raise RuntimeError("no such luck")
-        return together(networks, inputs, sizes)
-
-    monkeypatch.setattr(DEQMeanVarianceNetwork, "together", staticmethod(watched))
-    found = backtest_seeds(strategy, panel, PLAN, training=quick, seeds=3, **options)
-    for seed, alone in enumerate(expected):
-        same(found[seed]["DEQMeanVariance"], alone["DEQMeanVariance"])
-    dates = len(expected[0]["DEQMeanVariance"].targets)
-    assert sizes_seen == (([[1, 1, 1]] + 3 * [[1]] * fails) * dates)
-
-
 def test_a_date_that_fails_for_one_seed_is_named(panel, monkeypatch):
-    together = DEQMeanVarianceNetwork.together
+    compute = DEQMeanVarianceNetwork.weights_and_forecast
 
-    def broken_once(networks, inputs, sizes):
+    def broken_once(network, inputs):
         if "holdings" in inputs and bool((inputs["holdings"] > 0.3).any()):
             raise ConvergenceError("not converged", [0], [1.0])
-        return together(networks, inputs, sizes)
+        return compute(network, inputs)
 
-    monkeypatch.setattr(DEQMeanVarianceNetwork, "together", staticmethod(broken_once))
+    monkeypatch.setattr(DEQMeanVarianceNetwork, "weights_and_forecast", broken_once)
     with pytest.raises(AllocationError, match=r"DEQMeanVariance on 201\d-\d\d-\d\d: not conv"):
         backtest_seeds(
             DEQMeanVariance(**SMALL), panel, PLAN, training=QUICK, seeds=2, progress=False,

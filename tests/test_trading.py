@@ -62,10 +62,8 @@ def test_several_rows_of_dates_do_not_mix():
     risk, q, drift = market(M=9)
     cost = torch.full((9,), 2.0, dtype=torch.float64)
     layer = MeanVarianceLayer()
-    both = in_a_row(layer, risk, q, cost, drift, sizes=[4, 5], upper=0.6)
-    gap = drift.clone()
-    gap[4] = torch.nan
-    assert torch.equal(in_a_row(layer, risk, q, cost, gap, upper=0.6), both)
+    drift[4] = torch.nan  # a new row of dates begins
+    both = in_a_row(layer, risk, q, cost, drift, upper=0.6)
     for part in (slice(0, 4), slice(4, 9)):
         alone = in_a_row(layer, risk[part], q[part], cost[part], drift[part], upper=0.6)
         assert torch.equal(both[part], alone)
@@ -79,10 +77,11 @@ def test_the_kernels_do_what_any_solver_does_step_by_step():
             return ActiveSet().solve(problem, start)
 
     risk, q, drift = market(M=9)
+    drift[4] = torch.nan
     found = []
     for solver in (ActiveSet(), Stepwise()):
         tensors = [t.clone().requires_grad_() for t in (risk, q, torch.linspace(1, 3, 9).double())]
-        weights = in_a_row(MeanVarianceLayer(solver), *tensors, drift, sizes=[4, 5], upper=0.6)
+        weights = in_a_row(MeanVarianceLayer(solver), *tensors, drift, upper=0.6)
         pull = torch.linspace(-1, 1, 36, dtype=torch.float64).view(9, 4)
         found.append([weights, *torch.autograd.grad(weights, tensors, pull)])
     for one, two in zip(*found, strict=True):

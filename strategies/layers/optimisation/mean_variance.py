@@ -8,7 +8,6 @@ how each solve ended, and refuses results that missed the solver's tolerance.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -81,42 +80,6 @@ class MeanVarianceLayer(nn.Module):
         problem = build_problem(risk, expected_return, **constraints)
         return self._checked(problem, self._solve(problem, keys, start))
 
-    @staticmethod
-    def together(
-        layers: Sequence[MeanVarianceLayer],
-        sizes: Sequence[int],
-        risk: Tensor | FactorRisk,
-        expected_return: Tensor,
-        *,
-        keys: Sequence[Hashable] | None = None,
-        **constraints: Any,
-    ) -> Tensor:
-        """The weights of several layers with the same solver, each of its own samples.
-
-        As ``forward`` of each, to the same bits; on the CPU over torch's threads.
-
-        Args:
-            sizes: how many of the M samples are the first layer's, the second's, ...
-        """
-        first, problem = layers[0], build_problem(risk, expected_return, **constraints)
-        solver = first.solver
-        if len(layers) > 1 and isinstance(solver, ActiveSet):
-            solver = replace(solver, threads=max(solver.threads, torch.get_num_threads()))
-        if keys is None:
-            return first._checked(problem, first._solve_from(problem, None, solver))
-        width = _width(problem)
-        owned, end = [], 0
-        for layer, size in zip(layers, sizes, strict=True):
-            owned.append((layer, keys[end : end + size]))
-            end += size
-        start = torch.cat([layer.starts.recall(own, width) for layer, own in owned])
-        solution = first._solve_from(problem, start, solver)
-        if solution.states is not None:
-            states = solution.states.cpu().split(list(sizes))
-            for (layer, own), part in zip(owned, states, strict=True):
-                layer.starts.keep(own, part)
-        return first._checked(problem, solution)
-
     def solve(
         self,
         risk: Tensor | FactorRisk,
@@ -149,22 +112,23 @@ class MeanVarianceLayer(nn.Module):
         self, problem: Problem, keys: Sequence[Hashable] | None, start: Tensor | None
     ) -> Solution:
         if keys is None:
-            return self._solve_from(problem, start, self.solver)
+            return self._solve_from(problem, start)
         if start is not None:
             raise ValueError("give keys or a start, not both")
         if len(keys) != (batch := len(problem.expected_return)):
             raise ValueError(f"expected {batch} keys, one a sample, got {len(keys)}")
-        start = self.starts.recall(keys, _width(problem))
-        solution = self._solve_from(problem, start, self.solver)
+        width = problem.expected_return.shape[1] + problem.rows.shape[1] + 2
+        start = self.starts.recall(keys, width)
+        solution = self._solve_from(problem, start)
         if solution.states is not None:
             self.starts.keep(keys, solution.states)
         return solution
 
-    def _solve_from(self, problem: Problem, start: Tensor | None, solver: Solver) -> Solution:
+    def _solve_from(self, problem: Problem, start: Tensor | None) -> Solution:
         check = open_cross_check()
         if check is not None:
             check.compare(problem, self.solver)
-        solution = solver.solve(problem, start)
+        solution = self.solver.solve(problem, start)
         _record(problem, solution)
         return solution
 
@@ -196,8 +160,3 @@ def _record(problem: Problem, solution: Solution) -> None:
         record.add("mean-variance", solution.rounds, solution.residual, solution.converged)
         if record.limits is not None:
             record.limits += limits_of(problem, solution)
-
-
-def _width(problem: Problem) -> int:
-    """Of a sample's ``states``: its weights and rows, and turnover and gross exposure."""
-    return problem.expected_return.shape[1] + problem.rows.shape[1] + 2

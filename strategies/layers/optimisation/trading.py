@@ -14,7 +14,6 @@ through all of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from itertools import compress
 from typing import Any
@@ -56,7 +55,7 @@ def with_holdings(
     """The weights (B, N) of samples that do not depend on one another.
 
     Args:
-        cost: c, (B,), in the unit of P.
+        cost: c, a scalar or (B,), in the unit of P.
         holdings: h (B, N); where a row is zero nothing is held, and the first purchase is free.
         risk, expected_return, constraints: as of ``MeanVarianceLayer.forward``.
     """
@@ -71,7 +70,6 @@ def in_a_row(
     expected_return: Tensor,
     cost: Tensor,
     drift: Tensor,
-    sizes: Sequence[int] | None = None,
     **constraints: Any,
 ) -> Tensor:
     """The weights (M, N) of dates in a row, each traded from those of the date before.
@@ -79,21 +77,19 @@ def in_a_row(
     Nothing is held before the first date, and its trade is free.
 
     Args:
-        cost: c, (M,), in the unit of P.
+        cost: c, a scalar or (M,), in the unit of P.
         drift: (M, N) growth factors of prices from the fill before each date to its close; NaN
             where a new row of dates begins.
-        sizes: where there are several rows of dates, how many of the M are of each, in order.
         risk, expected_return, constraints: as of ``MeanVarianceLayer.forward``.
     """
     if isinstance(layer.solver, ActiveSet) and drift.device.type != "cpu":
         # Each date waits for the one before: a GPU would idle where the kernels take microseconds.
         here = {name: _on_cpu(value) for name, value in constraints.items()}
         q, c, growth = expected_return.cpu(), cost.cpu(), drift.cpu()
-        return in_a_row(layer, _on_cpu(risk), q, c, growth, sizes, **here).to(drift.device)
-    sizes = [len(drift)] if sizes is None else sizes
+        return in_a_row(layer, _on_cpu(risk), q, c, growth, **here).to(drift.device)
     begins = drift.isnan().any(-1)
-    begins[torch.tensor([0, *sizes[:-1]]).cumsum(0)] = True
-    cost = cost.masked_fill(begins, 0.0).unsqueeze(-1)  # (M, 1)
+    begins[0] = True
+    cost = torch.where(begins, 0.0, cost).unsqueeze(-1)  # (M, 1)
     drift = drift.nan_to_num(1.0)
     risk = plus_diagonal(risk, cost.expand_as(expected_return))
     problem = build_problem(risk, expected_return, **constraints)
@@ -138,8 +134,7 @@ def _compiled(
     begins: Tensor,
 ) -> tuple[Solution, Tensor]:
     """The same by the kernels of the active-set method: no graph of single dates."""
-    threads = max(solver.threads, torch.get_num_threads())
-    call = Call(problem, threads=threads, entries=solver.check_risk == "entries")
+    call = Call(problem, threads=solver.threads, entries=solver.check_risk == "entries")
     weights, pulled = _SolveRow.apply(call, drift, begins, cost.squeeze(-1), *call.differentiable)
     status = status_of(call.residual, solver.tolerance)
     if status.any():
