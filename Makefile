@@ -11,7 +11,8 @@ MODERN := .venv-modern/bin
 INSTALL := -m pip install --quiet --disable-pip-version-check
 
 # What does not depend on the stack, or is long and only repeats what other tests do there.
-SAME := report_browser docs site wheel examples cluster full_disk worker_pool search sweep_command paper yahoo store
+SAME := house/ reports/test_report_browser.py engine/compute/ engine/research/test_search.py \
+	engine/test_paper.py deqfolio/test_sweep_command.py data_loaders/test_yahoo.py data_loaders/test_store.py
 
 .PHONY: demo test test-modern lint docs bench clean
 
@@ -22,7 +23,7 @@ test: lint
 	$(BIN)/python -m pytest -n 2
 
 test-modern: .venv-modern/installed
-	$(MODERN)/python -m pytest -n 2 $(addprefix --ignore=tests/test_,$(SAME:=.py))
+	$(MODERN)/python -m pytest -n 2 $(addprefix --ignore=tests/,$(SAME))
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -1,18 +1,14 @@
 """Data shared by the tests: real prices, and small random ones."""
 
-import os
 import signal
-from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
 import torch
+from machine import ALLOW_SKIP, CHROMIUM
+from markets import random_walks
 
 from data_loaders import Panel, load
 
-CHROMIUM = Path("/usr/bin/chromium")
-ALLOW_SKIP = not os.environ.get("CI")
 torch.set_num_threads(1)  # the problems are small: more threads only wait for each other
 
 
@@ -47,18 +43,6 @@ def stocks() -> Panel:
 def walks() -> Panel:
     """5 random walks on 900 business days from 2010, seed 0."""
     return random_walks(900, 5)
-
-
-def random_walks(rows: int, assets: int, seed: int = 0) -> Panel:
-    rng = np.random.default_rng(seed)
-    returns = rng.normal(3e-4, 0.01, (rows, assets)) * np.linspace(0.7, 1.6, assets)
-    return Panel(
-        pd.DataFrame(
-            100 * np.exp(returns.cumsum(axis=0)),
-            index=pd.bdate_range("2010-01-04", periods=rows, name="date"),
-            columns=[f"A{i}" for i in range(assets)],
-        )
-    )
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,207 @@
+"""A search sees validation folds alone, counts every trial once, and survives what stops it."""
+
+import multiprocessing
+import os
+import signal
+import time
+
+import numpy as np
+import pandas as pd
+import postgres
+import pytest
+from small_runs import Holds
+
+from data_loaders import Panel
+from engine import WalkForward
+from engine.research.search import Search, SearchError, search, validation_folds
+from engine.runs.ledger import TrialLedger
+from strategies import EqualWeight, MinimumVariance
+
+PLAN = WalkForward(train="2Y", refit="1Y", rebalance="ME")
+
+
+@pytest.fixture(scope="module")
+def drifting() -> Panel:
+    """Four assets of equal noise; the third rises most, the fourth falls."""
+    rng = np.random.default_rng(0)
+    returns = rng.normal(0, 0.01, (800, 4)) + np.array([0.0, 0.0004, 0.002, -0.002])
+    dates = pd.bdate_range("2010-01-04", periods=800, name="date")
+    return Panel(pd.DataFrame(100 * np.exp(returns.cumsum(axis=0)), dates, list("ABCD")))
+
+
+@pytest.fixture
+def storage(tmp_path) -> str:
+    return f"sqlite:///{tmp_path}/trials.sqlite3"
+
+
+def asked(trials: int = 8, **settings) -> Search:
+    return Search({"asset": [0, 1, 2, 3]}, trials=trials, **settings)
+
+
+def test_the_best_asset_is_found_and_its_ratio_is_its_definition(drifting, storage):
+    found = search(Holds(), drifting, PLAN, ranges=asked(12, pruning=False), storage=storage)
+    assert found.best == {"asset": 2}
+    assert found.value == found.trials["value"].max()
+    first = PLAN.folds(drifting.dates, 1)[0]
+    assert found.until == drifting.dates[first.refit]
+    assert len(found.trials) == 12
+    assert set(found.trials["state"]) == {"complete"}
+
+
+def test_test_periods_are_never_seen(drifting, tmp_path):
+    refit = PLAN.folds(drifting.dates, 1)[0].refit
+    changed = drifting.prices.copy()
+    changed.iloc[refit + 1 :] *= np.linspace(1, 5, len(changed) - refit - 1)[:, None]
+    tables = [
+        search(
+            Holds(), panel, PLAN, ranges=asked(5), storage=f"sqlite:///{tmp_path}/{number}.sqlite3"
+        ).trials.drop(columns="seconds")
+        for number, panel in enumerate([drifting, Panel(changed)])
+    ]
+    pd.testing.assert_frame_equal(*tables)
+
+
+def test_a_search_that_goes_on_ends_as_one_that_never_stopped(drifting, tmp_path):
+    ranges = {"asset": [0, 1, 2, 3], "share": {"low": 0.1, "high": 1.0}}
+    places = [f"sqlite:///{tmp_path}/{name}.sqlite3" for name in ("whole", "halves")]
+    whole = search(Holds(), drifting, PLAN, ranges=Search(ranges, trials=14), storage=places[0])
+    search(Holds(), drifting, PLAN, ranges=Search(ranges, trials=12), storage=places[1])
+    halves = search(Holds(), drifting, PLAN, ranges=Search(ranges, trials=14), storage=places[1])
+    pd.testing.assert_frame_equal(
+        whole.trials.drop(columns="seconds"), halves.trials.drop(columns="seconds")
+    )
+
+
+class Stops(Holds):
+    asked = 0
+
+    def allocate(self, history, holdings):
+        type(self).asked += 1
+        if type(self).asked == 40:
+            raise KeyboardInterrupt
+        return super().allocate(history, holdings)
+
+
+def test_ctrl_c_loses_nothing(drifting, storage):
+    with pytest.raises(KeyboardInterrupt):
+        search(Stops(), drifting, PLAN, ranges=asked(6, pruning=False), storage=storage)
+    found = search(Stops(), drifting, PLAN, ranges=asked(6, pruning=False), storage=storage)
+    assert list(found.trials.index) == list(range(6))
+    assert set(found.trials["state"]) == {"complete"}
+
+
+def test_hopeless_trials_are_pruned_after_a_fold(drifting, storage):
+    found = search(Holds(), drifting, PLAN, ranges=asked(14), storage=storage)
+    pruned = found.trials[found.trials["state"] == "pruned"]
+    assert len(pruned)
+    assert pruned["fold_2"].isna().all()
+    assert found.best == {"asset": 2}
+
+
+def test_every_trial_is_in_the_ledger_and_none_counts_against_the_test_period(drifting, storage):
+    from engine import backtest
+
+    search(Holds(), drifting, PLAN, ranges=asked(12, pruning=False), storage=storage)
+    ledger = TrialLedger(storage)
+    trials = ledger.trials()
+    assert set(trials["kind"]) == {"sweep"}
+    assert len(trials) == 4  # of 12 proposals, four configurations
+    assert trials["runs"].sum() == 12
+    result = backtest(Holds(asset=2), drifting, PLAN, ledger=ledger)["Holds"]
+    assert list(ledger.on_the_same(result)["kind"]) == ["backtest"]
+
+
+def test_failed_trials_are_told(drifting, storage):
+    ranges = Search({"fail": [True, False]}, trials=6)
+    found = search(Holds(), drifting, PLAN, ranges=ranges, storage=storage)
+    failed = found.trials[found.trials["state"] == "failed"]
+    assert failed["error"].str.contains("no such thing").all()
+    assert found.best == {"fail": False}
+    only = Search({"share": {"low": 0.1, "high": 0.2}}, trials=2)
+    with pytest.raises(SearchError, match="none of 2 trials.*no such thing"):
+        search(Holds(fail=True), drifting, PLAN, ranges=only, storage=storage)
+
+
+def _search(panel: Panel, url: str, trials: int) -> None:
+    wait = Holds(wait=0.02)
+    search(wait, panel, PLAN, ranges=asked(trials, pruning=False, stale=4), storage=url)
+
+
+@pytest.mark.skipif(
+    not postgres.available() and not os.environ.get("CI"), reason="PostgreSQL is not installed"
+)
+def test_two_processes_share_postgres_and_one_of_them_is_killed(drifting):
+    with postgres.server() as url:
+        begun = multiprocessing.get_context("spawn")
+        workers = [begun.Process(target=_search, args=(drifting, url, 10)) for _ in range(2)]
+        for worker in workers:
+            worker.start()
+        ledger = TrialLedger(url)
+        limit = time.monotonic() + 240
+        while len(ledger.trials()) == 0 or ledger.trials()["runs"].sum() < 3:
+            assert time.monotonic() < limit
+            time.sleep(0.1)
+        os.kill(workers[0].pid, signal.SIGKILL)
+        workers[1].join(240)
+        assert workers[1].exitcode == 0
+        wait = Holds(wait=0.02)
+        found = search(wait, drifting, PLAN, ranges=asked(10, pruning=False, stale=4), storage=url)
+    assert list(found.trials.index) == list(range(10))
+    assert set(found.trials["state"]) == {"complete"}
+
+
+def test_local_workers_run_each_trial_once(drifting, storage):
+    ranges = Search({"training.seed": [0, 1]}, trials=4, pruning=False)
+    found = search(EqualWeight(), drifting, PLAN, ranges=ranges, storage=storage, workers=2)
+    assert list(found.trials.index) == list(range(4))
+
+
+def test_folds_are_the_later_half_in_order():
+    train = np.arange(0, 240, 10)
+    assert validation_folds(train, 240, 3) == [(120, 160), (160, 200), (200, 240)]
+    with pytest.raises(ValueError, match="too few for 5 validation folds"):
+        validation_folds(train, 240, 5)
+
+
+@pytest.mark.parametrize(
+    ("ranges", "said"),
+    [
+        ({}, "nothing to search"),
+        ({"cap": {"low": 0.5, "high": 0.2}}, "low must be below high"),
+        ({"cap": {"low": 0.0, "high": 0.2, "log": True}}, "log needs a low above 0"),
+        ({"cap": {"low": 0.1, "high": 0.2, "step": 0.5}}, "step must be above 0 and fit"),
+        ({"cap": {"low": 0.1, "hgih": 0.2}}, "a range is a list of choices or"),
+        ({"cap": {"low": 0.1, "high": 0.2, "base": 2}}, "low, high, log and step"),
+        ({"cap": {"low": "0.1", "high": "0.2"}}, "are numbers"),
+        ({"cap": [0.1]}, "two plain values or more"),
+        ({"cap": 0.1}, "a range is a list of choices or"),
+    ],
+)
+def test_ranges_without_room_are_refused(ranges, said):
+    with pytest.raises(ValueError, match=said):
+        Search(ranges)
+
+
+def test_unknown_parameters_are_refused_with_the_nearest(drifting, storage):
+    for name, near in (
+        ("lokback", "lookback"),
+        ("training.learning_rat", "training.learning_rate"),
+    ):
+        with pytest.raises(ValueError, match=f"did you mean {near}"):
+            search(
+                MinimumVariance(), drifting, PLAN, ranges=Search({name: [3, 4]}), storage=storage
+            )
+
+
+def test_a_worker_lost_before_its_first_heartbeat_is_not_waited_for(drifting, storage):
+    import optuna
+
+    settings = {"pruning": False, "stale": 2}
+    search(Holds(), drifting, PLAN, ranges=asked(2, **settings), storage=storage)
+    (name,) = optuna.get_all_study_names(storage)
+    study = optuna.load_study(study_name=name, storage=storage)
+    study.enqueue_trial({}, user_attrs={"slot": 2})
+    study.ask()  # under way, and nobody there
+    found = search(Holds(), drifting, PLAN, ranges=asked(3, **settings), storage=storage)
+    assert list(found.trials.index) == [0, 1, 2]
+    assert set(found.trials["state"]) == {"complete"}

@@ -1,0 +1,140 @@
+"""The trial ledger counts what was tried, whoever likes it or not."""
+
+import shutil
+
+import numpy as np
+import pytest
+from markets import random_walks
+
+from engine import Costs, WalkForward, backtest, cross_validate
+from engine.runs.ledger import TrialLedger
+from engine.runs.storage import StorageError
+from strategies import EqualWeight, InverseVolatility, MinimumVariance
+
+PLAN = WalkForward(train="2Y", refit="1Y", rebalance="ME")
+
+
+@pytest.fixture
+def ledger(tmp_path) -> TrialLedger:
+    return TrialLedger(f"sqlite:///{tmp_path}/folder/trials.sqlite3")
+
+
+def test_a_configuration_is_one_trial_however_often_it_is_run(walks, ledger):
+    for cap in (0.3, 0.5, 0.3):
+        backtest([MinimumVariance(cap=cap), EqualWeight()], walks, PLAN, ledger=ledger)
+    trials = ledger.trials()
+    assert sorted(trials["name"]) == ["EqualWeight", "MinimumVariance", "MinimumVariance"]
+    runs = trials.groupby("strategy")["runs"].sum()
+    assert sorted(runs) == [1, 2, 3]
+
+
+def test_trials_of_a_name_are_told_apart(walks, ledger):
+    for cap in (0.3, 0.5):
+        backtest([MinimumVariance(cap=cap), EqualWeight()], walks, PLAN, ledger=ledger)
+    backtest(MinimumVariance(cap=0.5), walks, PLAN, Costs(0.002), ledger=ledger)
+    lines = ledger.summary().splitlines()[2:]
+    head, *rows = [line[line.index("what differs") :] for line in lines[:1]] + lines[1:]
+    assert head == "what differs"
+    ends = [row.split(maxsplit=9)[9] if len(row.split()) > 9 else "" for row in rows]
+    assert sorted(ends) == [
+        "",
+        "cap=0.3, costs.commission=0.001",
+        "cap=0.5, costs.commission=0.001",
+        "cap=0.5, costs.commission=0.002",
+    ]
+
+
+@pytest.mark.parametrize("change", ["costs", "plan", "whole_shares", "panel"])
+def test_whatever_changes_the_result_is_another_trial(walks, ledger, change):
+    changed = {
+        "costs": {"costs": Costs(0.002)},
+        "plan": {"plan": WalkForward(train="2Y", refit="1Y", rebalance="QE")},
+        "whole_shares": {"whole_shares": True},
+        "panel": {"panel": random_walks(900, 5, seed=1)},
+    }[change]
+    asked = {"strategies": EqualWeight(), "panel": walks, "plan": PLAN, "ledger": ledger}
+    backtest(**asked)
+    backtest(**{**asked, **changed})
+    assert list(ledger.trials()["runs"]) == [1, 1]
+
+
+def test_the_ratios_are_those_of_their_definition(walks, ledger):
+    results = backtest([InverseVolatility(), EqualWeight()], walks, PLAN, ledger=ledger)
+    found = ledger.trials().set_index("name")
+    net = {name: result.net_returns for name, result in results.items()}
+    sharpe = net["InverseVolatility"].mean() / net["InverseVolatility"].std() * 252**0.5
+    active = net["InverseVolatility"] - net["EqualWeight"]
+    row = found.loc["InverseVolatility"]
+    np.testing.assert_allclose(row["sharpe"], sharpe, rtol=1e-12)
+    np.testing.assert_allclose(row["active_sharpe"], active.mean() / active.std() * 252**0.5)
+    assert np.isnan(found.loc["EqualWeight", "active_sharpe"])
+    assert (row["start"], row["observations"]) == (str(active.index[0].date()), len(active))
+
+
+def test_only_trials_that_saw_the_same_period_of_the_same_assets_count(walks, ledger):
+    later = backtest(EqualWeight(), walks, PLAN, ledger=ledger)["EqualWeight"]
+    before = walks.until(later.net_returns.index[0] - np.timedelta64(5, "D"))
+    backtest(EqualWeight(), before, WalkForward(train="1Y", rebalance="ME"), ledger=ledger)
+    backtest(EqualWeight(), random_walks(900, 4), PLAN, ledger=ledger)
+    assert len(ledger.trials()) == 3
+    assert list(ledger.on_the_same(later)["start"]) == [str(later.net_returns.index[0].date())]
+    backtest(EqualWeight(), random_walks(900, 5, seed=3), PLAN, ledger=ledger)  # another snapshot
+    assert len(ledger.on_the_same(later)) == 2
+
+
+def test_cross_validation_is_a_trial_on_the_same_data(walks, ledger):
+    strategies = [InverseVolatility(), EqualWeight()]
+    for _ in range(2):
+        paths = cross_validate(strategies, walks, PLAN, folds=4, progress=False, ledger=ledger)
+    result = backtest(InverseVolatility(), walks, PLAN, ledger=ledger)["InverseVolatility"]
+    found = ledger.on_the_same(result).set_index("kind")
+    assert list(found.index) == ["cross-validation", "cross-validation", "backtest"]
+    first = found.iloc[:2].set_index("name")
+    assert list(first["runs"]) == [2, 2]
+    for name in ("InverseVolatility", "EqualWeight"):
+        np.testing.assert_allclose(first.loc[name, "sharpe"], paths.loc[name, 0]["sharpe"])
+    cross_validate(strategies, walks, PLAN, folds=4, progress=False, ledger=False)
+    cross_validate(strategies[:1], walks, PLAN, folds=5, progress=False, ledger=ledger)
+    assert list(ledger.trials()["runs"]) == [2, 2, 1, 1]  # other folds are another trial
+
+
+def test_a_deleted_run_stays_in_the_ledger(walks, ledger, tmp_path):
+    backtest(EqualWeight(), walks, PLAN, run_dir=tmp_path / "run", ledger=ledger)
+    shutil.rmtree(tmp_path / "run")
+    assert len(ledger.trials()) == 1
+
+
+def test_without_a_ledger_nothing_is_written(walks, monkeypatch, tmp_path):
+    monkeypatch.setenv("DEQFOLIO_STORAGE", f"sqlite:///{tmp_path}/own.sqlite3")
+    backtest(EqualWeight(), walks, PLAN, ledger=False)
+    assert not list(tmp_path.iterdir())
+    backtest(EqualWeight(), walks, PLAN)
+    assert len(TrialLedger().trials()) == 1
+
+
+def test_a_storage_that_does_not_answer_costs_the_record_and_not_the_run(walks, monkeypatch):
+    monkeypatch.setenv("DEQFOLIO_STORAGE", "postgresql://me:secret@127.0.0.1:9/trials")
+    with pytest.warns(RuntimeWarning, match="ledger misses this run.*does not answer") as caught:
+        results = backtest(EqualWeight(), walks, PLAN)
+    assert "EqualWeight" in results
+    assert "secret" not in str(caught[0].message)
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path):
+    (tmp_path / "notes.txt").write_text("not a database, but more than sixteen bytes of text")
+    with pytest.raises(StorageError, match=r"notes\.txt.*not a database"):
+        TrialLedger(f"sqlite:///{tmp_path}/notes.txt").trials()
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("trials.db", "no URL of a database"),
+        ("oracle://me@host/x", "no driver"),
+        ("nonsense://host", "no driver"),
+        ("sqlite:////proc/nowhere/trials.db", "cannot be made"),
+    ],
+)
+def test_a_url_that_cannot_work_says_why(url, said):
+    with pytest.raises(StorageError, match=said):
+        TrialLedger(url)

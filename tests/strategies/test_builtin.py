@@ -1,0 +1,385 @@
+"""The shelf: every rule against a closed form, a hand-worked case or another's implementation."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from markets import random_walks
+from scipy.optimize import minimize
+from skfolio.optimization import HierarchicalRiskParity as Tree
+from skfolio.optimization import InverseVolatility as Inverse
+from skfolio.pre_selection import SelectKExtremes
+from sklearn.base import BaseEstimator, clone
+from sklearn.covariance import LedoitWolf
+from sklearn.ensemble import RandomForestRegressor
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import Pipeline
+
+from data_loaders import Panel
+from engine import Training, WalkForward, backtest, check_strategy
+from engine.training.errors import TrainingWarning
+from strategies import (
+    EstimatorStrategy,
+    HierarchicalRiskParity,
+    MaximumDiversification,
+    MeanVariance,
+    Momentum,
+    PredictThenOptimize,
+    RiskParity,
+    create_strategy,
+)
+from strategies.allocation import equal_risk
+from strategies.predict import bayes_stein
+from strategies.registry import strategy_names
+
+CASH = pd.Series(0.0, index=[f"A{i}" for i in range(5)])
+SHELF = [
+    RiskParity(lookback=64),
+    MaximumDiversification(lookback=64),
+    HierarchicalRiskParity(lookback=64),
+    Momentum(lookback=64),
+    MeanVariance(lookback=64, cap=0.5),
+    EstimatorStrategy("skfolio.optimization:InverseVolatility", lookback=64),
+    PredictThenOptimize(lookback=64, cap=0.5, parameters={"alpha": 2.0}),
+]
+
+
+@pytest.mark.parametrize("strategy", SHELF, ids=lambda s: type(s).__name__)
+def test_it_is_honest(strategy, walks):
+    check_strategy(strategy, walks)
+
+
+def a_covariance(assets: int, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    factors = rng.normal(size=(assets, 3 * assets))
+    scale = np.geomspace(1e-3, 10, assets)
+    return factors @ factors.T * np.outer(scale, scale)
+
+
+@pytest.mark.parametrize("assets", [1, 2, 7, 60])
+def test_every_asset_adds_the_same_risk(assets):
+    covariance = a_covariance(assets, assets)
+    weights = equal_risk(covariance)
+    parts = weights * (covariance @ weights)
+    np.testing.assert_allclose(parts, np.full(assets, 1 / assets), rtol=1e-10)
+    assert (weights > 0).all()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_risk_is_equal_where_assets_are_nearly_collinear(seed):
+    rng = np.random.default_rng(seed)
+    assets = int(rng.integers(2, 60))
+    factors = rng.normal(size=(assets, 2))
+    covariance = factors @ factors.T + 0.01 * np.eye(assets)
+    weights = equal_risk(covariance)
+    np.testing.assert_allclose(weights * (covariance @ weights) * assets, 1.0, rtol=1e-10)
+
+
+def test_two_assets_in_risk_parity_are_held_by_inverse_volatility():
+    """Whatever their correlation; Maillard et al., equation 6."""
+    covariance = np.array([[0.04, 0.9 * 0.2 * 0.5], [0.9 * 0.2 * 0.5, 0.25]])
+    weights = equal_risk(covariance)
+    np.testing.assert_allclose(weights / weights.sum(), [5 / 7, 2 / 7], rtol=1e-10)
+
+
+def test_uncorrelated_assets_are_held_by_inverse_volatility():
+    """The most diversified portfolio, and the one of equal risk; Choueifaty & Coignard, 2008."""
+    signs = np.array([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]).T[:, 1:]
+    returns = np.tile(signs * [0.01, 0.02, 0.04], (500, 1))
+    prices = 100 * np.vstack([np.ones(3), (1 + returns).cumprod(axis=0)])
+    history = Panel(pd.DataFrame(prices, pd.bdate_range("2010-01-01", periods=2001), list("ABC")))
+    for rule in (MaximumDiversification, RiskParity):
+        found = rule(lookback=2001).allocate(history, CASH)
+        np.testing.assert_allclose(found, np.array([4, 2, 1]) / 7, atol=2e-3)  # shrunk a little
+
+
+def test_no_long_only_portfolio_is_more_diversified(walks):
+    history = walks.last(64)
+    found = MaximumDiversification(lookback=64).allocate(history, CASH)
+    covariance = LedoitWolf().fit(history.returns.iloc[1:]).covariance_
+    volatility = np.sqrt(np.diag(covariance))
+
+    def ratio(weights):
+        return weights @ volatility / np.sqrt(weights @ covariance @ weights)
+
+    best = minimize(
+        lambda w: -ratio(w),
+        np.full(5, 0.2),
+        bounds=[(0, 1)] * 5,
+        constraints={"type": "eq", "fun": lambda w: w.sum() - 1},
+        options={"ftol": 1e-15},
+    )
+    assert ratio(found.to_numpy()) == pytest.approx(-best.fun, rel=1e-7)
+    assert found.sum() == pytest.approx(1)
+
+
+def test_the_tree_is_skfolios(walks):
+    history = walks.last(64)
+    theirs = Tree().fit(history.returns.iloc[1:]).weights_
+    found = HierarchicalRiskParity(lookback=64).allocate(history, CASH)
+    np.testing.assert_allclose(found, theirs)
+
+
+def test_momentum_by_hand():
+    """D rose most but only in the rows that are left out."""
+    dates = pd.bdate_range("2020-01-01", periods=6)
+    prices = pd.DataFrame(
+        {
+            "A": [10, 10, 10, 12.0, 12, 12],
+            "B": [10, 10, 10, 15.0, 1, 1],
+            "C": [10, 9, 8, 7.0, 7, 7],
+            "D": [10, 10, 10, 10.0, 90, 99],
+        },
+        dates,
+    )
+    found = Momentum(lookback=6, skip=2, share=0.5).allocate(Panel(prices), CASH)
+    assert found.to_dict() == {"A": 0.5, "B": 0.5, "C": 0.0, "D": 0.0}
+    with pytest.raises(ValueError, match="skip=5 leaves no return in 6 rows"):
+        Momentum(lookback=6, skip=5).allocate(Panel(prices), CASH)
+
+
+def test_bayes_stein_by_its_formula():
+    rng = np.random.default_rng(0)
+    returns = rng.normal([0.001, 0.002, 0.004], [0.01, 0.02, 0.03], (200, 3))
+    covariance = np.cov(returns.T, ddof=0)
+    found = bayes_stein(returns, 7.0 * covariance)  # of any scale
+    inverse, mean, ones = np.linalg.inv(covariance), returns.mean(axis=0), np.ones(3)
+    common = ones @ inverse @ mean / (ones @ inverse @ ones)
+    strength = 5 / ((mean - common) @ inverse @ (mean - common))
+    share = strength / (strength + 200)
+    np.testing.assert_allclose(found, (1 - share) * mean + share * common, rtol=1e-10)
+
+
+def test_mean_variance_is_optimal(walks):
+    history = walks.last(200)
+    strategy = MeanVariance(lookback=200, aversion=3.0, cap=0.6)
+    found = strategy.allocate(history, CASH).to_numpy()
+    returns = history.returns.iloc[1:].to_numpy()
+    covariance = LedoitWolf().fit(returns).covariance_
+    mean = bayes_stein(returns, covariance)
+
+    def utility(w):
+        return w @ mean - 1.5 * w @ covariance @ w
+
+    best = minimize(
+        lambda w: -1e4 * utility(w),
+        np.full(5, 0.2),
+        bounds=[(0, 0.6)] * 5,
+        constraints={"type": "eq", "fun": lambda w: w.sum() - 1},
+        options={"ftol": 1e-15, "maxiter": 1000},
+    )
+    np.testing.assert_allclose(found, best.x, atol=1e-4)
+    assert utility(found) >= utility(best.x) - 1e-9
+
+
+class HandWritten(BaseEstimator):
+    """Whatever has fit and weights_."""
+
+    def __init__(self, first=0.5):
+        self.first = first
+
+    def fit(self, X):
+        assert isinstance(X, pd.DataFrame)
+        rest = (1 - self.first) / (X.shape[1] - 1)
+        self.weights_ = [self.first, *[rest] * (X.shape[1] - 1)]
+        return self
+
+
+def test_any_estimator_is_a_strategy(walks):
+    history = walks.last(64)
+    theirs = Inverse().fit(history.returns.iloc[1:]).weights_
+    named = EstimatorStrategy("skfolio.optimization:InverseVolatility", lookback=64)
+    np.testing.assert_allclose(named.allocate(history, CASH), theirs)
+    given = clone(EstimatorStrategy(HandWritten(0.6), lookback=64))
+    assert given.allocate(history, CASH).tolist() == pytest.approx([0.6, 0.1, 0.1, 0.1, 0.1])
+    words = {"estimator": "test_shelf:HandWritten", "parameters": {"first": 0.2}, "lookback": 64}
+    made = create_strategy("EstimatorStrategy", words)
+    assert made.allocate(history, CASH).tolist() == pytest.approx([0.2] * 5)
+
+
+def test_a_pipeline_may_leave_assets_out(walks):
+    """skfolio's pipelines have no weights_, but predict a portfolio."""
+    history = walks.last(64)
+    steps = [("best", SelectKExtremes(k=2)), ("held", Inverse())]
+    found = EstimatorStrategy(Pipeline(steps), lookback=64).allocate(history, CASH)
+    returns = history.returns.iloc[1:]
+    best = (returns.mean() / returns.std()).nlargest(2).index
+    expected = (1 / returns[best].std()).reindex(CASH.index).fillna(0.0)
+    np.testing.assert_allclose(found, expected / expected.sum())
+
+
+class Plain:
+    """Not scikit-learn's: no get_params. Short in the first asset."""
+
+    def fit(self, X):
+        self.weights_ = np.array([-0.5, 0.5, 0.5, 0.0, 0.0])
+
+
+def test_an_estimator_may_sell_short_if_it_says_so(walks):
+    plan = WalkForward(train="2Y", refit="2Y", rebalance="ME")
+    given = Plain()
+    with pytest.raises(ValueError, match="negative weights of A0"):
+        backtest(EstimatorStrategy(given, lookback=64), walks, plan, ledger=False)
+    both = EstimatorStrategy(given, lookback=64, short=True, leverage=1.5)
+    (result,) = backtest(both, walks, plan, ledger=False).values()
+    assert (result.targets == [-0.5, 0.5, 0.5, 0.0, 0.0]).all(axis=None)
+    assert not hasattr(given, "weights_")  # a copy was fitted
+
+
+def test_what_does_not_trade_is_not_shown_to_an_estimator(walks):
+    prices = walks.prices.copy()
+    prices.iloc[-10, 1] = np.nan
+    found = EstimatorStrategy(HandWritten(0.7), lookback=64).allocate(Panel(prices).last(64), CASH)
+    assert found.tolist() == pytest.approx([0.7, 0.0, 0.1, 0.1, 0.1])
+
+
+@pytest.mark.parametrize(
+    ("estimator", "parameters", "said"),
+    [
+        ("skfolio.optimization:MeanRsk", None, "nothing named 'MeanRsk'; did you mean 'MeanRisk'?"),
+        ("skfolio.optimization:MeanRisk", {"no": 1}, "unexpected keyword argument 'no'"),
+        ("MeanRisk", None, "should name module and class"),
+        ("skfolio.optimization:__name__", None, "is no class"),
+        (Inverse, None, "estimator should be an object with a method fit"),
+        (None, None, "estimator should be an object with a method fit"),
+        (Inverse(), {"no": 1}, "parameters are for the estimator given by the name"),
+        ("test_shelf:HandWritten", {"first": np.nan}, "HandWritten leaves weights_ that are not"),
+        ("sklearn.linear_model:LinearRegression", None, "LinearRegression cannot be fitted"),
+        ("sklearn.preprocessing:StandardScaler", None, "it is no portfolio estimator"),
+    ],
+)
+def test_what_is_no_estimator_is_named(walks, estimator, parameters, said):
+    strategy = EstimatorStrategy(estimator, parameters, lookback=64)
+    with pytest.raises(ValueError, match=said):
+        strategy.allocate(walks.last(64), CASH)
+
+
+def test_labels_are_the_returns_after_the_fill(walks):
+    strategy = PredictThenOptimize(lookback=10, horizon=3, delay=1, features=("lags:1",))
+    history = walks.last(40)
+    x, y = strategy.samples(history)
+    logs = np.log(history.prices.to_numpy())
+    first = (logs[13] - logs[10]) / (history.returns.iloc[1:10].std(ddof=0) * np.sqrt(3))
+    np.testing.assert_allclose(y[:5], first)
+    rows = range(9, 40 - 1 - 3, 3)  # the last label ends with the history
+    assert len(x) == len(y) == 5 * len(rows)
+
+
+def test_a_regressor_learns_from_nothing_after_its_refit(walks, monkeypatch):
+    """Through the engine: prices from the second refit on change no model that was fitted by then,
+    and change the later ones."""
+    plan = WalkForward(train="1Y", refit="1Y", rebalance=5)
+    row = plan.folds(walks.dates, 30)[1].refit + 1
+    changed = walks.prices.copy()
+    changed.iloc[row:] *= np.linspace(1, 3, len(changed) - row)[:, None]
+    learned: list[np.ndarray] = []
+    fit = PredictThenOptimize.fit
+
+    def kept(self, history):
+        fitted = fit(self, history)
+        learned.append(np.append(fitted.model_[-1].coef_, fitted.model_[0].mean_))
+        return fitted
+
+    monkeypatch.setattr(PredictThenOptimize, "fit", kept)
+    strategy = PredictThenOptimize(lookback=30, cap=0.5, features=("lags:3",))
+    for panel in (walks, Panel(changed)):
+        backtest(strategy, panel, plan, ledger=False)
+    honest, other = learned[: len(learned) // 2], learned[len(learned) // 2 :]
+    np.testing.assert_array_equal(honest[:2], other[:2])
+    assert not np.allclose(honest[2], other[2])
+
+
+def test_no_label_reaches_past_what_is_known(walks):
+    """Of samples drawn from a longer history, those whose labels end by row 599 are the same."""
+    strategy = PredictThenOptimize(lookback=30, horizon=5, delay=2, features=("lags:3",))
+    changed = walks.prices.copy()
+    changed.iloc[600:] *= np.linspace(1, 3, len(changed) - 600)[:, None]
+    ends = np.repeat(np.arange(29, 900 - 7, 5) + 2 + 5, 5)  # of the labels; 5 assets
+    (x, y), (x_changed, y_changed) = strategy.samples(walks), strategy.samples(Panel(changed))
+    assert len(y) == len(ends)
+    np.testing.assert_array_equal(y[ends < 600], y_changed[ends < 600])
+    np.testing.assert_array_equal(x[ends < 600], x_changed[ends < 600])
+    assert (y[ends >= 600] != y_changed[ends >= 600]).all()
+    known = strategy.samples(walks.rows(0, 600))[1]
+    np.testing.assert_array_equal(known, y[ends < 600])
+
+
+def test_a_price_that_stands_still_teaches_nothing(walks):
+    prices = walks.prices.copy()
+    prices["A2"] = 7.0
+    strategy = PredictThenOptimize(lookback=30, cap=0.5, features=("lags:3",))
+    samples = len(strategy.samples(walks)[1])
+    assert len(strategy.samples(Panel(prices))[1]) == samples * 4 / 5
+    found = strategy.fit(Panel(prices)).allocate(Panel(prices).last(30), CASH)
+    assert found.sum() == pytest.approx(1)
+
+
+def test_a_forest_and_a_signal(walks):
+    """Tomorrow's return as a feature: the regressor must find it, and the optimiser hold it."""
+    signal = walks.returns.shift(-1).fillna(0.0)
+    panel = Panel(walks.prices, {"signal": signal})
+    plan = WalkForward(train="2Y", refit="2Y", rebalance=1, execution_lag=0)
+    common = {"lookback": 20, "horizon": 1, "delay": 0, "features": ("panel",), "cap": 1.0}
+    forest = RandomForestRegressor(n_estimators=5, max_depth=4, random_state=0)
+    strategies = {
+        "ridge": PredictThenOptimize(Ridge(), aversion=0.1, **common),
+        "forest": PredictThenOptimize(forest, aversion=0.1, **common),
+    }
+    results = backtest(strategies, panel, plan, ledger=False)
+    best = panel.returns.loc[results["ridge"].gross_returns.index].max(axis=1).mean()
+    for result in results.values():
+        assert result.gross_returns.mean() > 0.8 * best
+
+
+def test_a_regressor_must_be_fitted_and_have_rows(walks):
+    with pytest.raises(NotFittedError):
+        PredictThenOptimize(lookback=30).allocate(walks.last(30), CASH)
+    with pytest.raises(ValueError, match="32 training rows leave 0 samples"):
+        PredictThenOptimize(lookback=30).fit(random_walks(32, 3))
+
+
+@pytest.mark.parametrize("rule", [MeanVariance, PredictThenOptimize])
+def test_what_is_held_may_stay_where_nothing_is_feasible(walks, rule):
+    held = pd.Series(0.1, index=CASH.index)
+    strategy = rule(lookback=64, cap=0.1, fallback="hold").fit(walks)
+    pd.testing.assert_series_equal(strategy.allocate(walks.last(64), held), held)
+
+
+def test_aversion_fallback_and_horizon_are_checked(walks):
+    with pytest.raises(ValueError, match="aversion should be above 0, got"):
+        MeanVariance(lookback=64, aversion=0.0, cap=0.5).allocate(walks.last(64), CASH)
+    with pytest.raises(ValueError, match="one of raise, hold, relax, got 'hope'"):
+        MeanVariance(lookback=64, fallback="hope", cap=0.5).allocate(walks.last(64), CASH)
+    with pytest.raises(ValueError, match="horizon is at least 1 row"):
+        PredictThenOptimize(lookback=64, horizon=0).fit(walks)
+
+
+HELD_STILL = ("EqualWeight", "Momentum", "SoftmaxAllocation")
+
+
+def on_still_prices(name, walks):
+    """The targets of a strategy, by name, on prices that never move."""
+    still = Panel(pd.DataFrame(100.0, walks.prices.index, walks.prices.columns))
+    strategy = create_strategy(name, {})
+    if "cap" in strategy.get_params():
+        strategy.set_params(cap=0.5)
+    plan, training = WalkForward(train="18M", rebalance="W-FRI"), Training(epochs=1, block=20)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=TrainingWarning)
+        return backtest(strategy, still, plan, training=training, ledger=False)[name].targets
+
+
+@pytest.mark.parametrize("name", sorted(set(strategy_names()) - set(HELD_STILL)))
+def test_prices_that_stand_still_are_no_risk_to_weigh_and_that_is_said(walks, name):
+    said = "did not move|no price moved|and move throughout|non positive variance"
+    with pytest.raises((ValueError, RuntimeError), match=said):
+        on_still_prices(name, walks)
+
+
+@pytest.mark.parametrize("name", HELD_STILL)
+def test_what_weighs_no_risk_holds_prices_that_stand_still(walks, name):
+    targets = on_still_prices(name, walks)
+    np.testing.assert_allclose(targets.sum(axis=1), 1, atol=1e-12)
+    assert (targets >= 0).all(axis=None)

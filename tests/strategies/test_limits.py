@@ -1,0 +1,269 @@
+"""The engine holds a strategy to the limits that it declares itself."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from markets import random_walks
+
+from data_loaders import Panel
+from engine import AllocationError, Training, WalkForward, backtest, check_strategy, load_run
+from engine.research.audit import StrategyCheckError
+from strategies import (
+    DEQMeanVariance,
+    EqualWeight,
+    LearnedStrategy,
+    LinearMeanVariance,
+    MinimumVariance,
+    Strategy,
+)
+from strategies.constraints import Constraints, Exposure, Group
+
+PLAN = WalkForward(train="18M", refit="9M", rebalance="ME")
+WHOLE = {"budget": 1.0, "upper": 1.0}
+
+
+@pytest.fixture(scope="module")
+def panel():
+    return random_walks(880, 4)
+
+
+class Held(Strategy):
+    """Holds the same weights always, whatever it declares."""
+
+    lookback = 1
+
+    def __init__(self, weights, cap=None, constraints=None, short=False, fallback="raise"):
+        self.weights = weights
+        self.cap = cap
+        self.constraints = constraints
+        self.short = short
+        self.fallback = fallback
+
+    def allocate(self, history, holdings):
+        return pd.Series(self.weights, history.assets)
+
+
+def held(panel, weights, **declared):
+    return backtest(Held(weights, **declared), panel, PLAN, ledger=False)["Held"]
+
+
+BROKEN = [
+    ([0.5, 0.3, 0.2, 0], {"cap": 0.4}, "A0 at 50 %, its cap is 40 %$"),
+    ([0.5, 0.5, 0, 0], {"cap": 0.4}, "A0 at 50 %, its cap is 40 %; A1 at 50 %, its cap is 40 %$"),
+    ([0.3, -0.5, 0, 0], {"cap": 0.4, "short": True}, "A1 at -50 %, its floor is -40 %$"),
+    ([0.5, 0.3, 0.2, 0], {"constraints": {"upper": 0.4}}, "A0 at 50 %, its cap is 40 %$"),
+    ([0.5, 0.3, 0.2, 0], {"constraints": {"caps": {"A1": 0.2}}}, "A1 at 30 %, its cap is 20 %$"),
+    ([0.5, 0.3, 0.2, 0], {"constraints": {"floors": {"A3": 0.1}}}, "A3 at 0 %, its floor is 10 %$"),
+    ([0.5, 0.3, 0, 0], {"constraints": WHOLE}, "weights sum to 80 %, the budget is 100 %$"),
+    (
+        [0.5, 0.3, 0.2, 0],
+        {"constraints": Constraints(groups=[Group("tech", ["A0", "A1"], upper=0.7)])},
+        "tech by 10 %$",
+    ),
+    (
+        [0.5, 0.3, 0.2, 0],
+        {"constraints": Constraints(exposures=[Exposure("beta", {"A0": 2}, upper=0.5)])},
+        "beta by 0.5$",
+    ),
+    (
+        [0.5, -0.3, 0.2, 0],
+        {"constraints": {"lower": -1.0, "budget": 0.4, "gross_limit": 0.9}, "short": True},
+        "gross by 10 %$",
+    ),
+]
+
+
+@pytest.mark.parametrize(("weights", "declared", "message"), BROKEN)
+def test_broken_limits_name_strategy_date_and_assets(panel, tmp_path, weights, declared, message):
+    with pytest.raises(AllocationError, match=f"^Held on 2011-07-29: .*{message}") as caught:
+        backtest([EqualWeight(), Held(weights, **declared)], panel, PLAN, run_dir=tmp_path)
+    assert list(caught.value.finished) == list(load_run(tmp_path)) == ["EqualWeight"]
+
+
+@pytest.mark.parametrize(
+    ("weights", "declared"),
+    [
+        ([0.4, 0.3, 0.2, 0], {"cap": 0.4}),  # a cap alone promises no sum
+        ([0.4 + 1e-7, 0.3, 0.2, 0], {"cap": 0.4}),  # what a solver may leave
+        ([0.9, 0, 0, 0], {"cap": "large"}),  # of companies, say
+        ([0.9, 0, 0, 0], {"constraints": ["A0 <= 0.5"]}),  # another library's
+        ([0.9, 0, 0, 0.1], {"constraints": WHOLE}),
+        ([0.25] * 4, {"cap": 0.1, "fallback": "relax"}),
+        ([0.25] * 4, {"constraints": {"upper": 0.1}, "fallback": "relax"}),
+    ],
+)
+def test_what_is_kept_passes(panel, weights, declared):
+    assert (held(panel, weights, **declared).targets == weights).all(axis=None)
+
+
+def test_a_limit_of_turnover_counts_from_what_is_held(panel):
+    class Turning(Held):
+        def allocate(self, history, holdings):
+            order = [0, 1, 2, 3] if history.dates[-1] < pd.Timestamp("2011-10-15") else [3, 2, 1, 0]
+            return pd.Series(np.array(self.weights)[order], history.assets)
+
+    strategy = Turning([0.5, 0.3, 0.2, 0.0], constraints={"turnover_limit": 0.5})
+    with pytest.raises(AllocationError, match=r"Turning on 2011-10-31: .*limits: turnover by \d"):
+        backtest(strategy, panel, PLAN)
+    limited = MinimumVariance(64, constraints={"upper": 0.6, "turnover_limit": 0.1})
+    found = backtest(limited, panel, PLAN)["MinimumVariance"]
+    assert found.turnover.iloc[1:].max() < 0.12  # a day of drift lies between decision and fill
+    assert found.turnover.iloc[1:].max() > 0.05
+
+
+def test_what_does_not_trade_need_not_meet_its_floor(panel):
+    prices = panel.prices.copy()
+    prices.iloc[-200:, 3] = np.nan
+    strategy = MinimumVariance(64, constraints={"floors": {"A3": 0.05}, "upper": 0.7})
+    targets = backtest(strategy, Panel(prices), PLAN)["MinimumVariance"].targets["A3"]
+    assert targets.iloc[0] >= 0.05 - 1e-9
+    assert targets.iloc[-1] == 0
+
+
+def test_what_is_kept_for_want_of_better_breaks_nothing(panel):
+    class Keeps(Held):
+        def allocate(self, history, holdings):
+            return holdings if holdings.any() else super().allocate(history, holdings)
+
+    limits = {"groups": [{"name": "first", "assets": ["A0"], "upper": 0.3}], "upper": 0.31}
+    keeps = Keeps([0.3, 0.3, 0.3, 0.1], constraints=limits)
+    with pytest.raises(AllocationError, match="breaks its own limits"):
+        backtest(keeps, panel, PLAN)
+    keeps.set_params(fallback="hold")
+    targets = backtest(keeps, panel, PLAN)["Keeps"].targets
+    assert targets["A0"].max() > 0.3 or targets["A1"].max() > 0.31
+
+
+def test_limits_of_another_kind(panel):
+    class Few(Held):
+        def broken_limits(self, weights, history, holdings):
+            count = int((weights != 0).sum())
+            return [f"{count} assets held, at most 3"] if count > 3 else []
+
+    assert len(backtest(Few([0.5, 0.3, 0.2, 0]), panel, PLAN)) == 1
+    with pytest.raises(AllocationError, match="Few on 2011-07-29: .*: 4 assets held, at most 3"):
+        backtest(Few([0.25] * 4), panel, PLAN)
+
+
+class Uncapped(torch.nn.Module):
+    def __init__(self, assets):
+        super().__init__()
+        self.scores = torch.nn.Parameter(torch.arange(assets).double())
+
+    def forward(self, inputs):
+        return self.scores.softmax(0).expand(len(inputs["returns"]), -1)
+
+
+class Learned(LearnedStrategy):
+    def __init__(self, lookback=20, cap=0.3):
+        self.lookback = lookback
+        self.cap = cap
+
+    def build(self, inputs):
+        return Uncapped(inputs["returns"].shape[-1])
+
+
+def test_a_network_is_held_to_its_cap(panel):
+    quick = Training(epochs=1, block=20)
+    with pytest.raises(AllocationError, match=r"Learned on 2011-07-29: .*A3 at 6\d.* cap is 30 %"):
+        backtest(Learned(), panel, PLAN, training=quick)
+    assert len(backtest(Learned(cap=0.9), panel, PLAN, training=quick)) == 1
+
+
+def test_the_audit_says_so(panel):
+    message = r"failed 1 of 5 checks:\n- its_limits_hold: .*A0 at 50 %, its cap is 40 %"
+    with pytest.raises(StrategyCheckError, match=message):
+        check_strategy(Held([0.5, 0.3, 0.2, 0], cap=0.4), panel)
+
+
+def test_an_error_that_nobody_foresaw_is_named_and_placed(panel):
+    class Divides(EqualWeight):
+        def allocate(self, history, holdings):
+            return 1 / 0
+
+    class Unfit(EqualWeight):
+        def fit(self, history):
+            return {}["alpha"]
+
+    place = r".*\(.*test_limits.py, line \d+\)$"
+    with pytest.raises(AllocationError, match="^Divides on 2011-07-29: ZeroDivision" + place):
+        backtest(Divides(), panel, PLAN)
+    with pytest.raises(AllocationError, match="^Unfit, fitted on 2011-07-29: KeyError" + place):
+        backtest(Unfit(), panel, PLAN)
+    with pytest.raises(AllocationError, match="weights of A0 are not finite"):
+        backtest(Held(["much", 0, 0, 0]), panel, PLAN)
+
+
+@pytest.mark.parametrize(
+    ("constraints", "message"),
+    [
+        ({"uper": 0.1}, "unknown constraint 'uper'; did you mean 'upper'?"),
+        ({"upper": "0.1"}, "upper should be a number, got '0.1'"),
+        ({"lower": 0.5, "upper": 0.2}, "lower 0.5 is above upper 0.2"),
+        ({"lower": 0.1, "caps": {"A0": 0.05}}, "A0 has a floor of 0.1 above its cap of 0.05"),
+        ({"caps": {"A0": True}}, "caps of A0 should be a number, got True"),
+        ({"caps": 0.1}, "caps is a table by asset"),
+        ({"caps": {"AX": 0.2}}, "not among the assets: AX$"),
+        ({"turnover_limit": -1.0}, "turnover_limit must not be negative, got -1"),
+        ({"gross_limit": 0.5}, "the budget of 1 cannot be held within a gross_limit of 0.5"),
+        ({"budget": float("nan")}, "budget should be a number, got nan"),
+        ({"groups": [{"name": "g", "asets": ["A0"]}]}, r"groups\[0\]: unknown key 'asets'; known"),
+        ({"groups": [{"name": "g"}]}, r"groups\[0\] needs assets"),
+        ({"groups": "tech"}, "groups is a list of tables, got 'tech'"),
+        ({"groups": [{"name": "g", "assets": "A0"}]}, "group 'g': assets is a list of names"),
+        (
+            {"exposures": [{"name": "beta", "loadings": {"A0": 1}, "lower": 2, "upper": 1}]},
+            "exposure 'beta': lower 2 is above upper 1",
+        ),
+        ({"exposures": [{"name": "b", "weights": {}}]}, r"exposures\[0\]: unknown key 'weights'"),
+        ({"lower": -0.3}, "say with gross_limit what the absolute weights may sum to"),
+    ],
+)
+@pytest.mark.parametrize("kind", [MinimumVariance, DEQMeanVariance])
+def test_constraints_that_cannot_be_are_refused_before_any_work(panel, kind, constraints, message):
+    class Untouched(kind):
+        def prepare(self, history):
+            raise AssertionError("worked")
+
+        allocate = prepare
+
+    with pytest.raises(ValueError, match=f"^Untouched: constraints: .*{message}"):
+        backtest(Untouched(constraints=constraints), panel, PLAN, ledger=False)
+
+
+@pytest.mark.parametrize("strategy", [MinimumVariance, DEQMeanVariance, LinearMeanVariance])
+def test_caps_that_hold_too_little_name_the_strategy_and_what_it_can_change(panel, strategy):
+    name = strategy.__name__
+    with pytest.raises(ValueError, match=rf"{name}.*caps sum to 0.4, budget is 1") as by_cap:
+        backtest(strategy(lookback=64, cap=0.1), panel, PLAN, ledger=False)
+    with pytest.raises(ValueError, match=rf"{name}.*caps sum to 0.4, budget is 1") as by_upper:
+        backtest(strategy(lookback=64, constraints={"upper": 0.1}), panel, PLAN, ledger=False)
+    assert f"--set {name}.cap=0.5" in str(by_cap.value)
+    assert "upper or caps in its constraints" in str(by_upper.value)
+    assert "--set" not in str(by_upper.value)
+    for error in (by_cap, by_upper):
+        assert ("fallback" in str(error.value)) == ("fallback" in strategy().get_params())
+        assert str(error.value).count(f"{name}:") <= 1
+
+
+def test_a_class_of_ones_own_needs_no_parameters_of_its_parents(panel):
+    class Short(MinimumVariance):
+        def __init__(self, lookback=64):
+            super().__init__(lookback, cap=0.4)
+
+    targets = backtest(Short(), panel, PLAN, ledger=False)["Short"].targets
+    assert targets.max(axis=None) <= 0.4 + 1e-9
+
+
+@pytest.mark.parametrize("strategy", [MinimumVariance, LinearMeanVariance])
+def test_constraints_alone_allow_130_30(panel, strategy):
+    limits = {"lower": -0.4, "upper": 0.8, "gross_limit": 1.6, "caps": {"A0": -0.1}}
+    training = Training(epochs=1)
+    found = backtest(
+        strategy(lookback=64, constraints=limits), panel, PLAN, training=training, ledger=False
+    )
+    targets = found[strategy.__name__].targets
+    assert targets["A0"].max() <= -0.1 + 1e-9
+    assert targets.abs().sum(axis=1).max() <= 1.6 + 1e-9
+    assert targets.sum(axis=1).sub(1).abs().max() < 1e-9
