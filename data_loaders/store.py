@@ -28,6 +28,7 @@ from urllib.parse import quote, unquote
 
 import pandas as pd
 
+from data_loaders.atomic import atomic, remove_unfinished
 from data_loaders.validation import DataError
 
 PACKAGES = ("deqfolio", "yfinance", "pandas", "numpy", "pyarrow")
@@ -152,8 +153,9 @@ class Store:
         place.mkdir(parents=True, exist_ok=True)
         text = json.dumps(about, indent=1).encode()
         identity = f"{now:%Y%m%dT%H%M%S%f}-{hashlib.sha256(text).hexdigest()[:12]}"
-        _write(place / f"{identity}.parquet", content)
-        _write(place / f"{identity}.json", text)
+        for suffix, written in ((".parquet", content), (".json", text)):
+            with atomic(place / f"{identity}{suffix}", durable=True) as scratch:
+                scratch.write_bytes(written)
         return Snapshot(name, identity, about)
 
     @contextlib.contextmanager
@@ -165,8 +167,7 @@ class Store:
         place.mkdir(parents=True, exist_ok=True)
         with open(place / "lock", "a") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)
-            for left in place.glob(".*.part"):  # of a writer that died: nobody else writes here
-                left.unlink(missing_ok=True)
+            remove_unfinished(place)
             yield
 
     def verify(self) -> list[tuple[str, str, str]]:
@@ -204,7 +205,8 @@ class Store:
             path.unlink(missing_ok=True)
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _write(path, json.dumps(note).encode())
+            with atomic(path, durable=True) as scratch:
+                scratch.write_text(json.dumps(note), encoding="utf-8")
 
     def _place(self, name: str) -> Path:
         kind, _, series = name.partition("/")
@@ -229,25 +231,6 @@ class Store:
 def _safe(name: str) -> str:
     """A file name for any text: '^GSPC', 'BRK/B', '..'; unquote gives it back."""
     return quote(name, safe="").replace(".", "%2E")
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Atomically: whole, or not at all, also when the power fails."""
-    scratch = path.with_name(f".{path.name}-{uuid.uuid4().hex}.part")
-    try:
-        with open(scratch, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        scratch.replace(path)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _versions() -> dict[str, str]:

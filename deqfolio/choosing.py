@@ -100,10 +100,11 @@ def sweep(
     """
     import tomli_w
 
+    from data_loaders.atomic import write_text
     from engine.compute.cluster import on_cluster
     from engine.research.search import Search, search
     from engine.runs.experiment import read_experiment, with_parameters
-    from engine.runs.run_directory import write_whole, written
+    from engine.runs.run_directory import written
     from engine.runs.settings import read_settings
 
     if workers:
@@ -132,8 +133,8 @@ def sweep(
         )
     best = with_parameters(asked, number, found.best)
     with written(out):
-        write_whole(out / "best.toml", tomli_w.dumps(best))
-        write_whole(out / "trials.csv", found.trials.to_csv())
+        write_text(out / "best.toml", tomli_w.dumps(best))
+        write_text(out / "trials.csv", found.trials.to_csv())
     typer.echo(found.summary())
     typer.echo(f"\nall of them: {out / 'trials.csv'}; the test of the best:")
     typer.echo(f"    deqfolio backtest {out / 'best.toml'} --out {out / 'test'}")
@@ -147,11 +148,12 @@ def trials(
 
     Reports take the number of trials from here. Nothing is taken out when a run is deleted.
     """
+    from data_loaders.atomic import write_text
     from engine.runs.ledger import TrialLedger
-    from engine.runs.run_directory import write_whole, written
+    from engine.runs.run_directory import written
 
     ledger = TrialLedger(storage)
     if export is not None:
         with written(export):
-            write_whole(export, ledger.trials().to_csv(index=False))
+            write_text(export, ledger.trials().to_csv(index=False))
     typer.echo(ledger.summary())

@@ -79,9 +79,10 @@ def run(
         import_for_workers()
     import tomli_w
 
+    from data_loaders.atomic import write_text
     from engine import AllocationError, backtest
     from engine.compute.cluster import on_cluster
-    from engine.runs.run_directory import EXPERIMENT, holds_work, write_whole, written
+    from engine.runs.run_directory import EXPERIMENT, holds_work, written
     from engine.runs.settings import read_logs, read_simulation
     from engine.training.callbacks import named_callbacks
     from reports import check_report_path
@@ -101,7 +102,7 @@ def run(
     if not holds_work(out) or (restart and (out / "plan.json").exists()):
         with written(out):
             out.mkdir(parents=True, exist_ok=True)
-            write_whole(out / EXPERIMENT, tomli_w.dumps(experiment))
+            write_text(out / EXPERIMENT, tomli_w.dumps(experiment))
     with stoppable(f"deqfolio resume {out}"), on_cluster(cluster) as executor:
         try:
             results = backtest(

@@ -9,9 +9,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from functools import cache
 from pathlib import Path
 
@@ -19,6 +19,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
+from data_loaders.atomic import atomic
 from engine.runs.result import BacktestResult
 from engine.runs.run_directory import written
 from reports import catalogue, export, formats, sections, statistics, wording
@@ -66,33 +67,26 @@ def write_report(
 def write_facts(facts: Facts, path: str | Path) -> Path:
     """As ``write_report``, of facts that were gathered already."""
     target = check_report_path(path)
-    page = render(facts)
-    data, tables = export.as_json(facts), export.as_csv(facts)
+    folder = target.with_name(f"{target.stem}-tables")
+    files = {target: render(facts), target.with_suffix(".json"): export.as_json(facts)}
+    files |= {folder / name: text for name, text in export.as_csv(facts).items()}
     with written(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        folder = target.with_name(f"{target.stem}-tables")
-        scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=".report-"))
-        try:
-            (scratch / "tables").mkdir(mode=0o755)
-            for name, text in tables.items():
-                (scratch / "tables" / name).write_text(text, encoding="utf-8", errors="replace")
-            (scratch / "json").write_text(data, encoding="utf-8", errors="replace")
-            (scratch / "page").write_text(page, encoding="utf-8", errors="replace")
-            (scratch / "page").replace(target)
-            (scratch / "json").replace(target.with_suffix(".json"))
-            _replace_tables(scratch / "tables", folder)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+        folder.mkdir(exist_ok=True)
+        with ExitStack() as stack:  # all are written before the first is renamed
+            stack.callback(_remove_empty, folder)
+            for place, text in files.items():
+                scratch = stack.enter_context(atomic(place))
+                scratch.write_text(text, encoding="utf-8", errors="replace")
+        for table in folder.glob("*.csv"):  # of an older report; any other file stays
+            if table not in files:
+                table.unlink()
     return target
 
 
-def _replace_tables(new: Path, folder: Path) -> None:
-    """Older tables go; any other file in the folder stays."""
-    folder.mkdir(exist_ok=True)
-    for old in folder.glob("*.csv"):
-        old.unlink()
-    for table in new.iterdir():
-        table.replace(folder / table.name)
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):  # it holds files
+        folder.rmdir()
 
 
 def check_report_path(path: str | Path) -> Path:

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from data_loaders import Panel
+from data_loaders.atomic import write_text
 from engine.accounting.costs import Costs
 from engine.accounting.simulation import Simulation, simulate
 from engine.backtest import described, identity, run_settings
@@ -29,7 +30,7 @@ from engine.compute.threads import limited_threads
 from engine.planning.walk_forward import Fold, WalkForward
 from engine.runs.ledger import TrialLedger, keep_record
 from engine.runs.result import BacktestResult
-from engine.runs.run_directory import RunDirectory, write_whole, written
+from engine.runs.run_directory import RunDirectory, written
 from engine.training.fit_records import FitKey, Fitted
 from engine.training.trainer import Training
 from engine.walking.arguments import check_arguments, named_strategies
@@ -136,7 +137,7 @@ def cross_validate(
     table = pd.DataFrame(rows).set_index(["strategy", "path"])
     if run is not None:
         with written(run.path):
-            write_whole(run.path / "paths.csv", table.to_csv())
+            write_text(run.path / "paths.csv", table.to_csv())
     return table
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from data_loaders.atomic import atomic, write_text
 from engine.runs.run_directory import PLAN
 from engine.training.summary import training_summary
 
@@ -105,8 +105,8 @@ class BacktestResult:
         if target.exists() and any(target.iterdir()) and not (target / "result.json").exists():
             raise FileExistsError(f"{target} holds files that are no result; choose another place")
         target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
-        try:
+        with atomic(target) as scratch:
+            scratch.mkdir()
             for name in FRAMES:
                 frame = getattr(self, name)
                 frame = frame.to_frame(name) if isinstance(frame, pd.Series) else frame
@@ -121,13 +121,6 @@ class BacktestResult:
                 "settings": self.settings,
             }
             (scratch / "result.json").write_text(json.dumps(text, indent=2, allow_nan=False))
-            scratch.chmod(0o755)
-            if target.exists():
-                shutil.rmtree(target)
-            scratch.rename(target)
-        except BaseException:
-            shutil.rmtree(scratch, ignore_errors=True)
-            raise
         return target
 
     @classmethod
@@ -179,7 +172,7 @@ def save_run(results: Mapping[str, BacktestResult], directory: str | Path) -> Pa
     for old in root.iterdir():  # what an earlier, larger run left here
         if old.is_dir() and old.name not in order and (old / "result.json").is_file():
             shutil.rmtree(old)
-    (root / "run.json").write_text(json.dumps({"format": FORMAT, "results": order}, indent=2))
+    write_text(root / "run.json", json.dumps({"format": FORMAT, "results": order}, indent=2))
     return root
 
 

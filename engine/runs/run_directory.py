@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
 
+from data_loaders.atomic import atomic, remove_unfinished, write_text
 from engine.training.fit_records import FitKey, Fitted
 
 EXPERIMENT = "experiment.toml"
@@ -88,15 +88,13 @@ class RunDirectory:
             if restart or changed:
                 for folder in ("fits", "checkpoints"):
                     shutil.rmtree(self.path / folder, ignore_errors=True)
-        elif self.path.exists() and {item.name for item in self.path.iterdir()} - {EXPERIMENT}:
+        elif holds_work(self.path):
             raise RunMismatch(f"{self.path} holds files that are no run; choose another directory")
-        for unfinished in (self.path / "fits").glob(".*"):
-            shutil.rmtree(unfinished)
-        for unfinished in (self.path / "checkpoints").glob(".*"):
-            unfinished.unlink()
+        for place in (self.path, self.path / "fits", self.path / "checkpoints"):
+            remove_unfinished(place)
         with written(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            write_whole(plan, json.dumps(identity, indent=2))
+            write_text(plan, json.dumps(identity, indent=2))
 
     def finished(self, keys: list[FitKey]) -> dict[FitKey, Fitted]:
         """Those of the fits that are stored here."""
@@ -111,15 +109,11 @@ class RunDirectory:
         state = {name: tensor.contiguous() for name, tensor in fitted.state.items()}
         with written(self.path):
             place.parent.mkdir(exist_ok=True)
-            scratch = Path(tempfile.mkdtemp(dir=place.parent, prefix="."))
-            try:
+            with atomic(place) as scratch:
+                scratch.mkdir()
                 save_file(state, scratch / "state")
                 fitted.history.to_parquet(scratch / "history.parquet")
                 (scratch / "record.json").write_text(json.dumps(record, allow_nan=False))
-                scratch.rename(place)
-            except BaseException:
-                shutil.rmtree(scratch, ignore_errors=True)
-                raise
         self.checkpoint(key).unlink(missing_ok=True)
 
     def checkpoint(self, key: FitKey) -> Path:
@@ -157,15 +151,5 @@ def holds_work(path: Path) -> bool:
     if (path / PLAN).exists():
         results = any((path / name).exists() for name in ("run.json", "paths.csv"))
         return results or any((path / "fits").glob("[!.]*"))
-    return path.exists() and bool({item.name for item in path.iterdir()} - {EXPERIMENT})
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file: all of it or, if the process dies, nothing."""
-    scratch = path.with_name(f".{path.name}")
-    try:
-        scratch.write_text(text)
-        scratch.replace(path)
-    except OSError:
-        scratch.unlink(missing_ok=True)
-        raise
+    names = {item.name for item in path.iterdir()} if path.exists() else set()
+    return any(name != EXPERIMENT and not name.endswith(".part") for name in names)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from data_loaders.atomic import atomic
 from engine.training.seed_run import SeedRun
 
 LOG = logging.getLogger("deqfolio")
@@ -46,14 +47,12 @@ class Checkpoint:
         if self.path is None or (run.going and time.monotonic() - self.written < SECONDS):
             return
         self.written = time.monotonic()
-        scratch = self.path.with_name(f".{self.path.name}")
         try:
-            torch.save(run.state_dict(), scratch)
-            scratch.replace(self.path)
+            with atomic(self.path) as scratch:
+                torch.save(run.state_dict(), scratch)
         except (OSError, RuntimeError) as error:  # a full disk: torch says it in its own words
             reason = (
                 getattr(error, "strerror", None) or "its disk is full, or gone"
             )  # torch's is odd
             LOG.warning("%s cannot be written, training goes on without: %s", self.path, reason)
-            scratch.unlink(missing_ok=True)
             self.path = None

@@ -1,0 +1,61 @@
+"""Atomic writes: a file or folder appears whole or, if anything goes wrong, not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic(path: Path, durable: bool = False) -> Iterator[Path]:
+    """A path beside ``path`` to write to, renamed to ``path`` when the block ends without an error.
+
+    The block creates a file or a folder there. Until it has ended, whatever was at ``path`` stays
+    as it was; a process that is killed leaves it so too, and a hidden file named ".NAME-*.part"
+    (see ``remove_unfinished``). Several processes may write the same path: the last one wins.
+
+    Args:
+        path: its folder exists.
+        durable: flush the file to the disk before the renaming, and the renaming after it, so that
+            it survives a power failure.
+
+    Raises:
+        OSError: the disk is full, or the folder may not be written; nothing is left behind.
+    """
+    scratch = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}.part")
+    try:
+        yield scratch
+        if durable:
+            _flush(scratch)
+        if path.is_dir():
+            shutil.rmtree(path)
+        scratch.replace(path)
+        if durable:
+            _flush(path.parent)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True) if scratch.is_dir() else scratch.unlink(True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file (UTF-8) atomically."""
+    with atomic(path) as scratch:
+        scratch.write_text(text, encoding="utf-8")
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed writers left in a folder that nobody else is writing to."""
+    for scratch in folder.glob(".*.part"):
+        shutil.rmtree(scratch, ignore_errors=True) if scratch.is_dir() else scratch.unlink(True)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
