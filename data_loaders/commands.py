@@ -66,8 +66,8 @@ def show(source: Source, store: Folder = None) -> None:
     """Show the manifests of a Yahoo source's snapshots, or the panel of any other source."""
     import json
 
-    from data_loaders import load
     from data_loaders.history import check_tickers
+    from data_loaders.sources import load
     from data_loaders.store import Store
     from data_loaders.validation import DataError
 
@@ -144,8 +144,8 @@ def export(
     store: Folder = None,
 ) -> None:
     """Write the prices of a source, one row a date and one column an asset."""
-    from data_loaders import load
     from data_loaders.files import write_prices
+    from data_loaders.sources import load
 
     panel = load(source, start, end, store=store)
     write_prices(panel.prices, file)
@@ -155,7 +155,8 @@ def export(
 @app.command()
 def check(source: Source, start: Start = None, end: End = None, store: Folder = None) -> None:
     """Look at the data, and say what is odd; nothing is changed."""
-    from data_loaders import load, quality
+    from data_loaders import quality
+    from data_loaders.sources import load
 
     panel = load(source, start, end, store=store)
     found = quality.check(panel)
