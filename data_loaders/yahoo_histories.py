@@ -1,9 +1,10 @@
-"""Histories by ticker: from the store as far as it goes, from Yahoo what is missing there."""
+"""A panel of Yahoo's prices: each ticker from the store, and what is not in it from Yahoo."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,29 +12,29 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from data_loaders import yahoo
+from data_loaders import yahoo_requests as yahoo
 from data_loaders.panel import DateLike, Panel
 from data_loaders.store import DamagedSnapshot, Snapshot, Store
 from data_loaders.validation import DataError
-from data_loaders.yahoo import Answer, Clock, Policy
+from data_loaders.yahoo_requests import Answer, Policy
 
-OVERLAP = 10  # sessions of an update that are asked again, to notice a rewritten history
-SAME = 1e-4  # relative difference between two prices of one day that is no rewriting
-REMEMBERED = pd.Timedelta("7D")  # a ticker without data is not asked again for so long
-ENDED = pd.Timedelta("14D")  # without a price before the last session: the ticker has ended
+OVERLAP = 10  # stored sessions that an update requests again, to notice a rewritten history
+SAME = 1e-4  # relative difference up to which two prices of one day count as equal
+REMEMBERED = pd.Timedelta("7D")  # how long a ticker without data is not requested again
+ENDED = pd.Timedelta("14D")  # without a price up to the last session: the ticker has ended
 POLICY = Policy()
 
 
 @dataclass(frozen=True)
 class History:
-    """What is known about one ticker.
+    """The prices of one ticker, or the reason there are none.
 
     Attributes:
-        status: "ok"; "ended" (prices, but none of the last two weeks); "stale" (stored prices,
-            the update failed); "delisted", "empty", "failed" (no price; see ``yahoo.Answer``).
-        message: why, if not "ok", and what an update changed.
+        status: "ok"; "ended" (prices, but none in the last two weeks); "stale" (stored prices,
+            the update failed); "delisted", "empty", "failed" (no price; see ``Answer``).
+        message: the reason, if not "ok", and what an update changed.
         snapshot: of ``table`` in the store; None without prices.
-        table: see ``yahoo.Answer``.
+        table: see ``Answer``.
     """
 
     ticker: str
@@ -41,11 +42,6 @@ class History:
     message: str
     snapshot: Snapshot | None
     table: pd.DataFrame
-
-
-def with_deadline(seconds: float) -> Policy:
-    """The usual policy with another deadline."""
-    return replace(POLICY, deadline=seconds)
 
 
 def fetch(
@@ -57,21 +53,21 @@ def fetch(
     policy: Policy | None = None,
     progress: bool | None = None,
 ) -> list[History]:
-    """The histories of the tickers; each is in the store as soon as Yahoo has sent it.
+    """The histories of the tickers; each is stored as soon as Yahoo has sent it.
 
     Args:
-        update: ask for what is newer than the store; by default only for what is not in it.
-        end: the store must reach so far; a finished session after it is not needed.
-        full: of an update: ask for the whole history, to notice rewriting of any day.
+        update: request what is newer than the store; by default only tickers that are not in it.
+        end: the last date that is needed; what the store holds up to it is not requested.
+        full: of an update: request whole histories, to notice a rewriting of any day.
         progress: show a bar; by default where there is a terminal.
     """
     policy = policy or POLICY
-    clock = Clock(policy.deadline)
+    deadline = time.monotonic() + policy.deadline
     found = []
     hidden = None if progress is None else not progress
     for ticker in tqdm(tickers, desc="yahoo", unit="ticker", disable=hidden, leave=False):
         with store.locked(f"yahoo/{ticker}"):
-            found.append(_history(ticker, store, update, end, full, policy, clock))
+            found.append(_history(ticker, store, update, end, full, policy, deadline))
     return found
 
 
@@ -82,7 +78,7 @@ def _history(
     end: pd.Timestamp | None,
     full: bool,
     policy: Policy,
-    clock: Clock,
+    deadline: float,
 ) -> History:
     name = f"yahoo/{ticker}"
     old, damage = _stored(store, name)
@@ -94,13 +90,13 @@ def _history(
     since = None
     if old is not None and not full and not damage:
         since = old[1].index[-min(OVERLAP, len(old[1]))]
-    answer = yahoo.ask(ticker, since, policy, clock)
+    answer = yahoo.ask(ticker, since, policy, deadline)
     if answer.status != "ok":
         return _without(ticker, store, old, answer)
     fresh = answer.table
     if old is not None and since is not None:
         if rewritten(old[1].loc[since:], fresh, shared=False)["days"]:
-            answer = yahoo.ask(ticker, None, policy, clock)
+            answer = yahoo.ask(ticker, None, policy, deadline)
             if answer.status != "ok":
                 return _without(ticker, store, old, answer)
             fresh = answer.table
@@ -125,7 +121,7 @@ def _history(
 
 
 def _known(ticker: str, snapshot: Snapshot, table: pd.DataFrame, message: str = "") -> History:
-    """A history with prices; its status is read off its last one."""
+    """A history with prices, "ended" if the last one is old."""
     last = table["close"].last_valid_index()
     ended = last < pd.Timestamp(snapshot.manifest["through"]) - ENDED
     notes = [message] if message else []
@@ -141,7 +137,7 @@ def _known(ticker: str, snapshot: Snapshot, table: pd.DataFrame, message: str = 
 def _without(
     ticker: str, store: Store, old: tuple[Snapshot, pd.DataFrame] | None, answer: Answer
 ) -> History:
-    """Yahoo sent nothing: what the store holds stays, and says so."""
+    """The history where Yahoo sent no prices: what is stored, if anything, and a message."""
     if old is not None:
         status = "stale" if answer.status == "failed" else "ended"
         message = f"stored prices to {old[1].index[-1].date()}; Yahoo: {answer.message}"
@@ -154,7 +150,7 @@ def _without(
 
 
 def _stored(store: Store, name: str) -> tuple[tuple[Snapshot, pd.DataFrame] | None, str]:
-    """The newest sound snapshot with its table, and what was damaged on the way to it."""
+    """The newest intact snapshot with its table, and a message if a newer one was damaged."""
     damage = ""
     while True:
         try:
@@ -174,14 +170,14 @@ def _old(note: Mapping[str, Any]) -> bool:
 
 
 def rewritten(old: pd.DataFrame, new: pd.DataFrame, shared: bool = True) -> dict[str, Any]:
-    """Which days of ``old`` differ in ``new``, of those that ``new`` should have.
+    """The days of ``old`` that differ in ``new``.
 
-    A dividend or split after ``old`` rescales all of its prices alike: that is no rewriting of a
-    day, and stands apart in ``scale``. With ``shared`` false, such a factor counts too.
+    A dividend or split after ``old`` rescales all of its prices alike: that is not a rewriting,
+    and is reported as ``scale``. With ``shared`` false, such a factor counts as a change too.
 
     Returns:
-        days: dates as text, of prices that differ by more than 1e-4 beyond the common factor, of
-            dividends and splits that differ, and of sessions that came or went; scale: {column:
+        days: dates as text, where prices differ by more than 1e-4 beyond the common factor,
+            dividends or splits differ, or a session was added or removed; scale: {column:
             factor}, only where it is not 1.
     """
     dates = old.index.union(new.index[new.index <= old.index[-1]])
@@ -206,7 +202,7 @@ def rewritten(old: pd.DataFrame, new: pd.DataFrame, shared: bool = True) -> dict
 
 
 def status_table(histories: Sequence[History]) -> pd.DataFrame:
-    """One row a ticker: status, rows, first, last, snapshot, message."""
+    """One row per ticker: status, rows, first, last, snapshot, message."""
     rows = []
     for history in histories:
         table = history.table
@@ -234,17 +230,17 @@ def load_panel(
 ) -> Panel:
     """Adjusted closes of the tickers; see ``sources.load`` for the arguments.
 
-    The features hold what else was known at each close: ``close`` as it was traded (not adjusted
-    for later splits), ``volume`` likewise, ``dividends`` per share and ``splits``.
+    The asset features are ``close`` as it was traded (not adjusted for later splits), ``volume``
+    likewise, ``dividends`` per share and ``splits``.
     """
     tickers = check_tickers(tickers)
-    kept = Store(store)
+    opened = Store(store)
     if as_of is None:
-        histories = fetch(tickers, kept, update=update, end=end)
+        histories = fetch(tickers, opened, update=update, end=end)
     elif update:
-        raise ValueError("as_of reads what the store held then; update fetches: give one of them")
+        raise ValueError("as_of reads what the store held then, update fetches: pass one of them")
     else:
-        histories = [_as_of(ticker, kept, pd.Timestamp(as_of)) for ticker in tickers]
+        histories = [_as_of(ticker, opened, pd.Timestamp(as_of)) for ticker in tickers]
     priced = [history for history in histories if history.snapshot is not None]
     missing = [history for history in histories if history.snapshot is None]
     if missing and (not allow_missing or not priced):
@@ -258,7 +254,7 @@ def load_panel(
     caveats = [
         "The tickers were chosen knowing which exist today; Yahoo drops most delisted ones.",
         "Adjusted closes are restated after every dividend: their returns are right, their levels "
-        "hold hindsight.",
+        "contain hindsight.",
     ]
     if missing:
         listed = ", ".join(f"{history.ticker} ({history.status})" for history in missing)
@@ -294,7 +290,7 @@ def _panel(histories: Sequence[History], caveats: Sequence[str]) -> Panel:
 
 
 def _later_splits(table: pd.DataFrame) -> pd.Series:
-    """(rows,) product of the splits after each day: what undoes Yahoo's adjustment for them."""
+    """(rows,) product of the splits after each day, which undoes Yahoo's adjustment."""
     factors = table["splits"].where(table["splits"] > 0, 1.0)
     product = factors[::-1].cumprod()[::-1]
     return product / factors
@@ -312,7 +308,11 @@ def _as_of(ticker: str, store: Store, date: pd.Timestamp) -> History:
 
 
 def check_tickers(tickers: Sequence[str]) -> list[str]:
-    """The tickers in capitals, as Yahoo writes them; each once."""
+    """The tickers in capitals, as Yahoo writes them.
+
+    Raises:
+        DataError: one is empty or occurs twice.
+    """
     plain = [ticker.strip().upper() for ticker in tickers]
     if not plain or not all(plain):
         raise DataError(f"expected tickers, as in yahoo:SPY,TLT, got yahoo:{','.join(tickers)}")

@@ -1,9 +1,9 @@
-"""One ticker's history from Yahoo, through yfinance: a table, or the reason why there is none.
+"""Ask Yahoo for one ticker's history, through yfinance: a table, or the reason there is none.
 
-What yfinance leaves to its user is fixed here: ``auto_adjust`` is always given, ``repair`` is off,
-calls go one at a time, waits and retries are bounded, the unfinished session is dropped, dates
-are session dates without a zone, and a ticker that failed, one without data and one that Yahoo
-does not know are three different things.
+yfinance leaves these to its user: ``auto_adjust`` is always passed, ``repair`` is off, requests
+are made one at a time, waits and retries are bounded, the unfinished session is dropped, and dates
+are session dates without a zone. A failed request, a ticker without data and an unknown ticker are
+three different statuses.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ ONE_AT_A_TIME = threading.Lock()  # yfinance shares its state between threads
 
 @dataclass(frozen=True)
 class Policy:
-    """How long and how often Yahoo is asked.
+    """Limits on requests to Yahoo.
 
     Args:
         timeout: seconds for one request.
-        deadline: seconds after which nothing more is asked, over all tickers.
-        attempts: for each ticker, while it fails.
+        deadline: seconds after which no further request is made, over all tickers.
+        attempts: requests for each ticker, while they fail.
         pause: seconds before the second attempt; doubled before each further one.
-        longest_pause: seconds, the most a pause grows to.
+        longest_pause: upper limit of a pause, in seconds.
     """
 
     timeout: float = 10.0
@@ -54,16 +54,16 @@ class Policy:
 
 @dataclass(frozen=True)
 class Answer:
-    """What Yahoo said about one ticker.
+    """Yahoo's answer for one ticker.
 
     Attributes:
         status: "ok"; "delisted" (Yahoo does not know it: gone, or misspelt); "empty" (known, no
             price); "failed" (no usable answer: network, rate limit, malformed body, deadline).
-        message: why, if not "ok".
-        table: one row a finished session, indexed by date, with ``COLUMNS``: close and volume
+        message: the reason, if not "ok".
+        table: one row per finished session, indexed by date, with ``COLUMNS``: close and volume
             adjusted for splits, adjusted_close for dividends too, dividends and splits on
             their dates (0 otherwise); without rows if not "ok".
-        through: the last session that was finished when Yahoo was asked.
+        through: the last session that had finished when Yahoo was asked.
     """
 
     status: str
@@ -72,31 +72,20 @@ class Answer:
     through: pd.Timestamp | None = None
 
 
-class Clock:
-    """The time that is left of a deadline."""
-
-    def __init__(self, seconds: float):
-        self.end = time.monotonic() + seconds
-
-    @property
-    def left(self) -> float:
-        return self.end - time.monotonic()
-
-
-def ask(ticker: str, since: pd.Timestamp | None, policy: Policy, clock: Clock) -> Answer:
+def ask(ticker: str, since: pd.Timestamp | None, policy: Policy, end: float) -> Answer:
     """The daily history of a ticker from ``since`` on, or from its beginning.
 
-    Waits between attempts, and gives up when they, or the time, are used up.
+    Waits between attempts, and gives up after the last one or at ``end`` (of time.monotonic()).
     """
     message = f"the deadline of {policy.deadline:g} s had passed before it was asked"
     for attempt in range(policy.attempts):
         pause = min(policy.longest_pause, policy.pause * 2 ** (attempt - 1)) if attempt else 0.0
-        if clock.left <= pause:
+        if end - time.monotonic() <= pause:
             message += "" if not attempt else f" (deadline, after {attempt} attempts)"
             break
         time.sleep(pause)
         with ONE_AT_A_TIME:
-            answer = _asked(ticker, since or BEGINNING, min(policy.timeout, clock.left))
+            answer = _asked(ticker, since or BEGINNING, min(policy.timeout, end - time.monotonic()))
         if answer.status != "failed":
             return answer
         message = answer.message
@@ -108,10 +97,10 @@ def _asked(ticker: str, since: pd.Timestamp, timeout: float) -> Answer:
     moment = now()
     with _raising(yfinance):
         asked = yfinance.Ticker(ticker, session=_session())
-        # Without a zone, yfinance spends a request on it and calls every failure of that a
-        # delisting. It is only used for reading start and end, which have one here.
+        # Without a zone, yfinance makes a request for it and reports every failure of that as a
+        # delisting. It only uses the zone to read start and end, which have one here.
         asked._tz = "UTC"
-        # yfinance keeps answers, malformed ones too, for as long as the process lives.
+        # yfinance caches answers, malformed ones too, for the life of the process.
         yfinance.data.YfData.cache_get.cache_clear()
         try:
             raw = asked.history(
@@ -130,7 +119,7 @@ def _asked(ticker: str, since: pd.Timestamp, timeout: float) -> Answer:
             table, through = _finished(raw, asked.get_history_metadata(), since, moment)
         except yfinance.exceptions.YFPricesMissingError as error:
             return _missing(error)
-        except Exception as error:  # yfinance lets through whatever a malformed answer raises
+        except Exception as error:  # a malformed answer can raise anything inside yfinance
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             return Answer("failed", reason[:200], nothing())
     if not table["close"].notna().any():
@@ -139,7 +128,7 @@ def _asked(ticker: str, since: pd.Timestamp, timeout: float) -> Answer:
 
 
 def _missing(error: Any) -> Answer:
-    """Yahoo answered, without prices: what it said decides."""
+    """The status of an answer without prices, from the reason that Yahoo gives."""
     reason = getattr(error, "yahoo_reason", None)
     if reason is None:
         return Answer("empty", "Yahoo sent no price and no reason", nothing())
@@ -154,7 +143,7 @@ def _missing(error: Any) -> Answer:
 def _finished(
     raw: pd.DataFrame, about: Mapping[str, Any], since: pd.Timestamp, now: pd.Timestamp
 ) -> tuple[pd.DataFrame, pd.Timestamp]:
-    """The finished sessions by naive date, and the last day on which one could have finished."""
+    """The finished sessions by naive date, and the last date whose session has finished."""
     table = raw[list(COLUMNS)].rename(columns=COLUMNS).astype(np.float64)
     table.index = pd.DatetimeIndex(raw.index).tz_localize(None).normalize().as_unit("ns")
     table.index.name = "date"
@@ -169,7 +158,7 @@ def _finished(
 
 
 def _session_end(about: Mapping[str, Any], local: pd.Timestamp) -> pd.Timestamp | None:
-    """When today's regular session ends, if Yahoo says that there is one."""
+    """The end of today's regular session, if Yahoo reports one."""
     regular = about.get("currentTradingPeriod", {}).get("regular", {})
     if "end" not in regular:
         return None
@@ -180,6 +169,7 @@ def _session_end(about: Mapping[str, Any], local: pd.Timestamp) -> pd.Timestamp 
 
 
 def nothing() -> pd.DataFrame:
+    """A table without rows."""
     return pd.DataFrame(
         columns=list(COLUMNS.values()), index=pd.DatetimeIndex([], name="date"), dtype=np.float64
     )
@@ -187,7 +177,7 @@ def nothing() -> pd.DataFrame:
 
 @contextlib.contextmanager
 def _raising(yfinance: Any) -> Iterator[None]:
-    """Inside, yfinance raises instead of logging, and its warnings about pandas are not ours."""
+    """Make yfinance raise instead of logging, and silence its warnings about pandas."""
     setting = yfinance.config.debug.hide_exceptions
     yfinance.config.debug.hide_exceptions = False
     try:
@@ -207,7 +197,7 @@ def _yfinance() -> Any:
 
 
 def _session() -> Any:
-    """None: yfinance makes its own."""
+    """None lets yfinance make its own; tests put a local server here."""
     return None
 
 
