@@ -98,9 +98,7 @@ def update(
     full: Annotated[
         bool, typer.Option(help="Request whole histories, to notice rewriting of any day.")
     ] = False,
-    deadline: Annotated[
-        float, typer.Option(help="Seconds, then no request is made.")
-    ] = 600.0,
+    deadline: Annotated[float, typer.Option(help="Seconds, then no request is made.")] = 600.0,
 ) -> None:
     """Fetch newer prices from Yahoo; exits with 1 if a ticker has failed."""
     from dataclasses import replace

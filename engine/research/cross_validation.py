@@ -24,7 +24,7 @@ from data_loaders.atomic import write_text
 from engine.accounting.costs import Costs
 from engine.accounting.simulation import Simulation, simulate
 from engine.backtest import described, identity, run_settings
-from engine.compute.broadcast import workplace
+from engine.compute.broadcast import broadcast
 from engine.compute.progress import progress_bar
 from engine.compute.threads import limited_threads
 from engine.planning.walk_forward import Fold, WalkForward
@@ -87,7 +87,7 @@ def cross_validate(
     splits, paths = purged_splits(plan, panel.dates, lookback, folds, test_folds)
     learner = Learner(panel, [fold for fold, _ in splits], plan, costs, training, threads)
     learned = {name: s for name, s in named.items() if isinstance(s, LearnedStrategy)}
-    place = workplace(learner, workers, executor)
+    place = broadcast(learner, workers, executor)
     run, how = None, {"folds": folds, "test_folds": test_folds}
     settings = run_settings(panel, plan, costs, training)
     if run_dir is not None:

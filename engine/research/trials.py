@@ -20,7 +20,7 @@ from sklearn.base import clone
 from data_loaders import Panel
 from engine.accounting.costs import Costs
 from engine.backtest import backtest
-from engine.compute.broadcast import TURN
+from engine.compute.broadcast import TASK_LOCK
 from engine.compute.cluster import client_of
 from engine.compute.processes import local_processes
 from engine.compute.progress import progress_bar
@@ -66,7 +66,7 @@ class Trials:
 
     def judge(self, trial: Trial) -> float:
         """The net Sharpe ratio of a proposal over the validation folds, in order of time."""
-        with TURN:  # a worker of a cluster may have several threads
+        with TASK_LOCK:  # a worker of a cluster may have several threads
             return self._judge(trial)
 
     def _judge(self, trial: Trial) -> float:
