@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from reports.metrics import annual_return, cumulative_return, sharpe
+from engine.accounting.performance import annual_return, cumulative_return, sharpe
 
 
 def monthly_returns(returns: pd.Series) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from engine.accounting import performance
 from engine.runs.result import BacktestResult
 from reports import calendars, distribution, drawdowns, metrics, relative, selection, trading
 
@@ -53,8 +54,8 @@ class Metric:
 
 GROUPS: dict[str, tuple[Metric, ...]] = {
     "Return": (
-        Metric("annual return", metrics.annual_return, "net year", "percent", True),
-        Metric("cumulative return", metrics.cumulative_return, "net", "percent", True),
+        Metric("annual return", performance.annual_return, "net year", "percent", True),
+        Metric("cumulative return", performance.cumulative_return, "net", "percent", True),
         Metric("year to date", calendars.year_to_date, "net", "percent", True),
         Metric("last year", calendars.last_year, "net year", "percent", True),
         Metric("last 5 years, a year", calendars.last_five_years, "net year", "percent", True),
@@ -66,21 +67,21 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
         Metric("years won", calendars.years_won, "net", "percent", True),
     ),
     "Return for risk": (
-        Metric("Sharpe", metrics.sharpe, "net year", "number", True),
+        Metric("Sharpe", performance.sharpe, "net year", "number", True),
         Metric("Sharpe s.e.", metrics.sharpe_standard_error, "net year", "number"),
         Metric("Sharpe above 0", selection.probabilistic_sharpe, "net", "percent", True),
-        Metric("Sharpe before costs", metrics.sharpe, "gross year", "number", True),
-        Metric("Sortino", metrics.sortino, "net year", "number", True),
-        Metric("Calmar", drawdowns.calmar, "net year", "number", True),
-        Metric("Omega", distribution.omega, "net", "number", True),
+        Metric("Sharpe before costs", performance.sharpe, "gross year", "number", True),
+        Metric("Sortino", performance.sortino, "net year", "number", True),
+        Metric("Calmar", performance.calmar, "net year", "number", True),
+        Metric("Omega", performance.omega, "net", "number", True),
         Metric(
             "growth-optimal leverage", distribution.growth_optimal_leverage, "net", "times", None
         ),
     ),
     "Risk": (
-        Metric("volatility", metrics.volatility, "net year", "percent", False),
-        Metric("downside deviation", metrics.downside_deviation, "net year", "percent", False),
-        Metric("max drawdown", drawdowns.max_drawdown, "net", "percent", True),
+        Metric("volatility", performance.volatility, "net year", "percent", False),
+        Metric("downside deviation", performance.downside_deviation, "net year", "percent", False),
+        Metric("max drawdown", performance.max_drawdown, "net", "percent", True),
         Metric("mean drawdown", drawdowns.mean_drawdown, "net", "percent", True),
         Metric("longest drawdown", drawdowns.longest_drawdown, "net", "periods", False),
         Metric("time under water", drawdowns.time_under_water, "net", "percent", False),
@@ -103,7 +104,7 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
     ),
     "Trading and exposure": (
         Metric("turnover/rebalance", trading.turnover_per_rebalance, "turnover", "percent", False),
-        Metric("turnover/year", trading.turnover_per_year, "turnover periods year", "times", False),
+        Metric("turnover/year", performance.yearly, "turnover periods year", "times", False),
         Metric("holding period", trading.holding_period, "turnover weights", "periods"),
         Metric("cost drag/year", trading.cost_drag, "gross net year", "percent2", False),
         Metric("costs paid", trading.costs_paid, "costs", "percent", False),
@@ -117,7 +118,9 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
     "Against the benchmark": (
         Metric("active return", relative.active_return, "joint other year", "percent2", True),
         Metric("tracking error", relative.tracking_error, "joint other year", "percent2"),
-        Metric("information ratio", relative.information_ratio, "joint other year", "number", True),
+        Metric(
+            "information ratio", performance.information_ratio, "joint other year", "number", True
+        ),
         Metric("alpha", relative.alpha, "joint other year", "percent2", True),
         Metric("alpha s.e.", relative.alpha_standard_error, "joint other year", "percent2"),
         Metric("beta", relative.beta, "joint other", "number"),

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
-from reports.metrics import constant
+from engine.accounting.performance import constant
 
 DEGREES = (2.0, 2.25, 2.5, 2.75, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 25.0, 50.0, 100.0)
 
@@ -50,16 +50,6 @@ def tail_ratio(returns: pd.Series) -> float:
     """Size of the 95% quantile over that of the 5% quantile: above 1, gains have longer tails."""
     low, high = np.quantile(returns, [0.05, 0.95]) if len(returns) else (0.0, 0.0)
     return float(abs(high / low)) if low < 0 else np.nan
-
-
-def omega(returns: pd.Series) -> float:
-    """Sum of the gains over the size of the sum of the losses, at threshold 0; NaN without one.
-
-    It is the profit factor too. Source: Keating and Shadwick (2002), A Universal Performance
-    Measure.
-    """
-    loss = -float(returns[returns < 0].sum())
-    return float(returns[returns > 0].sum()) / loss if loss > 0 else np.nan
 
 
 def payoff_ratio(returns: pd.Series) -> float:

@@ -8,33 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from reports.metrics import annual_return, wealth
-
-
-def drawdowns(returns: pd.Series) -> pd.Series:
-    """Loss since the highest value so far, fractions <= 0: W_t / max(1, W_s, s <= t) - 1.
-
-    The value of 1 before the first period counts as a high.
-    """
-    value = wealth(returns)
-    return value / value.cummax().clip(lower=1) - 1
-
-
-def max_drawdown(returns: pd.Series) -> float:
-    """The deepest of ``drawdowns``, a fraction <= 0: -0.2 is a loss of 20% from a high.
-
-    Source: Magdon-Ismail and Atiya (2004), Maximum Drawdown.
-    """
-    return float(drawdowns(returns).min()) if len(returns) else np.nan
-
-
-def calmar(returns: pd.Series, periods_per_year: float) -> float:
-    """``annual_return`` over the size of ``max_drawdown``, whole history; NaN without a loss.
-
-    Source: Young (1991), Calmar Ratio: A Smoother Tool (there over 36 months).
-    """
-    depth = -max_drawdown(returns)
-    return annual_return(returns, periods_per_year) / depth if depth > 0 else np.nan
+from engine.accounting.performance import drawdowns, max_drawdown
 
 
 def ulcer_index(returns: pd.Series) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from engine.accounting import performance
 from engine.runs.result import BacktestResult
 from reports import (
     calendars,
@@ -17,13 +18,11 @@ from reports import (
     drawdowns,
     history,
     learning,
-    metrics,
     relative,
     selection,
     statistics,
     trading,
 )
-from reports.metrics import sharpe
 
 BENCHMARK = "EqualWeight"
 SWEEP = np.arange(0, 51, 2.5) * 1e-4  # costs of trading, fractions of the value traded
@@ -108,7 +107,7 @@ def gather(
     rivals = returns.drop(columns=[benchmark] if benchmark else [])
     active = rivals.sub(returns[benchmark], axis=0) if benchmark else rivals
     assets = trading.asset_table(results[subject], year)
-    found = {name: sharpe(active[name], 1) for name in active.columns}
+    found = {name: performance.sharpe(active[name], 1) for name in active.columns}
     ratios = history.ratios(found, results, tried)
     return Facts(
         results=results,
@@ -273,10 +272,10 @@ def _whole(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
         if len(parts) and not parts.equals(whole) and (parts - whole).abs().max() > 0:
             year = result.settings["periods_per_year"]
             rows[name] = {
-                "return, whole": metrics.annual_return(whole, year),
-                "return, fractions": metrics.annual_return(parts, year),
-                "Sharpe, whole": sharpe(whole, year),
-                "Sharpe, fractions": sharpe(parts, year),
+                "return, whole": performance.annual_return(whole, year),
+                "return, fractions": performance.annual_return(parts, year),
+                "Sharpe, whole": performance.sharpe(whole, year),
+                "Sharpe, fractions": performance.sharpe(parts, year),
             }
     return pd.DataFrame.from_dict(rows, orient="index")
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from engine.accounting.performance import sharpe
 from engine.runs.result import BacktestResult
-from reports.metrics import sharpe
 
 
 def seeds(results: Mapping[str, BacktestResult]) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-ROUNDING = 1e-10  # a spread below this share of the largest return is a rounding error
+from engine.accounting.performance import ROUNDING, constant, sharpe
 
 
 def check_returns(returns: pd.Series, name: str) -> pd.Series:
@@ -22,52 +22,6 @@ def check_returns(returns: pd.Series, name: str) -> pd.Series:
         where = f"not finite on {', '.join(map(str, bad[:3]))}" if len(bad) else "empty"
         raise ValueError(f"the returns of {name!r} are {where}; every period needs a return")
     return returns
-
-
-def constant(returns: pd.Series) -> bool:
-    """Whether the returns have no spread, so that a ratio to it says nothing."""
-    return len(returns) < 2 or not returns.std(ddof=1) > ROUNDING * returns.abs().max()
-
-
-def wealth(returns: pd.Series) -> pd.Series:
-    """Value after each period of 1 invested before the first: W_t = prod (1 + r_s), s <= t.
-
-    A loss of 100% or more leaves 0, for good.
-    """
-    return (1 + returns).clip(lower=0).cumprod()
-
-
-def cumulative_return(returns: pd.Series) -> float:
-    """Return over the whole history, a fraction: W_T - 1; NaN where it is too large to tell."""
-    value = float(wealth(returns).iloc[-1]) - 1 if len(returns) else np.nan
-    return value if np.isfinite(value) else np.nan
-
-
-def annual_return(returns: pd.Series, periods_per_year: float) -> float:
-    """Geometric return a year, a fraction: W_T ** (P / T) - 1; -1 after a bankruptcy.
-
-    Source: Bacon (2008), Practical Portfolio Performance Measurement and Attribution.
-    """
-    if not len(returns):
-        return np.nan
-    with np.errstate(over="ignore"):
-        value = np.float_power(wealth(returns).iloc[-1], periods_per_year / len(returns)) - 1
-    return float(value) if np.isfinite(value) else np.nan
-
-
-def volatility(returns: pd.Series, periods_per_year: float) -> float:
-    """Standard deviation (ddof 1) a year, a fraction: std * sqrt(P)."""
-    return float(returns.std(ddof=1) * np.sqrt(periods_per_year)) if len(returns) > 1 else np.nan
-
-
-def sharpe(returns: pd.Series, periods_per_year: float) -> float:
-    """Mean over standard deviation (ddof 1) a year: mean / std * sqrt(P); NaN if constant.
-
-    Source: Sharpe (1994), The Sharpe Ratio; annualised as if returns were uncorrelated.
-    """
-    if constant(returns):
-        return np.nan
-    return float(returns.mean() / returns.std(ddof=1) * np.sqrt(periods_per_year))
 
 
 def sharpe_standard_error(returns: pd.Series, periods_per_year: float) -> float:
@@ -87,30 +41,9 @@ def sharpe_standard_error(returns: pd.Series, periods_per_year: float) -> float:
     variance = np.mean(centred**2)
     skewness = np.mean(centred**3) / variance**1.5
     kurtosis = np.mean(centred**4) / variance**2
-    ratio = float(returns.mean() / returns.std(ddof=1))
+    ratio = sharpe(returns, 1)
     spread = (1 - skewness * ratio + (kurtosis - 1) / 4 * ratio**2) / (len(returns) - 1)
     return float(np.sqrt(periods_per_year * max(spread, 0.0)))
-
-
-def downside_deviation(returns: pd.Series, periods_per_year: float) -> float:
-    """Root mean square of the losses a year, a fraction: sqrt(mean(min(r, 0)**2)) * sqrt(P).
-
-    The squares are averaged over all periods, also those with a gain.
-    Source: Sortino and Price (1994), Performance Measurement in a Downside Risk Framework.
-    """
-    if not len(returns):
-        return np.nan
-    losses = np.minimum(returns.to_numpy(dtype=float), 0)
-    return float(np.sqrt(np.mean(losses**2) * periods_per_year))
-
-
-def sortino(returns: pd.Series, periods_per_year: float) -> float:
-    """Mean over ``downside_deviation``, both a year; NaN without a loss.
-
-    Source: Sortino and Price (1994), Performance Measurement in a Downside Risk Framework.
-    """
-    downside = downside_deviation(returns, periods_per_year)
-    return float(returns.mean() * periods_per_year / downside) if downside > 0 else np.nan
 
 
 def rolling_sharpe(returns: pd.Series, window: int, periods_per_year: float) -> pd.Series:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from reports.metrics import ROUNDING, annual_return, constant
+from engine.accounting.performance import ROUNDING, annual_return, constant, volatility
 
 
 class Regression(NamedTuple):
@@ -83,20 +83,7 @@ def tracking_error(returns: pd.Series, benchmark: pd.Series, periods_per_year: f
 
     Source: Grinold and Kahn (2000), Active Portfolio Management, chapter 3.
     """
-    if len(returns) < 2:
-        return np.nan
-    return float((returns - benchmark).std(ddof=1) * np.sqrt(periods_per_year))
-
-
-def information_ratio(returns: pd.Series, benchmark: pd.Series, periods_per_year: float) -> float:
-    """Mean over standard deviation of r - b a year; NaN where r - b is constant.
-
-    mean(r - b) / std(r - b) * sqrt(P). Source: Goodwin (1998), The Information Ratio.
-    """
-    active = returns - benchmark
-    if not active.std(ddof=1) > ROUNDING * max(returns.abs().max(), benchmark.abs().max()):
-        return np.nan
-    return float(active.mean() / active.std(ddof=1) * np.sqrt(periods_per_year))
+    return volatility(returns - benchmark, periods_per_year)
 
 
 def beta(returns: pd.Series, benchmark: pd.Series) -> float:

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from engine.accounting import performance
 from engine.runs.result import BacktestResult
-from reports import calendars, drawdowns, figures, metrics, relative
+from reports import calendars, figures, metrics, relative
 from reports.facts import Facts, rate_of
 from reports.folds import timeline
 from reports.formats import day, number, percent
@@ -57,8 +58,8 @@ def _growth(
 ) -> dict[str, Any]:
     """Growth, drawdowns, years and the distribution."""
     net = {name: result.net_returns for name, result in results.items()}
-    wealth = {name: metrics.wealth(returns) for name, returns in net.items()}
-    under = {name: drawdowns.drawdowns(returns) for name, returns in net.items()}
+    wealth = {name: performance.wealth(returns) for name, returns in net.items()}
+    under = {name: performance.drawdowns(returns) for name, returns in net.items()}
     ends = _listed(wealth, lambda name: number(wealth[name].iloc[-1]))
     depths = _listed(net, lambda name: percent(facts.metrics.loc[name, "max drawdown"]))
     last = net[facts.subject].index[-1]
@@ -81,7 +82,7 @@ def _growth(
             f"{percent(best.min())}."
         )
         drawn["years"] = figures.bars(label, facts.years[pair], colours)
-    if not metrics.constant(subject) and len(subject) >= 30:
+    if not performance.constant(subject) and len(subject) >= 30:
         label = (
             f"Distribution of the returns of {facts.subject}. Skewness "
             f"{number(facts.metrics.loc[facts.subject, 'skewness'])}, excess kurtosis "

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm, rankdata
 
-from reports.metrics import constant, sharpe, sharpe_standard_error
+from engine.accounting.performance import constant, sharpe
+from reports.metrics import sharpe_standard_error
 
 EULER = 0.5772156649015329  # the Euler-Mascheroni constant
 BLOCKS = 16

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from reports.metrics import sharpe
+from engine.accounting.performance import sharpe
 from reports.relative import long_run_covariance
 
 RESAMPLES = 2000

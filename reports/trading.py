@@ -11,8 +11,8 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
+from engine.accounting.performance import annual_return, sharpe, wealth
 from engine.runs.result import BacktestResult
-from reports.metrics import annual_return, sharpe, wealth
 
 HELD = 1e-6  # a smaller weight is dust
 CAPITAL = 1e6  # with which the orders of a ``BacktestResult`` start
@@ -26,11 +26,6 @@ def turnover_per_rebalance(turnover: pd.Series) -> float:
     Source: DeMiguel, Garlappi and Uppal (2009), Optimal Versus Naive Diversification.
     """
     return float(turnover.mean()) if len(turnover) else 0.0
-
-
-def turnover_per_year(turnover: pd.Series, periods: int, periods_per_year: float) -> float:
-    """Traded value over portfolio value a year, a fraction: (sum of turnover) * P / T."""
-    return float(turnover.sum()) * periods_per_year / periods
 
 
 def holding_period(turnover: pd.Series, weights: pd.DataFrame) -> float:

@@ -8,7 +8,8 @@ import pytest
 
 from data_loaders import Panel
 from engine import Costs, WalkForward, backtest
-from reports import metrics, relative, trading
+from engine.accounting import performance
+from reports import relative, trading
 from strategies import EqualWeight, InverseVolatility
 
 
@@ -73,8 +74,8 @@ def test_the_sweep_passes_through_the_run(real):
     result = real[0]["EqualWeight"]
     sweep = trading.cost_sweep(result.gross_returns, result.turnover, [0, 0.001, 0.005], 252)
     assert list(sweep.index) == [0, 10, 50]
-    assert sweep[0] == pytest.approx(metrics.sharpe(result.gross_returns, 252))
-    assert sweep[10] == pytest.approx(metrics.sharpe(result.net_returns, 252))
+    assert sweep[0] == pytest.approx(performance.sharpe(result.gross_returns, 252))
+    assert sweep[10] == pytest.approx(performance.sharpe(result.net_returns, 252))
     assert sweep.is_monotonic_decreasing
 
 
@@ -173,10 +174,10 @@ def test_a_levered_benchmark_is_known_exactly():
     assert relative.beta_standard_error(ours, other) == pytest.approx(0, abs=1e-10)
     assert relative.r_squared(ours, other) == pytest.approx(1)
     assert relative.tracking_error(ours, other, 252) == pytest.approx(
-        0.5 * metrics.volatility(other, 252)
+        0.5 * performance.volatility(other, 252)
     )
-    assert relative.information_ratio(ours, other, 252) == pytest.approx(
-        metrics.sharpe(0.0002 + 0.5 * other, 252)
+    assert performance.information_ratio(ours, other, 252) == pytest.approx(
+        performance.sharpe(0.0002 + 0.5 * other, 252)
     )
     assert relative.treynor(ours, other, 252) == pytest.approx(ours.mean() * 252 / 1.5)
 
@@ -205,7 +206,7 @@ def test_capture_and_hits_by_hand():
     assert relative.down_capture(ours, other) == pytest.approx(0.2)
     assert relative.hit_rate(ours, other) == pytest.approx(3 / 5)
     assert relative.active_return(ours, other, 5) == pytest.approx(
-        metrics.annual_return(ours, 5) - metrics.annual_return(other, 5)
+        performance.annual_return(ours, 5) - performance.annual_return(other, 5)
     )
 
 
@@ -213,7 +214,7 @@ def test_the_benchmark_against_itself():
     other = market()
     assert relative.beta(other, other) == pytest.approx(1)
     assert relative.tracking_error(other, other, 252) == 0
-    assert np.isnan(relative.information_ratio(other, other, 252))
+    assert np.isnan(performance.information_ratio(other, other, 252))
     assert np.isnan(relative.hit_rate(other, other))
     assert relative.up_capture(other, other) == pytest.approx(1)
 
