@@ -7,11 +7,7 @@ imports none of the others. Read ``panel.py``, then ``sources.py``, where ``load
 ``plugins.py``. ``quality.py`` checks a panel.
 """
 
-from data_loaders.neighbours import check_neighbours
-from data_loaders.panel import Panel
-from data_loaders.sources import load
-from data_loaders.validation import DataError
+from data_loaders.package_imports import import_on_use, refuse_hidden_packages
 
-__all__ = ["DataError", "Panel", "load"]
-
-check_neighbours()  # the other packages import this one first
+refuse_hidden_packages()  # the other packages import this one first
+import_on_use(__name__)

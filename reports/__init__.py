@@ -7,8 +7,6 @@ page), ``export`` (the numbers beside it), ``compare`` (several runs), ``command
 terminal).
 """
 
-from reports.catalogue import summary_table
-from reports.folds import write_plan
-from reports.html import check_report_path, write_report
+from data_loaders.package_imports import import_on_use
 
-__all__ = ["check_report_path", "summary_table", "write_plan", "write_report"]
+import_on_use(__name__)
