@@ -2,27 +2,23 @@
 
 import pandas as pd
 
-from deqfolio import (
-    DEQMeanVariance,
-    EqualWeight,
-    Panel,
-    Training,
-    WalkForward,
-    backtest,
-    load,
-    summary_table,
-)
+from data_loaders import Panel, load
+from engine import Training, WalkForward, backtest
+from reports import summary_table
+from strategies import DEQMeanVariance, EqualWeight
 
 
 def distance_from_high(history: Panel) -> pd.DataFrame:
     """A row for each asset, a column for each feature, from rows up to the decision alone."""
-    return pd.DataFrame({"from the high": history.prices.iloc[-1] / history.prices.max() - 1})
+    prices = history.prices
+    return pd.DataFrame({"from the high": prices.iloc[-1] / prices.max() - 1})
 
 
 if __name__ == "__main__":  # the function is found by this file's name
     # What is known at each close beside prices: a frame a feature, dates and assets as prices'.
     prices = load("sp500", start="2012-01-01").prices
-    panel = Panel(prices, asset_features={"calm": 1 / prices.pct_change().rolling(63).std()})
+    calm = 1 / prices.pct_change().rolling(63).std()
+    panel = Panel(prices, asset_features={"calm": calm})
 
     results = backtest(
         {

@@ -8,17 +8,10 @@ from dataclasses import dataclass
 
 import torch
 
-from deqfolio import (
-    Costs,
-    DEQMeanVariance,
-    Loss,
-    NegativeSharpe,
-    Training,
-    WalkForward,
-    backtest,
-    load,
-    summary_table,
-)
+from data_loaders import load
+from engine import Costs, Loss, NegativeSharpe, Training, WalkForward, backtest
+from reports import summary_table
+from strategies import DEQMeanVariance
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,10 @@
 import torch
 from torch import nn
 
-from deqfolio import EqualWeight, LearnedStrategy, Training, backtest, load, summary_table
+from data_loaders import load
+from engine import Training, backtest
+from reports import summary_table
+from strategies import EqualWeight, LearnedStrategy
 
 
 class Momentum(nn.Module):

@@ -1,6 +1,9 @@
 """Your own idea: one class with one method. Here: hold last year's winners, equally."""
 
-from deqfolio import EqualWeight, Strategy, backtest, load, summary_table
+from data_loaders import load
+from engine import backtest
+from reports import summary_table
+from strategies import EqualWeight, Strategy
 
 
 class Winners(Strategy):

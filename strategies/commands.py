@@ -57,7 +57,8 @@ STRATEGY = '''"""Alpha: replace this idea, holding what rose most in the last qu
 
 import pandas as pd
 
-from deqfolio import Panel, Strategy
+from data_loaders import Panel
+from strategies import Strategy
 
 
 class Alpha(Strategy):
@@ -73,7 +74,8 @@ class Alpha(Strategy):
         return (growth.rank(ascending=False) <= self.count) / self.count
 '''
 
-STRATEGY_TEST = """from deqfolio import check_strategy, load
+STRATEGY_TEST = """from data_loaders import load
+from engine import check_strategy
 from NAME import Alpha
 
 

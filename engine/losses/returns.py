@@ -16,7 +16,6 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from engine.accounting import performance
 from engine.accounting.costs import Account
 
 FLOOR = 1e-8  # of a denominator, so that returns without any spread have a finite gradient
@@ -68,7 +67,7 @@ class NegativeSharpe(Loss):
         returns = account.net_returns
         if returns.numel() < 3:
             raise ValueError(f"a Sharpe ratio needs at least 3 periods, got {returns.numel()}")
-        return -performance.sharpe(returns, periods_per_year, FLOOR)
+        return -returns.mean() / returns.std().clamp_min(FLOOR) * periods_per_year**0.5
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,9 @@ class NegativeSortino(Loss):
     target: float = 0.0
 
     def __call__(self, account: Account, periods_per_year: float) -> Tensor:
-        return -performance.sortino(account.net_returns, periods_per_year, self.target, FLOOR)
+        excess = account.net_returns - self.target / periods_per_year
+        downside = excess.clamp_max(0).square().mean().clamp_min(FLOOR**2).sqrt()
+        return -excess.mean() / downside * periods_per_year**0.5
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,8 @@ class MaxDrawdown(Loss):
     """
 
     def __call__(self, account: Account, periods_per_year: float) -> Tensor:
-        return -performance.max_drawdown(account.net_returns)
+        wealth = torch.cat([torch.ones_like(account.net_returns[:1]), _wealth(account)])
+        return (1 - wealth / wealth.cummax(0).values).max()
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,8 @@ class NegativeOmega(Loss):
     threshold: float = 0.0
 
     def __call__(self, account: Account, periods_per_year: float) -> Tensor:
-        return -performance.omega(account.net_returns, self.threshold / periods_per_year, FLOOR)
+        excess = account.net_returns - self.threshold / periods_per_year
+        return -excess.clamp_min(0).sum() / (-excess).clamp_min(0).sum().clamp_min(FLOOR)
 
 
 @dataclass(frozen=True)
@@ -160,7 +163,13 @@ class NegativeCalmar(Loss):
     """
 
     def __call__(self, account: Account, periods_per_year: float) -> Tensor:
-        return -performance.calmar(account.net_returns, periods_per_year, floor=1e-4)
+        wealth = _wealth(account)
+        growth = wealth[-1] ** (periods_per_year / len(wealth)) - 1
+        return -growth / MaxDrawdown()(account, periods_per_year).clamp_min(1e-4)
+
+
+def _wealth(account: Account) -> Tensor:
+    return (1 + account.net_returns).cumprod(0)  # (S,) at the end of each period
 
 
 @dataclass(frozen=True, repr=False)

@@ -1,0 +1,186 @@
+"""A strategy against a benchmark or factors: active return, regression, capture.
+
+The conventions are those of ``returns``; ``benchmark`` has the dates of ``returns``, and the
+active return of a period is r - b.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import norm
+
+from reports.metrics.returns import ROUNDING, annual_return, constant
+
+
+def regression(values: np.ndarray, regressors: np.ndarray) -> Any:
+    """Least squares of ``values`` (T,) on 1 and ``regressors`` (T, K), by statsmodels.
+
+    The standard errors are robust to changing variance and autocorrelation (HAC): Bartlett
+    kernel with floor(4 (T / 100) ** (2 / 9)) lags, times T / (T - K - 1). None where the
+    regressors do not determine the coefficients.
+
+    Source: Newey and West (1987), equation 5; the lags by their rule of 1994.
+    """
+    from statsmodels.regression.linear_model import OLS
+
+    rows = len(values)
+    design = np.column_stack([np.ones(rows), regressors])
+    size = np.abs(design).max(axis=0)
+    if rows <= design.shape[1] + 1 or not size.all():
+        return None
+    if np.linalg.matrix_rank(design / size, tol=ROUNDING * rows) < design.shape[1]:
+        return None
+    return OLS(values, design).fit(
+        cov_type="HAC", cov_kwds={"maxlags": None, "use_correction": True}
+    )
+
+
+def _on_benchmark(returns: pd.Series, benchmark: pd.Series) -> Any:
+    if constant(benchmark):
+        return None
+    return regression(returns.to_numpy(dtype=float), benchmark.to_numpy(dtype=float))
+
+
+def active_return(returns: pd.Series, benchmark: pd.Series, periods_per_year: float) -> float:
+    """``annual_return`` less that of the benchmark, a fraction."""
+    return annual_return(returns, periods_per_year) - annual_return(benchmark, periods_per_year)
+
+
+def tracking_error(returns: pd.Series, benchmark: pd.Series, periods_per_year: float) -> float:
+    """Standard deviation (ddof 1) of r - b a year, a fraction: std(r - b) * sqrt(P).
+
+    Source: Grinold and Kahn (2000), Active Portfolio Management, chapter 3.
+    """
+    if len(returns) < 2:
+        return np.nan
+    return float((returns - benchmark).std(ddof=1) * np.sqrt(periods_per_year))
+
+
+def information_ratio(returns: pd.Series, benchmark: pd.Series, periods_per_year: float) -> float:
+    """Mean over standard deviation of r - b a year; NaN where r - b is constant.
+
+    mean(r - b) / std(r - b) * sqrt(P). Source: Goodwin (1998), The Information Ratio.
+    """
+    active = returns - benchmark
+    if not active.std(ddof=1) > ROUNDING * max(returns.abs().max(), benchmark.abs().max()):
+        return np.nan
+    return float(active.mean() / active.std(ddof=1) * np.sqrt(periods_per_year))
+
+
+def beta(returns: pd.Series, benchmark: pd.Series) -> float:
+    """Slope of the returns on the benchmark's: cov(r, b) / var(b)."""
+    fit = _on_benchmark(returns, benchmark)
+    return float(fit.params[1]) if fit else np.nan
+
+
+def beta_standard_error(returns: pd.Series, benchmark: pd.Series) -> float:
+    """Standard error of ``beta``, robust to heteroskedasticity and autocorrelation (HAC).
+
+    Source: Newey and West (1987), lags by their rule of 1994.
+    """
+    fit = _on_benchmark(returns, benchmark)
+    return float(fit.bse[1]) if fit else np.nan
+
+
+def alpha(returns: pd.Series, benchmark: pd.Series, periods_per_year: float) -> float:
+    """Intercept of the returns on the benchmark's a year, a fraction: (mean r - beta mean b) P.
+
+    Source: Jensen (1968), The Performance of Mutual Funds; risk-free rate 0, not compounded.
+    """
+    fit = _on_benchmark(returns, benchmark)
+    return float(fit.params[0] * periods_per_year) if fit else np.nan
+
+
+def alpha_standard_error(
+    returns: pd.Series, benchmark: pd.Series, periods_per_year: float
+) -> float:
+    """Standard error of ``alpha``, in its unit, as that of ``beta``."""
+    fit = _on_benchmark(returns, benchmark)
+    return float(fit.bse[0] * periods_per_year) if fit else np.nan
+
+
+def r_squared(returns: pd.Series, benchmark: pd.Series) -> float:
+    """Share of the variance that the benchmark explains: squared correlation with it."""
+    fit = _on_benchmark(returns, benchmark)
+    return float(fit.rsquared) if fit and not constant(returns) else np.nan
+
+
+def treynor(returns: pd.Series, benchmark: pd.Series, periods_per_year: float) -> float:
+    """Mean return a year over ``beta``, a fraction; NaN where beta is 0.
+
+    Source: Treynor (1965), How to Rate Management of Investment Funds.
+    """
+    slope = beta(returns, benchmark)
+    return float(returns.mean() * periods_per_year / slope) if abs(slope) > ROUNDING else np.nan
+
+
+def up_capture(returns: pd.Series, benchmark: pd.Series) -> float:
+    """Geometric mean return over the benchmark's, in the periods in which the benchmark rose.
+
+    A fraction: 0.8 earns 80% of its rises. Source: Bacon (2008), section 3.
+    """
+    return _capture(returns, benchmark, benchmark > 0)
+
+
+def down_capture(returns: pd.Series, benchmark: pd.Series) -> float:
+    """Geometric mean return over the benchmark's, in the periods in which the benchmark fell.
+
+    A fraction: 0.8 suffers 80% of its falls. Source: Bacon (2008), section 3.
+    """
+    return _capture(returns, benchmark, benchmark < 0)
+
+
+def _capture(returns: pd.Series, benchmark: pd.Series, when: pd.Series) -> float:
+    ours, theirs = (annual_return(line[when], 1) for line in (returns, benchmark))
+    return ours / theirs if theirs else np.nan
+
+
+def hit_rate(returns: pd.Series, benchmark: pd.Series) -> float:
+    """Share of the periods in which r > b among those in which they differ, a fraction."""
+    active = (returns - benchmark)[(returns - benchmark).abs() > 1e-15]
+    return float((active > 0).mean()) if len(active) else np.nan
+
+
+def rolling_beta(returns: pd.Series, benchmark: pd.Series, window: int) -> pd.Series:
+    """``beta`` over the last ``window`` common periods, by date, from the first full window on."""
+    common = returns.index.intersection(benchmark.index)
+    ours, theirs = returns[common].astype(float), benchmark[common].astype(float)
+    spread = theirs.rolling(window).var(ddof=1)
+    tiny = (ROUNDING * theirs.abs().rolling(window).max()) ** 2
+    joint = ours.rolling(window).cov(theirs, ddof=1)
+    return (joint / spread.where(spread > tiny)).iloc[window - 1 :]
+
+
+def factor_regression(
+    returns: pd.Series, factors: pd.DataFrame, periods_per_year: float
+) -> pd.DataFrame:
+    """Least squares of the returns on factors (T, K) of the same periods, HAC errors.
+
+    Returns:
+        One row for "alpha" (a year, a fraction) and one a factor: coefficient, error, t, p
+        (two-sided, normal), and r_squared, the same in every row. Empty where the common
+        dates do not determine the coefficients.
+
+    Source: Newey and West (1987); Fama and French (1993) for the use.
+    """
+    known = factors.reindex(returns.index).dropna()
+    values = returns[known.index].to_numpy(dtype=float)
+    fit = regression(values, known.to_numpy(dtype=float)) if len(known) else None
+    if fit is None:
+        return pd.DataFrame(columns=["coefficient", "error", "t", "p", "r_squared"], dtype=float)
+    unit = np.r_[periods_per_year, np.ones(known.shape[1])]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.where(fit.bse > 0, fit.params / fit.bse, np.nan)
+    return pd.DataFrame(
+        {
+            "coefficient": fit.params * unit,
+            "error": fit.bse * unit,
+            "t": t,
+            "p": 2 * norm.sf(np.abs(t)),
+            "r_squared": fit.rsquared,
+        },
+        index=pd.Index(["alpha", *map(str, known.columns)], name="factor"),
+    )

@@ -1,0 +1,163 @@
+"""The report: one HTML file that needs nothing else, from the results of a backtest.
+
+``report_data.gather`` computes every number, ``figures.sections.draw`` every figure, the
+templates in ``page/`` lay them out, and ``export`` writes the numbers beside the page.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from functools import cache
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+
+from data_loaders.atomic import atomic
+from engine.runs.result import BacktestResult
+from engine.runs.run_directory import written
+from reports import export, formats, wording
+from reports.figures import sections
+from reports.figures.axes import PALETTE
+from reports.metrics import catalogue
+from reports.report_data import ReportData, flat, gather
+from reports.statistics import bootstrap
+
+PAGE = Path(__file__).parent / "page"
+ORDERS = 40  # listed
+ORDER_COLUMNS = ("date", "decided", "asset", "side", "ordered", "size", "price", "fees", "paid")
+
+
+def write_report(
+    results: Mapping[str, BacktestResult],
+    path: str | Path,
+    factors: pd.DataFrame | None = None,
+    groups: Mapping[str, str] | None = None,
+    tried: pd.DataFrame | None = None,
+) -> Path:
+    """Write the report of ``results`` to ``path``: the whole page or, on an error, nothing.
+
+    Beside "report.html" go "report.json", all its numbers unrounded, and the folder
+    "report-tables" with the same as CSV, and with returns, turnover, costs and targets.
+
+    Args:
+        results: {name shown: result}, in the order of the tables. The learned strategy (the
+            first with a training history, else the first that is not the benchmark) is
+            compared with ``EqualWeight`` or, without it, with the next strategy.
+        path: of the HTML file; its folder is made where it is missing.
+        factors: (T, K) returns of factors by date, fractions, on which the returns of the
+            strategies are regressed.
+        groups: {asset: group}, by which contributions are added up.
+        tried: what else was tried on these data, ``TrialLedger().on_the_same(result)``; the
+            deflated Sharpe ratio counts it.
+
+    Returns:
+        The path written.
+
+    Raises:
+        OSError: the path cannot be written (see ``check_report_path``).
+        ValueError: there is no result, or returns hold a NaN.
+    """
+    check_report_path(path)
+    return write_data(gather(results, factors, groups, tried), path)
+
+
+def write_data(data: ReportData, path: str | Path) -> Path:
+    """As ``write_report``, of data that were gathered already."""
+    target = check_report_path(path)
+    folder = target.with_name(f"{target.stem}-tables")
+    files = {target: render(data), target.with_suffix(".json"): export.as_json(data)}
+    files |= {folder / name: text for name, text in export.as_csv(data).items()}
+    with written(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)
+        with ExitStack() as stack:  # all are written before the first is renamed
+            stack.callback(_remove_empty, folder)
+            for place, text in files.items():
+                scratch = stack.enter_context(atomic(place))
+                scratch.write_text(text, encoding="utf-8", errors="replace")
+        for table in folder.glob("*.csv"):  # of an older report; any other file stays
+            if table not in files:
+                table.unlink()
+    return target
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):  # it holds files
+        folder.rmdir()
+
+
+def check_report_path(path: str | Path) -> Path:
+    """The path, if a report can be written there; call it before a long computation.
+
+    Raises:
+        OSError: it is a folder or a device, lies under a file, or its folder cannot be written to.
+    """
+    target = Path(path)
+    if target.exists() and not target.is_file():
+        raise IsADirectoryError(f"the report cannot be written to {target}: it is not a file")
+    folder = next(part for part in target.absolute().parents if part.exists())
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return target
+    except OSError as error:
+        raise type(error)(
+            f"the report cannot be written to {target}: {folder} is not a folder that can be "
+            f"written to ({error.strerror}); choose another path"
+        ) from error
+
+
+def render(data: ReportData) -> str:
+    """The page as text; deterministic, so that the same results give the same bytes."""
+    script = (PAGE / "script.js").read_text(encoding="utf-8").strip()
+    shown = data.ranked[: sections.SHOWN]
+    settings = data.first.settings
+    orders = data.first.orders.reindex(columns=ORDER_COLUMNS)  # older runs have fewer columns
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            data=data,
+            subject=data.subject,
+            benchmark=data.benchmark,
+            palette=PALETTE,
+            script=Markup(script),
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            headline=wording.headline(data),
+            selection=wording.selection_sentence(data),
+            missing=wording.not_shown(data),
+            colours=sections.colours_of(data.ranked),
+            shown=shown,
+            rest=len(data.ranked) - len(shown),
+            best=catalogue.best_in_columns(data.metrics[list(catalogue.COLUMNS)]),
+            metric_groups=catalogue.GROUPS,
+            resamples=bootstrap.RESAMPLES,
+            seed=bootstrap.SEED,
+            heat=sections.heat_scale(data.months[name] for name in shown),
+            orders=orders.tail(ORDERS)[::-1].to_dict("records"),
+            panel=settings.get("panel", {}),
+            settings=list(flat(settings)),
+            everything=json.dumps(export.settings(data.results, settings), indent=1, default=str),
+            **sections.draw(data),
+        )
+    )
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(PAGE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    names = ("percent", "chance", "number", "day", "count", "money", "times", "written")
+    environment.filters |= {name: getattr(formats, name) for name in names}
+    return environment
