@@ -25,9 +25,8 @@ from benchmarks.e2e_dro import PLAN as PAPER_PLAN
 from benchmarks.e2e_dro import load_paper
 from data_loaders import Panel, load
 from engine import Costs, Training, TrainingError, WalkForward, backtest_seeds
-from reports.metrics.drawdowns import max_drawdown
-from reports.metrics.returns import sharpe
-from reports.statistics.sharpe_tests import sharpe_differences
+from engine.accounting.performance import max_drawdown, sharpe
+from reports.statistics import sharpe_differences
 from strategies import (
     EqualWeight,
     ExplicitMeanVariance,

@@ -1,17 +1,13 @@
 """Price histories as panels: what was known at each close.
 
-The way of the data: ``data_loaders -> strategies -> engine -> reports``. This package comes
-first and imports none of the others. Read ``panel.py``, then ``sources.py``, which finds the
-source: ``files.py`` (``csv_tables.py`` and ``parquet_tables.py`` read a ``tables.py`` table),
-``history.py`` (``yahoo.py`` asks, ``store.py`` keeps), ``synthetic.py``, ``plugins.py`` (anyone's).
-``quality.py`` looks at what came.
+Data flows ``data_loaders -> strategies -> engine -> reports``: this package comes first and
+imports none of the others. Read ``panel.py``, then ``sources.py``, where ``load`` dispatches to
+``files.py`` (with ``csv_tables.py``, ``parquet_tables.py`` and ``tables.py``),
+``yahoo_histories.py`` (with ``yahoo_requests.py`` and ``store.py``), ``synthetic.py`` and
+``plugins.py``. ``quality.py`` checks a panel.
 """
 
-from data_loaders.neighbours import check_neighbours
-from data_loaders.panel import Panel
-from data_loaders.sources import load
-from data_loaders.validation import DataError
+from data_loaders.package_imports import import_on_use, refuse_hidden_packages
 
-__all__ = ["DataError", "Panel", "load"]
-
-check_neighbours()  # the first of our packages to be imported, whichever is asked for
+refuse_hidden_packages()  # the other packages import this one first
+import_on_use(__name__)

@@ -1,9 +1,9 @@
-"""deqfolio data: what is in the store, what is new at the provider, what is odd in the data.
+"""deqfolio data: list, update, verify and export stored prices, and check a source for errors.
 
 deqfolio data list                     the snapshots in the store
-deqfolio data show yahoo:SPY           where a series came from, and what was rewritten
-deqfolio data update yahoo:SPY,TLT     fetch what is newer (without a source: all in the store)
-deqfolio data verify                   is every file what was written?
+deqfolio data show yahoo:SPY           where a series came from, and what Yahoo rewrote
+deqfolio data update yahoo:SPY,TLT     fetch newer prices (without a source: of all in the store)
+deqfolio data verify                   compare every file with its hash
 deqfolio data export SOURCE FILE       prices as a wide CSV or Parquet file
 deqfolio data check SOURCE             gaps, stale prices, missed splits, survivorship, ...
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 app = typer.Typer(
-    help="Snapshots of data: list, update, verify, export, and look for oddities.",
+    help="Snapshots of data: list, update, verify, export; and check a source for errors.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -66,10 +66,10 @@ def show(source: Source, store: Folder = None) -> None:
     """Show the manifests of a Yahoo source's snapshots, or the panel of any other source."""
     import json
 
-    from data_loaders import load
-    from data_loaders.history import check_tickers
+    from data_loaders.sources import load
     from data_loaders.store import Store
     from data_loaders.validation import DataError
+    from data_loaders.yahoo_histories import check_tickers
 
     if not source.startswith("yahoo:"):
         panel = load(source)
@@ -96,12 +96,14 @@ def update(
     ] = None,
     store: Folder = None,
     full: Annotated[
-        bool, typer.Option(help="Ask for whole histories, to notice rewriting of any day.")
+        bool, typer.Option(help="Request whole histories, to notice rewriting of any day.")
     ] = False,
-    deadline: Annotated[float, typer.Option(help="Seconds after which nothing is asked.")] = 600.0,
+    deadline: Annotated[float, typer.Option(help="Seconds, then no request is made.")] = 600.0,
 ) -> None:
-    """Fetch what is newer at Yahoo; exits with 1 if a ticker has failed."""
-    from data_loaders import history
+    """Fetch newer prices from Yahoo; exits with 1 if a ticker has failed."""
+    from dataclasses import replace
+
+    from data_loaders import yahoo_histories
     from data_loaders.store import Store
     from data_loaders.validation import DataError
 
@@ -111,26 +113,28 @@ def update(
         if not tickers:
             raise DataError(f"the store {kept.folder} is empty: name a source, like yahoo:SPY,TLT")
     elif source.startswith("yahoo:"):
-        tickers = history.check_tickers(source.removeprefix("yahoo:").split(","))
+        tickers = yahoo_histories.check_tickers(source.removeprefix("yahoo:").split(","))
     else:
         raise DataError(f"only yahoo: sources are fetched, got {source!r}")
-    policy = history.with_deadline(deadline)
-    found = history.fetch(tickers, kept, update=True, full=full, policy=policy)
-    _print(history.status_table(found))
+    policy = replace(yahoo_histories.POLICY, deadline=deadline)
+    found = yahoo_histories.fetch(tickers, kept, update=True, full=full, policy=policy)
+    _print(yahoo_histories.status_table(found))
     if any(one.status in ("failed", "stale") for one in found):
         raise typer.Exit(1)
 
 
 @app.command()
 def verify(store: Folder = None) -> None:
-    """Hash every file of the store; exits with 1 if one is damaged (it is set aside)."""
+    """Hash every file of the store; exits with 1 if one is damaged (it is moved aside)."""
     from data_loaders.store import Store
 
     checked = Store(store).verify()
     damaged = [error for _, _, error in checked if error]
     for error in damaged:
         typer.echo(error)
-    typer.echo(f"{len(checked)} snapshots: {len(checked) - len(damaged)} sound, {len(damaged)} not")
+    typer.echo(
+        f"{len(checked)} snapshots: {len(checked) - len(damaged)} intact, {len(damaged)} damaged"
+    )
     if damaged:
         raise typer.Exit(1)
 
@@ -143,9 +147,9 @@ def export(
     end: End = None,
     store: Folder = None,
 ) -> None:
-    """Write the prices of a source, one row a date and one column an asset."""
-    from data_loaders import load
+    """Write the prices of a source, one row per date and one column per asset."""
     from data_loaders.files import write_prices
+    from data_loaders.sources import load
 
     panel = load(source, start, end, store=store)
     write_prices(panel.prices, file)
@@ -154,8 +158,9 @@ def export(
 
 @app.command()
 def check(source: Source, start: Start = None, end: End = None, store: Folder = None) -> None:
-    """Look at the data, and say what is odd; nothing is changed."""
-    from data_loaders import load, quality
+    """Check the data, and report what looks wrong; nothing is changed."""
+    from data_loaders import quality
+    from data_loaders.sources import load
 
     panel = load(source, start, end, store=store)
     found = quality.check(panel)
@@ -170,7 +175,7 @@ def check(source: Source, start: Start = None, end: End = None, store: Folder = 
     for caveat in panel.caveats:
         typer.echo(f"caveat: {caveat}")
     if not len(found.problems):
-        typer.echo("nothing odd was found")
+        typer.echo("No problems were found.")
 
 
 def _print(table: pd.DataFrame) -> None:

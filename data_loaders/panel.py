@@ -26,7 +26,7 @@ from data_loaders.validation import (
 
 DateLike: TypeAlias = "str | pd.Timestamp"
 
-HALT = 10  # rows without a price at the end of a panel, from which on an asset is delisted
+DELISTED_AFTER = 10  # rows without a price at the end of a panel: the asset is delisted
 
 
 class Panel:
@@ -41,8 +41,8 @@ class Panel:
         caveats: what a reader of results must know about the data (survivorship, ...).
         members: (T, N) frame of bool, index and columns as ``prices``: in the universe at that
             close. By default every asset is, whenever it trades. A price outside of the
-            universe still values what is held.
-        snapshots: {name: identity} of what was read from the store, if anything was.
+            universe still values current holdings.
+        snapshots: {name: identity} of the stored snapshots it was read from, if any.
 
     Raises:
         DataError: naming the first offending dates and assets.
@@ -76,10 +76,10 @@ class Panel:
         self.source = source
         self.caveats = tuple(caveats)
         self.snapshots = MappingProxyType(dict(snapshots or {}))
-        self._universe = members is not None  # otherwise a member is what has a price
+        self._has_universe = members is not None  # otherwise every asset with a price is a member
         if members is not None:
             inside = aligned(members, self.prices, "members").to_numpy(dtype=bool)
-            self.members = _frame(inside & self._known, self.dates, self.assets)
+            self.members = _frame(inside & self._priced, self.dates, self.assets)
 
     @classmethod
     def from_returns(cls, returns: pd.DataFrame, **rest: Any) -> Panel:
@@ -90,8 +90,8 @@ class Panel:
         """
         return cls(prices_from(returns), **rest)
 
-    # A part of a panel cuts what is asked of it from the whole, when it is asked: most strategies
-    # look at one or two of these, and there is a part for each decision.
+    # Parts of a panel are lazy views of the whole: there is one for each decision, and most
+    # strategies look at one or two of these attributes only.
 
     @cached_property
     def prices(self) -> pd.DataFrame:
@@ -121,9 +121,9 @@ class Panel:
 
     @cached_property
     def returns(self) -> pd.DataFrame:
-        """Simple returns from the row before, (T, N), fractions; NaN in the first row of all.
+        """Simple returns from the previous row, (T, N), fractions; NaN in the first row.
 
-        The first row of a part has the return from the row before the part.
+        The first row of a part has the return from the row before it in the whole panel.
         """
         if self._whole is not self:
             return self._whole.returns.iloc[self._span]
@@ -135,7 +135,7 @@ class Panel:
 
     @cached_property
     def periods_per_year(self) -> int:
-        """Rows a year, read off the dates: 252 (sessions), 365 (every day), 52 or 12."""
+        """Rows a year, inferred from the dates: 252 (sessions), 365 (every day), 52 or 12."""
         if self._whole is not self:
             return self._whole.periods_per_year
         days = np.diff(self.dates.values).astype("timedelta64[D]").astype(int)
@@ -148,18 +148,18 @@ class Panel:
 
     @cached_property
     def members(self) -> pd.DataFrame:
-        """(T, N) bool: trades and is in the universe at that close, so it may be bought then."""
+        """(T, N) bool: trades and is in the universe at that close, so it may be bought."""
         if self._whole is not self:
             return self._whole.members.iloc[self._span]
-        return _frame(self._known, self.dates, self.assets)
+        return _frame(self._priced, self.dates, self.assets)
 
     @property
     def last_members(self) -> np.ndarray:
         """(N,) bool: the last row of ``members``."""
-        return self._whole._inside[self._span.stop - 1]
+        return self._whole._member_values[self._span.stop - 1]
 
     @cached_property
-    def _inside(self) -> np.ndarray:
+    def _member_values(self) -> np.ndarray:
         """``members`` as an array."""
         return self.members.to_numpy()
 
@@ -167,18 +167,18 @@ class Panel:
     def trades_throughout(self) -> pd.Series:
         """(N,) bool by asset: has a price on every date, and is a member on the last.
 
-        An asset enters a strategy with it: once it has the lookback that the strategy needs.
+        A strategy is given the assets for which this holds over its lookback.
         """
-        trades = self._known.all(axis=0)
-        if self._universe:
+        trades = self._priced.all(axis=0)
+        if self._has_universe:
             trades &= self.members.to_numpy()[-1:].all(axis=0)
         return pd.Series(trades, index=self.assets)
 
     @cached_property
-    def _known(self) -> np.ndarray:
+    def _priced(self) -> np.ndarray:
         """(T, N) bool: has a price."""
         if self._whole is not self:
-            return self._whole._known[self._span]
+            return self._whole._priced[self._span]
         known = ~np.isnan(self.prices.to_numpy())
         known.flags.writeable = False
         return known
@@ -202,15 +202,16 @@ class Panel:
         part = object.__new__(Panel)
         part._whole = self._whole
         part._span = slice(first + start, first + max(start, stop))
-        part._universe = self._universe
+        part._has_universe = self._has_universe
         part.source, part.caveats, part.snapshots = self.source, self.caveats, self.snapshots
         return part
 
     def with_delisting_return(self, fraction: float) -> Panel:
-        """A panel in which a delisted asset has one price more: the last one times 1 + fraction.
+        """A panel in which a delisted asset has one more price: the last one times 1 + fraction.
 
-        Delisted is what has no price in the last 10 rows. In the added row it can be sold, but
-        is no member, so that nobody buys it. Without this, a holding is worth its last price.
+        An asset is delisted if it has no price in the last 10 rows. On the added date it can be
+        sold, but is not a member, so it cannot be bought. Without this, a holding keeps its last
+        price.
 
         Args:
             fraction: the return after the last trade; -0.3 is a loss of 30%. Shumway (1997)
@@ -223,7 +224,7 @@ class Panel:
         rows, columns = self.delistings
         values = self.prices.to_numpy().copy()
         values[rows + 1, columns] = values[rows, columns] * (1 + fraction)
-        note = f"A delisted holding earns {fraction:.0%} after its last price."
+        note = f"A holding that is delisted earns {fraction:.0%} after its last price."
         return Panel(
             _frame(values, self.dates, self.assets),
             self.asset_features,
@@ -239,12 +240,12 @@ class Panel:
         """Rows of the last prices, and columns, of the assets that are delisted."""
         known = self.prices.notna().to_numpy()
         rows = len(self) - 1 - known[::-1].argmax(axis=0)
-        columns = np.flatnonzero(rows < len(self) - HALT)
+        columns = np.flatnonzero(rows < len(self) - DELISTED_AFTER)
         return rows[columns], columns
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 of the content: dates, names, prices, features and members, bit for bit."""
+        """sha256 of the content: dates, names, prices, features and members, bitwise."""
         digest = hashlib.sha256()
         parts = [("prices", self.prices), ("market", self.market_features)]
         parts += [(f"asset:{name}", frame) for name, frame in sorted(self.asset_features.items())]
@@ -252,7 +253,7 @@ class Panel:
         for name, frame in parts:
             digest.update("\x1f".join([name, *map(str, frame.columns)]).encode() + b"\x1e")
             values = np.ascontiguousarray(frame.to_numpy(np.float64))
-            # NaN has many bit patterns; one of them stands for all.
+            # NaN has many bit patterns: use one of them.
             digest.update(np.where(np.isnan(values), np.nan, values).data)
         members = self.members.to_numpy()
         if not np.array_equal(members, self.prices.notna().to_numpy()):
@@ -260,14 +261,14 @@ class Panel:
         return digest.hexdigest()
 
     def __reduce__(self) -> tuple:
-        """To other processes goes what it was made from, no more rows than it shows."""
+        """Pickle the constructor's arguments, with only the rows that this panel shows."""
         rest = {
             "asset_features": dict(self.asset_features),
             "market_features": self.market_features,
             "source": self.source,
             "caveats": self.caveats,
             "snapshots": dict(self.snapshots),
-            "members": self.members if self._universe else None,
+            "members": self.members if self._has_universe else None,
         }
         return partial(type(self), **rest), (self.prices,)
 
@@ -295,8 +296,9 @@ def prices_from(returns: pd.DataFrame) -> pd.DataFrame:
     base = pd.DataFrame(100.0, index=[returns.index[0] - period], columns=returns.columns)
     prices = pd.concat([base, growth])
     known = returns.notna().to_numpy()
-    opens = np.vstack([known, np.zeros((1, known.shape[1]), bool)])  # a return starts here
-    ends = np.vstack([np.zeros((1, known.shape[1]), bool), known])
+    nothing = np.zeros((1, known.shape[1]), bool)
+    opens = np.vstack([known, nothing])  # a return starts here
+    ends = np.vstack([nothing, known])
     return prices.where(opens | ends).rename_axis(returns.index.name)
 
 
@@ -307,7 +309,7 @@ def _frame(values: np.ndarray, index: pd.Index, columns: pd.Index) -> pd.DataFra
 
 
 def _frozen(frame: pd.DataFrame, what: str) -> pd.DataFrame:
-    """The frame in float64, in an array that nobody can write to."""
+    """The frame as float64 in a read-only array, copied only where needed."""
     try:
         values = frame.to_numpy(dtype=np.float64, na_value=np.nan)
     except (TypeError, ValueError) as error:
@@ -318,7 +320,7 @@ def _frozen(frame: pd.DataFrame, what: str) -> pd.DataFrame:
 
 
 def _unwritable(values: np.ndarray) -> bool:
-    """Nobody holds the array, or one that it is a view of, so that they could write to it."""
+    """Whether neither the array nor any array it is a view of can be written to."""
     base: object = values
     while isinstance(base, np.ndarray):
         if base.flags.writeable:

@@ -1,6 +1,6 @@
-"""Plug-ins: anyone's object, by ``module:name``, ``file.py:name`` or an installed entry point.
+"""Plug-ins: objects named by ``module:name``, ``file.py:name`` or an installed entry point.
 
-Data sources here; strategies, features, losses and costs are found in the same way.
+Data sources are loaded here; strategies, features, losses and costs are found in the same way.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from data_loaders.panel import Panel
 from data_loaders.suggestions import did_you_mean
 from data_loaders.validation import DataError
 
-SOURCES = "deqfolio.sources"  # entry points of installed packages: functions that give a panel
+SOURCES = "deqfolio.sources"  # entry points of installed packages: functions returning a panel
 
 
 def installed(group: str) -> dict[str, EntryPoint]:
@@ -28,7 +28,7 @@ def installed(group: str) -> dict[str, EntryPoint]:
 
 
 def load_object(name: str) -> object:
-    """What ``module:name`` or ``path/to/file.py:name`` stands for; its module is run.
+    """The object that ``module:name`` or ``path/to/file.py:name`` names; its module is run.
 
     Raises:
         ValueError: there is no such module, file or name, or it does not run.
@@ -72,7 +72,7 @@ def _module(place: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # so that other processes can be sent its instances
+    sys.modules[path.stem] = module  # so that its instances can be pickled
     try:
         spec.loader.exec_module(module)
     except Exception as error:
@@ -81,7 +81,7 @@ def _module(place: str) -> ModuleType:
 
 
 def is_plugin(source: str) -> bool:
-    """Whether a source is an installed one, or has the form of ``module:function``."""
+    """Whether a source is an installed one, or has the form ``module:function``."""
     name, colon, rest = source.partition(":")
     if name in installed(SOURCES):
         return True
@@ -93,12 +93,12 @@ def is_plugin(source: str) -> bool:
 def plugged_panel(source: str) -> Panel:
     """The panel of an installed source, or of ``module:function``.
 
-    An installed source ``name`` is called with what follows ``name:``, if anything does. A function
-    is called with what follows its name like ``my_data:prices?years=3&market=US``, as keywords, all
-    of them strings. Either gives a Panel, or prices (T, N) as a DataFrame.
+    An installed source ``name`` is called with the text after ``name:``, if there is any. A
+    function, as in ``my_data:prices?years=3&market=US``, is called with keyword arguments, all of
+    them strings. Either returns a Panel, or prices (T, N) as a DataFrame.
 
     Raises:
-        DataError: it cannot be found, or gives something else.
+        DataError: it cannot be found, or returns something else.
     """
     name, colon, rest = source.partition(":")
     points = installed(SOURCES)
@@ -109,7 +109,7 @@ def plugged_panel(source: str) -> Panel:
             place, _, query = source.partition("?")
             function = load_object(place)
             if not callable(function):
-                raise ValueError(f"{place!r} is no function")
+                raise ValueError(f"{place!r} is not a function")
             found = function(**dict(parse_qsl(query, strict_parsing=bool(query))))
     except (ValueError, TypeError) as error:
         raise DataError(f"data source {source!r}: {error}") from error
@@ -117,7 +117,7 @@ def plugged_panel(source: str) -> Panel:
         return Panel(found, source=source)
     if not isinstance(found, Panel):
         raise DataError(
-            f"data source {source!r} gave a {type(found).__name__}; it should give a Panel, or "
-            "prices as a DataFrame with one row a date and one column an asset"
+            f"data source {source!r} returned a {type(found).__name__}; it should return a Panel, "
+            "or prices as a DataFrame with one row per date and one column per asset"
         )
     return found

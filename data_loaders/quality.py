@@ -1,4 +1,4 @@
-"""A look at the data: what is odd in a panel, asset by asset. Nothing is repaired."""
+"""Check a panel for errors in its data, asset by asset. Nothing is repaired."""
 
 from __future__ import annotations
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from data_loaders.files import SUFFIXES, read_features, read_members, read_prices
 from data_loaders.panel import DateLike, Panel
-from data_loaders.plugins import SOURCES as INSTALLED
-from data_loaders.plugins import installed, is_plugin, plugged_panel
+from data_loaders.plugins import SOURCES, installed, is_plugin, plugged_panel
 from data_loaders.suggestions import did_you_mean, known_names
 from data_loaders.validation import DataError
 
@@ -38,29 +38,29 @@ def load(
 
             - ``"sp500"`` (20 large US stocks), ``"sp500_index"``, ``"factors"`` (5 US factor
               ETFs): daily to 2022, bundled with skfolio, nothing is fetched;
-            - ``"yahoo:SPY,TLT,GLD"``: daily adjusted closes of Yahoo, through yfinance. What was
-              fetched once is read from the store, without the network;
+            - ``"yahoo:SPY,TLT,GLD"``: daily adjusted closes from Yahoo, through yfinance. Stored
+              prices are read without the network;
             - the path of a ``.csv``, ``.csv.gz`` or ``.parquet`` file, wide or long
               (``files.read_prices`` says how it must look);
             - ``"synthetic:planted"``, ``"synthetic:lead_lag"``, ``"synthetic:null"``, with their
               arguments as in ``"synthetic:planted?seed=3&rows=2000&assets=10"``;
-            - your own: ``"my_data:prices"`` or ``"path/my_data.py:prices"``, a function that gives
-              a Panel or prices (T, N), or the name of an installed one (entry points of the group
-              ``deqfolio.sources``).
+            - your own: ``"my_data:prices"`` or ``"path/my_data.py:prices"``, a function that
+              returns a Panel or prices (T, N), or the name of an installed one (entry points of
+              the group ``deqfolio.sources``).
         start: first date to keep, inclusive.
         end: last date to keep, inclusive.
         kind: of what a file holds: "prices" or "returns" (simple, fractions).
-        date_format: of the dates in a CSV file, like "%d/%m/%Y"; by default it is found out.
+        date_format: of the dates in a CSV file, like "%d/%m/%Y"; by default it is detected.
         asset_features: {name: file}, each wide like the prices; a row is known at the close of
-            its date, and stands for the dates after it until the next one.
-        market_features: a file with one row a date and one column a feature, likewise.
+            its date, and is used for later dates until the next row.
+        market_features: a file with one row per date and one column per feature, likewise.
         membership: a CSV file with the columns asset, from, to (days, inclusive; empty is open).
-            Outside of it, an asset is no member: prices stay known, nobody buys it.
-        delisting_return: what a holding earns after the last price of a delisted asset, a
+            On other dates an asset is not a member: its prices stay known, it cannot be bought.
+        delisting_return: return of a holding after the last price of a delisted asset, a
             fraction; -0.3 is a loss of 30%.
-        update: of Yahoo: fetch what is newer than the store.
-        as_of: of Yahoo: read what the store held on that date.
-        allow_missing: of Yahoo: leave out tickers without prices (the caveats name them);
+        update: for Yahoo: fetch prices that are newer than the store.
+        as_of: for Yahoo: read what the store held on that date.
+        allow_missing: for Yahoo: leave out tickers without prices (the caveats name them);
             by default they are an error.
         store: folder of the snapshots; by default $DEQFOLIO_DATA or ~/.cache/deqfolio/data.
 
@@ -72,13 +72,13 @@ def load(
         raise DataError(f"source should be a name or a path, got {source!r}")
     name = str(source)
     first, last = _date(start, "start"), _date(end, "end")
-    if name in SOURCES:
-        panel = SOURCES[name]()
+    if name in BUNDLED:
+        panel = BUNDLED[name].panel()
     elif name.startswith("yahoo:"):
-        from data_loaders import history
+        from data_loaders import yahoo_histories
 
         tickers = name.removeprefix("yahoo:").split(",")
-        panel = history.load_panel(
+        panel = yahoo_histories.load_panel(
             tickers, store=store, update=update, as_of=as_of, end=last, allow_missing=allow_missing
         )
     elif name.startswith("synthetic:"):
@@ -105,7 +105,7 @@ def load(
 def _between(
     panel: Panel, start: pd.Timestamp | None, end: pd.Timestamp | None, name: str, delisting: float
 ) -> Panel:
-    """The dates from start to end, without a copy; delisted is what all dates say it is."""
+    """The dates from start to end; delistings are found on all dates of the source."""
     if delisting:
         panel = panel.with_delisting_return(delisting)
     dates = panel.dates
@@ -143,7 +143,7 @@ def _joined(
     membership: str | Path | None,
     date_format: str | None,
 ) -> Panel:
-    """The panel with what other files say about its dates."""
+    """The panel with features and memberships from other files."""
     if not asset_features and market_features is None and membership is None:
         return panel
     features, notes = dict(panel.asset_features), list(panel.caveats)
@@ -173,8 +173,8 @@ def _joined(
         if absent:
             notes.append(
                 f"{len(absent)} members of {Path(membership).name} have no prices here "
-                f"({', '.join(absent[:5])}{', ...' if len(absent) > 5 else ''}): what is missing "
-                "is often what was delisted."
+                f"({', '.join(absent[:5])}{', ...' if len(absent) > 5 else ''}): missing assets "
+                "are often the delisted ones."
             )
     return Panel(panel.prices, features, market, panel.source, notes, members, panel.snapshots)
 
@@ -188,7 +188,7 @@ def _file(path: Path, kind: str, date_format: str | None) -> Panel:
 
 
 def _names() -> list[str]:
-    return [*SOURCES, *OTHERS, *installed(INSTALLED)]
+    return [*NAMED, *installed(SOURCES)]
 
 
 def _unknown(name: str) -> DataError:
@@ -199,40 +199,6 @@ def _unknown(name: str) -> DataError:
     return DataError(
         f"unknown data source {name!r}{known_names(name, _names())}, yahoo:TICKER,TICKER, "
         f"the path of a file that ends in {', '.join(SUFFIXES)}, and module:function"
-    )
-
-
-def _sp500() -> Panel:
-    from skfolio.datasets import load_sp500_dataset
-
-    return Panel(
-        load_sp500_dataset(),
-        source="20 S&P 500 stocks bundled with skfolio (adjusted daily closes)",
-        caveats=(
-            "The 20 stocks are hand-picked survivors: each was still large in 2022. Every "
-            "long-only strategy, 1/N above all, looks far better on them than it could have been.",
-            "Prices before 2000 are rounded after adjustment, so early returns are coarse.",
-        ),
-    )
-
-
-def _sp500_index() -> Panel:
-    from skfolio.datasets import load_sp500_index
-
-    return Panel(
-        load_sp500_index(),
-        source="S&P 500 index bundled with skfolio (daily closes)",
-        caveats=("The index is without dividends, and cannot be bought as such.",),
-    )
-
-
-def _factors() -> Panel:
-    from skfolio.datasets import load_factors_dataset
-
-    return Panel(
-        load_factors_dataset(),
-        source="5 US factor ETFs bundled with skfolio (adjusted daily closes)",
-        caveats=("The ETFs were chosen because they exist today: funds that closed are missing.",),
     )
 
 
@@ -248,9 +214,39 @@ def _date(value: DateLike | None, name: str) -> pd.Timestamp | None:
     return date.tz_localize(None)
 
 
-SOURCES: dict[str, Callable[[], Panel]] = {
-    "sp500": _sp500,
-    "sp500_index": _sp500_index,
-    "factors": _factors,
+@dataclass(frozen=True)
+class Bundled:
+    """A data set that skfolio carries: the function that reads it, and what to know about it."""
+
+    function: str
+    source: str
+    caveats: tuple[str, ...]
+
+    def panel(self) -> Panel:
+        from skfolio import datasets
+
+        return Panel(getattr(datasets, self.function)(), source=self.source, caveats=self.caveats)
+
+
+BUNDLED = {
+    "sp500": Bundled(
+        "load_sp500_dataset",
+        "20 S&P 500 stocks bundled with skfolio (adjusted daily closes)",
+        (
+            "The 20 stocks are hand-picked survivors: each was still large in 2022. Every "
+            "long-only strategy, 1/N above all, looks far better on them than it could have been.",
+            "Prices before 2000 are rounded after adjustment, so early returns are coarse.",
+        ),
+    ),
+    "sp500_index": Bundled(
+        "load_sp500_index",
+        "S&P 500 index bundled with skfolio (daily closes)",
+        ("The index is without dividends, and cannot be bought as such.",),
+    ),
+    "factors": Bundled(
+        "load_factors_dataset",
+        "5 US factor ETFs bundled with skfolio (adjusted daily closes)",
+        ("The ETFs were chosen because they exist today: funds that closed are missing.",),
+    ),
 }
-OTHERS = ("synthetic:planted", "synthetic:lead_lag", "synthetic:null")
+NAMED = (*BUNDLED, "synthetic:planted", "synthetic:lead_lag", "synthetic:null")

@@ -1,13 +1,12 @@
-"""Dated, hashed snapshots of tables: what a backtest was run on, kept as it was.
+"""Dated, hashed snapshots of tables, so that a backtest can be repeated on the same data.
 
     <store>/yahoo/SPY/20240503T201500123456-1f0c9a2b7d3e.parquet    the table
     <store>/yahoo/SPY/20240503T201500123456-1f0c9a2b7d3e.json       its manifest
-    <store>/damaged/...                                             what did not match its hash
+    <store>/damaged/...                                             files that fail their hash
 
-A snapshot exists once its manifest does. Both files are written beside their place, flushed to
-the disk and renamed, the manifest last: a process that dies at any moment leaves either the
-snapshot or nothing. Snapshots are never changed. Writers of one name take turns by a lock that
-the operating system releases when its holder dies.
+A snapshot exists once its manifest does. Both files are written atomically, the manifest last: a
+process killed at any moment leaves either the whole snapshot or nothing. Snapshots are never
+changed. Writers of one series hold a lock, which the operating system releases when they die.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ PACKAGES = ("deqfolio", "yfinance", "pandas", "numpy", "pyarrow")
 
 
 class DamagedSnapshot(DataError):
-    """A file of the store is not what was written; it has been set aside, in ``moved_to``."""
+    """A stored file does not match its hash; it has been moved to ``moved_to``."""
 
     def __init__(self, message: str, identity: str, moved_to: Path):
         super().__init__(message)
@@ -49,10 +48,10 @@ class Snapshot:
 
     Attributes:
         name: of the series, like "yahoo/SPY".
-        identity: of this version of it: the time it was fetched, and the start of the sha256 of
-            its manifest, which holds the sha256 of the table.
+        identity: of this version: the time it was fetched, and the start of the sha256 of its
+            manifest, which holds the sha256 of the table.
         manifest: source, parameters, versions, fetched_at, sha256, bytes, rows, first, last,
-            changed (what the provider rewrote since the snapshot before).
+            changed (what the provider rewrote since the previous snapshot).
     """
 
     name: str
@@ -75,7 +74,7 @@ class Store:
 
     Args:
         folder: by default the environment variable DEQFOLIO_DATA, or ~/.cache/deqfolio/data. It
-            is made when something is written.
+            is created when something is written.
     """
 
     def __init__(self, folder: str | Path | None = None):
@@ -92,16 +91,16 @@ class Store:
         """The versions of a series, oldest first.
 
         Raises:
-            DamagedSnapshot: a manifest is not what was written; it has been set aside.
+            DamagedSnapshot: a manifest does not match its hash; it has been moved aside.
         """
         found = []
         for path in sorted(self._place(name).glob("*.json")):
             try:
                 content = path.read_bytes()
             except FileNotFoundError:
-                continue  # set aside by another process since the listing
+                continue  # moved aside by another process since the listing
             if not path.stem.endswith(hashlib.sha256(content).hexdigest()[:12]):
-                raise self._aside(name, path.stem, "its manifest is not what was written")
+                raise self._aside(name, path.stem, "its manifest does not match its hash")
             found.append(Snapshot(name, path.stem, json.loads(content)))
         return found
 
@@ -111,10 +110,10 @@ class Store:
         return known[-1] if known else None
 
     def read(self, snapshot: Snapshot) -> pd.DataFrame:
-        """The table, whose bytes are those that were written.
+        """The table, with its hash verified.
 
         Raises:
-            DamagedSnapshot: they are not; the file has been set aside.
+            DamagedSnapshot: it does not match; the file has been moved aside.
         """
         path = self._place(snapshot.name) / f"{snapshot.identity}.parquet"
         try:
@@ -129,10 +128,10 @@ class Store:
         return pd.read_parquet(io.BytesIO(content))
 
     def write(self, name: str, table: pd.DataFrame, **manifest: Any) -> Snapshot:
-        """Keep a table (rows indexed by date) as a new version of ``name``.
+        """Store a table (rows indexed by date) as a new version of ``name``.
 
         Args:
-            manifest: what to say about it: source, parameters, ...; must fit JSON.
+            manifest: source, parameters, ... of the table; must fit JSON.
         """
         buffer = io.BytesIO()
         table.to_parquet(buffer)
@@ -160,7 +159,7 @@ class Store:
 
     @contextlib.contextmanager
     def locked(self, name: str) -> Iterator[None]:
-        """Hold the lock of a series, for reading it, fetching what is missing and writing."""
+        """Hold the lock of a series while reading, fetching and writing it."""
         import fcntl  # of POSIX systems
 
         place = self._place(name)
@@ -171,9 +170,9 @@ class Store:
             yield
 
     def verify(self) -> list[tuple[str, str, str]]:
-        """(name, identity, error) of every snapshot; "" where nothing is wrong.
+        """(name, identity, error) of every snapshot, with error "" if it is intact.
 
-        What is damaged is set aside.
+        Damaged snapshots are moved aside.
         """
         checked = []
         for name in self.names():
@@ -192,14 +191,14 @@ class Store:
         return checked
 
     def note(self, name: str) -> dict[str, Any] | None:
-        """What was noted about a series without data, if anything."""
+        """The note about a series without data, if there is one."""
         try:
             return json.loads((self._place(name) / "note").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
 
     def write_note(self, name: str, note: Mapping[str, Any] | None) -> None:
-        """Note something about a series without data, or forget it (None)."""
+        """Write a note about a series without data, or remove it (None)."""
         path = self._place(name) / "note"
         if note is None:
             path.unlink(missing_ok=True)
@@ -222,14 +221,14 @@ class Store:
             with contextlib.suppress(FileNotFoundError):
                 path.replace(kept / path.name)
         return DamagedSnapshot(
-            f"the snapshot {identity} of {name} is damaged: {reason}. It was set aside in {kept}",
+            f"the snapshot {identity} of {name} is damaged: {reason}. It was moved to {kept}",
             identity,
             kept,
         )
 
 
 def _safe(name: str) -> str:
-    """A file name for any text: '^GSPC', 'BRK/B', '..'; unquote gives it back."""
+    """A file name for any text, like '^GSPC', 'BRK/B' or '..'; ``unquote`` reverses it."""
     return quote(name, safe="").replace(".", "%2E")
 
 

@@ -1,6 +1,6 @@
-"""Markets whose truth is known: what learning can find, and what it must not.
+"""Synthetic markets with known expected returns and covariance, to test what strategies learn.
 
-A decision at the close of t faces returns r[t+1] with the conditional mean mu[t] and the
+A decision at the close of t earns returns r[t+1] with the conditional mean mu[t] and the
 covariance S. The oracle knows both and holds w[t] proportional to inv(S) mu[t].
 """
 
@@ -20,15 +20,15 @@ from data_loaders.validation import DataError
 
 SESSIONS = 252  # a year
 MEAN = 3e-4  # expected return of every asset in a session, a fraction
-WARM_UP = 500  # sessions thrown away, so that the first row is as good as any
+WARM_UP = 500  # sessions discarded, so that the first row is stationary
 
 
 @dataclass(frozen=True)
 class Market:
-    """A panel and the truth behind it.
+    """A panel and the model that generated it.
 
     Attributes:
-        panel: prices (T, N), and what can be known of the truth in its features.
+        panel: prices (T, N), with what predicts them among its features.
         expected_returns: (T, N), row t the mean of the returns of t + 1 given what is known at
             the close of t, fractions.
         covariance: (N, N) of the returns of t + 1 around it; in the null market its mean over
@@ -48,7 +48,7 @@ class Market:
 def planted(rows: int = 2000, assets: int = 10, seed: int = 0, strength: float = 0.05) -> Market:
     """r[t+1] = m + strength s_i x_i[t] + noise, where x is known at the close of t.
 
-    x is autoregressive (0.9) with variance 1, and stands in ``asset_features["signal"]``; s is
+    x is autoregressive (0.9) with variance 1, and is ``asset_features["signal"]``; s is
     the volatility of the noise. A strategy that reads the signal can earn the oracle's Sharpe.
     """
     rng, volatility, covariance = _setting(rows, assets, seed)
@@ -68,8 +68,8 @@ def lead_lag(rows: int = 2000, assets: int = 10, seed: int = 0, strength: float 
     """Asset i follows the last relative return of asset perm(i), with the coefficient ``strength``.
 
     z[t+1] = strength Q (z[t] - mean(z[t])) + noise, with z = (r - m) / s and Q a permutation
-    without a fixed point. It takes the returns of other assets, and which asset is which; an
-    asset's own last return predicts the wrong way.
+    without a fixed point. Prediction needs the returns of other assets and the assets' identities;
+    an asset's own last return predicts the wrong sign.
     """
     rng, volatility, covariance = _setting(rows, assets, seed)
     if assets < 2:
@@ -131,7 +131,7 @@ def from_name(name: str) -> Market:
     for key, value in parse_qsl(query, keep_blank_values=True):
         if key not in ("rows", "assets", "seed") or not value.isdecimal():
             raise DataError(
-                f"{name!r}: {key}={value} is none of rows=, assets= and seed= with a whole number"
+                f"{name!r}: {key}={value} is not rows=, assets= or seed= with a whole number"
             )
         arguments[key] = int(value)
     return MARKETS[kind](**arguments)
@@ -176,7 +176,7 @@ def _market(
         prices,
         features,
         source=f"synthetic market {name!r}: {rows} rows, {assets} assets, seed {seed}",
-        caveats=("Synthetic: no result on it says anything about real markets.",),
+        caveats=("Synthetic: results on it say nothing about real markets.",),
     )
     weights = np.linalg.solve(covariance, expected.T).T
     weights /= np.abs(weights).sum(axis=1).mean()

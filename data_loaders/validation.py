@@ -1,4 +1,4 @@
-"""What a panel refuses, and how it says so: which dates, which assets, which values."""
+"""Checks of prices and features, with errors that name dates, assets and values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 
 
 class DataError(ValueError):
-    """Data that cannot be used; ``dates`` and ``assets`` name where, as far as it is known."""
+    """Data that cannot be used; ``dates`` and ``assets`` say where, as far as that is known."""
 
     def __init__(self, message: str, dates: Sequence = (), assets: Sequence[str] = ()):
         super().__init__(message)
@@ -18,7 +18,7 @@ class DataError(ValueError):
 
 
 def not_a_number(frame: pd.DataFrame, what: str) -> DataError | None:
-    """The error that names the first value of ``frame`` that is not a number, if there is one."""
+    """An error that names the first value of ``frame`` that is not a number, if there is one."""
     for name in frame.columns:
         numbers = pd.to_numeric(frame[name], errors="coerce")
         bad = frame.index[numbers.isna() & frame[name].notna()]

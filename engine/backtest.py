@@ -82,7 +82,7 @@ def backtest(
     """
     from engine.accounting.costs import Costs
     from engine.accounting.simulation import load_vectorbt
-    from engine.compute.broadcast import workplace
+    from engine.compute.broadcast import broadcast
     from engine.compute.progress import progress_bar
     from engine.compute.threads import limited_threads
     from engine.training.trainer import Training
@@ -102,7 +102,7 @@ def backtest(
     if run_dir is not None:
         run = RunDirectory(run_dir, identity(settings, named), restart)
     learner = Learner(panel, folds, plan, costs, training, threads)
-    place = workplace(learner, workers, executor)
+    place = broadcast(learner, workers, executor)
     learned = {name: s for name, s in named.items() if isinstance(s, LearnedStrategy)}
     results: dict[str, BacktestResult] = {}
     decisions = sum(len(fold.test) for fold in folds)

@@ -2,11 +2,17 @@
 
 from pathlib import Path
 
-from data_loaders import load
-from engine import Costs, WalkForward, backtest
-from reports import summary_table, write_report
+from deqfolio import (
+    Costs,
+    EqualWeight,
+    MinimumVariance,
+    WalkForward,
+    backtest,
+    load,
+    summary_table,
+    write_report,
+)
 from reports.compare import read_runs
-from strategies import EqualWeight, MinimumVariance
 
 panel = load("sp500", start="2012-01-01")
 costs = Costs(commission=0.001)

@@ -1,9 +1,16 @@
 """A cost sweep: what the same decisions earn at other costs, and what training at them changes."""
 
-from data_loaders import load
-from engine import Costs, Training, WalkForward, backtest, cost_sweep
-from reports import summary_table
-from strategies import DEQMeanVariance, EqualWeight
+from deqfolio import (
+    Costs,
+    DEQMeanVariance,
+    EqualWeight,
+    Training,
+    WalkForward,
+    backtest,
+    cost_sweep,
+    load,
+    summary_table,
+)
 
 panel = load("sp500", start="2012-01-01")
 plan = WalkForward(train="5Y", refit="3Y")

@@ -13,18 +13,18 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
-from strategies.layers.equilibrium.cells import MeanFieldCell
-from strategies.layers.equilibrium.encoder import DEQEncoder
-from strategies.layers.equilibrium.fixed_point import (
+from deqfolio import (
     Anderson,
     Broyden,
+    DEQEncoder,
     Implicit,
+    MeanVarianceLayer,
     Phantom,
     Picard,
     Unrolled,
     fixed_point,
 )
-from strategies.layers.optimisation.mean_variance import MeanVarianceLayer
+from strategies.layers.equilibrium.cells import MeanFieldCell
 
 B, N, F, H = 32, 10, 4, 16
 

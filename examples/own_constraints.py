@@ -1,8 +1,6 @@
 """Your own constraints: said once by name, kept exactly, checked and shown in the report."""
 
-from data_loaders import load
-from engine import WalkForward, backtest
-from strategies import Constraints, Exposure, Group, MinimumVariance
+from deqfolio import Constraints, Exposure, Group, MinimumVariance, WalkForward, backtest, load
 
 limits = Constraints(
     upper=0.15,  # no asset above 15 %

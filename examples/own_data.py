@@ -3,10 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from data_loaders import Panel, load
-from engine import backtest
-from reports import summary_table
-from strategies import EqualWeight, InverseVolatility
+from deqfolio import EqualWeight, InverseVolatility, Panel, backtest, load, summary_table
 
 
 def prices(seed="0"):  # arguments come as text: own_data.py:prices?seed=3

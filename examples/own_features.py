@@ -2,23 +2,27 @@
 
 import pandas as pd
 
-from data_loaders import Panel, load
-from engine import Training, WalkForward, backtest
-from reports import summary_table
-from strategies import DEQMeanVariance, EqualWeight
+from deqfolio import (
+    DEQMeanVariance,
+    EqualWeight,
+    Panel,
+    Training,
+    WalkForward,
+    backtest,
+    load,
+    summary_table,
+)
 
 
 def distance_from_high(history: Panel) -> pd.DataFrame:
     """A row for each asset, a column for each feature, from rows up to the decision alone."""
-    prices = history.prices
-    return pd.DataFrame({"from the high": prices.iloc[-1] / prices.max() - 1})
+    return pd.DataFrame({"from the high": history.prices.iloc[-1] / history.prices.max() - 1})
 
 
 if __name__ == "__main__":  # the function is found by this file's name
     # What is known at each close beside prices: a frame a feature, dates and assets as prices'.
     prices = load("sp500", start="2012-01-01").prices
-    calm = 1 / prices.pct_change().rolling(63).std()
-    panel = Panel(prices, asset_features={"calm": calm})
+    panel = Panel(prices, asset_features={"calm": 1 / prices.pct_change().rolling(63).std()})
 
     results = backtest(
         {

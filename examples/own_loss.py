@@ -8,10 +8,17 @@ from dataclasses import dataclass
 
 import torch
 
-from data_loaders import load
-from engine import Costs, Loss, NegativeSharpe, Training, WalkForward, backtest
-from reports import summary_table
-from strategies import DEQMeanVariance
+from deqfolio import (
+    Costs,
+    DEQMeanVariance,
+    Loss,
+    NegativeSharpe,
+    Training,
+    WalkForward,
+    backtest,
+    load,
+    summary_table,
+)
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,7 @@
 import torch
 from torch import nn
 
-from data_loaders import load
-from engine import Training, backtest
-from reports import summary_table
-from strategies import EqualWeight, LearnedStrategy
+from deqfolio import EqualWeight, LearnedStrategy, Training, backtest, load, summary_table
 
 
 class Momentum(nn.Module):

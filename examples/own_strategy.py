@@ -1,9 +1,6 @@
 """Your own idea: one class with one method. Here: hold last year's winners, equally."""
 
-from data_loaders import load
-from engine import backtest
-from reports import summary_table
-from strategies import EqualWeight, Strategy
+from deqfolio import EqualWeight, Strategy, backtest, load, summary_table
 
 
 class Winners(Strategy):

@@ -1,10 +1,7 @@
 """Several seeds in parallel: how much of a learned strategy's result is the luck of its seed?"""
 
-from data_loaders import load
-from engine import Training, WalkForward, backtest
+from deqfolio import DEQMeanVariance, Training, WalkForward, backtest, load, summary_table
 from engine.compute.processes import local_processes
-from reports import summary_table
-from strategies import DEQMeanVariance
 
 
 def main():

@@ -4,10 +4,16 @@ from skfolio.optimization import MeanRisk
 from skfolio.prior import EmpiricalPrior
 from sklearn.ensemble import HistGradientBoostingRegressor
 
-from data_loaders import load
-from engine import Costs, WalkForward, backtest
-from reports import summary_table
-from strategies import EqualWeight, EstimatorStrategy, PredictThenOptimize
+from deqfolio import (
+    Costs,
+    EqualWeight,
+    EstimatorStrategy,
+    PredictThenOptimize,
+    WalkForward,
+    backtest,
+    load,
+    summary_table,
+)
 
 # Any object with fit(X) and weights_ is a strategy. It sees the returns of the window, and of the
 # assets that trade in it; its own constraints hold.

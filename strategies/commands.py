@@ -57,8 +57,7 @@ STRATEGY = '''"""Alpha: replace this idea, holding what rose most in the last qu
 
 import pandas as pd
 
-from data_loaders import Panel
-from strategies import Strategy
+from deqfolio import Panel, Strategy
 
 
 class Alpha(Strategy):
@@ -74,8 +73,7 @@ class Alpha(Strategy):
         return (growth.rank(ascending=False) <= self.count) / self.count
 '''
 
-STRATEGY_TEST = """from data_loaders import load
-from engine import check_strategy
+STRATEGY_TEST = """from deqfolio import check_strategy, load
 from NAME import Alpha
 
 

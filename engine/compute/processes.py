@@ -9,19 +9,15 @@ from concurrent.futures import Executor
 from contextlib import contextmanager
 from multiprocessing import forkserver, get_context
 from threading import current_thread, main_thread
-from typing import TYPE_CHECKING
 
 from engine.compute.worker_pool import WorkerPool
-
-if TYPE_CHECKING:
-    from engine.compute.broadcast import Parcel
 
 PRELOAD = "engine.compute.preload"
 
 
 @contextmanager
-def local_processes(workers: int, parcel: Parcel | None = None) -> Iterator[Executor]:
-    """``workers`` processes on this machine, each of which is handed the parcel as it starts.
+def local_processes(workers: int, shared: object = None) -> Iterator[Executor]:
+    """``workers`` processes on this machine, each of which is sent ``shared`` as it starts.
 
     Imports take a process seconds. So on Linux one process, the server, imports everything and
     does nothing else, and the workers are forks of it; a fork of this one would copy locks that
@@ -37,7 +33,7 @@ def local_processes(workers: int, parcel: Parcel | None = None) -> Iterator[Exec
             forkserver.ensure_running()
         finally:
             signal.signal(signal.SIGINT, before)
-    with WorkerPool(workers, context, _begin, (parcel,)) as pool:
+    with WorkerPool(workers, context, _begin, (shared,)) as pool:
         try:
             yield pool
         except BaseException:
@@ -45,5 +41,5 @@ def local_processes(workers: int, parcel: Parcel | None = None) -> Iterator[Exec
             raise
 
 
-def _begin(parcel: Parcel | None) -> None:
-    """A worker's first act; receiving the parcel is keeping it (``delivery.py``)."""
+def _begin(shared: object) -> None:
+    """A worker's first act; to unpickle a ``Parcel`` is to keep it (see ``broadcast.py``)."""

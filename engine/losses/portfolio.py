@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from data_loaders.suggestions import did_you_mean
+from engine.accounting import performance
 from engine.accounting.costs import Account
 from engine.losses.returns import FLOOR, Loss
 
@@ -61,8 +62,7 @@ class TrackingError(_Relative):
     """Standard deviation (ddof 1) of active returns * sqrt(periods a year); positive."""
 
     def __call__(self, account: Account, periods_per_year: float) -> Tensor:
-        active = self.active(account)
-        return active.var().clamp_min(FLOOR**2).sqrt() * periods_per_year**0.5
+        return performance.volatility(self.active(account), periods_per_year, FLOOR)
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,7 @@ class NegativeInformationRatio(_Relative):
     """-mean / std (ddof 1) * sqrt(periods a year) of active returns. Grinold and Kahn (2000)."""
 
     def __call__(self, account: Account, periods_per_year: float) -> Tensor:
-        active = self.active(account)
-        return -active.mean() / active.std().clamp_min(FLOOR) * periods_per_year**0.5
+        return -performance.sharpe(self.active(account), periods_per_year, FLOOR)
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ class Turnover(Loss):
     """Mean turnover of a rebalance times rebalances a year, as ``Account.turnover`` counts it."""
 
     def __call__(self, account: Account, periods_per_year: float) -> Tensor:
-        return account.turnover.mean() * periods_per_year
+        return performance.yearly(account.turnover, len(account.turnover), periods_per_year)
 
 
 @dataclass(frozen=True)

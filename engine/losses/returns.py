@@ -16,6 +16,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
+from engine.accounting import performance
 from engine.accounting.costs import Account
 
 FLOOR = 1e-8  # of a denominator, so that returns without any spread have a finite gradient
@@ -67,7 +68,7 @@ class NegativeSharpe(Loss):
         returns = account.net_returns
         if returns.numel() < 3:
             raise ValueError(f"a Sharpe ratio needs at least 3 periods, got {returns.numel()}")
-        return -returns.mean() / returns.std().clamp_min(FLOOR) * periods_per_year**0.5
+        return -performance.sharpe(returns, periods_per_year, FLOOR)
 
 
 @dataclass(frozen=True)
@@ -100,9 +101,7 @@ class NegativeSortino(Loss):
     target: float = 0.0
 
     def __call__(self, account: Account, periods_per_year: float) -> Tensor:
-        excess = account.net_returns - self.target / periods_per_year
-        downside = excess.clamp_max(0).square().mean().clamp_min(FLOOR**2).sqrt()
-        return -excess.mean() / downside * periods_per_year**0.5
+        return -performance.sortino(account.net_returns, periods_per_year, self.target, FLOOR)
 
 
 @dataclass(frozen=True)
@@ -136,8 +135,7 @@ class MaxDrawdown(Loss):
     """
 
     def __call__(self, account: Account, periods_per_year: float) -> Tensor:
-        wealth = torch.cat([torch.ones_like(account.net_returns[:1]), _wealth(account)])
-        return (1 - wealth / wealth.cummax(0).values).max()
+        return -performance.max_drawdown(account.net_returns)
 
 
 @dataclass(frozen=True)
@@ -151,8 +149,7 @@ class NegativeOmega(Loss):
     threshold: float = 0.0
 
     def __call__(self, account: Account, periods_per_year: float) -> Tensor:
-        excess = account.net_returns - self.threshold / periods_per_year
-        return -excess.clamp_min(0).sum() / (-excess).clamp_min(0).sum().clamp_min(FLOOR)
+        return -performance.omega(account.net_returns, self.threshold / periods_per_year, FLOOR)
 
 
 @dataclass(frozen=True)
@@ -163,13 +160,7 @@ class NegativeCalmar(Loss):
     """
 
     def __call__(self, account: Account, periods_per_year: float) -> Tensor:
-        wealth = _wealth(account)
-        growth = wealth[-1] ** (periods_per_year / len(wealth)) - 1
-        return -growth / MaxDrawdown()(account, periods_per_year).clamp_min(1e-4)
-
-
-def _wealth(account: Account) -> Tensor:
-    return (1 + account.net_returns).cumprod(0)  # (S,) at the end of each period
+        return -performance.calmar(account.net_returns, periods_per_year, floor=1e-4)
 
 
 @dataclass(frozen=True, repr=False)

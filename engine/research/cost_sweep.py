@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from data_loaders import Panel
+from engine.accounting import performance
 from engine.accounting.bookkeeping import keep_book
 from engine.accounting.simulation import fills_of
 from engine.runs.result import BacktestResult
@@ -43,15 +44,14 @@ def cost_sweep(
     rows = []
     for points in basis_points:
         book = keep_book(wanted, fills, replace(base, commission=points / 1e4, spread=0.0))
-        net, years = book.net.numpy(), len(book.net) / a_year
-        spread = net.std(ddof=1)
+        net, periods = book.net.numpy(), len(book.net)
         rows.append(
             {
                 "basis_points": points,
-                "sharpe": net.mean() / spread * a_year**0.5 if spread > 0 else float("nan"),
-                "annual_return": float((1 + net).prod() ** (1 / years) - 1),
-                "annual_cost": book.cost.sum().item() / years,
-                "annual_turnover": book.turnover.sum().item() / years,
+                "sharpe": performance.sharpe(net, a_year),
+                "annual_return": performance.annual_return(net, a_year),
+                "annual_cost": performance.yearly(book.cost.numpy(), periods, a_year),
+                "annual_turnover": performance.yearly(book.turnover.numpy(), periods, a_year),
             }
         )
     table = pd.DataFrame(rows).set_index("basis_points")

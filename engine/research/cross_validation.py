@@ -21,10 +21,11 @@ import pandas as pd
 
 from data_loaders import Panel
 from data_loaders.atomic import write_text
+from engine.accounting import performance
 from engine.accounting.costs import Costs
 from engine.accounting.simulation import Simulation, simulate
 from engine.backtest import described, identity, run_settings
-from engine.compute.broadcast import workplace
+from engine.compute.broadcast import broadcast
 from engine.compute.progress import progress_bar
 from engine.compute.threads import limited_threads
 from engine.planning.walk_forward import Fold, WalkForward
@@ -87,7 +88,7 @@ def cross_validate(
     splits, paths = purged_splits(plan, panel.dates, lookback, folds, test_folds)
     learner = Learner(panel, [fold for fold, _ in splits], plan, costs, training, threads)
     learned = {name: s for name, s in named.items() if isinstance(s, LearnedStrategy)}
-    place = workplace(learner, workers, executor)
+    place = broadcast(learner, workers, executor)
     run, how = None, {"folds": folds, "test_folds": test_folds}
     settings = run_settings(panel, plan, costs, training)
     if run_dir is not None:
@@ -234,11 +235,10 @@ def purged_splits(
 
 
 def _figures(found: Simulation, panel: Panel) -> dict[str, float]:
-    net, a_year = found.net_returns.to_numpy(), panel.periods_per_year
-    years, spread = len(net) / a_year, net.std(ddof=1)
+    net, a_year = found.net_returns, panel.periods_per_year
     return {
-        "sharpe": net.mean() / spread * a_year**0.5 if spread > 0 else float("nan"),
-        "annual_return": float((1 + net).prod() ** (1 / years) - 1),
-        "volatility": spread * a_year**0.5,
-        "annual_turnover": found.turnover.sum() / years,
+        "sharpe": performance.sharpe(net, a_year),
+        "annual_return": performance.annual_return(net, a_year),
+        "volatility": performance.volatility(net, a_year),
+        "annual_turnover": performance.yearly(found.turnover, len(net), a_year),
     }

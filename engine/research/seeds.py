@@ -10,7 +10,7 @@ from pathlib import Path
 from data_loaders import Panel
 from engine.accounting.costs import Costs
 from engine.backtest import identity, result_of, run_settings
-from engine.compute.broadcast import workplace
+from engine.compute.broadcast import broadcast
 from engine.compute.progress import progress_bar
 from engine.compute.threads import limited_threads
 from engine.planning.walk_forward import WalkForward, check_folds
@@ -78,7 +78,7 @@ def backtest_seeds(
     if run_dir is not None:
         run = RunDirectory(run_dir, identity(settings, named), restart)
     learner = Learner(panel, folds, plan, costs, together, threads)
-    place = workplace(learner, workers, executor)
+    place = broadcast(learner, workers, executor)
     learned = {name: s for name, s in named.items() if isinstance(s, LearnedStrategy)}
     decisions = sum(len(fold.test) for fold in folds)
     results: dict[int, dict[str, BacktestResult]] = {seed: {} for seed in learner.seeds}

@@ -14,13 +14,15 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 from sklearn.base import clone
 
 from data_loaders import Panel
 from engine.accounting.costs import Costs
+from engine.accounting.performance import sharpe
 from engine.backtest import backtest
-from engine.compute.broadcast import TURN
+from engine.compute.broadcast import TASK_LOCK
 from engine.compute.cluster import client_of
 from engine.compute.processes import local_processes
 from engine.compute.progress import progress_bar
@@ -66,7 +68,7 @@ class Trials:
 
     def judge(self, trial: Trial) -> float:
         """The net Sharpe ratio of a proposal over the validation folds, in order of time."""
-        with TURN:  # a worker of a cluster may have several threads
+        with TASK_LOCK:  # a worker of a cluster may have several threads
             return self._judge(trial)
 
     def _judge(self, trial: Trial) -> float:
@@ -86,7 +88,8 @@ class Trials:
                     progress=False, ledger=False,
                 )  # fmt: skip
                 judged.append(found["trial"])
-                value = _sharpe(_joined(judged), self.history.periods_per_year)
+                value = sharpe(_joined(judged), self.history.periods_per_year)
+                value = 0.0 if np.isnan(value) else value  # of returns without a spread
                 trial.report(value, number)
                 if trial.should_prune() and number + 1 < len(self.folds):
                     raise TrialPruned
@@ -234,12 +237,6 @@ def missing_slots(study: Study, trials: int) -> list[tuple[int, int]]:
 
 def _joined(judged: list[BacktestResult]) -> pd.Series:
     return pd.concat([each.net_returns for each in judged])
-
-
-def _sharpe(returns: pd.Series, periods_per_year: float) -> float:
-    """A year; 0 where nothing was ever held."""
-    spread = returns.std(ddof=1)
-    return float(returns.mean() / spread * periods_per_year**0.5) if spread > 0 else 0.0
 
 
 @contextmanager

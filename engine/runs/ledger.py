@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from engine.accounting import performance
 from engine.runs.storage import StorageError, connect, create_once, reported
 
 if TYPE_CHECKING:
@@ -209,7 +210,6 @@ def _trial(result: BacktestResult, benchmark: BacktestResult | None) -> dict[str
     """The row of a result, but when it was run."""
     settings, net = result.settings, result.net_returns
     a_year = settings["periods_per_year"]
-    years = len(net) / a_year
     versions = settings.get("versions", {})
     described = {key: result.strategy.get(key) for key in ("class", "parameters")}
     row: dict[str, Any] = {
@@ -225,14 +225,18 @@ def _trial(result: BacktestResult, benchmark: BacktestResult | None) -> dict[str
         "whole_shares": bool(settings.get("whole_shares", False)),
     }
     row["id"] = hashlib.sha256(_json([row[name] for name in IDENTITY]).encode()).hexdigest()
-    active = None if benchmark in (None, result) else net - benchmark.net_returns
+    active = np.nan
+    if benchmark is not None and benchmark is not result:
+        active = performance.information_ratio(net, benchmark.net_returns, a_year)
     figures = {
-        "sharpe": _sharpe(net, a_year),
-        "active_sharpe": None if active is None else _sharpe(active, a_year),
-        "annual_return": _finite((1 + net).clip(lower=0).prod() ** (1 / years) - 1),
-        "volatility": _finite(net.std(ddof=1) * a_year**0.5),
-        "turnover": _finite(result.turnover.sum() / years),
+        "sharpe": performance.sharpe(net, a_year),
+        "active_sharpe": active,
+        "annual_return": performance.annual_return(net, a_year),
+        "volatility": performance.volatility(net, a_year),
+        "turnover": performance.yearly(result.turnover, len(net), a_year),
     }
+    # A database has no NaN.
+    figures = {name: value if np.isfinite(value) else None for name, value in figures.items()}
     start, end = (str(when.date()) for when in net.index[[0, -1]])
     period = {"start": start, "end": end, "periods_per_year": a_year, "observations": len(net)}
     return {**row, **period, **figures}
@@ -241,16 +245,6 @@ def _trial(result: BacktestResult, benchmark: BacktestResult | None) -> dict[str
 def _assets(result: BacktestResult) -> str:
     names = sorted(map(str, result.settings["panel"]["assets"]))
     return hashlib.sha256(_json(names).encode()).hexdigest()
-
-
-def _sharpe(returns: pd.Series, periods_per_year: float) -> float | None:
-    spread = returns.std(ddof=1)
-    return _finite(returns.mean() / spread * periods_per_year**0.5) if spread > 1e-12 else None
-
-
-def _finite(value: float) -> float | None:
-    """A number as a database can hold it."""
-    return float(value) if np.isfinite(value) else None
 
 
 def _json(value: object) -> str:

@@ -3,7 +3,7 @@
 Seeds of a fold that are trained side by side are one task. It depends on nothing but itself and
 what all tasks share, so where it runs changes nothing about it: in this process, in others
 (``workers``), or on a cluster (any ``concurrent.futures.Executor``). A task is small: what all
-share is sent apart (``delivery.py``), and training rows are cut from it where the fits are made.
+share is sent apart (``broadcast.py``), and training rows are cut from it where the fits are made.
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ class Learner:
         """All fits of the strategies, those already in the run directory read from there.
 
         Args:
-            submit: where they are made, see ``delivery.py``; None is this process.
+            submit: where they are made, see ``broadcast.py``; None is this process.
             on_last: called once the last of them is submitted.
             copies: how many processes of this machine prepare inputs; others count their own.
             callbacks: told of every epoch and fit.

@@ -115,11 +115,11 @@ def test_an_installed_package_names_its_costs_losses_features_and_strategies(lak
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("our_data:wrong", "gave a list; it should give a Panel"),
+        ("our_data:wrong", "returned a list; it should return a Panel"),
         ("our_data:none", "has nothing named 'none'"),
         ("no_such:panel", "cannot import no_such"),
         ("no_such.py:panel", "there is no file no_such.py"),
-        ("our_data:np", "is no function"),
+        ("our_data:np", "is not a function"),
     ],
 )
 def test_what_gives_no_panel_is_refused(here, name, message):

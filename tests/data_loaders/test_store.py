@@ -88,7 +88,7 @@ def test_verify_says_what_is_wrong(store):
     found = {name: error for name, _, error in store.verify()}
     assert found["yahoo/A"] == ""
     assert "its sha256 is" in found["yahoo/B"]
-    assert "its manifest is not" in found["yahoo/C"]
+    assert "its manifest does not" in found["yahoo/C"]
     assert [name for name, _, _ in store.verify()] == ["yahoo/A"]
 
 

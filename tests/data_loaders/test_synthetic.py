@@ -107,8 +107,8 @@ def test_markets_by_name():
     assert load("synthetic:null").prices.shape == (2000, 10)
     assert "signal" not in load("synthetic:lead_lag", end="2001-01-01").asset_features
     for name, message in (
-        ("synthetic:planted?sed=3", "sed=3 is none of rows=, assets= and seed="),
-        ("synthetic:planted?rows=many", "rows=many is none"),
+        ("synthetic:planted?sed=3", "sed=3 is not rows=, assets= or seed="),
+        ("synthetic:planted?rows=many", "rows=many is not"),
         ("synthetic:plantd", "did you mean 'planted'"),
         ("synthetic:null?rows=1", "at least 2 rows"),
         ("synthetic:lead_lag?assets=1", "at least 2 assets"),

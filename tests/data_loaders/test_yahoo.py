@@ -11,10 +11,12 @@ import pytest
 from typer.testing import CliRunner
 from yahoo_server import History, LocalSession, serving
 
-from data_loaders import DataError, commands, history, load, yahoo
-from data_loaders.history import fetch, rewritten, status_table
+from data_loaders import DataError, commands, load
+from data_loaders import yahoo_histories as history
+from data_loaders import yahoo_requests as yahoo
 from data_loaders.store import Store
-from data_loaders.yahoo import Policy
+from data_loaders.yahoo_histories import fetch, rewritten, status_table
+from data_loaders.yahoo_requests import Policy
 from deqfolio import main
 
 ROOT = Path(__file__).parents[2]
@@ -360,7 +362,7 @@ def test_bad_tickers_are_named():
             load(source)
     with pytest.raises(ValueError, match="update, as_of and allow_missing are for yahoo"):
         load("sp500", update=True)
-    with pytest.raises(ValueError, match="give one of them"):
+    with pytest.raises(ValueError, match="pass one of them"):
         load("yahoo:SPY", update=True, as_of="2024-01-01")
 
 
@@ -383,11 +385,11 @@ def test_the_command_line(server, store, monkeypatch, tmp_path):
     assert '"yfinance"' in shown
     with pytest.raises(DataError, match="no snapshot of GONE: delisted"):
         command(["show", "yahoo:GONE"])
-    assert "2 snapshots: 2 sound, 0 not" in command(["verify"])
+    assert "2 snapshots: 2 intact, 0 damaged" in command(["verify"])
     file = tmp_path / "spy.csv"
     assert load("yahoo:SPY").fingerprint in command(["export", "yahoo:SPY", str(file)])
     pd.testing.assert_frame_equal(load(file).prices, load("yahoo:SPY").prices, check_exact=True)
-    assert "nothing odd was found" in command(["check", "yahoo:SPY"])
+    assert "No problems were found." in command(["check", "yahoo:SPY"])
     path = next(store.folder.rglob("*.parquet"))
     path.write_bytes(b"")
     assert "is damaged" in command(["verify"], code=1)
@@ -405,7 +407,7 @@ WORKER = """
     sys.path.insert(0, "tests/support")
     import pandas as pd
     import yfinance, curl_cffi, pyarrow.parquet
-    from data_loaders import history, yahoo
+    from data_loaders import yahoo_histories as history, yahoo_requests as yahoo
     from data_loaders.store import Store
     from yahoo_server import LocalSession
     address, folder, moment = sys.argv[1:4]

@@ -3,7 +3,6 @@
 import shutil
 import subprocess
 import sys
-import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -14,10 +13,8 @@ PACKAGES = ("data_loaders", "strategies", "strategies/layers", "engine", "report
 
 SCRIPT = """
 import pandas as pd
-from data_loaders import Panel, load
-from engine import BacktestResult, Costs, WalkForward, backtest
-from reports import write_report
-from strategies import EqualWeight, Strategy
+from deqfolio import BacktestResult, Costs, EqualWeight, Panel, Strategy, WalkForward
+from deqfolio import backtest, load, write_report
 
 
 class Still(Strategy):
@@ -60,7 +57,8 @@ def python(wheel):
     environment = wheel.parent.parent / "environment"
     run(sys.executable, "-m", "venv", "--without-pip", environment)
     (site,) = environment.glob("lib/python*/site-packages")
-    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib"))  # not its .pth files
+    ours = [path for path in sys.path if path.endswith("site-packages")]
+    (site / "dependencies.pth").write_text("\n".join(ours))  # not the .pth files in them
     python = environment / "bin/python"
     run(sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", wheel)
     return python
@@ -107,11 +105,28 @@ def test_a_script_is_type_checked_against_it(python, tmp_path):
 PIPED = {"capture_output": True, "text": True}
 
 
-@pytest.mark.parametrize("name", ["strategies", "engine", "reports"])
-def test_a_users_folder_that_hides_a_package_is_named(python, tmp_path, name):
-    (tmp_path / name).mkdir()
-    (tmp_path / name / "__init__.py").write_text("")
-    told = subprocess.run([python, "-c", "from data_loaders import load"], cwd=tmp_path, **PIPED)
+@pytest.mark.parametrize(
+    ("hidden", "first"),
+    [
+        *((hidden, "deqfolio") for hidden in ("data_loaders.py", "strategies", "engine.py")),
+        *(("engine.py", first) for first in ("data_loaders", "strategies", "reports")),
+        *(("strategies", first) for first in ("data_loaders", "engine", "reports")),
+        *(("reports", first) for first in ("data_loaders", "strategies", "engine")),
+    ],
+)
+def test_a_users_file_that_hides_a_package_is_named(python, tmp_path, hidden, first):
+    path = tmp_path / hidden
+    if path.suffix != ".py":
+        path.mkdir()
+        path /= "__init__.py"
+    path.write_text("")
+    script = f"from {first} import anything"
+    told = subprocess.run([python, "-c", script], cwd=tmp_path, **PIPED)
     assert told.returncode == 1
     message = told.stderr.strip().splitlines()[-1]
-    assert f"{tmp_path / name / '__init__.py'} hides deqfolio's package '{name}'" in message
+    assert f"{path} hides deqfolio's package '{Path(hidden).stem}'" in message
+
+
+def test_an_empty_folder_with_the_name_of_a_package_does_no_harm(python, tmp_path):
+    (tmp_path / "reports").mkdir()  # of pages, for instance
+    run(python, "-c", "from deqfolio import write_report", cwd=tmp_path)

@@ -13,10 +13,10 @@ import pytest
 from machine import ALLOW_SKIP
 from report_results import HOSTILE, hostile_results, make_result, typical
 
+from engine.accounting.performance import wealth
 from reports import summary_table, write_report
-from reports.figures.axes import PALETTE
 from reports.formats import number
-from reports.metrics.returns import wealth
+from reports.svg import PALETTE
 
 
 @pytest.fixture(scope="module")

@@ -170,8 +170,8 @@ def test_what_tasks_share_is_unpacked_once_in_a_process(panel):
     learners = [Learner(panel, [], PLAN, Costs(), QUICK, 1) for _ in range(2)]
     first, second = (pickle.dumps(Parcel(each)) for each in learners)
     assert pickle.loads(first) is pickle.loads(first)
-    assert pickle.loads(first).learner.panel.fingerprint == panel.fingerprint
-    held = weakref.ref(pickle.loads(first).learner)
+    assert pickle.loads(first).shared.panel.fingerprint == panel.fingerprint
+    held = weakref.ref(pickle.loads(first).shared)
     pickle.loads(second)
     gc.collect()
     assert held() is None  # the next run takes the place of the last
@@ -179,7 +179,7 @@ def test_what_tasks_share_is_unpacked_once_in_a_process(panel):
 
 def test_a_worker_that_dies_says_so_and_the_fits_are_kept(panel, tmp_path):
     strategy = DiesInTheSecondFold(lookback=64, hidden=4, cap=0.5)
-    with pytest.raises(WorkerLost, match="a worker died .*the same call goes on"):
+    with pytest.raises(WorkerLost, match="a worker died .*the same call resumes"):
         backtest(strategy, panel, PLAN, Costs(), QUICK, progress=False, workers=1, run_dir=tmp_path)
     assert len(list((tmp_path / "fits").iterdir())) == 1
 

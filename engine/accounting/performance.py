@@ -1,0 +1,198 @@
+"""Metrics of a series of returns, each from its definition: the same in training, search, report.
+
+``returns`` are simple returns of T equal periods as fractions (0.01 = 1%), oldest first, in a
+series, an array or a tensor; a tensor gives a tensor with its gradient. ``periods_per_year`` (P) is
+the number of such periods in a year: 252 sessions, 52 weeks. The risk-free rate is 0.
+
+A metric that is undefined is NaN, never infinite:
+
+- without returns; a standard deviation of fewer than two;
+- a ratio to a denominator that is zero up to rounding: at most ``ROUNDING`` of the largest return;
+- where the number is too large for a float.
+
+Training needs a finite number and gradient there, too: with ``floor``, which is for tensors, a
+denominator is at least that.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+ROUNDING = 1e-10
+
+Returns: TypeAlias = "pd.Series | np.ndarray | Tensor"
+Number: TypeAlias = Any  # a float; of a tensor a tensor without dimensions
+
+
+def constant(returns: Returns, largest: float | None = None) -> bool:
+    """Whether the returns have no standard deviation beyond rounding.
+
+    ``largest``: the size of the numbers that were rounded, where these are differences of others.
+    """
+    return not deviation(returns) > ROUNDING * (_largest(returns) if largest is None else largest)
+
+
+def deviation(returns: Returns) -> Number:
+    """Standard deviation (ddof 1) of a period."""
+    if len(returns) < 2:
+        return np.nan
+    values = _values(returns)
+    return values.std() if isinstance(values, Tensor) else float(values.std(ddof=1))
+
+
+def volatility(returns: Returns, periods_per_year: float, floor: float | None = None) -> Number:
+    """Standard deviation (ddof 1) a year, a fraction: std * sqrt(P)."""
+    found = deviation(returns)
+    return (found if floor is None else found.clip(floor)) * periods_per_year**0.5
+
+
+def sharpe(returns: Returns, periods_per_year: float, floor: float | None = None) -> Number:
+    """Mean over standard deviation (ddof 1) a year: mean / std * sqrt(P).
+
+    Source: Sharpe (1994), The Sharpe Ratio; annualised as if returns were uncorrelated.
+    """
+    if floor is None and constant(returns):
+        return np.nan
+    values, spread = _values(returns), deviation(returns)
+    ratio = values.mean() / (spread if floor is None else spread.clip(floor))
+    return _number(ratio * periods_per_year**0.5)
+
+
+def information_ratio(
+    returns: Returns, benchmark: Returns, periods_per_year: float, floor: float | None = None
+) -> Number:
+    """``sharpe`` of the active returns r - b. Source: Goodwin (1998), The Information Ratio."""
+    active = returns - benchmark
+    if floor is None and constant(active, max(_largest(returns), _largest(benchmark))):
+        return np.nan
+    return sharpe(active, periods_per_year, floor)
+
+
+def downside_deviation(
+    returns: Returns, periods_per_year: float, target: float = 0.0, floor: float | None = None
+) -> Number:
+    """Root mean square of returns below the target a year: sqrt(mean(min(r - target, 0)^2) P).
+
+    The squares are averaged over all periods, also those above. ``target`` and result are
+    fractions a year. Source: Sortino and Price (1994), Performance Measurement in a Downside
+    Risk Framework.
+    """
+    if not len(returns):
+        return np.nan
+    below = (_values(returns) - target / periods_per_year).clip(None, 0)
+    square = (below**2).mean()
+    square = square if floor is None else square.clip(floor**2)  # the root has no slope at zero
+    return _number(square**0.5 * periods_per_year**0.5)
+
+
+def sortino(
+    returns: Returns, periods_per_year: float, target: float = 0.0, floor: float | None = None
+) -> Number:
+    """Mean return above the target over ``downside_deviation``, both a year.
+
+    Source: Sortino and Price (1994), as above.
+    """
+    if not len(returns):
+        return np.nan
+    excess = _values(returns).mean() * periods_per_year - target
+    downside = downside_deviation(returns, periods_per_year, target, floor)
+    if floor is None and not downside > ROUNDING * _largest(returns):
+        return np.nan
+    return _number(excess / downside)
+
+
+def omega(returns: Returns, threshold: float = 0.0, floor: float | None = None) -> Number:
+    """Sum of the returns above the threshold (a period) over the size of the sum of those below.
+
+    At 0 it is the profit factor, too. Source: Keating and Shadwick (2002), A Universal
+    Performance Measure.
+    """
+    if not len(returns):
+        return np.nan
+    excess = _values(returns) - threshold
+    return _ratio(excess.clip(0).sum(), (-excess).clip(0).sum(), floor, returns)
+
+
+def wealth(returns: Returns) -> Any:
+    """Value (T,) after each period of 1 invested before the first: W_t = prod (1 + r_s), s <= t.
+
+    A loss of 100% or more leaves 0, for good.
+    """
+    with np.errstate(over="ignore"):
+        return (1 + returns).clip(0).cumprod(0)
+
+
+def cumulative_return(returns: Returns) -> Number:
+    """Return over the whole history, a fraction: W_T - 1."""
+    return _defined(wealth(_values(returns))[-1] - 1) if len(returns) else np.nan
+
+
+def annual_return(returns: Returns, periods_per_year: float) -> Number:
+    """Geometric return a year, a fraction: W_T^(P / T) - 1; -1 after a bankruptcy.
+
+    Source: Bacon (2008), Practical Portfolio Performance Measurement and Attribution.
+    """
+    if not len(returns):
+        return np.nan
+    with np.errstate(over="ignore"):
+        return _defined(wealth(_values(returns))[-1] ** (periods_per_year / len(returns)) - 1)
+
+
+def drawdowns(returns: Returns) -> Any:
+    """Loss (T,) since the highest value so far, fractions <= 0: W_t / max(1, W_s, s <= t) - 1.
+
+    The value of 1 before the first period counts as a high.
+    """
+    value = wealth(returns)
+    if isinstance(value, Tensor):
+        return value / value.cummax(0).values.clip(1) - 1
+    with np.errstate(invalid="ignore"):
+        return value / np.maximum.accumulate(value).clip(1) - 1
+
+
+def max_drawdown(returns: Returns) -> Number:
+    """The deepest of ``drawdowns``, a fraction <= 0: -0.2 is a loss of 20% from a high.
+
+    Source: Magdon-Ismail and Atiya (2004), Maximum Drawdown.
+    """
+    return _number(drawdowns(_values(returns)).min()) if len(returns) else np.nan
+
+
+def calmar(returns: Returns, periods_per_year: float, floor: float | None = None) -> Number:
+    """``annual_return`` over the size of ``max_drawdown``, whole history.
+
+    Source: Young (1991), Calmar Ratio: A Smoother Tool (there over 36 months).
+    """
+    growth, depth = annual_return(returns, periods_per_year), -max_drawdown(returns)
+    return _ratio(growth, depth, floor, returns)
+
+
+def yearly(amounts: Returns, periods: int, periods_per_year: float) -> Number:
+    """Sum of turnover or costs a year, over the portfolio's value: (sum in T periods) * P / T."""
+    return _number(_values(amounts).sum() / (periods / periods_per_year))
+
+
+def _values(returns: Returns) -> Any:
+    return returns if isinstance(returns, Tensor) else np.asarray(returns, dtype=float)
+
+
+def _largest(returns: Returns) -> float:
+    return abs(_values(returns)).max().item() if len(returns) else 0.0
+
+
+def _number(value: Any) -> Number:
+    return value if isinstance(value, Tensor) else float(value)
+
+
+def _defined(value: Any) -> Number:
+    return _number(value) if abs(value) < np.inf else np.nan
+
+
+def _ratio(above: Any, below: Any, floor: float | None, returns: Returns) -> Number:
+    if floor is not None:
+        return above / below.clip(floor)
+    return _defined(above / below) if below > ROUNDING * _largest(returns) else np.nan

@@ -1,0 +1,202 @@
+"""All metrics of the report, in the order in which they are shown, and the tables of them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from engine.accounting import performance
+from engine.runs.result import BacktestResult
+from reports import calendars, distribution, drawdowns, metrics, relative, selection, trading
+
+COLUMNS = (
+    "annual return",
+    "volatility",
+    "Sharpe",
+    "Sharpe s.e.",
+    "Sortino",
+    "max drawdown",
+    "Calmar",
+    "turnover/rebalance",
+    "turnover/year",
+    "cost drag/year",
+)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number of the report.
+
+    Args:
+        name: of the row, in the page and in the exports.
+        compute: its definition; the docstring says formula, unit and source.
+        inputs: what ``compute`` is given, names out of ``inputs_of``.
+        unit: a key of ``reports.formats.FORMATS``.
+        high: whether high is good; None where neither is.
+    """
+
+    name: str
+    compute: Callable[..., float]
+    inputs: str
+    unit: str
+    high: bool | None = None
+
+    @property
+    def definition(self) -> str:
+        """The docstring of ``compute`` on one line."""
+        return " ".join((inspect.getdoc(self.compute) or "").replace("``", "").split())
+
+
+GROUPS: dict[str, tuple[Metric, ...]] = {
+    "Return": (
+        Metric("annual return", performance.annual_return, "net year", "percent", True),
+        Metric("cumulative return", performance.cumulative_return, "net", "percent", True),
+        Metric("year to date", calendars.year_to_date, "net", "percent", True),
+        Metric("last year", calendars.last_year, "net year", "percent", True),
+        Metric("last 5 years, a year", calendars.last_five_years, "net year", "percent", True),
+        Metric("best month", calendars.best_month, "net", "percent", True),
+        Metric("worst month", calendars.worst_month, "net", "percent", True),
+        Metric("best year", calendars.best_year, "net", "percent", True),
+        Metric("worst year", calendars.worst_year, "net", "percent", True),
+        Metric("months won", calendars.months_won, "net", "percent", True),
+        Metric("years won", calendars.years_won, "net", "percent", True),
+    ),
+    "Return for risk": (
+        Metric("Sharpe", performance.sharpe, "net year", "number", True),
+        Metric("Sharpe s.e.", metrics.sharpe_standard_error, "net year", "number"),
+        Metric("Sharpe above 0", selection.probabilistic_sharpe, "net", "percent", True),
+        Metric("Sharpe before costs", performance.sharpe, "gross year", "number", True),
+        Metric("Sortino", performance.sortino, "net year", "number", True),
+        Metric("Calmar", performance.calmar, "net year", "number", True),
+        Metric("Omega", performance.omega, "net", "number", True),
+        Metric(
+            "growth-optimal leverage", distribution.growth_optimal_leverage, "net", "times", None
+        ),
+    ),
+    "Risk": (
+        Metric("volatility", performance.volatility, "net year", "percent", False),
+        Metric("downside deviation", performance.downside_deviation, "net year", "percent", False),
+        Metric("max drawdown", performance.max_drawdown, "net", "percent", True),
+        Metric("mean drawdown", drawdowns.mean_drawdown, "net", "percent", True),
+        Metric("longest drawdown", drawdowns.longest_drawdown, "net", "periods", False),
+        Metric("time under water", drawdowns.time_under_water, "net", "percent", False),
+        Metric("Ulcer index", drawdowns.ulcer_index, "net", "percent", False),
+        Metric("value at risk, 5%", distribution.value_at_risk, "net", "percent2", True),
+        Metric("expected shortfall, 5%", distribution.expected_shortfall, "net", "percent2", True),
+    ),
+    "Single periods": (
+        Metric("periods won", distribution.periods_won, "net", "percent", True),
+        Metric("payoff ratio", distribution.payoff_ratio, "net", "number", True),
+        Metric("best period", distribution.best_period, "net", "percent2", True),
+        Metric("worst period", distribution.worst_period, "net", "percent2", True),
+        Metric("tail ratio", distribution.tail_ratio, "net", "number", True),
+        Metric("skewness", distribution.skewness, "net", "number", True),
+        Metric("excess kurtosis", distribution.excess_kurtosis, "net", "number", False),
+        Metric("autocorrelation", distribution.autocorrelation, "net", "number"),
+        Metric(
+            "longest losing streak", distribution.longest_losing_streak, "net", "periods", False
+        ),
+    ),
+    "Trading and exposure": (
+        Metric("turnover/rebalance", trading.turnover_per_rebalance, "turnover", "percent", False),
+        Metric("turnover/year", performance.yearly, "turnover periods year", "times", False),
+        Metric("holding period", trading.holding_period, "turnover weights", "periods"),
+        Metric("cost drag/year", trading.cost_drag, "gross net year", "percent2", False),
+        Metric("costs paid", trading.costs_paid, "costs", "percent", False),
+        Metric("break-even cost", trading.break_even_cost, "gross turnover", "percent2", True),
+        Metric("gross exposure", trading.gross_exposure, "weights", "percent"),
+        Metric("net exposure", trading.net_exposure, "weights", "percent"),
+        Metric("time in the market", trading.time_in_market, "weights", "percent"),
+        Metric("effective assets", trading.effective_assets, "weights", "number", True),
+        Metric("largest weight", trading.largest_weight, "weights", "percent", False),
+    ),
+    "Against the benchmark": (
+        Metric("active return", relative.active_return, "joint other year", "percent2", True),
+        Metric("tracking error", relative.tracking_error, "joint other year", "percent2"),
+        Metric(
+            "information ratio", performance.information_ratio, "joint other year", "number", True
+        ),
+        Metric("alpha", relative.alpha, "joint other year", "percent2", True),
+        Metric("alpha s.e.", relative.alpha_standard_error, "joint other year", "percent2"),
+        Metric("beta", relative.beta, "joint other", "number"),
+        Metric("beta s.e.", relative.beta_standard_error, "joint other", "number"),
+        Metric("R squared", relative.r_squared, "joint other", "percent"),
+        Metric("Treynor", relative.treynor, "joint other year", "percent2", True),
+        Metric("up capture", relative.up_capture, "joint other", "percent", True),
+        Metric("down capture", relative.down_capture, "joint other", "percent", False),
+        Metric("hit rate", relative.hit_rate, "joint other", "percent", True),
+    ),
+}
+METRICS = {metric.name: metric for group in GROUPS.values() for metric in group}
+
+
+def summary_table(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
+    """One row a strategy, net of costs; the columns are ``COLUMNS``.
+
+    Raises:
+        ValueError: there is no result, or returns hold a NaN (the error names the dates).
+    """
+    if not results:
+        raise ValueError("there is no result to summarise: results are empty")
+    rows = {
+        name: [_value(METRICS[column], inputs_of(name, result)) for column in COLUMNS]
+        for name, result in results.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index", columns=list(COLUMNS), dtype=float)
+
+
+def metric_table(results: Mapping[str, BacktestResult], benchmark: str | None) -> pd.DataFrame:
+    """One row a strategy, one column a metric of ``METRICS``; NaN where one is not defined.
+
+    Those against the benchmark are NaN for the benchmark itself, without one, and where it
+    has no dates in common.
+    """
+    other = results[benchmark].net_returns if benchmark else None
+    rows = {}
+    for name, result in results.items():
+        given = inputs_of(name, result, None if name == benchmark else other)
+        rows[name] = [_value(metric, given) for metric in METRICS.values()]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=list(METRICS), dtype=float)
+
+
+def inputs_of(name: str, result: BacktestResult, other: pd.Series | None = None) -> dict[str, Any]:
+    """What metrics can ask for; joint and other: ours and the benchmark's on common dates."""
+    net = metrics.check_returns(result.net_returns, name)
+    given = {
+        "net": net,
+        "gross": metrics.check_returns(result.gross_returns, name),
+        "year": result.settings["periods_per_year"],
+        "periods": len(net),
+        "turnover": result.turnover,
+        "costs": result.costs,
+        "weights": result.weights,
+    }
+    if other is not None:
+        common = net.index.intersection(other.index)
+        if len(common) > 1:
+            given |= {"joint": net[common], "other": other[common]}
+    return given
+
+
+def best_in_columns(table: pd.DataFrame) -> dict[str, set[str]]:
+    """{column: who is best in it}; nobody if all are alike, no ruined one."""
+    best: dict[str, set[str]] = {}
+    table = table[table["annual return"] > -1]
+    for column in table.columns:
+        high, values = METRICS[column].high, table[column]
+        top = values.index[values == (values.max() if high else values.min())]
+        best[column] = set(top) if high is not None and len(top) < len(values) else set()
+    return best
+
+
+def _value(metric: Metric, given: Mapping[str, Any]) -> float:
+    names = metric.inputs.split()
+    if not all(name in given for name in names):
+        return np.nan
+    value = float(metric.compute(*(given[name] for name in names)))
+    return value if np.isfinite(value) else np.nan

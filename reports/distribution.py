@@ -1,0 +1,129 @@
+"""How the returns of single periods are spread: tails, wins and losses.
+
+The conventions are those of ``metrics``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from scipy.stats import t as student
+
+from engine.accounting.performance import constant
+
+DEGREES = (2.0, 2.25, 2.5, 2.75, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 25.0, 50.0, 100.0)
+
+
+def skewness(returns: pd.Series) -> float:
+    """Third standardised moment: mean((r - m)**3) / s**3, s with ddof 0; NaN if constant."""
+    return np.nan if constant(returns) else float(np.mean(_standardised(returns) ** 3))
+
+
+def excess_kurtosis(returns: pd.Series) -> float:
+    """Fourth standardised moment less 3, which is 0 for the normal distribution.
+
+    mean((r - m)**4) / s**4 - 3, s with ddof 0; NaN if constant.
+    """
+    return np.nan if constant(returns) else float(np.mean(_standardised(returns) ** 4) - 3)
+
+
+def value_at_risk(returns: pd.Series) -> float:
+    """The 5% quantile of the returns of a period, a fraction: -0.02 is a loss of 2%.
+
+    The empirical quantile, without a distribution behind it; linear between observations.
+    Source: Jorion (2006), Value at Risk.
+    """
+    return float(np.quantile(returns, 0.05)) if len(returns) else np.nan
+
+
+def expected_shortfall(returns: pd.Series) -> float:
+    """Mean of the returns at or below ``value_at_risk``, a fraction.
+
+    Source: Acerbi and Tasche (2002), On the Coherence of Expected Shortfall.
+    """
+    if not len(returns):
+        return np.nan
+    return float(returns[returns <= value_at_risk(returns) + 1e-15].mean())
+
+
+def tail_ratio(returns: pd.Series) -> float:
+    """Size of the 95% quantile over that of the 5% quantile: above 1, gains have longer tails."""
+    low, high = np.quantile(returns, [0.05, 0.95]) if len(returns) else (0.0, 0.0)
+    return float(abs(high / low)) if low < 0 else np.nan
+
+
+def payoff_ratio(returns: pd.Series) -> float:
+    """Mean gain over the size of the mean loss; NaN where there is no gain or no loss."""
+    gains, losses = returns[returns > 0], returns[returns < 0]
+    return float(gains.mean() / -losses.mean()) if len(gains) and len(losses) else np.nan
+
+
+def periods_won(returns: pd.Series) -> float:
+    """Share of the periods with a gain among those with a gain or a loss, a fraction."""
+    moved = returns[returns != 0]
+    return float((moved > 0).mean()) if len(moved) else np.nan
+
+
+def best_period(returns: pd.Series) -> float:
+    """Highest return of a period, a fraction."""
+    return float(returns.max()) if len(returns) else np.nan
+
+
+def worst_period(returns: pd.Series) -> float:
+    """Lowest return of a period, a fraction."""
+    return float(returns.min()) if len(returns) else np.nan
+
+
+def longest_losing_streak(returns: pd.Series) -> float:
+    """Most periods in a row with a loss."""
+    lost = (returns < 0).to_numpy()
+    streak = longest = 0
+    for loss in lost:
+        streak = streak + 1 if loss else 0
+        longest = max(longest, streak)
+    return float(longest)
+
+
+def autocorrelation(returns: pd.Series) -> float:
+    """Correlation of a return with that of the period before; NaN if constant.
+
+    Where it is far from 0, annualising by sqrt(P) misleads (Lo 2002).
+    """
+    if constant(returns) or len(returns) < 3:
+        return np.nan
+    moves = (returns - returns.mean()).to_numpy(dtype=float)
+    return float(moves[1:] @ moves[:-1] / (moves @ moves))
+
+
+def growth_optimal_leverage(returns: pd.Series) -> float:
+    """Leverage of the highest expected log growth, to second order: mean / mean(r**2).
+
+    Source: Thorp (2006), The Kelly Criterion in Blackjack, Sports Betting and the Stock
+    Market, section 7. (Win rates and payoffs, as for coins, do not describe returns.)
+    """
+    square = float(np.mean(returns.to_numpy(dtype=float) ** 2)) if len(returns) else 0.0
+    return float(returns.mean() / square) if square > 0 else np.nan
+
+
+def student_t(returns: pd.Series) -> tuple[float, float, float]:
+    """(degrees of freedom, location, scale) of the likeliest Student-t; degrees 2 to 100.
+
+    Location and scale by expectation and maximisation for each of ``DEGREES``, of which the
+    likeliest is taken. Source: Liu and Rubin (1995), ML Estimation of the t Distribution.
+    """
+    values = returns.to_numpy(dtype=float)
+    best = (-np.inf, np.nan, np.nan, np.nan)
+    for degrees in DEGREES:
+        location, scale = float(np.median(values)), float(values.std())
+        for _ in range(60):
+            weights = (degrees + 1) / (degrees + ((values - location) / scale) ** 2)
+            location = float(weights @ values / weights.sum())
+            scale = float(np.sqrt(np.mean(weights * (values - location) ** 2)))
+        likelihood = float(student.logpdf(values, degrees, location, scale).sum())
+        best = max(best, (likelihood, degrees, location, scale))
+    return best[1:]
+
+
+def _standardised(returns: pd.Series) -> np.ndarray:
+    values = returns.to_numpy(dtype=float)
+    return (values - values.mean()) / values.std()

@@ -1,0 +1,84 @@
+"""What was tried on the same data before, as the trial ledger has it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from engine.runs.ledger import trial_id
+from engine.runs.result import BacktestResult
+
+SHOWN = 50  # the latest
+PARTS = ("plan", "costs", "training")
+COLUMNS = (
+    "last run", "kind", "name", "parameters", "runs", "start", "end", "sharpe", "active sharpe",
+    "this run",
+)  # fmt: skip
+
+
+def history(results: Mapping[str, BacktestResult], tried: pd.DataFrame | None) -> pd.DataFrame:
+    """One row a trial, the latest first.
+
+    Columns: last run (a date, UTC), kind, name, parameters (those in which trials of one class
+    differ, and the parts of the settings in which all trials do, in words), runs, start, end,
+    sharpe and active sharpe (a year), this run (whether it is one of the results).
+    """
+    if tried is None or tried.empty:
+        return pd.DataFrame(columns=list(COLUMNS))
+    found = tried.sort_values(["last_run", "id"], ascending=False)
+    told = _parameters(found)
+    table = pd.DataFrame(
+        {
+            "last run": found["last_run"].dt.strftime("%Y-%m-%d"),
+            "kind": found["kind"],
+            "name": found["name"],
+            "parameters": told,
+            "runs": found["runs"].astype(int),
+            "start": found["start"],
+            "end": found["end"],
+            "sharpe": found["sharpe"].astype(float),
+            "active sharpe": found["active_sharpe"].astype(float),
+            "this run": found["id"].isin(own(results)),
+        }
+    )
+    return table.head(SHOWN).reset_index(drop=True)
+
+
+def own(results: Mapping[str, BacktestResult]) -> set[str]:
+    """The ledger's ids of the results themselves."""
+    return {trial_id(result) for result in results.values()}
+
+
+def ratios(
+    active: Mapping[str, float], results: Mapping[str, BacktestResult], tried: pd.DataFrame | None
+) -> np.ndarray:
+    """Sharpe ratios a period of active returns: of this run, and of every other trial."""
+    mine = np.array(list(active.values()))
+    if tried is None or tried.empty:
+        return mine
+    others = tried[~tried["id"].isin(own(results))]
+    before = others["active_sharpe"] / np.sqrt(others["periods_per_year"].astype(float))
+    return np.concatenate([mine, before.dropna().to_numpy(float)])
+
+
+def _parameters(found: pd.DataFrame) -> list[str]:
+    described = [json.loads(text) for text in found["strategy"]]
+    values: dict[tuple[str, str], set[str]] = {}
+    for each in described:
+        for name, value in (each.get("parameters") or {}).items():
+            values.setdefault((each["class"], name), set()).add(str(value))
+    parts = [part for part in PARTS if found[part].nunique() > 1]
+    numbers = {part: {text: i for i, text in enumerate(found[part].unique(), 1)} for part in parts}
+    told = []
+    for each, row in zip(described, found.to_dict("records"), strict=True):
+        words = [
+            f"{name} = {value}"
+            for name, value in (each.get("parameters") or {}).items()
+            if len(values[each["class"], name]) > 1
+        ]
+        words += [f"{part} {numbers[part][row[part]]}" for part in parts]
+        told.append(", ".join(words))
+    return told

@@ -1,0 +1,69 @@
+"""The books of a portfolio, kept in shares and cash, one close after the other.
+
+It shares no code with the engine: what the engine computes in fractions of the portfolio's value,
+and for all dates at once, is compared with this loop over money.
+"""
+
+import numpy as np
+
+
+def paid_for(order, value, illiquidity, c):
+    """Cost in money of one order of so much money, in a portfolio of so much value."""
+    if abs(order) <= 1e-12 * value:
+        return 0.0
+    fee = max(c["commission"] * abs(order) + c["fixed"], c["minimum"])
+    impact = c["impact"] * illiquidity * abs(order) ** 1.5 if c["impact"] else 0.0
+    return fee + c["spread"] / 2 * abs(order) + impact
+
+
+def keep_books(prices, targets, lag, c, rows_a_year, illiquidity=None, charged_at=None):
+    """Follow target weights through a market.
+
+    Args:
+        prices: (T, N); NaN where an asset does not trade. It is then worth, and is sold at, its
+            last price.
+        targets: weights (N,) by the row of their decision, filled ``lag`` rows later. Cash is the
+            remainder. They are fractions of what is left after the costs of the fill.
+        c: the arguments of ``Costs``, all of them, by name.
+        illiquidity: (T, N), for market impact.
+        charged_at: a portfolio value; costs are then charged as if it were the portfolio's.
+
+    Returns:
+        Lists of one entry a row from the first fill on (gross and net: returns; before and after:
+        weights (N,) at the close before and after a fill) and of one entry a fill (turnover, cost:
+        fractions of the value before it).
+    """
+    prices, fills = np.array(prices), {row + lag: w for row, w in targets.items()}
+    cash, shares = c["capital"] or 1.0, np.zeros(prices.shape[1])
+    last, interest, value = np.ones(prices.shape[1]), 0.0, cash
+    kept = {name: [] for name in ("gross", "net", "before", "after", "turnover", "cost")}
+    for row in range(len(prices)):
+        worth_before = shares * last
+        last = np.where(np.isnan(prices[row]), last, prices[row])
+        cash += interest  # of the holdings since the last fill, for one row
+        worth = shares * last
+        now = cash + worth.sum()
+        before = after = worth / now
+        gross = (worth - worth_before).sum() / value
+        if row in fills:
+            scale = (charged_at or now) / now
+            lack = np.zeros(len(shares)) if illiquidity is None else illiquidity[row]
+            left, earlier = now, 0.0
+            while abs(left - earlier) > 1e-15 * now:  # the costs are paid out of what is traded
+                orders = fills[row] * left - worth
+                asked = zip(orders * scale, lack, strict=True)
+                paid = sum(paid_for(order, now * scale, each, c) for order, each in asked)
+                left, earlier = now - paid / scale, left
+            kept["turnover"].append(abs(orders).sum() / now)
+            kept["cost"].append(1 - left / now)
+            now, shares, cash = left, fills[row] * left / last, left * (1 - fills[row].sum())
+            after = fills[row]
+            short = -np.minimum(shares * last, 0).sum()
+            interest = c["cash_rate"] * max(cash, 0) + c["financing"] * min(cash, 0)
+            interest = (interest - c["borrow"] * short) / rows_a_year
+        if row >= min(fills):
+            for name, entry in (("before", before), ("after", after), ("gross", gross)):
+                kept[name].append(entry)
+            kept["net"].append(now / value - 1)
+        value = now
+    return kept
