@@ -26,7 +26,8 @@ from engine import Training, WalkForward, backtest
 from engine.training.device import device_here
 from strategies import DEQMeanVariance
 from strategies.layers import MeanVarianceLayer
-from strategies.layers.optimisation.active_set import BatchedSolve, Call
+from strategies.layers.optimisation.active_set.calls import Call
+from strategies.layers.optimisation.active_set.solver import BatchedSolve
 from strategies.layers.optimisation.problem import build_problem
 
 EPOCHS = 40
@@ -43,7 +44,7 @@ def problems(batch: int, assets: int) -> tuple[Tensor, Tensor]:
 
 def by_torch(risk: Tensor, linear: Tensor, cap: float) -> Tensor:
     call = Call(build_problem(risk, linear, upper=cap))
-    return BatchedSolve.apply(call, *call.differentiable)
+    return BatchedSolve.apply(call, None, *call.differentiable)
 
 
 def by_kernels(risk: Tensor, linear: Tensor, cap: float) -> Tensor:

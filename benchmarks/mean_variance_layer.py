@@ -434,8 +434,10 @@ def exactness() -> None:
 def compilation() -> None:
     """Print what the first call costs in a new installation and in a new process."""
     code = (
-        "import time, numba; from strategies.layers.optimisation.active_set import compiled; "
-        "t = time.perf_counter(); compiled(); print(time.perf_counter() - t)"
+        "import time, numba, torch; from strategies.layers import MeanVarianceLayer; "
+        "q = torch.ones(1, 1, requires_grad=True); t = time.perf_counter(); "
+        "MeanVarianceLayer()(torch.ones(1, 1), q).sum().backward(); "
+        "print(time.perf_counter() - t)"
     )
     print("\nfirst call, beyond imports")
     with tempfile.TemporaryDirectory() as folder:

@@ -203,7 +203,9 @@ class LearnedStrategy(Strategy):
         The inputs also hold what the engine knows. In training the samples are dates in a row,
         with ``row`` (B,), a number that stays with a date from one epoch to the next, and
         ``drift`` (B, N), growth factors of prices from the fill of the date before to the close
-        of each: what the weights given for one date have become by the next. At a decision,
+        of each: what the weights given for one date have become by the next. Where holding
+        costs or earns anything, also ``carry_rates`` (B, 3), what cash earns, borrowed cash costs
+        and short positions cost in that time (see ``layers/drift.py``). At a decision,
         ``holdings`` (B, N), the weights that are held then; zeros at the start.
 
         The seeds of an ensemble are trained side by side as one computation where the module's

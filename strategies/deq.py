@@ -18,13 +18,13 @@ from strategies.base import Inputs, LearnedStrategy
 from strategies.constraints import Constraints
 from strategies.features import feature_table
 from strategies.layers.equilibrium.encoder import CELLS, DEQEncoder
+from strategies.layers.optimisation.consecutive import weights_from_holdings, weights_on_dates
 from strategies.layers.optimisation.mean_variance import (
     ActiveSet,
     FactorRisk,
     MeanVarianceLayer,
     Qpth,
 )
-from strategies.layers.optimisation.trading import in_a_row, with_holdings
 from strategies.limits import FALLBACKS, as_tensors, constraints_of, limits_of
 from strategies.parameters import above, at_least, one_of
 from strategies.risk import FORMS, prepared_risk
@@ -44,8 +44,8 @@ class DEQMeanVariance(LearnedStrategy):
     Before the first training step q is zero and P the Ledoit-Wolf covariance plus a ridge:
     the network starts as a minimum-variance portfolio and leaves it only with evidence. What is
     held enters as well: a learned quadratic cost of trading moves the weights a part of the way
-    towards that portfolio (see ``layers/trading.py``), so that a signal need not be given up where
-    only acting on all of it at once would be too dear.
+    towards that portfolio (``layers/optimisation/consecutive.py``), so that a signal need not be
+    given up where only acting on all of it at once would be too dear.
 
     Args:
         lookback: rows of prices behind the features and the covariance.
@@ -172,9 +172,9 @@ class DEQMeanVariance(LearnedStrategy):
 class DEQMeanVarianceNetwork(nn.Module):
     """Features (B, N, F) and covariances (B, N, N), or their factors, in; weights (B, N) out.
 
-    With ``holdings`` (B, N) among the inputs, each sample trades from its own; with ``drift``, the
-    samples are dates in a row, each of which trades from the one before. With neither the weights
-    are those that are aimed at.
+    With ``holdings`` (B, N) among the inputs, each sample trades from its own; with ``drift``
+    (and ``carry_rates``), the samples are consecutive dates, each of which trades from the one
+    before. With neither the weights are those that are aimed at.
     """
 
     def __init__(
@@ -217,12 +217,12 @@ class DEQMeanVarianceNetwork(nn.Module):
             if name.startswith(LIMIT)
         } | {"row_names": self.row_names}
         if self.inertia and "holdings" in inputs:
-            holdings = inputs["holdings"]
-            weights = with_holdings(
-                self.optimiser, risk, expected_return, self.cost(), holdings, **limits
+            weights = weights_from_holdings(
+                self.optimiser, risk, expected_return, self.cost(), inputs["holdings"], **limits
             )
         elif self.inertia and "drift" in inputs:
-            weights = in_a_row(
+            limits["rates"] = inputs.get("carry_rates")
+            weights = weights_on_dates(
                 self.optimiser, risk, expected_return, self.cost(), inputs["drift"], **limits
             )
         else:

@@ -240,7 +240,7 @@ class Learner:
         years = (dates[fold.ends] - dates[fills]).days.to_numpy().sum() / 365.25
         inputs = self.stacked(name, strategy, fold.train)
         return Samples(
-            inputs=inputs | {"row": torch.from_numpy(fold.train), "drift": self.drift(fold)},
+            inputs=inputs | {"row": torch.from_numpy(fold.train)} | self.drift(fold),
             growth=self.valuation[fold.ends] / self.valuation[fills],
             rows=fold.train,
             ends=fold.ends,
@@ -250,11 +250,13 @@ class Learner:
             assets=tuple(map(str, self.panel.assets)),
         )
 
-    def drift(self, fold: Fold) -> torch.Tensor:
-        """(K, N) growth of prices from the fill of the decision before to the close of each.
+    def drift(self, fold: Fold) -> Inputs:
+        """What current holdings follow from, for the K training decisions of a fold.
 
-        NaN of the first, and of those after a gap in time, where what is held is unknown; one
-        where that fill is still to come.
+        ``drift`` (K, N): growth of prices from the fill of the decision before to the close of
+        each; NaN of the first, and of those after a gap in time, where the holdings are unknown;
+        one where that fill is still to come. And, where holding costs or earns anything,
+        ``carry_rates`` (K, 3): cash rate, financing and borrow fee for the same time.
         """
         rows = fold.train
         fills = np.minimum(rows[:-1] + self.plan.execution_lag, rows[1:])
@@ -262,7 +264,12 @@ class Learner:
         growth[1:] = self.valuation[rows[1:]] / self.valuation[fills]
         lags = fold.ends[:-1] - rows[1:]  # all the same, where decisions are in a row
         growth[1:][torch.from_numpy(lags < lags.max(initial=0))] = torch.nan
-        return growth
+        if not self.costs.holding:
+            return {"drift": growth}
+        costs = self.costs
+        rates = torch.tensor([costs.cash_rate, costs.financing, costs.borrow], dtype=torch.float64)
+        years = self.years(np.append(rows[:1], fills), rows)
+        return {"drift": growth, "carry_rates": years.unsqueeze(1) * rates}
 
     def years(self, start: np.ndarray, end: np.ndarray) -> torch.Tensor:
         """From rows ``start`` to rows ``end``, (K,) each."""

@@ -1,4 +1,4 @@
-"""Which constraints held a solution, and at what price: the multipliers, by name.
+"""Which constraints bind at a solution, and at what price: the multipliers, by name.
 
 A shadow price is the gain of the objective, ``q'z - 1/2 z'Pz`` less what turnover costs, for one
 more unit of the limit. Weights at a bound have a reduced cost, from the stationarity of the
@@ -22,11 +22,11 @@ AT_LIMIT = 1e-6  # fractions of the portfolio: so near, a weight is at its limit
 
 
 def limits_of(problem: Problem, solution: Solution) -> list[list[dict[str, object]]]:
-    """What held each sample: one list a sample, one row a constraint that may hold it.
+    """What binds in each sample: one list a sample, one entry a constraint that may bind.
 
-    A row says limit (its name), held and of (how many weights stand at it, out of how many; 1 or
-    0 out of 1 for a limit of a sum), price (the shadow price; the largest of the weights held;
-    signed for sums: positive at the upper limit) and variance (z'Pz, the same for all rows).
+    An entry says limit (its name), held and of (how many weights stand at it, out of how many; 1 or
+    0 out of 1 for a limit of a sum), price (the shadow price; the largest of those weights;
+    signed for sums: positive at the upper limit) and variance (z'Pz, the same for all entries).
     """
 
     weights = solution.weights.detach()
@@ -34,7 +34,7 @@ def limits_of(problem: Problem, solution: Solution) -> list[list[dict[str, objec
     z, duals = _array(weights), _array(solution.duals)
     lower, upper, q = map(_array, (problem.lower, problem.upper, problem.expected_return))
     rows, row_lower, row_upper = map(_array, (problem.rows, problem.row_lower, problem.row_upper))
-    held = None if problem.held is None else _array(problem.held)
+    holdings = None if problem.holdings is None else _array(problem.holdings)
     turnover = None if problem.turnover_limit is None else _array(problem.turnover_limit)
     gross = None if problem.gross_limit is None else _array(problem.gross_limit)
     count = rows.shape[1]
@@ -47,8 +47,8 @@ def limits_of(problem: Problem, solution: Solution) -> list[list[dict[str, objec
         pull[clear] -= (price * np.sign(distance))[clear]
         loose[~clear] += price[~clear]
 
-    if held is not None and problem.cost is not None:
-        take(_array(problem.cost) + duals[:, count : count + 1], z - held)
+    if holdings is not None and problem.cost is not None:
+        take(_array(problem.cost) + duals[:, count : count + 1], z - holdings)
     if gross is not None:
         take(np.broadcast_to(duals[:, -1:], z.shape), z)
     free = upper - lower > AT_LIMIT  # else the asset does not trade
@@ -59,11 +59,11 @@ def limits_of(problem: Problem, solution: Solution) -> list[list[dict[str, objec
     for b in range(len(z)):
         own: list[dict[str, object]] = []
 
-        def add(name: str, held_: int, of: int, price: float, own: list = own, b: int = b) -> None:
+        def add(name: str, at_it: int, of: int, price: float, own: list = own, b: int = b) -> None:
             own.append(
                 {
                     "limit": name,
-                    "held": held_,
+                    "held": at_it,
                     "of": of,
                     "price": float(price),
                     "variance": float(variance[b]),
@@ -79,8 +79,8 @@ def limits_of(problem: Problem, solution: Solution) -> list[list[dict[str, objec
         for r in range(count):
             gap = np.minimum(sums[b, r] - row_lower[b, r], row_upper[b, r] - sums[b, r])
             add(problem.row_name(r), int(gap <= AT_LIMIT), 1, duals[b, r])
-        if turnover is not None and held is not None:
-            gap = turnover[b] - np.abs(z[b] - held[b]).sum()
+        if turnover is not None and holdings is not None:
+            gap = turnover[b] - np.abs(z[b] - holdings[b]).sum()
             add("turnover", int(gap <= AT_LIMIT), 1, duals[b, count])
         if gross is not None:
             add("gross", int(gross[b] - np.abs(z[b]).sum() <= AT_LIMIT), 1, duals[b, count + 1])

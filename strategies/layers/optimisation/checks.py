@@ -41,8 +41,8 @@ def check_problem(problem: Problem) -> None:
     refuse(~problem.rows.isfinite().flatten(1), "the rows have a NaN or an infinity")
     for name in ("lower", "upper", "row_lower", "row_upper"):
         refuse(getattr(problem, name).isnan(), f"{name} has a NaN")
-    if problem.held is not None and problem.cost is not None:
-        refuse(~problem.held.isfinite(), "the holdings have a NaN or an infinity")
+    if problem.holdings is not None and problem.cost is not None:
+        refuse(~problem.holdings.isfinite(), "the holdings have a NaN or an infinity")
         refuse(~(problem.cost >= 0), "the turnover cost is negative or NaN")
         refuse(problem.cost.isinf(), "the turnover cost is infinite")
     if isinstance(risk, FactorRisk):
@@ -138,9 +138,9 @@ def feasible_point(problem: Problem, sample: int) -> tuple[np.ndarray, str]:
     rows, low, high = (of_sample(t) for t in (problem.rows, problem.row_lower, problem.row_upper))
     lower, upper = of_sample(problem.lower), of_sample(problem.upper)
     kinks = []  # limits of sum |z - centre|
-    if problem.held is not None and problem.turnover_limit is not None:
+    if problem.holdings is not None and problem.turnover_limit is not None:
         limit = float(problem.turnover_limit[sample])
-        kinks.append(("the turnover limit", of_sample(problem.held), limit))
+        kinks.append(("the turnover limit", of_sample(problem.holdings), limit))
     if problem.gross_limit is not None:
         limit = float(problem.gross_limit[sample])
         kinks.append(("the gross limit", np.zeros_like(lower), limit))
@@ -203,13 +203,13 @@ def kkt_residual(problem: Problem, weights: Tensor, duals: Tensor) -> Tensor:
     scale = torch.maximum(terms, problem.risk_diagonal().mean(-1)).unsqueeze(1)  # (B, 1)
 
     zero, never = torch.zeros_like(weights), torch.full_like(duals[:, 0], torch.inf)
-    held = zero if problem.held is None else problem.held
+    holdings = zero if problem.holdings is None else problem.holdings
     cost = zero if problem.cost is None else problem.cost
     widths = [(cost + duals[:, -2:-1]) / scale, (duals[:, -1:] / scale).expand_as(zero)]
     step = weights - gradient / scale + widths[0] + widths[1]
-    turnover_first = held <= 0
+    turnover_first = holdings <= 0
     for first, second in ((0, 1), (1, 0)):  # the two kinks in ascending order of place
-        place = torch.where(turnover_first, (held, zero)[first], (held, zero)[second])
+        place = torch.where(turnover_first, (holdings, zero)[first], (holdings, zero)[second])
         width = torch.where(turnover_first, widths[first], widths[second])
         step = torch.minimum(step, torch.maximum(place, step - 2 * width))
     stationary = (weights - step.clamp(problem.lower, problem.upper)).abs().amax(1)
@@ -217,7 +217,7 @@ def kkt_residual(problem: Problem, weights: Tensor, duals: Tensor) -> Tensor:
     value = torch.cat(
         [
             (problem.rows @ weights.unsqueeze(-1)).squeeze(-1),
-            (weights - held).abs().sum(1, keepdim=True),
+            (weights - holdings).abs().sum(1, keepdim=True),
             weights.abs().sum(1, keepdim=True),
         ],
         dim=1,

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from strategies.layers.optimisation.active_set import ActiveSet
-from strategies.layers.optimisation.problem import FactorRisk, Problem, Solver
+from strategies.layers.optimisation.problem import Problem, Solver
 from strategies.layers.optimisation.qpth_solver import Qpth
 
 # Moves off a kink, of the largest entry of q or Pz: beyond the blur of qpth, which is wider where
@@ -48,8 +48,7 @@ class CrossCheck:
         most: problems of a batch that are compared, the first and the last among them.
         largest: assets of a problem beyond which it is not compared. The time of qpth grows with
             their cube (a second a problem at 500), and of so many weights several often stand
-            barely at their bounds. The residual of every solve is held to the solver's tolerance at
-            any size.
+            barely at their bounds. The residual of every solve is checked at any size.
         weights_tolerance: largest difference of a weight, a fraction of the portfolio.
         gradients_tolerance: largest difference of the gradient of q, relative to its largest
             entry, or to that of an unconstrained weight if that is more. An interior point
@@ -81,7 +80,7 @@ class CrossCheck:
         if assets > self.largest:
             return
         chosen = torch.linspace(0, batch - 1, min(self.most, batch)).round().long()
-        few = _some(problem, chosen)
+        few = problem.of_samples(chosen)
         pull = torch.linspace(-1, 1, few.expected_return.numel(), dtype=torch.float64)
         pull = pull.to(few.expected_return.device).view_as(few.expected_return)
         pair = _Pair(solver, ActiveSet() if isinstance(solver, Qpth) else Qpth())
@@ -112,7 +111,7 @@ class CrossCheck:
 
         Between kinks the gradient of q does not change (P stays): it tells which side it is of.
         """
-        alone, own = _some(problem, sample), pull[sample]
+        alone, own = problem.of_samples(sample), pull[sample]
         pulls = alone.risk_times(seen.exact[sample]), alone.expected_return
         size = max(float(each.abs().max()) for each in pulls)
         generator = torch.Generator().manual_seed(0)
@@ -208,21 +207,6 @@ def _roomy(problem: Problem) -> Tensor:
     budget = problem.row_lower[:, 0]
     most, least = problem.upper.sum(-1), problem.lower.sum(-1)
     return torch.minimum(most - budget, budget - least) > 1e-6
-
-
-def _some(problem: Problem, chosen: Tensor) -> Problem:
-    """The problems of those samples, without a graph."""
-
-    def pick(value: object) -> object:
-        if isinstance(value, FactorRisk):
-            return FactorRisk(*(take(part) for part in (value.loadings, value.specific)))
-        return take(value) if isinstance(value, Tensor) else value
-
-    def take(value: Tensor) -> Tensor:
-        return (value if value.shape[0] == 1 else value[chosen.to(value.device)]).detach()
-
-    picked = {name: pick(value) for name, value in vars(problem).items() if name != "labels"}
-    return Problem(**picked)  # type: ignore[arg-type]
 
 
 def _gap(one: Tensor, two: Tensor) -> float:

@@ -51,7 +51,7 @@ class MeanVarianceLayer(nn.Module):
         layer = MeanVarianceLayer()
         weights = layer(risk, expected_return, upper=0.2)
 
-    With ``keys`` the layer remembers what held each weight of a sample, one int8 each, and starts
+    With ``keys`` the layer remembers what pinned each weight of a sample, one int8 each, and starts
     the next solve of the same key from there: faster, with the same weights to 1e-12.
 
     Args:

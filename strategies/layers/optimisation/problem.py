@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -85,9 +85,9 @@ class Problem:
     rows: Tensor  # (1|B, R, N), row 0 is all ones
     row_lower: Tensor  # (B, R)
     row_upper: Tensor  # (B, R), equal to row_lower for equalities
-    held: Tensor | None = None  # (B, N) z0, where there is a turnover cost or limit
-    cost: Tensor | None = None  # (B, N), with ``held``
-    turnover_limit: Tensor | None = None  # (B,), with ``held``
+    holdings: Tensor | None = None  # (B, N) z0, where there is a turnover cost or limit
+    cost: Tensor | None = None  # (B, N), with ``holdings``
+    turnover_limit: Tensor | None = None  # (B,), with ``holdings``
     gross_limit: Tensor | None = None  # (B,)
     labels: Sequence[object] | None = None  # a name for each sample, for messages
     row_names: Sequence[str] | None = None  # of the further rows, for messages
@@ -106,6 +106,19 @@ class Problem:
         if row == 0:
             return "budget"
         return self.row_names[row - 1] if self.row_names is not None else f"row {row - 1}"
+
+    def of_samples(self, samples: slice | Tensor) -> Problem:
+        """The problems of some samples; what all share stays shared."""
+        chosen = torch.arange(len(self.expected_return))[samples].tolist()
+
+        def take(value: Any) -> Any:
+            if isinstance(value, FactorRisk):
+                return FactorRisk(take(value.loadings), take(value.specific))
+            shared = not isinstance(value, Tensor) or value.shape[0] == 1
+            return value if shared else value[samples]
+
+        labels = None if self.labels is None else [self.labels[sample] for sample in chosen]
+        return Problem(**{k: take(v) for k, v in vars(self).items()} | {"labels": labels})
 
     def dense_risk(self) -> Tensor:
         return self.risk.dense() if isinstance(self.risk, FactorRisk) else self.risk
@@ -134,10 +147,10 @@ class Solution:
         rounds: (B,) steps the solver took; zero where it does not say (qpth).
         residual: (B,) relative residual of the optimality conditions, see ``kkt_residual``.
         duals: (B, R + 2) multipliers: of the rows, the budget's first, of the turnover limit, of
-            the gross limit; positive where the upper limit holds the row, negative at the lower
-            one. In the unit of ``P z``. No gradient.
-        states: (B, N + R + 2) int8, what holds each weight and each row, to start a later solve of
-            a similar problem from; None from a solver that has none.
+            the gross limit; positive at an upper limit, negative at a lower one. In the unit of
+            ``P z``. No gradient.
+        states: (B, N + R + 2) int8, what pins each weight and which rows are active, to start
+            a later solve of a similar problem from; None from a solver that has none.
     """
 
     weights: Tensor
@@ -198,7 +211,7 @@ def build_problem(
         risk: P, (B, N, N) or (N, N) shared by the batch, or a ``FactorRisk``.
         expected_return: q, (B, N) or (N,). Only its ratio to P matters.
         lower, upper: bounds of the weights, fractions (0.1 = 10 %): a number, (N,) or (B, N). An
-            asset that cannot trade is held where it is by equal bounds.
+            asset that cannot trade is kept where it is by equal bounds.
         budget: sum of the weights, a number or (B,); 0 for dollar-neutral.
         rows: further rows, (R, N) or (B, R, N): a group's 0 and 1, or betas.
         row_lower, row_upper: limits of ``rows z``: a number, (R,) or (B, R); equal ones make

@@ -124,8 +124,8 @@ def _standard_form(problem: Problem) -> tuple[Tensor, ...]:
 def _kinks(problem: Problem) -> list[tuple[Tensor, Tensor, Tensor | None]]:
     """Terms ``cost'|z - centre|`` and limits of ``sum |z - centre|``: centre, cost, limit."""
     found = []
-    if problem.held is not None and problem.cost is not None:
-        found.append((problem.held, problem.cost, problem.turnover_limit))
+    if problem.holdings is not None and problem.cost is not None:
+        found.append((problem.holdings, problem.cost, problem.turnover_limit))
     if problem.gross_limit is not None:
         zero = torch.zeros_like(problem.lower)
         found.append((zero, zero, problem.gross_limit))
@@ -187,7 +187,7 @@ def _row_duals(problem: Problem, duals: Tensor) -> Tensor:
     for row, limit in ((-2, problem.turnover_limit), (-1, problem.gross_limit)):
         if limit is not None:
             by_row[:, row] = duals[:, place + 2 * assets]
-        if limit is not None or (row == -2 and problem.held is not None):
+        if limit is not None or (row == -2 and problem.holdings is not None):
             place += 2 * assets + (limit is not None)
     return by_row
 

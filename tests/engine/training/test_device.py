@@ -14,7 +14,7 @@ from engine.training.device import checked_name, device_here
 from strategies import DEQMeanVariance
 from strategies.layers import Anderson, Broyden, FactorRisk, MeanVarianceLayer, Picard
 from strategies.layers.equilibrium.encoder import DEQEncoder
-from strategies.layers.optimisation.trading import in_a_row
+from strategies.layers.optimisation.consecutive import weights_on_dates
 from strategies.layers.solve_record import record_solves
 
 
@@ -78,7 +78,7 @@ def test_the_optimiser_looks_once_a_round():
 
 
 @pytest.mark.parametrize("form", ["dense", "factor"])
-def test_dates_in_a_row_wait_for_the_host_once(form):
+def test_consecutive_dates_wait_for_the_host_once(form):
     looked = []
     for dates in (6, 24):
         P, q = problem(batch=dates)
@@ -90,7 +90,7 @@ def test_dates_in_a_row_wait_for_the_host_once(form):
             risk = P.to(device)
             if form == "factor":
                 risk = FactorRisk(risk[:, :, :3], risk.diagonal(dim1=1, dim2=2))
-            weights = in_a_row(
+            weights = weights_on_dates(
                 MeanVarianceLayer(), risk, linear, cost.to(device), drift.to(device),
                 upper=caps.to(device),
             )  # fmt: skip

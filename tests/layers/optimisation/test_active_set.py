@@ -12,16 +12,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from strategies.layers.optimisation.active_set import (
-    ActiveSet,
-    BatchedSolve,
+from strategies.layers.optimisation.active_set import ActiveSet
+from strategies.layers.optimisation.active_set.batched import solve_batched
+from strategies.layers.optimisation.active_set.calls import (
     Call,
-    compiled,
     kernel_batch,
-    no_row,
+    kernels,
+    no_chain,
     problem_tensors,
 )
-from strategies.layers.optimisation.active_set_torch import solve_batched
+from strategies.layers.optimisation.active_set.solver import BatchedSolve
 from strategies.layers.optimisation.checks import feasible_point, kkt_residual
 from strategies.layers.optimisation.mean_variance import (
     FactorRisk,
@@ -35,6 +35,7 @@ BENCHMARK = runpy.run_path(str(Path(__file__).parents[3] / "benchmarks" / "mean_
 make_problem = BENCHMARK["make_problem"]
 KINDS = BENCHMARK["PORTFOLIO"] + BENCHMARK["ADVERSARIAL"]
 LAYER = MeanVarianceLayer(ActiveSet())
+COMPILED = "strategies.layers.optimisation.active_set.solver.CompiledSolve"
 
 
 def factors(batch: int, assets: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -102,11 +103,11 @@ def test_the_walk_from_a_feasible_point_ends_at_the_same_weights(kind: str) -> N
     states = np.zeros(expected.states.shape, dtype=np.int8)
     weights, duals = np.zeros((4, 12)), np.zeros(expected.duals.shape)
     rounds, status = np.zeros(4, dtype=np.int64), np.zeros(4, dtype=np.int64)
-    compiled().solve_batch(
-        kernel_batch(*problem_tensors(problem)), no_row(), 0, True,
+    kernels().solve_batch(
+        kernel_batch(*problem_tensors(problem)), no_chain(), 0, True,
         points, states, weights, duals, rounds, np.zeros(4), status,
     )  # fmt: skip
-    assert (status == compiled().SOLVED).all()
+    assert (status == kernels().SOLVED).all()
     np.testing.assert_allclose(weights, expected.weights, atol=1e-10)
 
 
@@ -312,7 +313,9 @@ def test_the_torch_version_gives_what_the_kernels_give(
     results = []
     for solve in (None, BatchedSolve):
         if solve is not None:
-            monkeypatch.setattr("strategies.layers.optimisation.active_set.CompiledSolve", solve)
+            monkeypatch.setattr(
+                "strategies.layers.optimisation.active_set.solver.CompiledSolve", solve
+            )
         risk = FactorRisk(parts[0], parts[1]) if form == "factor" else parts[0]
         solution = LAYER.solve(risk, q, **given)
         gradients = torch.autograd.grad(solution.weights, inputs, incoming, allow_unused=True)
@@ -326,7 +329,7 @@ def test_the_torch_version_leaves_what_it_does_not_solve_to_the_kernels() -> Non
     risk, q, constraints = make_problem("everything", 16, 25, seed=25)
     problem = build_problem(risk, q, **constraints)
     assert solve_batched(problem, None)[-1].isinf().any()
-    weights = BatchedSolve.apply(Call(problem))
+    weights = BatchedSolve.apply(Call(problem), None)
     torch.testing.assert_close(weights, LAYER(risk, q, **constraints), rtol=0, atol=1e-12)
 
 
@@ -415,7 +418,9 @@ def test_what_the_weights_do_not_depend_on_is_checked_as_far_as_asked(
     assert verdicts((2, 3, 0.5)) == ["", "", "is not symmetric"]
     between_free = [(0, 1, 1.5), (1, 0, 1.5)]
     assert verdicts(*between_free) == ["is not positive definite"] * 3
-    monkeypatch.setattr("strategies.layers.optimisation.active_set.CompiledSolve", BatchedSolve)
+    monkeypatch.setattr(
+        "strategies.layers.optimisation.active_set.solver.CompiledSolve", BatchedSolve
+    )
     assert verdicts((3, 4, torch.nan)) == [told] * 3  # it multiplies by zeros too
     assert verdicts(*too_large) == ["", *["is not positive definite"] * 2]
     assert verdicts(*triangle) == ["", "", "is not positive definite"]

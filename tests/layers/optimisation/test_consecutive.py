@@ -10,10 +10,10 @@ from engine import Costs, Training, WalkForward, backtest
 from strategies import DEQMeanVariance, ExplicitMeanVariance
 from strategies.base import stack
 from strategies.layers.optimisation.active_set import ActiveSet
+from strategies.layers.optimisation.consecutive import weights_from_holdings, weights_on_dates
 from strategies.layers.optimisation.cross_check import cross_check
 from strategies.layers.optimisation.mean_variance import FactorRisk, MeanVarianceLayer, Qpth
 from strategies.layers.optimisation.problem import InfeasibleError
-from strategies.layers.optimisation.trading import in_a_row, with_holdings
 from strategies.layers.solve_record import record_solves
 
 
@@ -30,20 +30,20 @@ def test_half_way_by_hand():
     held = torch.tensor([[0.7, 0.2, 0.1]], dtype=torch.float64)
     zero, one = torch.zeros(1, 3, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
     risk = torch.eye(3, dtype=torch.float64)
-    found = with_holdings(MeanVarianceLayer(), risk, zero, one, held)
+    found = weights_from_holdings(MeanVarianceLayer(), risk, zero, one, held)
     assert torch.allclose(found, (held + 1 / 3) / 2, atol=1e-12)
-    free = with_holdings(MeanVarianceLayer(), risk, zero, one, zero)  # nothing is held yet
+    free = weights_from_holdings(MeanVarianceLayer(), risk, zero, one, zero)  # nothing is held yet
     assert torch.allclose(free, torch.full((1, 3), 1 / 3, dtype=torch.float64), atol=1e-12)
 
 
 @pytest.mark.parametrize("factors", [False, True])
-def test_dates_in_a_row_are_solved_one_after_the_other(factors):
+def test_consecutive_dates_are_solved_one_after_the_other(factors):
     risk, q, drift = market()
     if factors:
         risk = FactorRisk(torch.randn(7, 4, 2, dtype=torch.float64), torch.ones(7, 4).double())
     cost = torch.linspace(0.5, 4, 7, dtype=torch.float64)
     layer = MeanVarianceLayer()
-    found = in_a_row(layer, risk, q, cost, drift, upper=0.6)
+    found = weights_on_dates(layer, risk, q, cost, drift, upper=0.6)
     held = torch.zeros(4, dtype=torch.float64)
     for t in range(7):
         if t:
@@ -53,7 +53,9 @@ def test_dates_in_a_row_are_solved_one_after_the_other(factors):
             part = FactorRisk(risk.loadings[t : t + 1], risk.specific[t : t + 1])
         else:
             part = risk[t : t + 1]
-        alone = with_holdings(layer, part, q[t : t + 1], cost[t : t + 1], held[None], upper=0.6)
+        alone = weights_from_holdings(
+            layer, part, q[t : t + 1], cost[t : t + 1], held[None], upper=0.6
+        )
         assert torch.allclose(found[t], alone[0], atol=1e-12)
         assert float(found[t].max()) <= 0.6
 
@@ -63,9 +65,9 @@ def test_several_rows_of_dates_do_not_mix():
     cost = torch.full((9,), 2.0, dtype=torch.float64)
     layer = MeanVarianceLayer()
     drift[4] = torch.nan  # a new row of dates begins
-    both = in_a_row(layer, risk, q, cost, drift, upper=0.6)
+    both = weights_on_dates(layer, risk, q, cost, drift, upper=0.6)
     for part in (slice(0, 4), slice(4, 9)):
-        alone = in_a_row(layer, risk[part], q[part], cost[part], drift[part], upper=0.6)
+        alone = weights_on_dates(layer, risk[part], q[part], cost[part], drift[part], upper=0.6)
         assert torch.equal(both[part], alone)
 
 
@@ -81,7 +83,7 @@ def test_the_kernels_do_what_any_solver_does_step_by_step():
     found = []
     for solver in (ActiveSet(), Stepwise()):
         tensors = [t.clone().requires_grad_() for t in (risk, q, torch.linspace(1, 3, 9).double())]
-        weights = in_a_row(MeanVarianceLayer(solver), *tensors, drift, upper=0.6)
+        weights = weights_on_dates(MeanVarianceLayer(solver), *tensors, drift, upper=0.6)
         pull = torch.linspace(-1, 1, 36, dtype=torch.float64).view(9, 4)
         found.append([weights, *torch.autograd.grad(weights, tensors, pull)])
     for one, two in zip(*found, strict=True):
@@ -96,7 +98,7 @@ def test_gradients_flow_through_all_dates():
     layer = MeanVarianceLayer()
 
     def weights(risk, q, cost):
-        return in_a_row(layer, (risk + risk.mT) / 2, q, cost, drift)
+        return weights_on_dates(layer, (risk + risk.mT) / 2, q, cost, drift)
 
     assert gradcheck(weights, (risk, q, cost), eps=1e-6, atol=1e-6)
     early = torch.autograd.grad(weights(risk, q, cost)[-1, 0], q)[0]
@@ -107,19 +109,19 @@ def test_a_row_of_dates_is_recorded_and_cross_checked():
     risk, q, drift = market()
     cost = torch.ones(7, dtype=torch.float64)
     with record_solves() as record, cross_check() as check:
-        in_a_row(MeanVarianceLayer(), risk, q, cost, drift, upper=0.5)
+        weights_on_dates(MeanVarianceLayer(), risk, q, cost, drift, upper=0.5)
     assert record.summary()[0]["samples"] == 7
     assert check.samples == 4
     assert check.gradients < 1e-3
-    by_qpth = in_a_row(MeanVarianceLayer(Qpth()), risk, q, cost, drift, upper=0.5)
-    ours = in_a_row(MeanVarianceLayer(), risk, q, cost, drift, upper=0.5)
+    by_qpth = weights_on_dates(MeanVarianceLayer(Qpth()), risk, q, cost, drift, upper=0.5)
+    ours = weights_on_dates(MeanVarianceLayer(), risk, q, cost, drift, upper=0.5)
     assert torch.allclose(by_qpth, ours, atol=1e-5)
 
 
 def test_what_is_infeasible_is_said():
     risk, q, drift = market()
     with pytest.raises(InfeasibleError):
-        in_a_row(MeanVarianceLayer(), risk, q, torch.ones(7).double(), drift, upper=0.2)
+        weights_on_dates(MeanVarianceLayer(), risk, q, torch.ones(7).double(), drift, upper=0.2)
 
 
 def test_training_and_backtest_hold_the_same(walks):

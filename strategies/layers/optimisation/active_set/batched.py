@@ -1,6 +1,6 @@
 """The active-set method in batched torch, for problems that are not on the CPU.
 
-The same rounds as in ``active_set_kernels.py`` (read that first), all samples side by side: free
+The same rounds as in ``rounds.py`` (read that first), all samples side by side: free
 weights are gathered to the front and padded to the most any sample has. Samples whose rounds go
 in circles are handed to the kernels.
 
@@ -18,16 +18,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from strategies.layers.optimisation.active_set.tolerances import (
+    DEPENDENT_EIGENVALUE,
+    FEASIBLE,
+    PATIENCE,
+    RETURN_TOLERANCE,
+    ROUND_LIMIT,
+    ROUNDING,
+    ROW_ROUNDING,
+)
 from strategies.layers.optimisation.checks import kkt_residual
 from strategies.layers.optimisation.problem import FactorRisk, Problem
-
-ROUND_LIMIT = 60
-PATIENCE = 6
-RETURN_TOLERANCE = 1e-12  # of a multiplier, relative to P_ii
-ROUNDING = 1e-14  # of a weight beyond its segment; of a multiplier, relative to the gradient
-ROW_ROUNDING = 1e-13  # of a row beyond its limit
-GAP = 1e-12  # that an active row may leave
-DEPENDENT = 1e-11  # eigenvalue of C K^-1 C', relative, below which rows depend on each other
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Geometry:
     """What of a problem stays the same in all rounds."""
 
     problem: Problem
-    held: Tensor  # (B, N) z0
+    holdings: Tensor  # (B, N) z0
     cost: Tensor  # (B, N)
     breaks: Tensor  # (B, N, 2..4) ascending
     limits: tuple[Tensor, Tensor]  # (B, R + 2) lower and upper, turnover and gross last
@@ -48,8 +49,8 @@ class Geometry:
             torch.full_like(problem.lower[:, 0], torch.inf),
         )
         upper = torch.maximum(problem.lower, problem.upper)
-        held = zero if problem.held is None else problem.held
-        kinks = [held] if problem.held is not None else []
+        holdings = zero if problem.holdings is None else problem.holdings
+        kinks = [holdings] if problem.holdings is not None else []
         kinks += [zero] if problem.gross_limit is not None else []
         inner = [torch.minimum(torch.maximum(kink, problem.lower), upper) for kink in kinks]
         points = [problem.lower, *inner, upper]
@@ -57,7 +58,7 @@ class Geometry:
         gross = never if problem.gross_limit is None else problem.gross_limit
         return cls(
             problem,
-            held,
+            holdings,
             zero if problem.cost is None else problem.cost,
             torch.stack(points, dim=-1).sort(dim=-1).values,
             (
@@ -78,7 +79,7 @@ class Geometry:
         free = states % 2 == 1
         signs = [
             torch.where(free, torch.where(low >= kink, 1.0, -1.0), torch.sign(low - kink))
-            for kink in (self.held, torch.zeros_like(self.held))
+            for kink in (self.holdings, torch.zeros_like(self.holdings))
         ]
         return torch.stack(signs, dim=1).to(low.dtype)
 
@@ -90,8 +91,10 @@ class Geometry:
     def slopes(self, at: Tensor, duals: Tensor) -> tuple[Tensor, Tensor]:
         """Slope of the costs to the left and to the right of a point, (B, N) each."""
         turnover, gross = self.cost + duals[:, -2:-1], duals[:, -1:]
-        left = torch.where(at > self.held, turnover, -turnover) + torch.where(at > 0, gross, -gross)
-        right = torch.where(at >= self.held, turnover, -turnover)
+        left = torch.where(at > self.holdings, turnover, -turnover) + torch.where(
+            at > 0, gross, -gross
+        )
+        right = torch.where(at >= self.holdings, turnover, -turnover)
         return left, right + torch.where(at >= 0, gross, -gross)
 
 
@@ -172,7 +175,9 @@ class FreeBlock:
             only = schur.diagonal(dim1=-2, dim2=-1)
             pseudo = torch.diag_embed(torch.where(only > 0, 1 / only, 0.0))
         else:
-            pseudo = torch.linalg.pinv((schur + schur.mT) / 2, rtol=DEPENDENT, hermitian=True)
+            pseudo = torch.linalg.pinv(
+                (schur + schur.mT) / 2, rtol=DEPENDENT_EIGENVALUE, hermitian=True
+            )
         y = torch.zeros_like(gaps)
         for _ in range(2):  # again, so that rows hold to rounding
             step = pseudo @ ((rows @ x.unsqueeze(2)).squeeze(2) - gaps).unsqueeze(2)
@@ -191,7 +196,7 @@ def cold_start(geometry: Geometry) -> tuple[Tensor, Tensor]:
 
     def weights(dual: Tensor) -> Tensor:
         z = (q - dual) / diagonal
-        z = torch.minimum(z + width, torch.maximum(geometry.held, z - width))
+        z = torch.minimum(z + width, torch.maximum(geometry.holdings, z - width))
         return torch.minimum(torch.maximum(z, lower), upper)
 
     budget = problem.row_upper[:, :1]
@@ -207,13 +212,13 @@ def cold_start(geometry: Geometry) -> tuple[Tensor, Tensor]:
     z = weights((low + high) / 2).unsqueeze(-1)
     passed = (geometry.breaks <= z).sum(-1).clamp(min=1) - 1  # last break point at or below z
     here = geometry.breaks.gather(-1, passed.unsqueeze(-1))
-    held = (passed == geometry.breaks.shape[-1] - 1) | (z <= here).squeeze(-1)
-    states = torch.where(held, 2 * passed, 2 * passed + 1)
+    pinned = (passed == geometry.breaks.shape[-1] - 1) | (z <= here).squeeze(-1)
+    states = torch.where(pinned, 2 * passed, 2 * passed + 1)
     return states, (geometry.limits[0] == geometry.limits[1]).long()
 
 
 def admit(geometry: Geometry, states: Tensor, row_states: Tensor) -> tuple[Tensor, Tensor]:
-    """Make a given start one that this problem can have: nothing is held at infinity."""
+    """Make a given start one that this problem can have: nothing is pinned at infinity."""
     top = 2 * (geometry.breaks.shape[-1] - 1)
     states = states.clamp(0, top)
     states = torch.where((states == 0) & geometry.breaks[..., 0].isinf(), 1, states)
@@ -227,7 +232,7 @@ def admit(geometry: Geometry, states: Tensor, row_states: Tensor) -> tuple[Tenso
 
 @dataclass(frozen=True)
 class Round:
-    """Weights and multipliers if every weight and row is held as its state says."""
+    """Weights and multipliers if every weight and row is as its state says."""
 
     z: Tensor  # (B, N)
     duals: Tensor  # (B, R + 2)
@@ -241,19 +246,19 @@ def solve_states(geometry: Geometry, states: Tensor, row_states: Tensor, look: L
     problem = geometry.problem
     assets = states.shape[1]
     free = states % 2 == 1
-    held = torch.where(free, 0.0, geometry.at(states)[0])
+    pinned = torch.where(free, 0.0, geometry.at(states)[0])
     rows, active = geometry.rows(states), row_states != 0
     block = FreeBlock.of(problem, free, look)
     target = torch.where(row_states > 0, geometry.limits[1], geometry.limits[0])
     target = torch.where(active, target, 0.0)
-    moved = (rows[:, -2] * geometry.held).sum(1)  # the turnover row is about z - z0
+    moved = (rows[:, -2] * geometry.holdings).sum(1)  # the turnover row is about z - z0
     target[:, -2] += torch.where(active[:, -2], moved, 0.0)
     rows = rows * active.unsqueeze(2)
-    gaps = target - (rows @ held.unsqueeze(2)).squeeze(2)
-    right = problem.expected_return - problem.risk_times(held)
+    gaps = target - (rows @ pinned.unsqueeze(2)).squeeze(2)
+    right = problem.expected_return - problem.risk_times(pinned)
     right = right - geometry.cost * geometry.sides(states)[:, 0]
     x, duals = block.with_rows(block.gather(right), block.gather(rows), gaps)
-    z = held + block.scatter(x, assets)
+    z = pinned + block.scatter(x, assets)
     lacking = target - (rows @ z.unsqueeze(2)).squeeze(2)
     risk_term = problem.risk_times(z)
     row_term = rows[:, :-2] * duals[:, :-2].unsqueeze(2)  # (B, R, N)
@@ -289,14 +294,14 @@ def flip(
     least, most = geometry.limits
     active = row_states != 0
     sums = (geometry.problem.rows @ now.z.unsqueeze(2)).squeeze(2)
-    turnover, gross = (now.z - geometry.held).abs().sum(1), now.z.abs().sum(1)
+    turnover, gross = (now.z - geometry.holdings).abs().sum(1), now.z.abs().sum(1)
     value = torch.cat([sums, torch.stack([turnover, gross], dim=1)], dim=1)
     drop = active & (least < most) & (row_states * now.duals < -ROUNDING * now.scale)
     up = ~active & (value > most + ROW_ROUNDING * (1 + most.abs()))
     down = ~active & (value < least - ROW_ROUNDING * (1 + least.abs()))
     new_rows = torch.where(drop, 0, torch.where(up, 1, torch.where(down, -1, row_states)))
     lacking = torch.where(active & ~drop, now.gaps, 0.0)
-    lacking = torch.where(lacking.abs() > GAP * (1 + value.abs()), lacking, 0.0)
+    lacking = torch.where(lacking.abs() > FEASIBLE * (1 + value.abs()), lacking, 0.0)
     flipped = flipped + (drop | up | down | (lacking != 0)).sum(1)
     row = lacking.abs().argmax(1, keepdim=True)  # the row that lacks most, if any, frees one weight
     index = row.unsqueeze(2).expand(-1, -1, states.shape[1])
@@ -371,13 +376,13 @@ def differentiate_batched(
     through = torch.where(free, 0.0, through)
     at_lower = z == problem.lower
     at_upper = ~at_lower & (z == problem.upper)
-    at_held = ~at_lower & ~at_upper & (z == geometry.held)
+    at_holding = ~at_lower & ~at_upper & (z == geometry.holdings)
     sides = geometry.sides(states)
     found = {
         "linear": u,
         "lower": torch.where(at_lower, through, 0.0),
         "upper": torch.where(at_upper, through, 0.0),
-        "held": torch.where(at_held, through, 0.0) + v[:, -2:-1] * rows[:, -2],
+        "holdings": torch.where(at_holding, through, 0.0) + v[:, -2:-1] * rows[:, -2],
         "cost": -u * sides[:, 0],
         "row_lower": torch.where(row_states < 0, v, 0.0)[:, :-2],
         "row_upper": torch.where(row_states > 0, v, 0.0)[:, :-2],

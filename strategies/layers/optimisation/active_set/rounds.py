@@ -1,0 +1,239 @@
+"""The primal-dual rounds: the weights of a guess of all states, and what the guess got wrong."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from strategies.layers.optimisation.active_set.compilation import helper
+from strategies.layers.optimisation.active_set.linear_algebra import (
+    add_rows,
+    factorise,
+    orthonormal_rows,
+    solve_free,
+    with_rows,
+)
+from strategies.layers.optimisation.active_set.one_problem import (
+    coefficient,
+    largest,
+    row_target,
+    row_value,
+    segment_beside,
+    side_of,
+    slopes,
+)
+from strategies.layers.optimisation.active_set.tolerances import (
+    FEASIBLE,
+    RETURN_TOLERANCE,
+    ROUNDING,
+    ROW_ROUNDING,
+)
+
+
+@helper
+def solve_state(s, w, state, row_state, tau):
+    """Weights, multipliers and gradient if each weight and row is as its state says.
+
+    P is ``P + tau diag(P)``. Returns how many weights are free (-1 if P is not positive definite)
+    and the largest term of the gradient.
+    """
+    n = s.linear.shape[0]
+    k = s.loadings.shape[1]
+    dense = s.specific.shape[0] == 0
+    m, pinned = place(s, w, state)
+    w.gradient[:] = 0.0
+    w.common[:] = 0.0
+    if dense:  # P z from the pinned weights
+        add_rows(s.risk, w.fixed, pinned, w.z, w.gradient)
+    else:
+        add_rows(s.loadings, w.fixed, pinned, w.z, w.common)
+    for a in range(m):
+        p = w.free[a]
+        value = s.linear[p] - w.gradient[p]
+        for t in range(k):
+            value -= s.loadings[p, t] * w.common[t]
+        if s.trade.shape[1]:
+            value -= w.side[0, p] * s.trade[1, p]
+        w.right[0, a] = value
+    size = factorise(s, w, m, tau)
+    if size < 0:
+        return -1, 0.0
+    count = orthonormal_rows(s, w, row_state, m)
+    solve_free(s, w, m, size, tau, 1 + count)
+    w.duals[:] = 0.0
+    for r in range(count):
+        row = w.active[r]
+        value = row_target(s, w, row, row_state[row])
+        for a in range(pinned):
+            value -= coefficient(s, w, row, w.fixed[a]) * w.z[w.fixed[a]]
+        w.gaps[row] = value
+    with_rows(w, m, count, w.right[0, :m])
+    for a in range(m):  # and P z from the free ones
+        w.z[w.free[a]] = w.right[0, a]
+    if dense:
+        add_rows(s.risk, w.free, m, w.z, w.gradient)
+    else:
+        add_rows(s.loadings, w.free, m, w.z, w.common)
+        for i in range(n):
+            value = s.specific[i] * w.z[i]
+            for t in range(k):
+                value += s.loadings[i, t] * w.common[t]
+            w.gradient[i] = value
+    for i in range(n if tau != 0 else 0):
+        w.gradient[i] += tau * w.diagonal[i] * w.z[i]
+    scale = max(largest(w.gradient), w.sizes[0])
+    for i in range(n):
+        w.gradient[i] -= s.linear[i]
+    for r in range(count):
+        row = w.active[r]
+        dual = w.duals[row]
+        if row < s.rows.shape[0] and dual != 0:
+            for i in range(n):
+                w.gradient[i] += dual * s.rows[row, i]
+            scale = max(scale, abs(dual) * w.sizes[1 + row])
+    return m, scale
+
+
+@helper
+def place(s, w, state):
+    """Pinned weights on their break points, free ones at zero; returns how many are free, and how
+    many are pinned elsewhere than at zero."""
+    m = pinned = 0
+    for i in range(s.linear.shape[0]):  # without a branch, for none could be predicted
+        e = state[i]
+        free = e & 1
+        z = 0.0 if free else w.breaks[e >> 1, i]
+        w.z[i] = z
+        w.free[m] = i
+        m += free
+        w.fixed[pinned] = i
+        pinned += int(z != 0)
+    for i in range(s.trade.shape[1]):
+        w.side[0, i] = side_of(w, state[i], i, s.trade[0, i])
+    if s.gross:
+        for i in range(s.linear.shape[0]):
+            w.side[1, i] = side_of(w, state[i], i, 0.0)
+    return m, pinned
+
+
+@helper
+def flip(s, w, m, state, row_state, scale):
+    """Correct the states that the weights or the multipliers contradict; return how many.
+
+    Of the free weights beyond their segments only those beyond the side that is missed by more in
+    total are pinned, as in variable fixing for the continuous knapsack (Kiwiel 2008): pinned on
+    both sides at once, too few would stay free to meet the budget.
+    """
+    flipped = 0
+    last = w.breaks.shape[0] - 1
+    below = above = 0.0
+    for a in range(m):
+        i = w.free[a]
+        j = state[i] // 2
+        below += max(0.0, w.breaks[j, i] - w.z[i])
+        above += max(0.0, w.z[i] - w.breaks[j + 1, i])
+    for i in range(s.linear.shape[0]):
+        tolerance = RETURN_TOLERANCE * w.diagonal[i] + ROUNDING * scale
+        if last == 1 and (state[i] - 1) * w.gradient[i] <= tolerance:
+            continue  # without kinks, one comparison clears most
+        if state[i] % 2 == 1:
+            continue
+        at = w.breaks[state[i] // 2, i]
+        left, right = slopes(s, w, i, at)
+        if at < w.breaks[last, i] and w.gradient[i] + right < -tolerance:
+            state[i] = segment_beside(w, i, at, 1)
+            flipped += 1
+        elif at > w.breaks[0, i] and w.gradient[i] + left > tolerance:
+            state[i] = segment_beside(w, i, at, -1)
+            flipped += 1
+    for a in range(m):
+        i = w.free[a]
+        j = state[i] // 2
+        room = ROUNDING * (1 + abs(w.z[i]))
+        if w.z[i] < w.breaks[j, i] - room:
+            flipped += 1
+            if below >= above:
+                state[i] = 2 * j
+        elif w.z[i] > w.breaks[j + 1, i] + room:
+            flipped += 1
+            if above >= below:
+                state[i] = 2 * j + 2
+    for row in range(s.limits.shape[1]):
+        low, high = s.limits[0, row], s.limits[1, row]
+        if row_state[row] != 0:
+            room = FEASIBLE * (1 + abs(high if row_state[row] > 0 else low))
+            if low < high and row_state[row] * w.duals[row] < -ROUNDING * scale:
+                row_state[row] = 0
+                flipped += 1
+            elif abs(w.gaps[row]) > room:
+                free_for_row(s, w, state, row)
+                flipped += 1
+        elif low > -np.inf or high < np.inf:
+            value = row_value(s, w, row, w.z)
+            if value > high + ROW_ROUNDING * (1 + abs(high)):
+                row_state[row] = 1
+                flipped += 1
+            elif value < low - ROW_ROUNDING * (1 + abs(low)):
+                row_state[row] = -1
+                flipped += 1
+    return flipped
+
+
+@helper
+def free_for_row(s, w, state, row):
+    """Free the pinned weight that fills the gap of a row at the least cost."""
+    best = np.inf
+    which = -1
+    direction = 0
+    for i in range(s.linear.shape[0]):
+        share = coefficient(s, w, row, i)
+        if state[i] % 2 == 1 or share == 0:
+            continue
+        at = w.breaks[state[i] // 2, i]
+        left, right = slopes(s, w, i, at)
+        if w.gaps[row] * share > 0:
+            price = w.gradient[i] + right
+            possible = at < w.breaks[w.breaks.shape[0] - 1, i]
+            step = 1
+        else:
+            price = -w.gradient[i] - left
+            possible = at > w.breaks[0, i]
+            step = -1
+        if possible and price / abs(share) < best:
+            best = price / abs(share)
+            which = i
+            direction = step
+    if which >= 0:
+        state[which] = segment_beside(w, which, w.breaks[state[which] // 2, which], direction)
+
+
+@helper
+def residual_of(s, w, m, scale):
+    """Largest residual of the optimality conditions, without unit."""
+    worst = 0.0
+    mean = 0.0
+    for i in range(s.linear.shape[0]):
+        mean += w.diagonal[i] / s.linear.shape[0]
+    for a in range(m):
+        p = w.free[a]
+        value = w.gradient[p]
+        if s.trade.shape[1]:
+            value += w.side[0, p] * (s.trade[1, p] + w.duals[s.rows.shape[0]])
+        if s.gross:
+            value += w.side[1, p] * w.duals[s.rows.shape[0] + 1]
+        if not abs(value) <= worst:
+            worst = abs(value)
+    worst /= max(scale, mean)
+    for row in range(s.limits.shape[1]):
+        if s.limits[0, row] > -np.inf or s.limits[1, row] < np.inf:
+            value = row_value(s, w, row, w.z)
+            worst = max(worst, value - s.limits[1, row], s.limits[0, row] - value)
+    return worst
+
+
+@helper
+def clip_free(w, state, m):
+    """Free weights that rounding has moved beyond their segments, back onto them."""
+    for a in range(m):
+        p = w.free[a]
+        j = state[p] // 2
+        w.z[p] = min(max(w.z[p], w.breaks[j, p]), w.breaks[j + 1, p])
