@@ -276,7 +276,7 @@ def test_any_start_leads_to_the_same_weights(kind: str) -> None:
     for start in (garbage, torch.full_like(cold.states, -1)):
         weights = LAYER.solve(risk, q, start=start, **constraints).weights
         torch.testing.assert_close(weights, cold.weights, rtol=0, atol=1e-12)
-        weights = BatchedSolve.apply(Call(problem, start))
+        weights = BatchedSolve.apply(Call(problem, start), None)
         torch.testing.assert_close(weights, cold.weights, rtol=0, atol=1e-12)
     with pytest.raises(ValueError, match="start must have shape"):
         LAYER.solve(risk, q, start=garbage[:, 1:], **constraints)

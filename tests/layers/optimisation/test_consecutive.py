@@ -1,4 +1,6 @@
-"""The layer that knows what is held: by hand, by brute force, by finite differences."""
+"""The layer that knows the holdings: by hand, by brute force, by finite differences."""
+
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -7,7 +9,8 @@ import torch
 from torch.autograd import gradcheck
 
 from engine import Costs, Training, WalkForward, backtest
-from strategies import DEQMeanVariance, ExplicitMeanVariance
+from engine.walking.learner import Learner
+from strategies import Constraints, DEQMeanVariance, ExplicitMeanVariance
 from strategies.base import stack
 from strategies.layers.optimisation.active_set import ActiveSet
 from strategies.layers.optimisation.consecutive import weights_from_holdings, weights_on_dates
@@ -90,6 +93,70 @@ def test_the_kernels_do_what_any_solver_does_step_by_step():
         assert torch.allclose(one, two, atol=1e-12)
 
 
+RATES = torch.tensor([0.03, 0.05, 0.02], dtype=torch.float64)  # cash, financing, short fee
+
+
+def leveraged(budget):
+    """Limits that leave cash, or borrow, and sell short."""
+    return {"budget": budget, "lower": -0.5, "upper": 0.9}
+
+
+@pytest.mark.parametrize("budget", [0.7, 1.3])
+def test_holdings_on_consecutive_dates_are_those_of_a_loop_over_positions_and_cash(budget):
+    risk, q, growth = market(M=9)
+    growth[5] = torch.nan
+    cost = torch.full((9,), 3.0, dtype=torch.float64)
+    rates = torch.linspace(0.5, 1.5, 9, dtype=torch.float64).unsqueeze(1) * RATES
+    layer = MeanVarianceLayer()
+    found = weights_on_dates(layer, risk, q, cost, growth, rates, **leveraged(budget))
+    assert float(found.min()) < -0.1
+    holdings = np.zeros(4)
+    for t in range(9):
+        one = slice(t, t + 1)
+        held = torch.from_numpy(holdings if t != 5 else np.zeros(4))[None]
+        alone = weights_from_holdings(
+            layer, risk[one], q[one], cost[one], held, **leveraged(budget)
+        )
+        assert torch.allclose(found[t], alone[0], atol=1e-12)
+        if t + 1 < 9:
+            earned, owed, fee = rates[t + 1].tolist()
+            positions, cash, short = [], 1.0, 0.0
+            for weight, grown in zip(found[t].tolist(), growth[t + 1].tolist(), strict=True):
+                positions.append(weight * grown)
+                cash -= weight
+                short += max(-weight, 0.0)
+            cash += cash * (earned if cash > 0 else owed) - fee * short
+            holdings = np.array(positions) / (sum(positions) + cash)
+
+
+@pytest.mark.parametrize("budget", [0.7, 1.3])
+def test_gradients_flow_through_what_cash_earns(budget):
+    risk, q, growth = market(M=4, N=3, seed=2)
+    inputs = [risk.requires_grad_(), q.requires_grad_()]
+    rates = (10 * RATES).expand(4, 3)
+
+    class Stepwise:  # the same method, not recognised
+        tolerance = 1e-10
+
+        def solve(self, problem, start):
+            return ActiveSet().solve(problem, start)
+
+    def weights(risk, q, solver=None):
+        layer, symmetric = MeanVarianceLayer(solver), (risk + risk.mT) / 2
+        cost = torch.tensor(2.0, dtype=torch.float64)
+        return weights_on_dates(layer, symmetric, 3 * q, cost, growth, rates, **leveraged(budget))
+
+    assert float(weights(*inputs).detach().min()) < -0.1
+    assert gradcheck(weights, inputs, eps=1e-6, atol=1e-6)
+    pull = torch.linspace(-1, 1, 12, dtype=torch.float64).view(4, 3)
+    for one, two in zip(
+        torch.autograd.grad(weights(*inputs), inputs, pull),
+        torch.autograd.grad(weights(*inputs, Stepwise()), inputs, pull),
+        strict=True,
+    ):
+        assert torch.allclose(one, two, atol=1e-12)
+
+
 def test_gradients_flow_through_all_dates():
     risk, q, drift = market(M=4, N=3)
     cost = torch.full((4,), 1.5, dtype=torch.float64, requires_grad=True)
@@ -124,23 +191,29 @@ def test_what_is_infeasible_is_said():
         weights_on_dates(MeanVarianceLayer(), risk, q, torch.ones(7).double(), drift, upper=0.2)
 
 
-def test_training_and_backtest_hold_the_same(walks):
-    """The weights of the test dates, decided one by one from what is held, are those of the same
-    network on these dates in a row."""
-    plan = WalkForward(train="2Y", refit="5Y", rebalance="W-FRI", execution_lag=1)
-    strategy = ExplicitMeanVariance(lookback=64, cap=0.5, hidden=4, inertia=3.0)
-    (result,) = backtest(
-        strategy, walks, plan, Costs(0.001), Training(epochs=2), ledger=False
-    ).values()
-    rows = walks.dates.get_indexer(result.targets.index)
-    inputs = stack([strategy.prepare(walks.rows(row - 63, row + 1)) for row in rows])
-    prices = torch.tensor(walks.prices.to_numpy())
-    drift = torch.ones(len(rows), 5, dtype=torch.float64)
-    drift[1:] = prices[rows[1:]] / prices[rows[:-1] + 1]
+CARRY = Costs(0.001, cash_rate=0.1, financing=0.2, borrow=0.3)
+
+
+@pytest.mark.parametrize("lag", [0, 1, 2])
+@pytest.mark.parametrize("costs", [Costs(0.001), CARRY], ids=["no carry", "carry"])
+@pytest.mark.parametrize("budget", [0.7, 1.3])
+def test_training_and_backtest_hold_the_same(walks, costs, budget, lag):
+    """The weights of the test dates, decided one by one from the current holdings, are those of
+    the same network on these consecutive dates."""
+    plan = WalkForward(train="2Y", refit="5Y", rebalance="W-FRI", execution_lag=lag)
+    limits = Constraints(budget=budget, lower=-0.3, upper=0.7, gross_limit=2.5)
+    strategy = ExplicitMeanVariance(lookback=64, constraints=limits, hidden=4, inertia=3.0)
+    (result,) = backtest(strategy, walks, plan, costs, Training(epochs=2), ledger=False).values()
+    folds = plan.folds(walks.dates, strategy.lookback)
+    learner = Learner(walks, folds, plan, costs, Training(epochs=2), 1)
+    test = folds[0].test
+    tested = replace(folds[0], train=test, ends=np.append(test[1:], len(walks.dates) - 1) + lag)
+    assert list(walks.dates[test]) == list(result.targets.index)
+    inputs = learner.stacked("s", strategy, test)
     torch.manual_seed(0)
     strategy.module_ = strategy.build(inputs).double()
     strategy.module_.load_state_dict(result.states[(0, 0)])
-    found = strategy.weights(inputs | {"drift": drift}).numpy()
+    found = strategy.weights(inputs | learner.drift(tested)).numpy()
     np.testing.assert_allclose(found, result.targets, atol=1e-8)
     aim = strategy.weights(inputs).numpy()
     assert np.abs(np.diff(found, axis=0)).sum() < 0.7 * np.abs(np.diff(aim, axis=0)).sum()

@@ -1,0 +1,61 @@
+"""The kernels on disk: an edit of any file behind an entry compiles it anew."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import strategies.layers.optimisation.active_set.compilation as compilation
+
+HELPER = """
+from compilation import helper
+FACTOR = 2.0
+
+@helper
+def scaled(x):
+    return FACTOR * x
+"""
+ENTRY = """
+from compilation import entry
+from helpers import scaled
+
+@entry
+def double(sources):
+    def double(x):
+        {mention}
+        return scaled(x)
+
+    return double
+
+print(double(1.0))
+"""
+
+
+def test_an_edit_of_a_helper_reaches_the_kernels_that_lie_on_disk(tmp_path):
+    def run(name):
+        done = subprocess.run(
+            [sys.executable, name],
+            cwd=tmp_path,
+            env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return float(done.stdout), len(list((tmp_path / "cache").rglob("*.nbc")))
+
+    shutil.copy(compilation.__file__, tmp_path)
+    (tmp_path / "helpers.py").write_text(HELPER)
+    (tmp_path / "entry.py").write_text(ENTRY.format(mention="assert sources"))
+    (tmp_path / "plain.py").write_text(ENTRY.format(mention="pass"))
+    assert run("entry.py") == (2.0, 1)
+    assert run("entry.py") == (2.0, 1)  # from the disk
+    assert run("plain.py") == (2.0, 2)
+    (tmp_path / "helpers.py").write_text(HELPER.replace("2.0", "3.0"))
+    assert run("plain.py")[0] == 2.0  # Numba alone does not notice
+    assert run("entry.py")[0] == 3.0
+
+
+def test_every_entry_mentions_the_hash():
+    kernels = Path(compilation.__file__).with_name("kernels.py").read_text()
+    assert kernels.count("@entry") == kernels.count("assert sources") == 2
