@@ -29,7 +29,7 @@ from sklearn.linear_model import Ridge
 
 from data_loaders.synthetic import Market, lead_lag, null, planted
 from engine import Costs, NegativeSharpe, PredictionError, Training, WalkForward, train
-from engine.accounting.costs import account
+from engine.accounting.costs import settle
 from engine.training.dataset import Samples
 from engine.walking.learner import Learner
 from reports.statistics import sharpe_differences, verdict
@@ -40,6 +40,7 @@ from strategies import (
     PredictThenOptimize,
     SoftmaxAllocation,
 )
+from strategies.base import drift
 from strategies.layers import MeanVarianceLayer
 
 YEAR = 252
@@ -129,7 +130,8 @@ class Trial:
     def net_returns(self, weights: pd.DataFrame, cost: float) -> pd.Series:
         """Of holding weights from each test date to the next."""
         held = torch.tensor(weights.to_numpy()[:-1])
-        earned = account(held, self.growth, Costs(cost), torch.zeros_like(held[0]))
+        before = torch.cat([torch.zeros_like(held[:1]), drift(held[:-1], self.growth[:-1])])
+        earned = settle(held, self.growth, before, torch.zeros_like(held[:, 0]), Costs(cost))
         return pd.Series(earned.net_returns.numpy(), self.dates[1:])
 
 

@@ -1,16 +1,17 @@
 """Costs: what trading and holding are charged, the same in the training loss and the simulation.
 
 A portfolio of value V is rebalanced to target fractions w of what is left after costs. With w+
-the drifted fractions before the trade, the order in asset i is x_i = w_i (1 - k) - w+_i, and
+the drifted fractions before the trade, the order in asset i is x_i = w_i (1 - k) - w+_i. The total
+cost k is a fraction of V, and is paid out of the trade itself:
 
     k = sum_i c_i(x_i),    c_i(x) = max(commission |x| + fixed / V, minimum / V)
                                     + spread / 2 |x| + impact l_i sqrt(V) |x|^(3/2),
 
-an order of nothing being free: the money for the costs k V comes out of the trade itself.
-``charge`` solves it. The last term is the square-root law of market impact: an order of value
-u moves the price by impact * sigma_i * sqrt(u / v_i), with the daily volatility sigma_i and
-the value traded a day v_i (Grinold & Kahn 1999, chapter 16; Boyd et al. 2017, "Multi-period
-trading via convex optimization", section 2.3); l_i = sigma_i / sqrt(v_i).
+where an order of zero is free. ``charge`` solves for k. The last term is the square-root law of
+market impact: an order of value u moves the price by impact * sigma_i * sqrt(u / v_i), with the
+daily volatility sigma_i and the value traded a day v_i (Grinold & Kahn 1999, chapter 16; Boyd et
+al. 2017, "Multi-period trading via convex optimization", section 2.3). The illiquidity of an asset
+is l_i = sigma_i / sqrt(v_i).
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from strategies.base import carry, drift
+from strategies.base import carry
 
-NOTHING = 1e-12  # fraction of the portfolio below which a difference is rounding, not an order
+NO_ORDER = 1e-12  # fraction of the portfolio up to which a difference is rounding, not an order
 PER_ORDER = ("fixed", "minimum")
 PER_YEAR = ("borrow", "financing", "cash_rate")
 
@@ -120,35 +121,33 @@ class Costs:
         Raises:
             ValueError: the costs come to the whole portfolio.
         """
-        if value is None:
-            value = self.capital
-        if isinstance(value, Tensor):
-            worth: Tensor | None = value.to(targets)
-        else:
-            worth = None if value is None else targets.new_full((), value)
+        value = self.capital if value is None else value
+        money = None if value is None else torch.as_tensor(value).to(targets)
 
         def orders(cost: Tensor) -> Tensor:
             return targets * (1 - cost.unsqueeze(-1)) - drifted
 
+        def owed(cost: Tensor) -> Tensor:
+            return self.paid(orders(cost), illiquidity, money)[0].sum(-1)
+
         with torch.no_grad():
             cost = targets.new_zeros(targets.shape[:-1])
-            going = torch.ones_like(cost, dtype=torch.bool)
+            changing = torch.ones_like(cost, dtype=torch.bool)
             for _ in range(200):
-                owed = self.paid(orders(cost), illiquidity, worth)[0].sum(-1)
-                change = (owed - cost).abs()
-                cost = torch.where(going, owed, cost)  # what is settled does not wait for others
-                going = going & (change >= 1e-16)
-                if not going.any() or (cost >= 1).any():
+                found = owed(cost)
+                change = (found - cost).abs()
+                cost = torch.where(changing, found, cost)  # each sample stops on its own
+                changing = changing & (change >= 1e-16)
+                if not changing.any() or (cost >= 1).any():
                     break
-            if (cost >= 1).any() or (going & (change > 1e-9)).any():
+            if (cost >= 1).any() or (changing & (change > 1e-9)).any():
                 raise ValueError(
                     "the costs of a trade come to the whole portfolio; is the capital too small "
                     f"for the fees, or too large for the volume? {self}"
                 )
-            by_size = self.paid(orders(cost), illiquidity, worth)[1]
+            by_size = self.paid(orders(cost), illiquidity, money)[1]
             slope = -(targets * orders(cost).sign() * by_size).sum(-1)  # d owed / d cost
-        owed = self.paid(orders(cost), illiquidity, worth)[0].sum(-1)
-        cost = cost + (owed - cost) / (1 - slope)
+        cost = cost + (owed(cost) - cost) / (1 - slope)
         return Trade(cost, orders(cost).abs().sum(-1))
 
     def paid(
@@ -161,7 +160,7 @@ class Costs:
             assert value is not None
             paid = paid + (self.fixed / value).unsqueeze(-1)
             least = (self.minimum / value).unsqueeze(-1)
-            free = size <= NOTHING
+            free = size <= NO_ORDER
             slope = slope.where(paid > least, 0.0)
             paid = torch.maximum(paid, least).where(~free, 0.0)
         paid, slope = paid + self.spread / 2 * size, slope + self.spread / 2
@@ -185,46 +184,15 @@ class Trade(NamedTuple):
 
 
 class Account(NamedTuple):
-    """What a sequence of S holding periods earned, each from one fill to the next."""
+    """What S holding periods earned, each from one fill to the next; fractions of the value."""
 
     gross_returns: Tensor  # (S,) of prices alone
     net_returns: Tensor  # (S,)
     cost: Tensor  # (S,), at the start of each period
-    turnover: Tensor  # (S,)
-    weights: Tensor | None = None  # (S, N) at the start of each period, after the trade
-    asset_returns: Tensor | None = None  # (S, N) of prices over each period
-    expected_return: Tensor | None = None  # (S, N), where the network says what it expects
-
-
-def account(
-    weights: Tensor,
-    growth: Tensor,
-    costs: Costs,
-    before: Tensor,
-    years: Tensor | None = None,
-    illiquidity: Tensor | None = None,
-) -> Account:
-    """Hold ``weights`` over S periods in a row, paying ``costs`` at each rebalance.
-
-    Because the targets are fractions of the value after costs, the drifted weights before a
-    trade depend on the last targets alone, and all periods are computed at once. What holding
-    costs or earns accrues on the weights at the fill, and is settled at the next.
-
-    Args:
-        weights: (S, N) target weights at the start of each period.
-        growth: (S, N) growth factors of prices over each period.
-        before: (N,) drifted weights just before the first trade; zeros for cash.
-        years: (S,) lengths of the periods, if holding costs or earns anything.
-        illiquidity: (S, N) at the fills, if there is market impact (see ``Costs.charge``).
-    """
-    carried = torch.zeros_like(weights[:, 0])
-    if costs.holding:
-        if years is None:
-            raise ValueError("rates a year need the lengths of the holding periods")
-        carried = costs.carry(weights) * years
-    drifted = drift(weights[:-1], growth[:-1], carried[:-1])
-    before = torch.cat([before.unsqueeze(0), drifted])
-    return settle(weights, growth, before, carried, costs, illiquidity)
+    turnover: Tensor  # (S,), likewise
+    weights: Tensor  # (S, N) at the start of each period, after the trade
+    asset_returns: Tensor  # (S, N) of prices over each period
+    expected_return: Tensor | None = None  # (S, N), where the network has forecasts
 
 
 def settle(
@@ -235,12 +203,18 @@ def settle(
     costs: Costs,
     illiquidity: Tensor | None = None,
 ) -> Account:
-    """The account of S periods, each on its own.
+    """The account of S holding periods.
+
+    Because the targets are fractions of the value after costs, what a period earns depends on
+    nothing but its own row, and all periods are computed at once. Carry accrues on the weights at
+    the fill, and is settled at the next fill.
 
     Args:
-        weights, growth, illiquidity: as in ``account``.
+        weights: (S, N) target weights at the start of each period.
+        growth: (S, N) growth factors of prices over each period.
         before: (S, N) drifted weights just before each trade.
-        carried: (S,) what holding earns in each period.
+        carried: (S,) carry of each period, a fraction, see ``Costs.carry``.
+        illiquidity: (S, N) at the fills, if there is market impact (see ``Costs.charge``).
     """
     trade = costs.charge(weights, before, illiquidity)
     gross = (weights * (growth - 1)).sum(-1)

@@ -49,7 +49,7 @@ class _Relative(Loss):
 
     def active(self, account: Account) -> Tensor:
         """(S,) net returns less the benchmark's."""
-        returns = _known(account.asset_returns, self, "asset returns")
+        returns = account.asset_returns
         if self.benchmark == EQUAL_WEIGHT:
             return account.net_returns - returns.mean(-1)
         if self.column is None:
@@ -86,7 +86,7 @@ class Concentration(Loss):
     """Mean Herfindahl-Hirschman index, the sum of squared weights: 1/N to 1 if long-only."""
 
     def __call__(self, account: Account, periods_per_year: float) -> Tensor:
-        return _known(account.weights, self, "weights").square().sum(-1).mean()
+        return account.weights.square().sum(-1).mean()
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,7 @@ class RiskParity(Loss):
     """
 
     def __call__(self, account: Account, periods_per_year: float) -> Tensor:
-        weights = _known(account.weights, self, "weights")  # (S, N)
-        returns = _known(account.asset_returns, self, "asset returns")  # (S, N)
+        weights, returns = account.weights, account.asset_returns  # (S, N)
         parts = weights * (weights @ torch.cov(returns.T).reshape(2 * returns.shape[-1:]))
         shares = parts / parts.sum(-1, keepdim=True).clamp_min(FLOOR**2)
         return (shares - 1 / weights.shape[-1]).square().sum(-1).mean()
@@ -123,12 +122,7 @@ class PredictionError(Loss):
         return True
 
     def __call__(self, account: Account, periods_per_year: float) -> Tensor:
-        returns = _known(account.asset_returns, self, "asset returns")
-        forecast = self.scale * _known(account.expected_return, self, "expected returns")
+        if account.expected_return is None:
+            raise ValueError("PredictionError needs expected returns, which this account lacks")
+        returns, forecast = account.asset_returns, self.scale * account.expected_return
         return (returns - forecast).square().sum() / returns.square().sum().clamp_min(FLOOR**2)
-
-
-def _known(values: Tensor | None, loss: Loss, what: str) -> Tensor:
-    if values is None:
-        raise ValueError(f"{type(loss).__name__} needs the {what}, which this account lacks")
-    return values

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from data_loaders import DataError, Panel
 from engine import Costs
-from engine.accounting.costs import account, drift
+from engine.accounting.costs import settle
 from engine.accounting.liquidity import illiquidity
 
 
@@ -37,13 +37,6 @@ def test_no_trade_costs_nothing():
     assert torch.equal(trade.cost, torch.zeros(4).double())
 
 
-def test_drift_by_hand():
-    w = torch.tensor([0.5, 0.25], dtype=torch.float64)  # and a quarter in cash
-    after = drift(w, torch.tensor([1.2, 0.8], dtype=torch.float64))
-    expected = torch.tensor([0.6 / 1.05, 0.2 / 1.05], dtype=torch.float64)
-    torch.testing.assert_close(after, expected, rtol=1e-15, atol=0)
-
-
 @given(st.integers(0, 10_000), st.floats(0, 0.09), st.booleans())
 def test_the_cost_equation_holds(seed, rate, cash):
     wanted, held = weights(6, 5, seed, cash), weights(6, 5, seed + 1, cash)
@@ -60,30 +53,27 @@ def test_the_cost_has_its_exact_gradient():
     assert torch.autograd.gradcheck(lambda w, h: costs.charge(w, h).turnover, (wanted, held))
 
 
-def test_an_account_equals_a_loop_over_money():
-    w, before = weights(7, 4, cash=True), weights(1, 4, 5, cash=True)[0]
-    growth = torch.tensor(np.random.default_rng(2).uniform(0.8, 1.3, (7, 4)))
-    result = account(w, growth, Costs(0.01), before)
-
-    holdings, cash = before.numpy().copy(), 1 - before.sum().item()
-    for k in range(7):
-        value = holdings.sum() + cash
-        after = value
-        for _ in range(100):  # the trade pays for itself
-            after = value - 0.01 * np.abs(w[k].numpy() * after - holdings).sum()
-        holdings, cash = w[k].numpy() * after, (1 - w[k].sum().item()) * after
-        assert result.cost[k].item() == pytest.approx(1 - after / value, abs=1e-15)
-        holdings = holdings * growth[k].numpy()
-        earned = (holdings.sum() + cash) / value - 1
-        assert result.net_returns[k].item() == pytest.approx(earned, abs=1e-14)
-
-
 def test_an_account_has_its_exact_gradient():
     w, growth = weights(4, 3).requires_grad_(), 1 + weights(4, 3, 1) / 10
-    before = weights(1, 3, 2)[0].requires_grad_()
+    before, carried = weights(4, 3, 2).requires_grad_(), torch.full((4,), 0.01, dtype=torch.float64)
     assert torch.autograd.gradcheck(
-        lambda w, b: account(w, growth, Costs(0.02), b).net_returns, (w, before)
+        lambda w, b: settle(w, growth, b, carried, Costs(0.02)).net_returns, (w, before)
     )
+
+
+def test_an_account_by_hand():
+    # Of 100: 50 in A and 50 in cash, all moved to A at 1%: 100 - c = 50 + x, c = 0.01 x. Then A
+    # gains 10%, and carry is 2%.
+    w, before = torch.ones(1, 1).double(), torch.full((1, 1), 0.5).double()
+    found = settle(w, w * 1.1, before, torch.tensor([0.02], dtype=torch.float64), Costs(0.01))
+    traded = 0.5 / 1.01
+    assert found.turnover.item() == pytest.approx(traded, rel=1e-14)
+    assert found.cost.item() == pytest.approx(0.01 * traded, rel=1e-14)
+    assert found.gross_returns.item() == pytest.approx(0.1, rel=1e-14)
+    assert found.net_returns.item() == pytest.approx((1 - 0.01 * traded) * 1.12 - 1, rel=1e-14)
+    assert found.weights is w
+    assert found.asset_returns.item() == pytest.approx(0.1, rel=1e-14)
+    assert found.expected_return is None
 
 
 ALL = Costs(
@@ -144,34 +134,6 @@ def test_all_costs_have_their_exact_gradient():
             return costs.charge(w, h, risk).cost
 
         assert torch.autograd.gradcheck(cost, (wanted, held))
-
-
-def test_carry_by_hand():
-    w = torch.tensor([[0.9, -0.3], [1.2, 0.3]], dtype=torch.float64)
-    # 0.4 in cash, 0.3 short; then half the portfolio borrowed.
-    expected = [0.01 * 0.4 - 0.03 * 0.3, -0.05 * 0.5]
-    np.testing.assert_allclose(ALL.carry(w), expected, rtol=1e-14)
-
-
-def test_an_account_with_all_costs_equals_a_loop_over_money():
-    w = long_short(6, 4, 3)
-    growth = torch.tensor(np.random.default_rng(2).uniform(0.9, 1.1, (6, 4)))
-    years = torch.tensor([0.02, 0.02, 0.04, 0.02, 0.1, 0.02], dtype=torch.float64)
-    risk = torch.full((6, 4), 5e-6, dtype=torch.float64)
-    result = account(w, growth, ALL, torch.zeros(4).double(), years, risk)
-    for k in range(6):  # costs that are not proportional are charged at the capital
-        held, cash = np.zeros(4), 1.0
-        if k:
-            held = (w[k - 1] * growth[k - 1]).numpy()
-            cash = 1 - w[k - 1].sum().item() + ALL.carry(w[k - 1]).item() * years[k - 1].item()
-        before = torch.tensor(held / (held.sum() + cash))
-        cost = ALL.charge(w[k], before, risk[k]).cost.item()
-        assert result.cost[k].item() == pytest.approx(cost, abs=1e-15)
-        prices = (w[k] * (growth[k] - 1)).sum().item()
-        net = (1 - cost) * (1 + prices + ALL.carry(w[k]).item() * years[k].item()) - 1
-        assert result.net_returns[k].item() == pytest.approx(net, abs=1e-15)
-    with pytest.raises(ValueError, match="lengths of the holding periods"):
-        account(w, growth, ALL, torch.zeros(4).double(), illiquidity=risk)
 
 
 def test_multiplied_costs_are_those_of_trading():

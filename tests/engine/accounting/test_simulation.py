@@ -1,11 +1,9 @@
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from data_loaders import DataError, Panel
 from engine import Costs
-from engine.accounting.costs import account
 from engine.accounting.simulation import TOLERANCE, _value, load_vectorbt, simulate
 
 
@@ -162,27 +160,6 @@ def test_the_books_equal_a_ledger_of_money_and_shares(traded, whole):
         returns.append(now / value - 1)
         value = now
     np.testing.assert_allclose(result.net_returns, returns, atol=1e-12)
-
-
-def test_what_is_trained_is_what_is_charged(traded):
-    rng = np.random.default_rng(8)
-    rows = np.arange(10, 300, 7)
-    costs = Costs(0.001, 0.002, borrow=0.03, financing=0.06, cash_rate=0.02)
-    weights = targets(traded, rows, rng.normal(0.05, 0.08, (len(rows), 20)))
-    result = simulate(weights, traded, costs)
-    fills = torch.from_numpy(rows + 1)
-    prices = torch.from_numpy(traded.prices.to_numpy().copy())[fills]
-    wanted = torch.from_numpy(weights.to_numpy()[:-1].copy())
-    years = torch.from_numpy(np.diff(rows) / traded.periods_per_year)
-    loss_sees = account(wanted, prices[1:] / prices[:-1], costs, torch.zeros(20).double(), years)
-    np.testing.assert_allclose(loss_sees.cost, result.costs[:-1], atol=1e-15)
-    # Of a period: the cost of its fill, and then its days before the next fill's cost.
-    daily = (1 + result.net_returns).to_numpy().copy()
-    daily[rows - rows[0]] /= 1 - result.costs.to_numpy()
-    for k in range(len(rows) - 1):
-        days = daily[rows[k] - rows[0] + 1 : rows[k + 1] - rows[0] + 1]
-        earned = (1 - result.costs.iloc[k]) * days.prod() - 1
-        assert loss_sees.net_returns[k].item() == pytest.approx(earned, abs=1e-14)
 
 
 def test_whole_shares_by_hand():

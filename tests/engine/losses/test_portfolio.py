@@ -6,8 +6,9 @@ import torch
 
 import engine
 from engine import Costs
-from engine.accounting.costs import account
+from engine.accounting.costs import settle
 from engine.runs.settings import read_loss
+from strategies.base import drift
 
 ASSETS = ("A", "B", "C")
 S = 40
@@ -17,9 +18,15 @@ RETURNS = RNG.normal(0.002, 0.02, (S, 3))
 FORECAST = RNG.normal(0, 0.01, (S, 3))
 
 
+def account(weights, returns, costs):
+    """Of consecutive periods, entered from cash."""
+    growth = 1 + torch.as_tensor(returns)
+    before = torch.cat([torch.zeros_like(weights[:1]), drift(weights[:-1], growth[:-1])])
+    return settle(weights, growth, before, torch.zeros_like(weights[:, 0]), costs)
+
+
 def held(weights):
-    before = torch.zeros(3, dtype=torch.float64)
-    kept = account(weights, torch.tensor(1 + RETURNS), Costs(0.001), before)
+    kept = account(weights, RETURNS, Costs(0.001))
     return kept._replace(expected_return=torch.tensor(FORECAST) * weights.sum(-1, keepdim=True))
 
 
@@ -110,19 +117,14 @@ def test_value_and_gradient(name, parameters, definition):
 
 
 def test_a_loss_in_the_first_period_is_a_drawdown():
-    falls = account(
-        torch.ones(3, 1).double(),
-        torch.tensor([[0.8], [1.1], [1.1]]).double(),
-        Costs(0.0),
-        torch.ones(1).double(),
-    )
+    falls = account(torch.ones(3, 1).double(), np.array([[-0.2], [0.1], [0.1]]), Costs(0.0))
     assert engine.MaxDrawdown()(falls, 52).item() == pytest.approx(0.2)
 
 
 def test_equal_risk_has_no_risk_parity_loss_and_equal_weights_no_tracking_error():
     flat = torch.full((4, 2), 0.5).double()
-    growth = 1 + torch.tensor([[0.1, 0.1], [0.1, -0.1], [-0.1, 0.1], [-0.1, -0.1]]).double()
-    earned = account(flat, growth, Costs(0.0), flat[0])
+    returns = np.array([[0.1, 0.1], [0.1, -0.1], [-0.1, 0.1], [-0.1, -0.1]])
+    earned = account(flat, returns, Costs(0.0))
     assert engine.RiskParity()(earned, 52).item() == pytest.approx(0, abs=1e-15)
     assert engine.TrackingError(benchmark="1/N")(earned, 52).item() < 1e-6
     assert engine.Concentration()(earned, 52).item() == 0.5

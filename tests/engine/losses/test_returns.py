@@ -10,7 +10,11 @@ RETURNS = np.array([0.01, -0.02, 0.03, 0.015, -0.005])
 
 def account(returns):
     returns = torch.as_tensor(returns, dtype=torch.float64)
-    return Account(returns + 0.001, returns, torch.full_like(returns, 0.001), returns * 0)
+    weights = torch.ones(len(returns), 1).double()
+    asset_returns = (returns + 0.001).unsqueeze(-1)
+    return Account(
+        returns + 0.001, returns, returns * 0 + 0.001, returns * 0, weights, asset_returns
+    )
 
 
 def test_each_loss_against_its_definition():
