@@ -1,4 +1,4 @@
-"""Today's orders: from a finished run, today's prices and what is held, to what to trade."""
+"""Today's orders: what to trade, from a finished run, today's prices and current holdings."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from sklearn.base import clone
 
 from data_loaders import Panel
 from engine.accounting.liquidity import illiquidity
-from engine.planning.walk_forward import WalkForward, later
+from engine.planning.walk_forward import later
 from engine.runs.result import BacktestResult
-from engine.runs.settings import read_costs
+from engine.runs.settings import read_costs, read_plan
 from engine.walking.weight_checks import allocated
 from strategies.base import LearnedStrategy, Strategy, stack
 
@@ -22,17 +22,17 @@ OLDEST = pd.Timedelta(days=5)  # a long weekend may lie between the last close a
 
 
 class OrderError(ValueError):
-    """Orders that would rest on stale data, a stale model, or unknown assets."""
+    """There can be no orders: stale prices, a stale or unknown model, or unknown assets."""
 
 
 class Orders(NamedTuple):
-    """What to trade to hold what the strategy wants.
+    """What to trade to reach the strategy's target weights.
 
     Attributes:
         table: by asset: weight (target, a fraction), price, held, wanted, order (shares; negative
             is a sale), value and cost (money).
-        date: the close at which was decided.
-        cash: money left afterwards.
+        date: of the decision, at the close.
+        cash: money left after the trades.
     """
 
     table: pd.DataFrame
@@ -49,28 +49,28 @@ def todays_orders(
     today: pd.Timestamp,
     fractions: bool = False,
 ) -> Orders:
-    """The orders that bring a portfolio to what the strategy wants at the last close.
+    """The orders that bring a portfolio to the strategy's target weights at the last close.
 
     Args:
         strategy: the strategy of ``result``, with the parameters it ran with.
         result: the finished run; a learned strategy decides with its last fitted state.
         panel: prices up to today, of the same assets.
         shares: shares held, by asset; an asset left out is not held.
-        capital: money in all, that in shares included.
+        capital: all money, including what the shares are worth.
         today: refuse prices that end more than five days earlier.
         fractions: allow fractions of a share; otherwise rounded towards zero.
 
     Raises:
-        OrderError: stale prices, a model whose refit is due, assets that the run does not know,
-            or shares worth more than the capital.
+        OrderError: stale prices, a model whose refit is due or whose network has changed, assets
+            that the run does not know, or shares worth more than the capital.
     """
     if not 0 < capital < float("inf"):
         raise OrderError(f"the capital should be an amount of money above 0, got {capital:g}")
     date = panel.dates[-1]
     if today - date > OLDEST:
         raise OrderError(
-            f"prices end on {date.date()}, which is stale on {today.date()}: take newer ones, or "
-            "say another day of trading (--as-of on the command line)"
+            f"prices end on {date.date()}, which is stale on {today.date()}: give newer ones, or "
+            "another day of trading (--as-of on the command line)"
         )
     known = result.settings["panel"]["assets"]
     if list(panel.assets) != known:
@@ -84,7 +84,7 @@ def todays_orders(
     worth = float((held * prices).sum())
     if worth > capital * (1 + 1e-9):
         raise OrderError(
-            f"what is held is worth {worth:,.2f}, more than the capital {capital:,.2f}"
+            f"the current holdings are worth {worth:,.2f}, more than the capital {capital:,.2f}"
         )
 
     fitted = _fitted(strategy, result, panel)
@@ -93,16 +93,16 @@ def todays_orders(
         [allocated(result.name, each, history, holdings.fillna(0.0)) for each in fitted], axis=0
     )
     costs = read_costs(result.settings["costs"])
-    lack = illiquidity(panel, costs)
-    lack = None if lack is None else lack[-1]
+    by_date = illiquidity(panel, costs)
+    last = None if by_date is None else by_date[-1]
     before = torch.tensor(holdings.fillna(0.0).to_numpy())
-    charged = costs.charge(torch.from_numpy(weights), before, lack, capital).cost.item()
+    charged = costs.charge(torch.from_numpy(weights), before, last, capital).cost.item()
     wanted = (pd.Series(weights, panel.assets) * (1 - charged) * capital / prices).fillna(0.0)
     wanted = wanted if fractions else np.trunc(wanted + 1e-9)
     order = wanted - held
     value = (order * prices).fillna(0.0)
     traded = torch.tensor((value / capital).to_numpy())
-    paid, _ = costs.paid(traded, lack, torch.tensor(capital, dtype=torch.float64))
+    paid, _ = costs.paid(traded, last, torch.tensor(capital, dtype=torch.float64))
     table = pd.DataFrame(
         {
             "weight": weights,
@@ -140,12 +140,12 @@ def read_holdings(path: Path) -> pd.Series:
 
 
 def _fitted(strategy: Strategy, result: BacktestResult, panel: Panel) -> list[Strategy]:
-    """The strategy as the last refit left it, one a seed; a rule is fitted on all that is known."""
+    """The strategy with the last refit's states, one for each seed; a rule is fitted anew."""
     if not isinstance(strategy, LearnedStrategy):
         return [clone(strategy).fit(panel)]
     last = result.folds["train_end"].iloc[-1]
     row = int(panel.dates.searchsorted(last))
-    due = later(panel.dates, row, WalkForward(**result.settings["plan"]).refit)
+    due = later(panel.dates, row, read_plan(result.settings["plan"]).refit)
     if due < len(panel):
         raise OrderError(
             f"{result.name} was fitted on {last.date()} and its refit was due on "
@@ -158,6 +158,12 @@ def _fitted(strategy: Strategy, result: BacktestResult, panel: Panel) -> list[St
         if fold == newest:
             copy = clone(strategy)
             copy.module_ = copy.build(inputs).to(torch.float64)
-            copy.module_.load_state_dict(state)
+            try:
+                copy.module_.load_state_dict(state)
+            except RuntimeError as error:
+                raise OrderError(
+                    f"{result.name} in this run has parameters that its network no longer has; it "
+                    "was fitted by another version of the code: run the backtest again"
+                ) from error
             fitted.append(copy)
     return fitted

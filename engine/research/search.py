@@ -1,8 +1,8 @@
 """search(): choose a strategy's parameters on history that ends before the first test decision.
 
 Optuna proposes; every proposal is judged by its net Sharpe ratio on validation folds, cut from
-what the plan would train its first fold on. The test periods of the plan are never seen, so the
-backtest of the winner is out of sample. What was tried goes to the trial ledger.
+the training span of the plan's first fold. The test periods of the plan are never seen, so the
+backtest of the winner is out of sample. Every trial is recorded in the trial ledger.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class SearchResult:
         trials: one row a trial: state ("complete", "pruned", "failed"), value, the parameters,
             fold_0, fold_1, ... (the ratio up to and with that fold), seconds, error.
         name: of the study in the storage.
-        until: the last date that was seen.
+        until: the last date that the search has seen.
     """
 
     best: dict[str, Any]
@@ -57,7 +57,7 @@ class SearchResult:
     until: pd.Timestamp
 
     def summary(self, most: int = 5) -> str:
-        """The best trials, and what they were judged on, for a terminal."""
+        """The best trials and the data they were judged on, as text."""
         ended = self.trials["state"].value_counts().to_dict()
         counted = ", ".join(f"{count} {state}" for state, count in ended.items())
         leaders = self.trials[self.trials["state"] == "complete"].nlargest(most, "value")
@@ -82,21 +82,22 @@ def search(
     executor: Executor | None = None,
     progress: bool | None = None,
 ) -> SearchResult:
-    """Search for the best parameters of a strategy, without a look at the plan's test periods.
+    """Search for the best parameters of a strategy, without looking at the plan's test periods.
 
-    Every trial is stored as it ends. A search that was stopped goes on where it was; several
+    Every trial is stored when it ends. A search that was stopped resumes where it was; several
     processes, on several machines, share one if they use the same storage.
 
     Args:
         strategy, panel, plan, costs, training: as in ``backtest``.
         ranges: what to try.
         storage: URL of a database; by default that of the trial ledger.
-        workers: processes of this machine. executor: a ``concurrent.futures.Executor``, such as
-            a Dask client's; its workers must reach the storage.
+        workers: run trials in so many processes of this machine.
+        executor: run them on this ``concurrent.futures.Executor``, such as a Dask client's; its
+            workers must reach the storage.
 
     Raises:
-        ValueError: a parameter that is not there, or a history too short for the folds.
-        StorageError: the storage does not answer; what had ended is safe.
+        ValueError: an unknown parameter, or a history too short for the folds.
+        StorageError: the storage does not answer; the trials that had ended are stored.
         SearchError: every trial failed.
     """
     plan, costs, training = plan or WalkForward(), costs or Costs(), training or Training()

@@ -1,12 +1,13 @@
-"""What a search tries: the ranges of the parameters, and how proposals are judged."""
+"""What a search tries: the ranges of the parameters, and how trials are judged."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from engine.research.ranges import Range, read_range
+if TYPE_CHECKING:
+    from optuna import Trial
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Search:
         ranges: {parameter: range}; a range is {"low": 8, "high": 64}, with "log": True or
             "step": 8 if wanted, or a list of choices. "training.learning_rate" is a field of
             ``Training``, any other name a parameter of the strategy.
-        trials: configurations to try in all; asked for more later, the search goes on.
+        trials: configurations to try in all; if more are asked for later, the search resumes.
         folds: validation folds. The first half of the history is trained on before the first;
             each later one also trains on the folds before it.
         pruning: give a trial up after a fold if it is below the median of the others there.
@@ -43,8 +44,43 @@ class Search:
             if not (isinstance(value, int) and value >= low):
                 raise ValueError(f"{name} is a whole number from {low} on, got {value!r}")
         for name, described in self.ranges.items():
-            read_range(name, described)
+            _check_range(name, described)
 
-    @property
-    def read(self) -> dict[str, Range]:
-        return {name: read_range(name, described) for name, described in self.ranges.items()}
+    def propose(self, trial: Trial) -> dict[str, Any]:
+        """Optuna's choice from each range: a whole number where both ends of it are."""
+        chosen: dict[str, Any] = {}
+        for name, described in self.ranges.items():
+            if not isinstance(described, Mapping):
+                chosen[name] = trial.suggest_categorical(name, tuple(described))
+                continue
+            low, high, step = described["low"], described["high"], described.get("step")
+            log = described.get("log", False)
+            if isinstance(low, int) and isinstance(high, int):
+                chosen[name] = trial.suggest_int(name, low, high, log=log, step=int(step or 1))
+            else:
+                chosen[name] = trial.suggest_float(name, low, high, log=log, step=step)
+        return chosen
+
+
+def _check_range(name: str, described: Any) -> None:
+    if isinstance(described, list | tuple):
+        if len(described) < 2 or any(isinstance(each, list | tuple | dict) for each in described):
+            raise ValueError(f"{name}: choices are two plain values or more, got {described!r}")
+        return
+    if not isinstance(described, Mapping) or not {"low", "high"} <= set(described):
+        raise ValueError(
+            f"{name}: a range is a list of choices or {{low = 8, high = 64}}, got {described!r}"
+        )
+    unknown = set(described) - {"low", "high", "log", "step"}
+    if unknown:
+        raise ValueError(f"{name}: a range has low, high, log and step, not {sorted(unknown)}")
+    low, high, step = described["low"], described["high"], described.get("step")
+    for number in (low, high) if step is None else (low, high, step):
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            raise ValueError(f"{name}: low, high and step are numbers, got {described!r}")
+    if not low < high:
+        raise ValueError(f"{name}: low must be below high, got {low!r} and {high!r}")
+    if described.get("log") and (low <= 0 or step is not None):
+        raise ValueError(f"{name}: log needs a low above 0 and no step, got {described!r}")
+    if step is not None and not 0 < step <= high - low:
+        raise ValueError(f"{name}: step must be above 0 and fit in the range, got {step!r}")

@@ -1,14 +1,15 @@
-"""The trials of a search: made and judged one by one, in any number of processes at once.
+"""The trials of a search: proposed and judged one by one, in any number of processes at once.
 
-A trial fills a slot, a number from 0 on. Who finds a slot that nobody fills proposes for it, and a
-trial that two make at once is run by one. A worker that is lost leaves its slot to another.
+A trial fills a slot, a number from 0 on. A process that finds an open slot enqueues a trial for it,
+and a trial that two processes enqueue at once is run by one. If a worker is lost, its slot is open
+again.
 """
 
 from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -43,7 +44,7 @@ PAUSE = 0.5  # seconds between looks at what other workers do
 
 
 class Surplus(Exception):
-    """A trial that two workers made at once; it is not run."""
+    """A trial whose slot another trial has filled; it is not run."""
 
 
 @dataclass(frozen=True)
@@ -60,33 +61,28 @@ class Trials:
     name: str
     url: str
 
-    def configured(self, chosen: Mapping[str, Any]) -> tuple[Strategy, Training]:
-        trained = {k.removeprefix(TRAINING): v for k, v in chosen.items() if k.startswith(TRAINING)}
-        others = {k: v for k, v in chosen.items() if not k.startswith(TRAINING)}
-        strategy: Strategy = clone(self.strategy).set_params(**others)
-        return strategy, replace(self.training, **trained)
-
     def judge(self, trial: Trial) -> float:
         """The net Sharpe ratio of a proposal over the validation folds, in order of time."""
-        with TASK_LOCK:  # a worker of a cluster may have several threads
-            return self._judge(trial)
-
-    def _judge(self, trial: Trial) -> float:
         from optuna import TrialPruned
 
         if trial.user_attrs.get("slot") in (None, *ended_slots(trial.study)):
             raise Surplus
-        chosen = {name: each.propose(trial, name) for name, each in self.search.read.items()}
-        strategy, training = self.configured(chosen)
         judged: list[BacktestResult] = []
         try:
+            chosen = self.search.propose(trial)
+            trained = {name for name in chosen if name.startswith(TRAINING)}
+            training = replace(
+                self.training, **{name.removeprefix(TRAINING): chosen.pop(name) for name in trained}
+            )
+            strategy = clone(self.strategy).set_params(**chosen)
             for number, (first, last) in enumerate(self.folds):
                 plan = replace(self.plan, train=first, refit=len(self.history))
                 seen = self.history.until(self.history.dates[last])
-                found = backtest(
-                    {"trial": strategy}, seen, plan, self.costs, training,
-                    progress=False, ledger=False,
-                )  # fmt: skip
+                with TASK_LOCK:  # a worker of a cluster may have several threads
+                    found = backtest(
+                        {"trial": strategy}, seen, plan, self.costs, training,
+                        progress=False, ledger=False,
+                    )  # fmt: skip
                 judged.append(found["trial"])
                 value = sharpe(_joined(judged), self.history.periods_per_year)
                 value = 0.0 if np.isnan(value) else value  # of returns without a spread
@@ -111,13 +107,15 @@ class Trials:
 
     @contextmanager
     def study(self) -> Iterator[Study]:
-        """The study in the storage, made if it is not there."""
+        """The study in the storage, created if it is not there."""
         import optuna
         from sqlalchemy.exc import DBAPIError
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         pruner = optuna.pruners.MedianPruner(n_startup_trials=5)
-        with reported(self.url), quiet_optuna():
+        with reported(self.url), warnings.catch_warnings():
+            # heartbeats and options of the sampler may change in a later version
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             again = optuna.storages.RetryHeartbeatStaleTrialCallback()
             for attempt in range(5):
                 try:
@@ -129,7 +127,7 @@ class Trials:
                         grace_period=self.search.stale,
                     )
                     break
-                except DBAPIError:  # another process makes the tables at the same moment
+                except DBAPIError:  # another process creates the tables at the same moment
                     if attempt == 4:
                         raise
                     time.sleep(PAUSE)
@@ -151,7 +149,7 @@ def work(task: Trials, done: Callable[[int], None] = lambda ended: None) -> None
     import optuna
 
     state = optuna.trial.TrialState
-    given: set[int] = set()  # heartbeats, to trials of others
+    checked: set[int] = set()  # trials of others that were given a heartbeat
     with task.study() as study:
         while True:
             optuna.storages.fail_stale_trials(study)
@@ -164,12 +162,12 @@ def work(task: Trials, done: Callable[[int], None] = lambda ended: None) -> None
                 errors = (ValueError, TrainingError, AllocationError, Surplus)
                 study.optimize(task.judge, n_trials=1, catch=errors)
             elif running := study.get_trials(deepcopy=False, states=(state.RUNNING,)):
-                # Who is killed before the first heartbeat of a trial never misses one: it is given
-                # one, once, and is stale after that if nobody is there to give it more.
+                # A trial without any heartbeat is never stale, even if its worker was killed before
+                # the first: each is given one, once, and is stale after that without further ones.
                 for trial in running:
-                    if trial.number not in given:
+                    if trial.number not in checked:
                         study._storage.record_heartbeat(trial._trial_id)  # type: ignore[attr-defined]
-                        given.add(trial.number)
+                        checked.add(trial.number)
                 time.sleep(PAUSE)
             else:
                 return
@@ -178,7 +176,7 @@ def work(task: Trials, done: Callable[[int], None] = lambda ended: None) -> None
 def spread(
     task: Trials, workers: int | None, executor: Executor | None, progress: bool | None
 ) -> None:
-    """``work`` here, or on each worker; what is left of a pool that broke is done here."""
+    """``work`` in this process or on each worker; if the pool breaks, the rest in this process."""
     with progress_bar("search", task.search.trials, "trial", progress) as bar:
         if workers is None and executor is None:
             work(task, bar.reach)
@@ -208,7 +206,7 @@ def _wait(futures: list, task: Trials, show: Callable[[int], None]) -> None:
 
 
 def ended_slots(study: Study) -> dict[int, Any]:
-    """{slot: the trial that ended it}; failed without a reason is not ended but interrupted."""
+    """{slot: the trial that ended it}; one that failed without a reason was interrupted."""
     from optuna.trial import TrialState
 
     ended: dict[int, Any] = {}
@@ -221,7 +219,7 @@ def ended_slots(study: Study) -> dict[int, Any]:
 
 
 def missing_slots(study: Study, trials: int) -> list[tuple[int, int]]:
-    """(slot, attempts so far) of the slots that have neither ended nor are under way."""
+    """(slot, attempts so far) of the slots that no trial has ended or is working on."""
     from optuna.trial import TrialState
 
     attempts: dict[int, int] = dict.fromkeys(range(trials), 0)
@@ -237,13 +235,3 @@ def missing_slots(study: Study, trials: int) -> list[tuple[int, int]]:
 
 def _joined(judged: list[BacktestResult]) -> pd.Series:
     return pd.concat([each.net_returns for each in judged])
-
-
-@contextmanager
-def quiet_optuna() -> Iterator[None]:
-    """Without notes that heartbeats and the sampler's options may change in a later version."""
-    from optuna.exceptions import ExperimentalWarning
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        yield

@@ -187,7 +187,7 @@ def test_unknown_parameters_are_refused_with_the_nearest(drifting, storage):
         ("lokback", "lookback"),
         ("training.learning_rat", "training.learning_rate"),
     ):
-        with pytest.raises(ValueError, match=f"did you mean {near}"):
+        with pytest.raises(ValueError, match=f"did you mean '{near}'"):
             search(
                 MinimumVariance(), drifting, PLAN, ranges=Search({name: [3, 4]}), storage=storage
             )
