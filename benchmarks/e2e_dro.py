@@ -31,7 +31,7 @@ from data_loaders import Panel
 from data_loaders.panel import prices_from
 from engine import Costs, WalkForward, backtest, backtest_seeds
 from engine.planning.walk_forward import Fold
-from reports.statistics import sharpe_differences
+from reports.statistics.sharpe_tests import sharpe_differences
 from strategies import DEQMeanVariance, EqualWeight, Strategy
 from strategies.base import Inputs, stack
 from strategies.linear import LOWEST, LinearMeanVariance, LinearNetwork

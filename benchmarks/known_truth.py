@@ -32,7 +32,8 @@ from engine import Costs, NegativeSharpe, PredictionError, Training, WalkForward
 from engine.accounting.costs import settle
 from engine.training.dataset import Samples
 from engine.walking.learner import Learner
-from reports.statistics import sharpe_differences, verdict
+from reports.statistics.sharpe_tests import sharpe_differences
+from reports.wording import verdict
 from strategies import (
     DEQMeanVariance,
     ExplicitMeanVariance,

@@ -1,10 +1,10 @@
 """The report: what the strategies did after costs, and how much of it could be luck.
 
-Read in this order: ``metrics`` and its neighbours (each number from its definition),
-``catalogue`` (the list of them), ``statistics`` and ``selection`` (luck), ``facts`` (all numbers
-of a run), ``ticks``, ``axes``, ``svg``, ``figures`` and ``sections`` (the pictures), ``html`` (the
-page), ``export`` (the numbers beside it), ``compare`` (several runs), ``commands`` (from the
-terminal).
+Read in this order: ``metrics`` (each number from its definition, and the list of them),
+``statistics`` (luck), ``learning`` (training and solves), ``report_data`` (all numbers of a
+run), ``figures``, ``wording`` (sentences), ``report`` (the page, laid out by the templates in
+``page/``), ``export`` (the numbers beside it), ``compare`` (several runs), ``terminal`` and
+``commands``.
 """
 
 from data_loaders.package_imports import import_on_use

@@ -12,8 +12,8 @@ import pandas as pd
 from engine.runs.ledger import TrialLedger
 from engine.runs.result import BacktestResult
 from engine.runs.storage import StorageError
-from reports.facts import chosen, gather
-from reports.html import check_report_path, write_facts
+from reports.report import check_report_path, write_data
+from reports.report_data import chosen, gather
 from reports.terminal import terminal_summary
 
 
@@ -32,9 +32,9 @@ def tell(
     check_report_path(out)
     table = read_factors(factors) if factors else None
     named = read_groups(groups) if groups else None
-    facts = gather(results, table, named, _tried(results))
-    path = write_facts(facts, out)
-    return f"{terminal_summary(facts)}\n\nreport: {path}"
+    data = gather(results, table, named, _tried(results))
+    path = write_data(data, out)
+    return f"{terminal_summary(data)}\n\nreport: {path}"
 
 
 def read_factors(path: Path) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""The facts beside the page: one JSON file, and a folder of CSV tables."""
+"""The data beside the page: one JSON file, and a folder of CSV tables."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 
 from engine.runs.result import BacktestResult
-from reports.catalogue import METRICS
-from reports.facts import Facts
+from reports.metrics.catalogue import METRICS
+from reports.report_data import ReportData
 from reports.wording import headline, selection_sentence
 
-TABLES = (  # of ``Facts``, with whether the index says something
+TABLES = (  # of ``ReportData``, with whether the index says something
     ("metrics", True),
     ("luck", True),
     ("drawdowns", False),
@@ -37,35 +37,35 @@ TABLES = (  # of ``Facts``, with whether the index says something
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run text that begins so
 
 
-def as_json(facts: Facts) -> str:
-    """All facts, unrounded; what is not defined is null."""
+def as_json(data: ReportData) -> str:
+    """All data, unrounded; what is not defined is null."""
     whole: dict[str, Any] = {
-        "headline": headline(facts).striptags(),
-        "luck in words": selection_sentence(facts),
-        "subject": facts.subject,
-        "benchmark": facts.benchmark,
-        "trials": facts.trials,
-        "probability of overfitting": facts.overfitting.probability,
-        "superior ability p": facts.superior,
-        "months": {name: _rows(table, True) for name, table in facts.months.items()},
-        **{name: _rows(getattr(facts, name), index) for name, index in TABLES},
+        "headline": headline(data).striptags(),
+        "luck in words": selection_sentence(data),
+        "subject": data.subject,
+        "benchmark": data.benchmark,
+        "trials": data.trials,
+        "probability of overfitting": data.overfitting.probability,
+        "superior ability p": data.superior,
+        "months": {name: _rows(table, True) for name, table in data.months.items()},
+        **{name: _rows(getattr(data, name), index) for name, index in TABLES},
         "definitions": {name: metric.definition for name, metric in METRICS.items()},
-        **settings(facts.results, facts.first.settings),
+        **settings(data.results, data.first.settings),
     }
     return json.dumps(_plain(whole), indent=1, allow_nan=False, default=str)
 
 
-def as_csv(facts: Facts) -> dict[str, str]:
+def as_csv(data: ReportData) -> dict[str, str]:
     """{file name: text}: the tables, returns, turnover, costs and target weights by date."""
-    results = facts.results
-    frames = {name: _indexed(getattr(facts, name), index) for name, index in TABLES}
-    frames["months"] = _stacked(facts.months).rename(columns=str)
+    results = data.results
+    frames = {name: _indexed(getattr(data, name), index) for name, index in TABLES}
+    frames["months"] = _stacked(data.months).rename(columns=str)
     frames["net_returns"] = _by_date({n: r.net_returns for n, r in results.items()})
     frames["gross_returns"] = _by_date({n: r.gross_returns for n, r in results.items()})
     frames["turnover"] = _by_date({n: r.turnover for n, r in results.items()})
     frames["costs"] = _by_date({n: r.costs for n, r in results.items()})
     frames["targets"] = _stacked({n: r.targets for n, r in results.items()})
-    frames["orders"] = facts.first.orders
+    frames["orders"] = data.first.orders
     return {
         f"{name}.csv": _harmless(frame).to_csv(index=False, float_format="%.12g")
         for name, frame in frames.items()

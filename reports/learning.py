@@ -1,8 +1,8 @@
-"""What the learned strategies did: training, solves, agreement with qpth; summed over folds."""
+"""What the optimising and learned strategies did, summed over folds: training, solves, limits."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,15 +11,17 @@ import pandas as pd
 from engine.accounting.performance import sharpe
 from engine.runs.result import BacktestResult
 
+LIMITS = {"limit.lower": "floors (who may be held)", "limit.upper": "caps (who may be held)"}
+
 
 def seeds(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
     """One row a learned configuration that was run with several seeds: its Sharpe ratios."""
-    same: dict[str, dict[Any, float]] = {}
+    ratios: dict[str, dict[Any, float]] = {}
     for result in results.values():
         if len(result.training):
             who = f"{result.strategy.get('class')} {result.strategy.get('parameters')}"
             ratio = sharpe(result.net_returns, result.settings["periods_per_year"])
-            same.setdefault(who, {})[result.settings.get("seed")] = ratio
+            ratios.setdefault(who, {})[result.settings.get("seed")] = ratio
     rows = [
         {
             "configuration": who,
@@ -28,45 +30,97 @@ def seeds(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
             "median": float(np.median(list(found.values()))),
             "highest": max(found.values()),
         }
-        for who, found in same.items()
+        for who, found in ratios.items()
         if len(found) > 1
     ]
     return pd.DataFrame(rows)
-
-
-def _by(frame: pd.DataFrame, *keys: str) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """Groups in order of appearance, by those of ``keys`` that the frame has."""
-    known = [key for key in keys if key in frame]
-    for values, part in frame.groupby(known, sort=False, dropna=False):
-        yield dict(zip(known, values, strict=True)), part
 
 
 def solves(solves: pd.DataFrame) -> pd.DataFrame:
     """One row a phase and kind of solve, over all folds."""
     if not len(solves):
         return solves
-    rows = []
-    for which, part in _by(solves, "phase", "solve"):
-        samples = part["samples"].sum()
-        rows.append(
-            {
-                **which,
-                "samples": samples,
-                "mean_steps": (part["mean_steps"] * part["samples"]).sum() / max(samples, 1),
-                "most_steps": part["most_steps"].max(),
-                "residual": part["residual"].max(),
-                "failures": part["failures"].sum(),
-            }
+    steps = solves["mean_steps"] * solves["samples"]
+    table = (
+        solves.assign(steps=steps)
+        .groupby(["phase", "solve"], sort=False)
+        .agg(
+            samples=("samples", "sum"),
+            mean_steps=("steps", "sum"),
+            most_steps=("most_steps", "max"),
+            residual=("residual", "max"),
+            failures=("failures", "sum"),
         )
-    return pd.DataFrame(rows)
+    )
+    return table.assign(
+        mean_steps=table["mean_steps"] / table["samples"].clip(lower=1)
+    ).reset_index()
+
+
+def steps_by_fold(solves: pd.DataFrame) -> pd.DataFrame:
+    """One row a fold and kind of solve in training, over all seeds."""
+    grouped = solves[solves["phase"] == "training"].groupby(["fold", "solve"], sort=False)
+    return grouped.agg(
+        mean_steps=("mean_steps", "mean"),
+        most_steps=("most_steps", "max"),
+        residual=("residual", "max"),
+    ).reset_index()
 
 
 def checks(checks: pd.DataFrame) -> pd.DataFrame:
     """One row a time of comparison: the largest differences to qpth, over all folds."""
     if not len(checks):
         return checks
-    rows = [
-        {**which, "samples": part["samples"].sum(), **part[["weights", "gradients"]].max()}
-        for which, part in _by(checks, "when")
-    ]
-    return pd.DataFrame([row for row in rows if row["samples"]])
+    found = checks.groupby("when", sort=False).agg(
+        {"samples": "sum", "weights": "max", "gradients": "max"}
+    )
+    return found[found["samples"] > 0].reset_index()
+
+
+def limit_shares(limits: pd.DataFrame) -> pd.DataFrame:
+    """``BacktestResult.limits`` with two more columns.
+
+    share: of the weights that stand at the limit, of sums 1 or 0; price: the shadow price over
+    the variance z'Pz, absolute, 0 where the limit does not bind.
+    """
+    price = (limits["price"] / limits["variance"]).abs().where(limits["held"] > 0, 0.0)
+    return limits.assign(share=limits["held"] / limits["of"], price=price)
+
+
+def limits(limits: pd.DataFrame) -> pd.DataFrame:
+    """How often each constraint binds, and at what price: one row a constraint.
+
+    Columns: binds (share of the decisions at which it holds any weight or, for sums, at all),
+    weights (mean share of the weights that stand at it; NaN for sums), price and highest (mean
+    and largest shadow price over the variance z'Pz, absolute, where it binds): the gain of the
+    objective for one unit more of the limit, in units of the variance. A price of 0.5 says that
+    one percentage point more room is worth half a percent of the variance.
+
+    Args:
+        limits: ``BacktestResult.limits``.
+    """
+    if not len(limits):
+        return limits
+    binds = limits["held"] > 0
+    table = limit_shares(limits).assign(binds=binds)
+    table["price"] = table["price"].where(binds)
+    grouped = table.groupby("limit", sort=False)
+    found = grouped.agg(
+        binds=("binds", "mean"), weights=("share", "mean"), price=("price", "mean"),
+        highest=("price", "max"),
+    )  # fmt: skip
+    return found.assign(weights=found["weights"].where(grouped["of"].max() > 1)).reset_index()
+
+
+def sensitivity(sensitivity: pd.DataFrame) -> pd.DataFrame:
+    """What the network looks at: one row a feature, the most important first.
+
+    Columns: feature, change (mean share of the portfolio that is elsewhere when the feature is
+    shuffled over the test dates, see ``walking.sensitivity``), lowest and highest fold or seed.
+    """
+    if not len(sensitivity):
+        return sensitivity
+    named = sensitivity["feature"].replace(LIMITS)
+    found = sensitivity.groupby(named, sort=False)["change"].agg(["mean", "min", "max"])
+    found.columns = pd.Index(["change", "lowest", "highest"])
+    return found.sort_values("change", ascending=False, kind="stable").reset_index()

@@ -1,4 +1,4 @@
-"""The report in a terminal: a sentence, two tables, and how much could be luck."""
+"""The report in a terminal: one sentence, two tables, and how much could be luck."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import textwrap
 
 import pandas as pd
 
-from reports.catalogue import METRICS
-from reports.facts import Facts
 from reports.formats import DASH, chance, number, written
+from reports.metrics.catalogue import METRICS
+from reports.report_data import ReportData
 from reports.wording import headline, selection_sentence
 
 SHOWN = (
@@ -26,46 +26,33 @@ SHOWN = (
 WIDTH = 100
 
 
-def terminal_summary(facts: Facts) -> str:
-    """What those who never leave the terminal need; plain text, at most 100 columns of prose."""
-    names = [_short(name) for name in facts.metrics.index]
+def terminal_summary(data: ReportData) -> str:
+    """The report as plain text, at most 100 columns of prose."""
     metrics = {
-        name: [written(value, METRICS[name].unit) for value in facts.metrics[name]]
+        name: [written(value, METRICS[name].unit) for value in data.metrics[name]]
         for name in SHOWN
-        if facts.metrics[name].notna().any()
+        if data.metrics[name].notna().any()
     }
-    parts = [_wrapped(headline(facts).striptags()), _table(names, metrics)]
-    if facts.benchmark:
-        luck = facts.luck.drop(index=facts.benchmark)
-        parts.append(
-            _table(
-                [_short(name) for name in luck.index],
-                {
-                    "Sharpe difference": list(map(number, luck["difference"])),
-                    "95% interval": [
-                        f"{number(low)} to {number(high)}" if low == low else DASH
-                        for low, high in luck[["difference low", "difference high"]].to_numpy()
-                    ],
-                    "by chance in": list(map(chance, luck["p"])),
-                    "deflated": list(map(chance, luck["deflated"])),
-                },
-            )
-        )
-    parts.append(_wrapped(selection_sentence(facts)))
+    parts = [textwrap.fill(headline(data).striptags(), WIDTH), _table(data.metrics.index, metrics)]
+    if data.benchmark:
+        luck = data.luck.drop(index=data.benchmark)
+        intervals = [
+            f"{number(low)} to {number(high)}" if low == low else DASH
+            for low, high in luck[["difference low", "difference high"]].to_numpy()
+        ]
+        columns = {
+            "Sharpe difference": [number(value) for value in luck["difference"]],
+            "95% interval": intervals,
+            "p-value (no difference)": [chance(value) for value in luck["p"]],
+            "deflated Sharpe ratio": [chance(value) for value in luck["deflated"]],
+        }
+        parts.append(_table(luck.index, columns))
+    parts.append(textwrap.fill(selection_sentence(data), WIDTH))
     return "\n\n".join(part for part in parts if part)
 
 
-def _table(names: list[str], columns: dict[str, list[str]]) -> str:
-    """Rows by column names, right-aligned; strategies are columns, as there are few."""
-    frame = pd.DataFrame(columns, index=names).T
-    return frame.to_string()
-
-
-def _wrapped(text: str) -> str:
-    return textwrap.fill(text, WIDTH)
-
-
-def _short(name: str) -> str:
-    """Names in a terminal: printable, of bearable length."""
-    clean = "".join(c if c.isprintable() else "?" for c in name)
-    return clean if len(clean) <= 32 else clean[:31] + "\N{HORIZONTAL ELLIPSIS}"
+def _table(names: pd.Index, rows: dict[str, list[str]]) -> str:
+    """One column a strategy, as there are few; names are printable and at most 32 long."""
+    clean = ["".join(c if c.isprintable() else "?" for c in name) for name in names]
+    short = [name if len(name) <= 32 else f"{name[:31]}\N{HORIZONTAL ELLIPSIS}" for name in clean]
+    return pd.DataFrame(rows, index=short).T.to_string()

@@ -1,23 +1,22 @@
-"""What the report says in sentences."""
+"""The sentences of the report, for page and terminal alike."""
 
 from __future__ import annotations
 
 import numpy as np
 from markupsafe import Markup
 
-from reports.facts import Facts
 from reports.formats import chance, number, percent
-from reports.statistics import verdict
+from reports.report_data import ReportData
 
 
-def headline(facts: Facts) -> Markup:
-    """In plain words: how the subject did after costs, and how likely it is by luck."""
-    subject, benchmark = facts.subject, facts.benchmark
-    periods = len(facts.first.net_returns)
-    years = periods / facts.periods_per_year
+def headline(data: ReportData) -> Markup:
+    """How the subject did after costs, and how likely that is by luck."""
+    subject, benchmark = data.subject, data.benchmark
+    periods = len(data.first.net_returns)
+    years = periods / data.periods_per_year
     span = f"{years:.1f} years" if years >= 1 else f"{periods} periods ({years:.2f} years)"
     who = Markup("Over {} <bdi>{}</bdi>").format(span, subject)
-    row = facts.metrics.loc[subject]
+    row = data.metrics.loc[subject]
     if row["annual return"] == -1:
         return who + " lost everything: at some point its value after costs was 0."
     alone = who + f" returned {percent(row['annual return'])} a year after costs"
@@ -26,77 +25,84 @@ def headline(facts: Facts) -> Markup:
             f", a Sharpe ratio of {number(row['Sharpe'])} \N{PLUS-MINUS SIGN} "
             f"{number(row['Sharpe s.e.'])}; there is no other strategy to compare it with."
         )
-    difference, p = facts.luck.loc[subject, ["difference", "p"]]
+    difference, p = data.luck.loc[subject, ["difference", "p"]]
     if not np.isfinite(difference):
         return alone + Markup(
             "; its Sharpe ratio and that of <bdi>{}</bdi> cannot be compared, as returns without "
             "spread have none."
         ).format(benchmark)
     size = number(abs(difference)) if abs(difference) >= 0.005 else "less than 0.01"
-    more = "more" if difference > 0 else "less"
-    earned = Markup(" earned {} {} Sharpe than <bdi>{}</bdi> after costs; ").format(
-        size, more, benchmark
+    compared = Markup(" had a Sharpe ratio {} {} than <bdi>{}</bdi> after costs; ").format(
+        size, "higher" if difference > 0 else "lower", benchmark
     )
-    quiet = Markup('<span class="quiet">{}</span>')
-    if not np.isfinite(p):
-        reason = "the history is too short to say how likely that is by chance."
-        return who + earned + quiet.format(reason)
-    return who + earned + quiet.format(verdict(difference, p))
+    reason = "the history is too short to say how likely that is by chance."
+    if np.isfinite(p):
+        reason = verdict(difference, p)
+    return who + compared + Markup('<span class="quiet">{}</span>').format(reason)
 
 
-def selection_sentence(facts: Facts) -> str:
+def verdict(difference: float, p: float) -> str:
+    """What a Sharpe difference with this two-sided p-value is evidence of."""
+    share = "less than 1%" if p < 0.01 else f"{p:.0%}"
+    said = f"a difference at least this large arises by chance in {share} of cases: "
+    if p >= 0.1:
+        return said + f"this is not evidence of {'skill' if difference > 0 else 'a difference'}."
+    if p >= 0.05:
+        return said + "this is weak evidence at best."
+    if difference < 0:
+        return said + "it did worse, and luck alone is an unlikely reason."
+    return (
+        said + "luck alone is an unlikely reason, unless many variants were tried before. A "
+        "strategy with look-ahead looks like this, too: test it with deqfolio check."
+    )
+
+
+def selection_sentence(data: ReportData) -> str:
     """What having tried several strategies does to the evidence; empty without a number."""
-    deflated = facts.luck.loc[facts.subject, "deflated"]
-    said = ""
-    if facts.benchmark and np.isfinite(deflated):
-        in_words = chance(deflated).replace("<", "below ").replace(">", "above ")
+    deflated, overfitting = data.luck.loc[data.subject, "deflated"], data.overfitting
+    said = []
+    if data.benchmark and np.isfinite(deflated):
+        probability = chance(deflated).replace("<", "below ").replace(">", "above ")
         tried = "One configuration was"
-        if facts.trials > 1:
-            tried = f"{facts.trials:,} configurations were"
-        said += (
-            f"{tried} tried: the probability that the active return beats what the luckiest of "
-            f"as many without skill earns is {in_words} (deflated Sharpe ratio). "
+        if data.trials > 1:
+            tried = f"{data.trials:,} configurations were"
+        said.append(
+            f"{tried} tried. The luckiest of as many without skill would show an edge, too: the "
+            f"probability that the true edge is larger than that is {probability} (deflated "
+            "Sharpe ratio)."
         )
-    if np.isfinite(facts.overfitting.probability):
-        said += (
-            f"The best of {facts.overfitting.configurations} in one half of the history is in "
-            f"the lower half in the other in {percent(facts.overfitting.probability, 0)} of "
-            f"{facts.overfitting.splits:,} splits (probability of backtest overfitting; 50% is "
-            "pure chance). "
+    if np.isfinite(overfitting.probability):
+        said.append(
+            f"The best of {overfitting.configurations} in one half of the history is in the lower "
+            f"half of the ranking in the other half in {percent(overfitting.probability, 0)} of "
+            f"{overfitting.splits:,} splits (probability of backtest overfitting; 50% is pure "
+            "chance)."
         )
-    if np.isfinite(facts.superior):
-        said += (
-            "That no strategy beats the benchmark at the same volatility has a p-value "
-            f"{'below 0.01' if facts.superior < 0.005 else f'of {number(facts.superior)}'} "
-            "(test for superior predictive ability)."
+    if np.isfinite(data.superior):
+        size = "below 0.01" if data.superior < 0.005 else f"of {number(data.superior)}"
+        said.append(
+            "The hypothesis that no strategy beats the benchmark at the same volatility has a "
+            f"p-value {size} (test for superior predictive ability)."
         )
-    return said.strip()
+    return " ".join(said)
 
 
-def not_shown(facts: Facts) -> list[str]:
-    """What the report would show with more data, and which."""
-    missing = []
-    if not len(facts.capacity):
-        missing.append(
-            "Capacity: the value at which market impact takes the gain needs the volume of each "
-            'asset, the asset feature "volume" of the panel.'
-        )
-    if not len(facts.limits):
-        missing.append(
-            "Shadow prices: no strategy solves an optimisation of ours, or the run is from before "
-            "they were recorded."
-        )
-    if not len(facts.sensitivity):
-        missing.append("Sensitivity to features: no learned strategy, or none was recorded.")
-    if facts.assets["return"].isna().all():
-        missing.append(
-            "Contributions of the assets to return and risk: the run has no returns of the assets "
-            "that add up to those of the portfolio."
-        )
-    if not len(facts.groups):
-        missing.append("Contributions by group: no groups of assets were given.")
-    if not len(facts.factors):
-        missing.append("Regression on factors: no factors were given.")
-    if facts.sweep.empty:
-        missing.append("Sharpe ratio by cost: nothing was traded, or returns have no spread.")
-    return missing
+def not_shown(data: ReportData) -> list[str]:
+    """What the report would show with more data, and which data."""
+    missing = {
+        "Capacity: the portfolio value at which market impact takes the gain needs the volume of "
+        'each asset, the asset feature "volume" of the panel.': data.capacity.empty,
+        "Shadow prices: no strategy solves an optimisation of this package, or the run is from a "
+        "version that did not record them.": data.limits.empty,
+        "Sensitivity to features: there is no learned strategy, or none was recorded.": (
+            data.sensitivity.empty
+        ),
+        "Contributions of the assets to return and risk: the run has no returns of the assets "
+        "that add up to those of the portfolio.": data.assets["return"].isna().all(),
+        "Contributions by group: no groups of assets were given.": data.groups.empty,
+        "Regression on factors: no factors were given.": data.factors.empty,
+        "Sharpe ratio by cost: nothing was traded, or the returns have no spread.": (
+            data.sweep.empty
+        ),
+    }
+    return [sentence for sentence, lacking in missing.items() if lacking]

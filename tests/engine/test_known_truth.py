@@ -12,7 +12,7 @@ import pytest
 
 from data_loaders.synthetic import lead_lag, null, planted
 from engine import Costs, Training, WalkForward, backtest
-from reports.facts import gather
+from reports.report_data import gather
 from reports.wording import headline
 from strategies import DEQMeanVariance, EqualWeight, ExplicitMeanVariance
 

@@ -105,8 +105,9 @@ def test_code_runs_in_the_order_of_the_page(page, user, capsys):
 def test_the_parts_of_a_report_are_described_in_their_order():
     told = (ROOT / "docs/how-to/reading-a-report.md").read_text().split("The terms:")[0]
     described = re.findall(r"^\| ([A-Z].*?) \|", told, re.MULTILINE)
-    order = re.findall(r'"(page/\w+.html)"', (ROOT / "reports/template.html").read_text())
-    pages = "".join((ROOT / "reports" / name).read_text() for name in order)
+    page = ROOT / "reports/page"
+    order = re.findall(r'include "(\w+.html)"', (page / "report.html").read_text())
+    pages = "".join((page / name).read_text() for name in order)
     assert described == re.findall(r'ui.section\("\w+", "(.*?)"', pages)
 
 

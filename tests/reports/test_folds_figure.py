@@ -10,9 +10,9 @@ from markets import random_walks
 
 from engine import WalkForward
 from reports import write_plan
-from reports.axes import LEFT, RIGHT, WIDTH
-from reports.folds import PHASES, timeline
-from reports.svg import days
+from reports.figures.axes import LEFT, RIGHT, WIDTH
+from reports.figures.ticks import days
+from reports.figures.timeline import PHASES, timeline
 
 RECT = re.compile(r'<rect x="([\d.]+)" y="[\d.]+" width="([\d.]+)" .*?var\(--(\w+)\)')
 

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from engine.accounting import performance
-from reports import calendars, catalogue, distribution, drawdowns, metrics, trading
+from reports.metrics import calendars, catalogue, distribution, drawdowns, rolling, trading
+from reports.statistics.sharpe_tests import sharpe_standard_error
 
 
 def series(values, end: str = "2020-12-31", freq: str = "B") -> pd.Series:
@@ -18,21 +19,21 @@ def series(values, end: str = "2020-12-31", freq: str = "B") -> pd.Series:
 @pytest.mark.parametrize("value", [0.0, 0.0003, -0.001, 0.1])
 def test_constant_returns_have_no_error(value):
     returns = series([value] * 300)
-    assert np.isnan(metrics.sharpe_standard_error(returns, 252))
-    assert metrics.rolling_sharpe(returns, 50, 252).isna().all()
+    assert np.isnan(sharpe_standard_error(returns, 252))
+    assert rolling.rolling_sharpe(returns, 50, 252).isna().all()
 
 
 def test_sharpe_standard_error_of_two_points():
     """For +a and -b in equal number: skewness 0 and raw kurtosis 1, so the error is 1 / (T - 1)."""
     returns = series([0.03, -0.01] * 50)
-    assert metrics.sharpe_standard_error(returns, 252) == pytest.approx(np.sqrt(252 / 99))
+    assert sharpe_standard_error(returns, 252) == pytest.approx(np.sqrt(252 / 99))
 
 
 def test_sharpe_standard_error_is_lo_s_for_normal_returns():
     ratio, rows = 0.2, 200_000
     returns = series(np.random.default_rng(0).normal(ratio, 1, rows), freq="h")
     expected = np.sqrt((1 + ratio**2 / 2) / rows)
-    assert metrics.sharpe_standard_error(returns, 1) == pytest.approx(expected, rel=2e-3)
+    assert sharpe_standard_error(returns, 1) == pytest.approx(expected, rel=2e-3)
 
 
 def test_sharpe_standard_error_covers_skewed_returns():
@@ -40,7 +41,7 @@ def test_sharpe_standard_error_covers_skewed_returns():
     random = np.random.default_rng(1)
     draws = 1.2 - random.exponential(1.0, (4000, 250))  # skewness -2, kurtosis 9
     ratios = draws.mean(axis=1) / draws.std(axis=1, ddof=1)
-    errors = [metrics.sharpe_standard_error(series(row), 1) for row in draws[:200]]
+    errors = [sharpe_standard_error(series(row), 1) for row in draws[:200]]
     assert np.mean(errors) == pytest.approx(ratios.std(), rel=0.05)
     assert abs(np.sqrt((1 + 0.2**2 / 2) / 250) / ratios.std() - 1) > 0.1
 
@@ -56,18 +57,18 @@ def test_turnover_and_cost_drag_by_hand():
 
 def test_trailing_turnover():
     turnover = series([1.0] * 120, freq="W")
-    assert set(calendars.trailing_turnover(turnover)) == {52.0}
+    assert set(rolling.trailing_turnover(turnover)) == {52.0}
     short = series([1.0, 2.0], freq="W")
-    assert calendars.trailing_turnover(short).to_list() == [1.0, 3.0]
+    assert rolling.trailing_turnover(short).to_list() == [1.0, 3.0]
 
 
 def test_rolling_sharpe_equals_sharpe_of_each_window():
     returns = series(np.random.default_rng(2).normal(0.001, 0.01, 60))
-    rolling = metrics.rolling_sharpe(returns, 20, 252)
+    found = rolling.rolling_sharpe(returns, 20, 252)
     expected = [performance.sharpe(returns[start : start + 20], 252) for start in range(41)]
-    assert rolling.to_list() == pytest.approx(expected)
-    assert rolling.index[0] == returns.index[19]
-    assert metrics.rolling_sharpe(returns, 61, 252).empty
+    assert found.to_list() == pytest.approx(expected)
+    assert found.index[0] == returns.index[19]
+    assert rolling.rolling_sharpe(returns, 61, 252).empty
 
 
 def test_monthly_returns_by_hand():
@@ -91,7 +92,7 @@ def test_fold_returns_cover_every_period_once():
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_returns_that_are_no_numbers_are_refused_by_date(bad):
     with pytest.raises(ValueError, match="'mine' are not finite on 2020-12-31"):
-        metrics.check_returns(series([0.1, bad]), "mine")
+        catalogue.check_returns(series([0.1, bad]), "mine")
 
 
 def test_empty_results_are_refused():

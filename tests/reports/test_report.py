@@ -15,16 +15,17 @@ from report_results import HOSTILE, hostile_results, make_result, text_of, typic
 
 from engine.runs.result import BacktestResult
 from reports import check_report_path, summary_table, write_report
-from reports.facts import chosen, gather
+from reports.figures.axes import PALETTE
+from reports.figures.charts import thin
 from reports.formats import DASH, chance, number, percent
-from reports.html import render_report
-from reports.svg import PALETTE, thin
+from reports.report import render
+from reports.report_data import chosen, gather
 from reports.wording import headline
 
 
 @pytest.fixture(scope="module")
 def page() -> str:
-    return render_report(typical())
+    return render(gather(typical()))
 
 
 # The page as text
@@ -57,7 +58,7 @@ def test_the_policy_allows_the_page_s_own_script_and_nothing_else(page):
 
 
 def test_the_same_results_give_the_same_bytes(page):
-    assert render_report(typical()) == page
+    assert render(gather(typical())) == page
 
 
 def test_ids_are_unique_and_every_reference_finds_its_own(page):
@@ -105,7 +106,7 @@ def test_the_best_of_a_column_is_marked():
         "dear": make_result("dear", 300, net=np.tile([0.02, -0.01], 150)),
         "cheap": make_result("cheap", 300, net=np.tile([0.01, -0.01], 150)),
     }
-    row = re.search(r"<bdi>dear</bdi></span></th>(.*?)</tr>", render_report(results), re.DOTALL)[1]
+    row = re.search(r"<bdi>dear</bdi></span></th>(.*?)</tr>", render(gather(results)), re.DOTALL)[1]
     best = [' class="best"' in cell for cell in row.split("<td")[1:]]
     assert best == [True, False, True, True, True, True, False, False, False]
 
@@ -127,7 +128,7 @@ def test_failed_solves_are_counted():
     solves = results["DEQMeanVariance"].solves
     solves.loc[0, "failures"] = 7
     total = f"{solves['samples'].sum():,}"
-    assert f"7 of {total} did not reach their tolerance" in text_of(render_report(results))
+    assert f"7 of {total} did not reach their tolerance" in text_of(render(gather(results)))
 
 
 # Who is compared with whom, and what is said about it
@@ -148,9 +149,9 @@ def test_the_learned_strategy_is_compared_with_equal_weights():
 def test_the_headline_says_how_much_and_how_likely(page):
     sentence = re.sub(r"<[^>]*>", "", re.search(r"<h1>(.*?)</h1>", page)[1])
     assert re.fullmatch(
-        r"Over 5\.2 years DEQMeanVariance earned \d\.\d\d (more|less) Sharpe than EqualWeight "
-        r"after costs; a difference at least this large arises by chance in \d+% of cases: "
-        r"this is .*\.",
+        r"Over 5\.2 years DEQMeanVariance had a Sharpe ratio \d\.\d\d (higher|lower) than "
+        r"EqualWeight after costs; a difference at least this large arises by chance in \d+% of "
+        r"cases: this is .*\.",
         sentence,
     )
 
@@ -177,7 +178,7 @@ def hostile() -> dict[str, BacktestResult]:
 
 
 def test_hostile_names_are_shown_not_run(hostile):
-    page = render_report(hostile)
+    page = render(gather(hostile))
     assert page.count("<script") == 1
     assert not re.search(r"<[^>]*\son\w+=alert", re.sub(r'"[^"]*"', '""', page))
     for name in HOSTILE:
@@ -206,7 +207,7 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_odd_results_still_make_a_page(case):
-    text = text_of(render_report(CASES[case]()))
+    text = text_of(render(gather(CASES[case]())))
     assert not re.search(r"\b(nan|-?inf|NaT|None(?! of))\b", text)
     assert "Settings" in text
 
@@ -217,14 +218,14 @@ def test_nothing_traded_trained_or_refitted():
         field: getattr(result, field).iloc[:0]
         for field in ("turnover", "costs", "folds", "training", "solves", "targets")
     }
-    text = text_of(render_report({"idle": BacktestResult(**{**vars(result), **idle})}))
+    text = text_of(render(gather({"idle": BacktestResult(**{**vars(result), **idle})})))
     for words in ("No trade was made", "there are no folds", "None of the strategies is trained"):
         assert words in text
 
 
 def test_a_short_history_says_that_it_is_extrapolated(page):
     words = "figures a year extrapolate 21 periods"
-    assert words in text_of(render_report(typical(21)))
+    assert words in text_of(render(gather(typical(21))))
     assert "extrapolate" not in text_of(page)
 
 
@@ -239,8 +240,12 @@ def test_bars_are_as_long_as_their_numbers(page):
 
 
 def test_what_is_not_recorded_is_said(page):
-    text = text_of(render_report({"plain": make_result("plain", 300)}))
-    for words in ("Capacity: the value", "Shadow prices: no strategy", "Sensitivity to features"):
+    text = text_of(render(gather({"plain": make_result("plain", 300)})))
+    for words in (
+        "Capacity: the portfolio value",
+        "Shadow prices: no strategy",
+        "Sensitivity to features",
+    ):
         assert words in text
         assert words not in text_of(page)
 
@@ -249,12 +254,12 @@ def test_intraday_dates_show_their_time():
     result = make_result("fast", 300)
     for frame in (result.net_returns, result.gross_returns, result.weights):
         frame.index = pd.date_range("2022-03-01 09:30", periods=300, freq="30min")
-    assert "2022-03-01 09:30" in text_of(render_report({"fast": result}))
+    assert "2022-03-01 09:30" in text_of(render(gather({"fast": result})))
 
 
 def test_forty_strategies_on_500_assets_fit_in_three_megabytes():
     results = {f"S{n}": make_result(f"S{n}", 260, 500, seed=n, learned=n < 2) for n in range(40)}
-    page = render_report(results)
+    page = render(gather(results))
     assert len(page.encode()) < 3e6
     text = text_of(page)
     assert "488 others" in text
@@ -263,7 +268,7 @@ def test_forty_strategies_on_500_assets_fit_in_three_megabytes():
 
 def test_a_long_history_fits_in_three_megabytes():
     results = {f"S{n}": make_result(f"S{n}", 23 * 252, seed=n, learned=n == 0) for n in range(5)}
-    assert len(render_report(results).encode()) < 3e6
+    assert len(render(gather(results)).encode()) < 3e6
 
 
 def test_thinning_keeps_the_extremes_and_the_ends():

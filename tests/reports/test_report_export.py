@@ -17,29 +17,29 @@ from deqfolio import app
 from engine import save_run
 from engine.runs.ledger import TrialLedger
 from reports import export, write_report
-from reports.catalogue import METRICS
 from reports.commands import tell
 from reports.compare import NoCommonDates, common_span, read_runs
-from reports.facts import gather, trials_of
 from reports.formats import money, number, percent, written
-from reports.html import render
+from reports.metrics.catalogue import METRICS
+from reports.report import render
+from reports.report_data import gather, trials_of
 from reports.terminal import terminal_summary
 from reports.wording import not_shown, selection_sentence
 
 
 @pytest.fixture(scope="module")
-def facts():
+def data():
     return gather(typical(600))
 
 
 @pytest.fixture(scope="module")
-def page(facts) -> str:
-    return render(facts)
+def page(data) -> str:
+    return render(data)
 
 
 @pytest.fixture(scope="module")
-def told(facts) -> dict:
-    return json.loads(export.as_json(facts))
+def told(data) -> dict:
+    return json.loads(export.as_json(data))
 
 
 def rows_of(page: str, table: str) -> dict[str, list[str]]:
@@ -127,8 +127,8 @@ def test_what_was_recorded_is_that_of_the_json(page, told):
     ]
 
 
-def test_orders_are_shown_and_exported(facts, page):
-    orders = facts.first.orders
+def test_orders_are_shown_and_exported(data, page):
+    orders = data.first.orders
     rows = rows_in_order(page, "orders-table")[1:]
     last = orders.iloc[-1]
     assert len(rows) == 40
@@ -137,7 +137,7 @@ def test_orders_are_shown_and_exported(facts, page):
         last["side"],
         *(number(last[key]) for key in ("ordered", "size", "price", "fees", "paid")),
     ]
-    table = pd.read_csv(io.StringIO(export.as_csv(facts)["orders.csv"]))
+    table = pd.read_csv(io.StringIO(export.as_csv(data)["orders.csv"]))
     assert len(table) == len(orders)
     assert table["paid"].to_numpy() == pytest.approx(orders["paid"].to_numpy())
 
@@ -240,10 +240,10 @@ def test_no_name_in_a_table_is_a_formula():
 
 def test_hostile_names_survive_the_export():
     results = hostile_results()
-    facts = gather(results)
-    assert list(json.loads(export.as_json(facts))["metrics"]) == list(results)
-    assert set(export.as_csv(facts)["metrics.csv"]) & {"<"}
-    assert "alert(1)" in terminal_summary(facts)
+    data = gather(results)
+    assert list(json.loads(export.as_json(data))["metrics"]) == list(results)
+    assert set(export.as_csv(data)["metrics.csv"]) & {"<"}
+    assert "alert(1)" in terminal_summary(data)
 
 
 # Factors, groups, trials
@@ -285,12 +285,12 @@ def test_ten_seeds_are_shown_together():
 # In the terminal
 
 
-def test_the_summary_says_what_the_page_says(facts):
-    text = terminal_summary(facts)
+def test_the_summary_says_what_the_page_says(data):
+    text = terminal_summary(data)
     words = " ".join(text.split())
-    assert "earned" in words
-    assert percent(facts.metrics.loc["EqualWeight", "annual return"]) in words
-    assert percent(facts.luck.loc["DEQMeanVariance", "p"]) in words
+    assert "had a Sharpe ratio" in words
+    assert percent(data.metrics.loc["EqualWeight", "annual return"]) in words
+    assert percent(data.luck.loc["DEQMeanVariance", "p"]) in words
     alone = terminal_summary(gather({"A": make_result("A", 40)}))
     assert "there is no other strategy" in " ".join(alone.split())
     assert not re.search(r"\b(nan|inf|None)\b", alone)
@@ -312,8 +312,8 @@ def test_runs_are_compared_over_their_common_dates(runs):
     results = read_runs(list(runs))
     assert list(results) == ["one: DEQ", "EW", "two: DEQ"]
     assert {len(result.net_returns) for result in results.values()} == {300}
-    facts = gather(results)
-    assert "costs.commission" in facts.differing.index
+    data = gather(results)
+    assert "costs.commission" in data.differing.index
 
 
 def test_what_both_runs_did_alike_is_shown_once(runs):

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reports import figures, ticks
-from reports.axes import BOTTOM, LEFT, RIGHT, TOP, WIDTH, Axes
-from reports.svg import days, readings_of
+from reports.figures import charts, ticks
+from reports.figures.axes import BOTTOM, LEFT, RIGHT, TOP, WIDTH, Axes
+from reports.figures.charts import readings_of
+from reports.figures.ticks import days
 
 COLOURS = {"one": "s1", "two": "s2"}
 
@@ -63,7 +64,7 @@ def test_dates_are_marked_where_they_begin(low, high, words):
 def test_a_line_stands_where_its_values_say():
     axes = Axes((0, 10), (0, 100), 200, margin=(0, 0))
     axes.line(np.array([0.0, 5, 10]), np.array([0.0, 50, 100]), "s1")
-    path = re.search(r'd="M(.*?)"', axes.written())[1]
+    path = re.search(r'd="M(.*?)"', axes.drawn())[1]
     points = [tuple(map(float, point.split())) for point in path.split("L")]
     middle = ((LEFT + WIDTH - RIGHT) / 2, (TOP + 200 - BOTTOM) / 2)
     assert points == [(LEFT, 200 - BOTTOM), middle, (WIDTH - RIGHT, TOP)]
@@ -77,18 +78,18 @@ def test_equal_ratios_are_equally_far_apart_on_a_log_axis():
 def test_a_line_is_broken_where_a_value_is_missing():
     axes = Axes((0, 4), (0, 4), 200)
     axes.line(np.arange(5.0), np.array([1, 2, np.nan, 3, 4]), "s1")
-    path = re.search(r'd="(.*?)"', axes.written())[1]
+    path = re.search(r'd="(.*?)"', axes.drawn())[1]
     assert (path.count("M"), path.count("L")) == (2, 2)
     assert "nan" not in path
     empty = Axes((0, 4), (0, 4), 200)
     empty.line(np.arange(2.0), np.full(2, np.nan), "s1")
-    assert empty.written() == ""
+    assert empty.drawn() == ""
 
 
 def test_lines_of_different_dates_are_read_at_all_of_them():
     dates = pd.bdate_range("2020-01-01", periods=4)
     lines = {"one": pd.Series([1.0, 2, 3], dates[:3]), "two": pd.Series([5.0, 6], dates[2:])}
-    told = readings_of(Axes((0, 1), (0, 1), 200), lines, COLOURS, "number")
+    told = readings_of((0, 1), lines, COLOURS, "number")
     assert told["x"] == days(dates).tolist()
     assert told["lines"] == [["one", "s1", [1, 2, 3, None]], ["two", "s2", [None, None, 5, 6]]]
 
@@ -106,7 +107,7 @@ ODD = {
 @pytest.mark.parametrize("log", [False, True])
 def test_odd_lines_are_still_a_figure(case, log):
     dates = pd.bdate_range("2020-01-01", periods=len(ODD[case]))
-    drawn = figures.time_lines("x", {"one": pd.Series(ODD[case], dates)}, COLOURS, log=log)
+    drawn = charts.line_chart("x", {"one": pd.Series(ODD[case], dates)}, COLOURS, log=log)
     root = ElementTree.fromstring(drawn)
     numbers = " ".join(part for node in root.iter() for part in node.attrib.values())
     assert not re.search(r"\b(nan|inf)\b", numbers.replace("NaN", "null"))

@@ -8,7 +8,7 @@ import pytest
 from engine import Costs, WalkForward, backtest
 from engine.runs.ledger import TrialLedger
 from reports import write_report
-from reports.facts import gather
+from reports.report_data import gather
 from strategies import EqualWeight, InverseVolatility, MinimumVariance
 
 PLAN = WalkForward(train="2Y", refit="1Y", rebalance="ME")
@@ -29,8 +29,8 @@ def results(walks, ledger):
 
 def test_every_trial_is_shown_once_with_what_it_differs_in(results, ledger):
     tried = ledger.on_the_same(results["EqualWeight"])
-    facts = gather(results, tried=tried)
-    table = facts.history
+    data = gather(results, tried=tried)
+    table = data.history
     assert len(table) == len(tried) == 5
     assert table.loc[table["this run"], "name"].tolist().count("EqualWeight") == 1
     assert set(table.loc[table["this run"], "name"]) == {"MinimumVariance", "EqualWeight"}
@@ -39,20 +39,20 @@ def test_every_trial_is_shown_once_with_what_it_differs_in(results, ledger):
     by_costs = table.set_index("name")["parameters"].str.extract(r"(costs \d)")[0]
     assert by_costs["<b>bold</b>"] != by_costs["EqualWeight"]
     assert table.set_index("name").loc["EqualWeight", "runs"] == 3
-    assert facts.trials == 4  # 1/N is the benchmark
+    assert data.trials == 4  # 1/N is the benchmark
 
 
 def test_the_spread_of_the_trials_counts_this_run_once(results, ledger):
     tried = ledger.on_the_same(results["EqualWeight"])
-    from reports import history
+    from reports.statistics import trials
 
     active = results["MinimumVariance"].net_returns - results["EqualWeight"].net_returns
     own = active.mean() / active.std()
-    found = history.ratios({"MinimumVariance": own}, results, tried)
+    found = trials.ratios({"MinimumVariance": own}, results, tried)
     noted = tried.dropna(subset="active_sharpe")["active_sharpe"] / 252**0.5
     assert len(found) == len(noted) == 3
     np.testing.assert_allclose(sorted(found), sorted(noted))
-    np.testing.assert_allclose(history.ratios({"MinimumVariance": own}, results, None), [own])
+    np.testing.assert_allclose(trials.ratios({"MinimumVariance": own}, results, None), [own])
 
 
 def test_the_page_and_the_files_beside_it_have_it(results, ledger, tmp_path):

@@ -9,7 +9,8 @@ import pytest
 from data_loaders import Panel
 from engine import Costs, WalkForward, backtest
 from engine.accounting import performance
-from reports import relative, trading
+from reports import learning
+from reports.metrics import capacity, relative, rolling, trading
 from strategies import EqualWeight, InverseVolatility
 
 
@@ -72,8 +73,8 @@ def test_costs_charged_again_are_those_of_the_run(real):
 
 def test_the_sweep_passes_through_the_run(real):
     result = real[0]["EqualWeight"]
-    sweep = trading.cost_sweep(result.gross_returns, result.turnover, [0, 0.001, 0.005], 252)
-    assert list(sweep.index) == [0, 10, 50]
+    sweep = trading.sharpe_by_cost({"one": result})["one"]
+    assert {0, 10, 25, 50} <= set(sweep.index)
     assert sweep[0] == pytest.approx(performance.sharpe(result.gross_returns, 252))
     assert sweep[10] == pytest.approx(performance.sharpe(result.net_returns, 252))
     assert sweep.is_monotonic_decreasing
@@ -91,12 +92,12 @@ def test_the_break_even_cost_in_closed_form():
 def test_capacity_in_closed_form():
     """One order a year of the whole portfolio V: the drag is s sqrt(V / ADV)."""
     one = frame([[1.0]])
-    drag = trading.impact_drag(one, one * 0.02 / 2e3, 252, 252)
+    drag = capacity.impact_drag(one, one * 0.02 / 2e3, 252, 252)
     assert drag == pytest.approx(0.02 / 4e6**0.5)
-    assert trading.capacity(drag, 0.01) == pytest.approx((0.01 / 0.02) ** 2 * 4e6)
-    assert trading.impact_drag(one, one * 0.02 / 2e3, 126, 252) == pytest.approx(2 * drag)
-    assert trading.capacity(trading.impact_drag(one, one * np.nan, 252, 252)) == 0
-    assert np.isnan(trading.capacity(trading.impact_drag(one * 0, one, 252, 252)))
+    assert capacity.capacity(drag, 0.01) == pytest.approx((0.01 / 0.02) ** 2 * 4e6)
+    assert capacity.impact_drag(one, one * 0.02 / 2e3, 126, 252) == pytest.approx(2 * drag)
+    assert capacity.capacity(capacity.impact_drag(one, one * np.nan, 252, 252)) == 0
+    assert np.isnan(capacity.capacity(capacity.impact_drag(one * 0, one, 252, 252)))
 
 
 # Contributions
@@ -139,7 +140,7 @@ def test_how_often_limits_bind_by_hand():
         ],
         columns=["date", "limit", "held", "of", "price", "variance"],
     )
-    cap, tech = trading.limit_table(limits).to_dict("records")
+    cap, tech = learning.limits(limits).to_dict("records")
     assert cap == {"limit": "cap", "binds": 0.5, "weights": 0.25, "price": 0.5, "highest": 0.5}
     assert tech == pytest.approx(
         {"limit": "tech", "binds": 0.5, "weights": np.nan, "price": 3.0, "highest": 3.0},
@@ -149,13 +150,13 @@ def test_how_often_limits_bind_by_hand():
 
 def test_sensitivity_over_folds_by_hand():
     rows = [(0, "a", 0.1), (0, "b", 0.2), (1, "a", 0.5), (1, "b", 0.0)]
-    table = trading.sensitivity_table(pd.DataFrame(rows, columns=["fold", "feature", "change"]))
+    table = learning.sensitivity(pd.DataFrame(rows, columns=["fold", "feature", "change"]))
     assert table.to_numpy().tolist() == [
         ["a", pytest.approx(0.3), 0.1, 0.5],
         ["b", pytest.approx(0.1), 0.0, 0.2],
     ]
     limits = pd.DataFrame({"fold": [0, 1], "feature": "limit.upper", "change": [0.1, 0.3]})
-    table = trading.sensitivity_table(limits)
+    table = learning.sensitivity(limits)
     assert table["feature"].tolist() == ["caps (who may be held)"]
 
 
@@ -188,10 +189,8 @@ def test_errors_of_alpha_and_beta_are_those_of_statsmodels():
     other = market()
     noise = np.random.default_rng(1).normal(0, 0.01, len(other)) * (1 + 40 * other.abs())
     ours = 0.0001 + 0.8 * other + noise + 0.5 * noise.shift(1, fill_value=0)
-    lags = relative.newey_west_lags(len(other))
-    assert lags == 5
     fit = sm.OLS(ours.to_numpy(), sm.add_constant(other.to_numpy())).fit(
-        cov_type="HAC", cov_kwds={"maxlags": lags, "use_correction": True}
+        cov_type="HAC", cov_kwds={"maxlags": 5, "use_correction": True}
     )
     assert relative.beta(ours, other) == pytest.approx(fit.params[1])
     assert relative.beta_standard_error(ours, other) == pytest.approx(fit.bse[1])
@@ -225,14 +224,14 @@ def test_a_benchmark_without_spread_explains_nothing():
     for value in (relative.beta(ours, flat), relative.alpha(ours, flat, 252)):
         assert np.isnan(value)
     assert np.isnan(relative.r_squared(ours, flat))
-    assert relative.rolling_beta(ours, flat, 50).isna().all()
+    assert rolling.rolling_beta(ours, flat, 50).isna().all()
 
 
 def test_rolling_beta_equals_beta_of_each_window():
     other, ours = market(60), market(60, seed=3)
-    rolling = relative.rolling_beta(ours, other, 20)
+    found = rolling.rolling_beta(ours, other, 20)
     expected = [relative.beta(ours[k : k + 20], other[k : k + 20]) for k in range(41)]
-    assert rolling.to_list() == pytest.approx(expected)
+    assert found.to_list() == pytest.approx(expected)
 
 
 def test_factors_are_found():

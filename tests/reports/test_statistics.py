@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reports import metrics, selection, statistics
+from reports.statistics import selection, sharpe_tests
+from reports.wording import verdict
 
 
 def pair(rows: int, gap: float, seed: int = 0, exact: bool = True) -> pd.DataFrame:
@@ -30,7 +31,7 @@ def test_interval_agrees_with_the_closed_form_for_normal_returns():
     returns = pair(rows, gap)
     rho, first, second = returns.corr().iloc[0, 1], 0.05 + gap, 0.05
     spread = 2 - 2 * rho + (first**2 + second**2 - 2 * first * second * rho**2) / 2
-    row = statistics.sharpe_differences(returns, "theirs", 1).loc["ours"]
+    row = sharpe_tests.sharpe_differences(returns, "theirs", 1).loc["ours"]
     assert row["difference"] == pytest.approx(gap)
     assert row["high"] - row["difference"] == pytest.approx(1.96 * np.sqrt(spread / rows), rel=0.07)
     assert row["low"] == pytest.approx(2 * row["difference"] - row["high"])
@@ -38,9 +39,9 @@ def test_interval_agrees_with_the_closed_form_for_normal_returns():
 
 def test_the_test_is_symmetric_and_repeatable():
     returns = pair(800, 0.03)
-    ours = statistics.sharpe_differences(returns, "theirs", 252).loc["ours"]
-    theirs = statistics.sharpe_differences(returns, "ours", 252).loc["theirs"]
-    again = statistics.sharpe_differences(returns, "theirs", 252).loc["ours"]
+    ours = sharpe_tests.sharpe_differences(returns, "theirs", 252).loc["ours"]
+    theirs = sharpe_tests.sharpe_differences(returns, "ours", 252).loc["theirs"]
+    again = sharpe_tests.sharpe_differences(returns, "theirs", 252).loc["ours"]
     assert theirs["difference"] == pytest.approx(-ours["difference"])
     assert theirs["p"] == ours["p"]
     pd.testing.assert_series_equal(ours, again, check_exact=True)
@@ -48,38 +49,38 @@ def test_the_test_is_symmetric_and_repeatable():
 
 def test_interval_and_p_value_agree():
     for gap in (0.0, 0.01, 0.02, 0.03, 0.05):
-        row = statistics.sharpe_differences(pair(600, gap), "theirs", 252).loc["ours"]
+        row = sharpe_tests.sharpe_differences(pair(600, gap), "theirs", 252).loc["ours"]
         assert (row["low"] > 0) == (row["p"] < 0.05)
 
 
 def test_null_reads_as_null_and_skill_as_skill():
     """Without a difference about one in ten lies below 0.1; a large one is seen."""
     p = [
-        statistics.sharpe_differences(
+        sharpe_tests.sharpe_differences(
             pair(250, 0.0, seed, exact=False), "theirs", 252, resamples=200
         ).loc["ours", "p"]
         for seed in range(100)
     ]
     assert 0.04 <= np.mean(np.array(p) < 0.1) <= 0.18
     assert np.mean(p) == pytest.approx(0.5, abs=0.08)
-    assert statistics.sharpe_differences(pair(2000, 0.08), "theirs", 252).loc["ours", "p"] < 0.001
+    assert sharpe_tests.sharpe_differences(pair(2000, 0.08), "theirs", 252).loc["ours", "p"] < 0.001
 
 
 def test_the_same_strategy_twice_differs_by_nothing():
     returns = pair(300, 0.0)
     returns["theirs"] = returns["ours"]
-    row = statistics.sharpe_differences(returns, "theirs", 252).loc["ours"]
+    row = sharpe_tests.sharpe_differences(returns, "theirs", 252).loc["ours"]
     assert row["difference"] == 0
     assert row["p"] == 1
 
 
 def test_what_cannot_be_compared_is_not_a_number():
     returns = pair(300, 0.02).assign(flat=0.001)
-    table = statistics.sharpe_differences(returns, "theirs", 252)
+    table = sharpe_tests.sharpe_differences(returns, "theirs", 252)
     assert table.loc["flat"].isna().all()
     assert table.loc["ours"].notna().all()
-    assert statistics.sharpe_differences(returns, "flat", 252).isna().all(axis=None)
-    short = statistics.sharpe_differences(returns[:20], "theirs", 252).loc["ours"]
+    assert sharpe_tests.sharpe_differences(returns, "flat", 252).isna().all(axis=None)
+    short = sharpe_tests.sharpe_differences(returns[:20], "theirs", 252).loc["ours"]
     assert np.isfinite(short["difference"])
     assert np.isnan(short["p"])
 
@@ -95,7 +96,7 @@ def test_what_cannot_be_compared_is_not_a_number():
     ],
 )
 def test_verdicts(difference, p, words):
-    assert words in statistics.verdict(difference, p)
+    assert words in verdict(difference, p)
 
 
 def test_the_studentised_test_reads_noise_as_noise():
@@ -104,14 +105,14 @@ def test_the_studentised_test_reads_noise_as_noise():
     for seed in range(100):
         returns = pair(250, 0.0, seed, exact=False)
         calm = np.repeat(np.random.default_rng(seed).choice([0.5, 2.0], 5), 50)[:, None]
-        row = statistics.sharpe_differences(returns * calm, "theirs", 252, resamples=200)
+        row = sharpe_tests.sharpe_differences(returns * calm, "theirs", 252, resamples=200)
         p.append(row.loc["ours", "studentised"])
     assert 0.04 <= np.mean(np.array(p) < 0.1) <= 0.18
     assert np.mean(p) == pytest.approx(0.5, abs=0.08)
 
 
 def test_the_studentised_test_sees_skill():
-    row = statistics.sharpe_differences(pair(2000, 0.08), "theirs", 252).loc["ours"]
+    row = sharpe_tests.sharpe_differences(pair(2000, 0.08), "theirs", 252).loc["ours"]
     assert row["studentised"] < 0.001
     closed = np.sqrt((2 - 2 * 0.8) / 2000 * 252)  # Memmel 2003, small ratios
     assert row["error"] == pytest.approx(closed, rel=0.05)
@@ -119,11 +120,11 @@ def test_the_studentised_test_sees_skill():
 
 def test_the_interval_of_a_sharpe_ratio_is_lo_s_for_normal_returns():
     returns = pair(3000, 0.05)
-    row = statistics.sharpe_intervals(returns, 252).loc["ours"]
-    error = metrics.sharpe_standard_error(returns["ours"], 252)
+    row = sharpe_tests.sharpe_intervals(returns, 252).loc["ours"]
+    error = sharpe_tests.sharpe_standard_error(returns["ours"], 252)
     assert (row["high"] - row["low"]) / 2 == pytest.approx(1.96 * error, rel=0.06)
     assert (row["high"] + row["low"]) / 2 == pytest.approx(0.1 * np.sqrt(252))
-    assert statistics.sharpe_intervals(returns[:20], 252).isna().all(axis=None)
+    assert sharpe_tests.sharpe_intervals(returns[:20], 252).isna().all(axis=None)
 
 
 # What having tried several does
@@ -148,7 +149,7 @@ def test_the_worked_example_of_the_deflated_sharpe_ratio():
 def test_probabilistic_sharpe_in_closed_form():
     """For two equally likely values the standard error is 1 / sqrt(T - 1), for any ratio."""
     returns = two_points(101, 50 / 101, 0.1)
-    error = metrics.sharpe_standard_error(returns, 1)
+    error = sharpe_tests.sharpe_standard_error(returns, 1)
     assert error == pytest.approx(0.1, rel=0.01)
     assert selection.probabilistic_sharpe(returns, 0.1) == pytest.approx(0.5)
     assert selection.probabilistic_sharpe(returns, 0.1 - error) == pytest.approx(0.8413, abs=1e-4)

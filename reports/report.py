@@ -1,7 +1,7 @@
 """The report: one HTML file that needs nothing else, from the results of a backtest.
 
-The way: ``facts.gather`` computes every number, ``sections.draw`` every figure,
-``template.html`` and ``page/`` lay them out, ``export`` writes the numbers beside the page.
+``report_data.gather`` computes every number, ``figures.sections.draw`` every figure, the
+templates in ``page/`` lay them out, and ``export`` writes the numbers beside the page.
 """
 
 from __future__ import annotations
@@ -22,12 +22,16 @@ from markupsafe import Markup
 from data_loaders.atomic import atomic
 from engine.runs.result import BacktestResult
 from engine.runs.run_directory import written
-from reports import catalogue, export, formats, sections, statistics, wording
-from reports.facts import Facts, flat, gather
-from reports.svg import PALETTE
+from reports import export, formats, wording
+from reports.figures import sections
+from reports.figures.axes import PALETTE
+from reports.metrics import catalogue
+from reports.report_data import ReportData, flat, gather
+from reports.statistics import bootstrap
 
-HERE = Path(__file__).parent
+PAGE = Path(__file__).parent / "page"
 ORDERS = 40  # listed
+ORDER_COLUMNS = ("date", "decided", "asset", "side", "ordered", "size", "price", "fees", "paid")
 
 
 def write_report(
@@ -61,15 +65,15 @@ def write_report(
         ValueError: there is no result, or returns hold a NaN.
     """
     check_report_path(path)
-    return write_facts(gather(results, factors, groups, tried), path)
+    return write_data(gather(results, factors, groups, tried), path)
 
 
-def write_facts(facts: Facts, path: str | Path) -> Path:
-    """As ``write_report``, of facts that were gathered already."""
+def write_data(data: ReportData, path: str | Path) -> Path:
+    """As ``write_report``, of data that were gathered already."""
     target = check_report_path(path)
     folder = target.with_name(f"{target.stem}-tables")
-    files = {target: render(facts), target.with_suffix(".json"): export.as_json(facts)}
-    files |= {folder / name: text for name, text in export.as_csv(facts).items()}
+    files = {target: render(data), target.with_suffix(".json"): export.as_json(data)}
+    files |= {folder / name: text for name, text in export.as_csv(data).items()}
     with written(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(exist_ok=True)
@@ -97,7 +101,7 @@ def check_report_path(path: str | Path) -> Path:
     """
     target = Path(path)
     if target.exists() and not target.is_file():
-        raise IsADirectoryError(f"the report cannot be written to {target}: it is no file")
+        raise IsADirectoryError(f"the report cannot be written to {target}: it is not a file")
     folder = next(part for part in target.absolute().parents if part.exists())
     try:
         with tempfile.TemporaryFile(dir=folder):
@@ -109,59 +113,46 @@ def check_report_path(path: str | Path) -> Path:
         ) from error
 
 
-def render_report(results: Mapping[str, BacktestResult]) -> str:
+def render(data: ReportData) -> str:
     """The page as text; deterministic, so that the same results give the same bytes."""
-    return render(gather(results))
-
-
-def render(facts: Facts) -> str:
-    """The page of these facts."""
-    script = (HERE / "page" / "script.js").read_text(encoding="utf-8").strip()
-    ranked = sections.ranking(facts)
-    shown = ranked[: sections.SHOWN]
-    summary = facts.metrics[list(catalogue.COLUMNS)]
-    settings = facts.first.settings
+    script = (PAGE / "script.js").read_text(encoding="utf-8").strip()
+    shown = data.ranked[: sections.SHOWN]
+    settings = data.first.settings
+    orders = data.first.orders.reindex(columns=ORDER_COLUMNS)  # older runs have fewer columns
     return (
         _environment()
-        .get_template("template.html")
+        .get_template("report.html")
         .render(
-            facts=facts,
+            data=data,
+            subject=data.subject,
+            benchmark=data.benchmark,
             palette=PALETTE,
             script=Markup(script),
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-            headline=wording.headline(facts),
-            selection=wording.selection_sentence(facts),
-            missing=wording.not_shown(facts),
-            subject=facts.subject,
-            benchmark=facts.benchmark,
-            colours=sections.colours_of(ranked),
+            headline=wording.headline(data),
+            selection=wording.selection_sentence(data),
+            missing=wording.not_shown(data),
+            colours=sections.colours_of(data.ranked),
             shown=shown,
-            rest=len(ranked) - len(shown),
-            best=catalogue.best_in_columns(summary),
+            rest=len(data.ranked) - len(shown),
+            best=catalogue.best_in_columns(data.metrics[list(catalogue.COLUMNS)]),
             metric_groups=catalogue.GROUPS,
-            resamples=statistics.RESAMPLES,
-            seed=statistics.SEED,
-            own_cost=sections.own_cost(facts),
-            heat=sections.heat_scale([facts.months[name] for name in shown]),
-            orders=_latest(facts.first.orders),
+            resamples=bootstrap.RESAMPLES,
+            seed=bootstrap.SEED,
+            heat=sections.heat_scale(data.months[name] for name in shown),
+            orders=orders.tail(ORDERS)[::-1].to_dict("records"),
             panel=settings.get("panel", {}),
             settings=list(flat(settings)),
-            everything=json.dumps(export.settings(facts.results, settings), indent=1, default=str),
-            **sections.draw(facts),
+            everything=json.dumps(export.settings(data.results, settings), indent=1, default=str),
+            **sections.draw(data),
         )
     )
-
-
-def _latest(orders: pd.DataFrame) -> list[dict]:
-    """The last orders, the latest first; a run from before they were recorded shows dashes."""
-    columns = ["date", "decided", "asset", "side", "ordered", "size", "price", "fees", "paid"]
-    return orders.reindex(columns=columns).tail(ORDERS)[::-1].to_dict("records")
 
 
 @cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE),
+        loader=jinja2.FileSystemLoader(PAGE),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

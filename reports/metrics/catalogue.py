@@ -12,7 +12,8 @@ import pandas as pd
 
 from engine.accounting import performance
 from engine.runs.result import BacktestResult
-from reports import calendars, distribution, drawdowns, metrics, relative, selection, trading
+from reports.metrics import calendars, distribution, drawdowns, relative, trading
+from reports.statistics import selection, sharpe_tests
 
 COLUMNS = (
     "annual return",
@@ -68,7 +69,7 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
     ),
     "Return for risk": (
         Metric("Sharpe", performance.sharpe, "net year", "number", True),
-        Metric("Sharpe s.e.", metrics.sharpe_standard_error, "net year", "number"),
+        Metric("Sharpe s.e.", sharpe_tests.sharpe_standard_error, "net year", "number"),
         Metric("Sharpe above 0", selection.probabilistic_sharpe, "net", "percent", True),
         Metric("Sharpe before costs", performance.sharpe, "gross year", "number", True),
         Metric("Sortino", performance.sortino, "net year", "number", True),
@@ -150,6 +151,15 @@ def summary_table(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(COLUMNS), dtype=float)
 
 
+def check_returns(returns: pd.Series, name: str) -> pd.Series:
+    """``returns`` themselves where there are some and all are finite; an error elsewhere."""
+    bad = returns.index[~np.isfinite(returns.to_numpy(dtype=float))]
+    if not len(returns) or len(bad):
+        where = f"not finite on {', '.join(map(str, bad[:3]))}" if len(bad) else "empty"
+        raise ValueError(f"the returns of {name!r} are {where}; every period needs a return")
+    return returns
+
+
 def metric_table(results: Mapping[str, BacktestResult], benchmark: str | None) -> pd.DataFrame:
     """One row a strategy, one column a metric of ``METRICS``; NaN where one is not defined.
 
@@ -166,10 +176,10 @@ def metric_table(results: Mapping[str, BacktestResult], benchmark: str | None) -
 
 def inputs_of(name: str, result: BacktestResult, other: pd.Series | None = None) -> dict[str, Any]:
     """What metrics can ask for; joint and other: ours and the benchmark's on common dates."""
-    net = metrics.check_returns(result.net_returns, name)
+    net = check_returns(result.net_returns, name)
     given = {
         "net": net,
-        "gross": metrics.check_returns(result.gross_returns, name),
+        "gross": check_returns(result.gross_returns, name),
         "year": result.settings["periods_per_year"],
         "periods": len(net),
         "turnover": result.turnover,

@@ -15,11 +15,11 @@ import pandas as pd
 from scipy.stats import norm, rankdata
 
 from engine.accounting.performance import constant, sharpe
-from reports.metrics import sharpe_standard_error
+from reports.statistics.bootstrap import FEWEST, SEED, block_length
+from reports.statistics.sharpe_tests import sharpe_standard_error
 
 EULER = 0.5772156649015329  # the Euler-Mascheroni constant
 BLOCKS = 16
-SEED = 0
 
 
 def probabilistic_sharpe(returns: pd.Series, threshold: float = 0.0) -> float:
@@ -129,24 +129,22 @@ def superior_ability(
     """p-value of "no strategy is better than the benchmark", over all strategies at once.
 
     Returns are scaled to the same volatility, so that the question is about Sharpe ratios;
-    the consistent p-value, stationary bootstrap with mean block length by Politis and White.
-    NaN with fewer than 30 rows or nothing to compare.
+    the consistent p-value, by the stationary bootstrap (see ``bootstrap``). NaN with fewer than
+    30 rows or nothing to compare.
 
     Source: Hansen (2005), A Test for Superior Predictive Ability; as in ``arch.bootstrap``.
     """
-    from arch.bootstrap import SPA, optimal_block_length
+    from arch.bootstrap import SPA
 
     known = [name for name in returns.columns if not constant(returns[name])]
-    if len(returns) < 30 or benchmark not in known:
+    if len(returns) < FEWEST or benchmark not in known:
         return np.nan
-    scaled = (returns[known] / returns[known].std(ddof=1)).to_numpy(dtype=float)
-    place = known.index(benchmark)
-    gaps = np.delete(scaled, place, axis=1) - scaled[:, [place]]
+    scaled = returns[known] / returns[known].std(ddof=1)
+    gaps = scaled.drop(columns=benchmark).sub(scaled[benchmark], axis=0).to_numpy(dtype=float)
     gaps = gaps[:, gaps.std(axis=0) > 1e-10]
     if not gaps.shape[1]:
         return np.nan
-    best = optimal_block_length(gaps)["stationary"].max()
-    block = int(np.ceil(np.clip(np.nan_to_num(best, nan=1.0), 1.0, np.sqrt(len(gaps)))))
+    block = block_length(gaps)
     test = SPA(np.zeros(len(gaps)), -gaps, block_size=block, reps=resamples, seed=seed)
     test.compute()
     return float(test.pvalues["consistent"])

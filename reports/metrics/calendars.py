@@ -1,4 +1,4 @@
-"""Returns by month, year, fold and trailing span; the conventions are those of ``metrics``."""
+"""Returns by month, year, fold and trailing span; see ``accounting.performance``."""
 
 from __future__ import annotations
 
@@ -92,11 +92,3 @@ def fold_returns(
     fold = starts.searchsorted(returns.index, side="right") - 1
     parts = [returns[fold == number] for number in range(len(starts))]
     return [(cumulative_return(part), sharpe(part, periods_per_year)) for part in parts]
-
-
-def trailing_turnover(turnover: pd.Series) -> pd.Series:
-    """Sum over the last 52 weeks, by fill date, from the first full year on if there is one."""
-    year = pd.Timedelta("364D")  # a day more would count the same weekday 53 times
-    total = turnover.rolling(year).sum()
-    full = total[total.index >= total.index[0] + year]
-    return full if len(full) > 1 else total

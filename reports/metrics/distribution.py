@@ -1,6 +1,6 @@
 """How the returns of single periods are spread: tails, wins and losses.
 
-The conventions are those of ``metrics``.
+The conventions are those of ``accounting.performance``.
 """
 
 from __future__ import annotations

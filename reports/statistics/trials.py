@@ -1,4 +1,4 @@
-"""What was tried on the same data before, as the trial ledger has it."""
+"""What was tried on the same data before, from the trial ledger."""
 
 from __future__ import annotations
 
@@ -13,29 +13,24 @@ from engine.runs.result import BacktestResult
 
 SHOWN = 50  # the latest
 PARTS = ("plan", "costs", "training")
-COLUMNS = (
-    "last run", "kind", "name", "parameters", "runs", "start", "end", "sharpe", "active sharpe",
-    "this run",
-)  # fmt: skip
 
 
 def history(results: Mapping[str, BacktestResult], tried: pd.DataFrame | None) -> pd.DataFrame:
-    """One row a trial, the latest first.
+    """One row a trial, the latest first; empty without a ledger.
 
     Columns: last run (a date, UTC), kind, name, parameters (those in which trials of one class
     differ, and the parts of the settings in which all trials do, in words), runs, start, end,
     sharpe and active sharpe (a year), this run (whether it is one of the results).
     """
     if tried is None or tried.empty:
-        return pd.DataFrame(columns=list(COLUMNS))
+        return pd.DataFrame()
     found = tried.sort_values(["last_run", "id"], ascending=False)
-    told = _parameters(found)
     table = pd.DataFrame(
         {
             "last run": found["last_run"].dt.strftime("%Y-%m-%d"),
             "kind": found["kind"],
             "name": found["name"],
-            "parameters": told,
+            "parameters": _parameters(found),
             "runs": found["runs"].astype(int),
             "start": found["start"],
             "end": found["end"],
@@ -65,20 +60,20 @@ def ratios(
 
 
 def _parameters(found: pd.DataFrame) -> list[str]:
-    described = [json.loads(text) for text in found["strategy"]]
+    """What sets each trial apart, in words: "cap = 0.3, costs 2" (the second kind of costs)."""
+    strategies = [json.loads(text) for text in found["strategy"]]
     values: dict[tuple[str, str], set[str]] = {}
-    for each in described:
+    for each in strategies:
         for name, value in (each.get("parameters") or {}).items():
             values.setdefault((each["class"], name), set()).add(str(value))
-    parts = [part for part in PARTS if found[part].nunique() > 1]
-    numbers = {part: {text: i for i, text in enumerate(found[part].unique(), 1)} for part in parts}
-    told = []
-    for each, row in zip(described, found.to_dict("records"), strict=True):
-        words = [
+    numbers = {part: pd.factorize(found[part])[0] + 1 for part in PARTS}
+    words = []
+    for row, each in enumerate(strategies):
+        differing = [
             f"{name} = {value}"
             for name, value in (each.get("parameters") or {}).items()
             if len(values[each["class"], name]) > 1
         ]
-        words += [f"{part} {numbers[part][row[part]]}" for part in parts]
-        told.append(", ".join(words))
-    return told
+        differing += [f"{part} {kinds[row]}" for part, kinds in numbers.items() if kinds.max() > 1]
+        words.append(", ".join(differing))
+    return words

@@ -1,20 +1,53 @@
-"""Axes of a figure, written as SVG: a baseline and quiet horizontal lines, nothing else.
+"""The drawing surface of a figure: a rectangle with scales, written as SVG.
 
-Marks are added in the units of the data; colours are names in ``svg.PALETTE``, which the page
-resolves, so that one figure serves light, dark and print.
+Marks are given in the units of the data. Colours are names in ``PALETTE``, CSS variables of the
+page, so that one figure serves light, dark and print. Names of strategies and assets are never
+drawn: legends belong to the page, so no name can break a figure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import ArrayLike
 
-from reports import ticks
+from reports.figures import ticks
 
 WIDTH, LEFT, RIGHT, TOP, BOTTOM = 720, 58, 14, 12, 34  # of every figure, in its own units
+PALETTE = {  # name: (light, dark); the series stand 3:1 against the page, in both
+    "page": ("#ffffff", "#15181d"),
+    "grid": ("#e4e7eb", "#2a3038"),
+    "axis": ("#8b95a1", "#6f7985"),
+    "ink": ("#1b2027", "#e6e9ed"),
+    "rest": ("#8a949f", "#6b7480"),
+    "other": ("#dadfe4", "#363d46"),
+    "s1": ("#0b62c4", "#5aa9ff"),
+    "s2": ("#4c5560", "#b4bcc6"),
+    "s3": ("#c4500f", "#ff935c"),
+    "s4": ("#00806a", "#35c4a5"),
+    "s5": ("#8547b5", "#c293ee"),
+    "s6": ("#946c00", "#dcb02f"),
+    "s7": ("#bf3273", "#f57fb2"),
+    "s8": ("#0c7f9e", "#4fc3e0"),
+    "a1": ("#1f5fa8", "#4c8fdc"),
+    "a2": ("#7fb2e5", "#a5cdf5"),
+    "a3": ("#b8560f", "#d97a35"),
+    "a4": ("#f0b27a", "#f3c79f"),
+    "a5": ("#0b7763", "#2b9d86"),
+    "a6": ("#84cdb9", "#a8e0d1"),
+    "a7": ("#75409f", "#9a68c4"),
+    "a8": ("#c3a3de", "#d6bfea"),
+    "a9": ("#8a6508", "#b28a2a"),
+    "a10": ("#e0c469", "#ecd891"),
+    "a11": ("#a62c64", "#cf5a8f"),
+    "a12": ("#e8a0c0", "#f1bdd4"),
+}
+STRATEGY_COLOURS = [name for name in PALETTE if name.startswith("s")]
+ASSET_COLOURS = [name for name in PALETTE if name.startswith("a") and name != "axis"]
 
 
 @dataclass
@@ -22,11 +55,11 @@ class Axes:
     """A rectangle with scales.
 
     Args:
-        x, y: (lowest, highest) of the data; spans of nothing are widened.
+        x, y: (lowest, highest) of the data; empty ranges are widened.
         height: of the figure, while it is ``WIDTH`` wide.
         left, right: edges of the rectangle.
         log: whether the axis of y is logarithmic.
-        margin: room beyond the data, shares of the spans (x, y).
+        margin: room beyond the data, shares of the ranges (x, y).
     """
 
     x: tuple[float, float]
@@ -37,13 +70,14 @@ class Axes:
     log: bool = False
     margin: tuple[float, float] = (0.01, 0.05)
     marks: list[str] = field(default_factory=list)
-    ground: list[str] = field(default_factory=list)
+    background: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.x = _widened(self.x, self.margin[0], log=False)
         self.y = _widened(self.y, self.margin[1], self.log)
+        self.bottom = self.height - BOTTOM
 
-    # Places
+    # Positions, in the figure's own units
 
     def across(self, values: ArrayLike) -> np.ndarray:
         low, high = self.x
@@ -55,10 +89,6 @@ class Axes:
         if self.log:
             low, high, given = np.log(low), np.log(high), np.log(given)
         return np.asarray(self.bottom - (given - low) / (high - low) * (self.bottom - TOP))
-
-    @property
-    def bottom(self) -> float:
-        return self.height - BOTTOM
 
     # Marks
 
@@ -77,14 +107,9 @@ class Axes:
             )
 
     def area(
-        self,
-        x: np.ndarray,
-        y: np.ndarray,
-        colour: str,
-        opacity: float = 1,
-        edge: str | None = None,
+        self, x: np.ndarray, y: np.ndarray, colour: str, opacity: float = 1, edge: str = ""
     ) -> None:
-        """What lies between y and 0."""
+        """The area between y and 0; ``edge`` is the colour of its outline."""
         x = np.concatenate([x[:1], x, x[-1:]])
         y = np.concatenate([[0.0], np.nan_to_num(y), [0.0]])
         stroke = f";stroke:var(--{edge});stroke-width:.35" if edge else ""
@@ -115,12 +140,14 @@ class Axes:
             if np.isfinite(b)
         ]
 
-    def span(self, first: float, last: float, colour: str, opacity: float) -> None:
-        """A vertical band behind everything."""
+    def band(
+        self, first: float, last: float, colour: str, top: float, height: float, opacity: float = 1
+    ) -> None:
+        """A rectangle from ``first`` to ``last``; its top and height are in the figure's units."""
         a, b = self.across([first, last])
-        self.ground.append(
-            f'<rect x="{a:.1f}" y="{TOP}" width="{max(b - a, 0.5):.1f}" '
-            f'height="{self.bottom - TOP:.1f}" style="fill:var(--{colour}){_opacity(opacity)}"/>'
+        self.background.append(
+            f'<rect x="{a:.1f}" y="{top:.1f}" width="{max(b - a, 0.5):.1f}" '
+            f'height="{height:.1f}" style="fill:var(--{colour}){_opacity(opacity)}"/>'
         )
 
     def level(self, y: float, colour: str, front: bool = False) -> None:
@@ -128,49 +155,66 @@ class Axes:
         if self.y[0] <= y <= self.y[1]:
             place = float(self.up(y))
             stroke = _stroke(self.left, place, self.right, place, colour)
-            (self.marks if front else self.ground).append(stroke)
+            (self.marks if front else self.background).append(stroke)
 
-    def post(self, x: float, colour: str) -> None:
+    def dashed(self, x: float, colour: str) -> None:
         """A dashed vertical line."""
         place = float(self.across(x))
-        self.ground.append(_stroke(place, TOP, place, self.bottom, colour, ";stroke-dasharray:3 3"))
+        dashes = ";stroke-dasharray:3 3"
+        self.background.append(_stroke(place, TOP, place, self.bottom, colour, dashes))
 
-    # Axes
+    # The axes themselves
 
     def mark_y(self, text: Callable[[float], str], most: int = 6, whole: bool = False) -> None:
+        """Grid lines at round numbers, at most ``most``, each with its text on the left."""
         low, high = self.y
         places = ticks.logarithmic(low, high) if self.log else ticks.linear(low, high, most, whole)
-        self.name_y([(place, text(place)) for place in places])
+        for place in places:
+            y = float(self.up(place))
+            self.background.append(_stroke(self.left, y, self.right, y, "grid"))
+            self.label_y(place, text(place))
 
-    def name_y(self, marks: Iterable[tuple[float, str]]) -> None:
-        for value, words in marks:
-            place = float(self.up(value))
-            self.ground.append(_stroke(self.left, place, self.right, place, "grid"))
-            if words:
-                self.ground.append(
-                    f'<text text-anchor="end" x="{self.left - 6:g}" y="{place:.1f}" dy=".35em">'
-                    f"{words}</text>"
-                )
+    def label_y(self, y: float, words: str) -> None:
+        if words:
+            self.background.append(
+                f'<text text-anchor="end" x="{self.left - 6:g}" y="{float(self.up(y)):.1f}" '
+                f'dy=".35em">{words}</text>'
+            )
 
     def mark_x(self, marks: Iterable[tuple[float, str]]) -> None:
-        self.ground.append(_stroke(self.left, self.bottom, self.right, self.bottom, "axis"))
+        """The baseline, and (place, text) of each mark on it."""
+        self.background.append(_stroke(self.left, self.bottom, self.right, self.bottom, "axis"))
         for value, words in marks:
             place = float(self.across(value))
             if not self.left - 0.5 <= place <= self.right + 0.5:
                 continue
-            self.ground.append(_stroke(place, self.bottom, place, self.bottom + 4, "axis"))
-            self.ground.append(
+            self.background.append(_stroke(place, self.bottom, place, self.bottom + 4, "axis"))
+            self.background.append(
                 f'<text text-anchor="middle" x="{place:.1f}" y="{self.bottom + 8:g}" dy=".8em">'
                 f"{words}</text>"
             )
 
-    def number_x(self, most: int = 7, whole: bool = False, percent: bool = False) -> None:
-        text = ticks.percent_text if percent else ticks.number_text
+    def number_x(
+        self, text: Callable[[float], str] = ticks.number_text, most: int = 7, whole: bool = False
+    ) -> None:
+        """The baseline with round numbers."""
         self.mark_x([(x, text(x)) for x in ticks.linear(*self.x, most, whole)])
 
-    def written(self) -> str:
-        """The marks, those in the back first."""
-        return "".join([*self.ground, *self.marks])
+    def drawn(self) -> str:
+        """The SVG of all marks, those in the background first."""
+        return "".join([*self.background, *self.marks])
+
+
+def svg(label: str, *panels: Axes, readings: Mapping | None = None) -> Markup:
+    """The figure as an element of the page.
+
+    ``label`` is its text for screen readers; ``readings`` is what the page's script shows under
+    the pointer (see ``charts.readings_of``).
+    """
+    data = Markup(' data-readings="{}"').format(json.dumps(readings)) if readings else ""
+    return Markup('<svg role="img" aria-label="{}" viewBox="0 0 {} {}"{}>{}</svg>').format(
+        label, WIDTH, panels[0].height, data, Markup("".join(panel.drawn() for panel in panels))
+    )
 
 
 def _widened(span: tuple[float, float], margin: float, log: bool) -> tuple[float, float]:
@@ -189,9 +233,7 @@ def _widened(span: tuple[float, float], margin: float, log: bool) -> tuple[float
 def _path(x: np.ndarray, y: np.ndarray) -> str:
     """Coordinates to a tenth of a unit, finer than a pixel."""
     pairs = [f"{a:.1f} {b:.1f}" for a, b in zip(x.tolist(), y.tolist(), strict=True)]
-    if len(pairs) == 1:
-        return f"M{pairs[0]}h.1"
-    return "M" + "L".join(pairs)
+    return f"M{pairs[0]}h.1" if len(pairs) == 1 else "M" + "L".join(pairs)
 
 
 def _stroke(x1: float, y1: float, x2: float, y2: float, colour: str, more: str = "") -> str:

@@ -1,6 +1,6 @@
 """Losses since the highest value so far: how deep, how long, how often.
 
-The conventions are those of ``metrics``; lengths are in periods.
+The conventions are those of ``accounting.performance``; lengths are in periods.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """A strategy against a benchmark or factors: active return, regression, capture.
 
-The conventions are those of ``metrics``; ``benchmark`` has the dates of ``returns``, and the
-active return of a period is r - b.
+The conventions are those of ``accounting.performance``; ``benchmark`` has the dates of
+``returns``, and the active return of a period is r - b.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,40 +15,17 @@ from scipy.stats import norm
 from engine.accounting.performance import ROUNDING, annual_return, constant, volatility
 
 
-class Regression(NamedTuple):
-    """Coefficients (K,) of least squares, their HAC standard errors, and the share explained."""
+def regression(values: np.ndarray, regressors: np.ndarray) -> Any:
+    """Least squares of ``values`` (T,) on 1 and ``regressors`` (T, K), by statsmodels.
 
-    coefficients: np.ndarray
-    errors: np.ndarray
-    r_squared: float
+    The standard errors are robust to changing variance and autocorrelation (HAC): Bartlett
+    kernel with floor(4 (T / 100) ** (2 / 9)) lags, times T / (T - K - 1). None where the
+    regressors do not determine the coefficients.
 
-
-def newey_west_lags(rows: int) -> int:
-    """Lags of the Bartlett kernel: floor(4 (T / 100) ** (2 / 9)), Newey and West (1994)."""
-    return int(4 * (rows / 100) ** (2 / 9))
-
-
-def long_run_covariance(moves: np.ndarray) -> np.ndarray:
-    """(K, K) covariance of sqrt(T) times the mean of ``moves`` (T, K), which have mean 0.
-
-    G_0 + sum over lags j of (1 - j / (L + 1)) (G_j + G_j'), G_j = sum m_t m_(t-j)' / T.
-    Source: Newey and West (1987), equation 5.
+    Source: Newey and West (1987), equation 5; the lags by their rule of 1994.
     """
-    rows = len(moves)
-    lags = min(newey_west_lags(rows), rows - 1)
-    total = moves.T @ moves
-    for lag in range(1, lags + 1):
-        product = moves[lag:].T @ moves[:-lag]
-        total = total + (1 - lag / (lags + 1)) * (product + product.T)
-    return total / rows
+    from statsmodels.regression.linear_model import OLS
 
-
-def regression(values: np.ndarray, regressors: np.ndarray) -> Regression | None:
-    """Least squares of ``values`` (T,) on 1 and ``regressors`` (T, K); errors by Newey-West.
-
-    With the small-sample factor T / (T - K - 1). None where the regressors do not determine
-    the coefficients.
-    """
     rows = len(values)
     design = np.column_stack([np.ones(rows), regressors])
     size = np.abs(design).max(axis=0)
@@ -56,18 +33,12 @@ def regression(values: np.ndarray, regressors: np.ndarray) -> Regression | None:
         return None
     if np.linalg.matrix_rank(design / size, tol=ROUNDING * rows) < design.shape[1]:
         return None
-    inverse = np.linalg.inv(design.T @ design)
-    coefficients = inverse @ design.T @ values
-    residuals = values - design @ coefficients
-    scores = design * residuals[:, None]
-    spread = inverse @ (long_run_covariance(scores) * rows) @ inverse
-    errors = np.sqrt(np.diag(spread).clip(0) * rows / (rows - design.shape[1]))
-    total = np.sum((values - values.mean()) ** 2)
-    explained = 1 - residuals @ residuals / total if total > 0 else np.nan
-    return Regression(coefficients, errors, float(explained))
+    return OLS(values, design).fit(
+        cov_type="HAC", cov_kwds={"maxlags": None, "use_correction": True}
+    )
 
 
-def _on_benchmark(returns: pd.Series, benchmark: pd.Series) -> Regression | None:
+def _on_benchmark(returns: pd.Series, benchmark: pd.Series) -> Any:
     if constant(benchmark):
         return None
     return regression(returns.to_numpy(dtype=float), benchmark.to_numpy(dtype=float))
@@ -89,7 +60,7 @@ def tracking_error(returns: pd.Series, benchmark: pd.Series, periods_per_year: f
 def beta(returns: pd.Series, benchmark: pd.Series) -> float:
     """Slope of the returns on the benchmark's: cov(r, b) / var(b)."""
     fit = _on_benchmark(returns, benchmark)
-    return float(fit.coefficients[1]) if fit else np.nan
+    return float(fit.params[1]) if fit else np.nan
 
 
 def beta_standard_error(returns: pd.Series, benchmark: pd.Series) -> float:
@@ -98,7 +69,7 @@ def beta_standard_error(returns: pd.Series, benchmark: pd.Series) -> float:
     Source: Newey and West (1987), lags by their rule of 1994.
     """
     fit = _on_benchmark(returns, benchmark)
-    return float(fit.errors[1]) if fit else np.nan
+    return float(fit.bse[1]) if fit else np.nan
 
 
 def alpha(returns: pd.Series, benchmark: pd.Series, periods_per_year: float) -> float:
@@ -107,7 +78,7 @@ def alpha(returns: pd.Series, benchmark: pd.Series, periods_per_year: float) -> 
     Source: Jensen (1968), The Performance of Mutual Funds; risk-free rate 0, not compounded.
     """
     fit = _on_benchmark(returns, benchmark)
-    return float(fit.coefficients[0] * periods_per_year) if fit else np.nan
+    return float(fit.params[0] * periods_per_year) if fit else np.nan
 
 
 def alpha_standard_error(
@@ -115,13 +86,13 @@ def alpha_standard_error(
 ) -> float:
     """Standard error of ``alpha``, in its unit, as that of ``beta``."""
     fit = _on_benchmark(returns, benchmark)
-    return float(fit.errors[0] * periods_per_year) if fit else np.nan
+    return float(fit.bse[0] * periods_per_year) if fit else np.nan
 
 
 def r_squared(returns: pd.Series, benchmark: pd.Series) -> float:
     """Share of the variance that the benchmark explains: squared correlation with it."""
     fit = _on_benchmark(returns, benchmark)
-    return fit.r_squared if fit and not constant(returns) else np.nan
+    return float(fit.rsquared) if fit and not constant(returns) else np.nan
 
 
 def treynor(returns: pd.Series, benchmark: pd.Series, periods_per_year: float) -> float:
@@ -160,14 +131,6 @@ def hit_rate(returns: pd.Series, benchmark: pd.Series) -> float:
     return float((active > 0).mean()) if len(active) else np.nan
 
 
-def rolling_beta(returns: pd.Series, benchmark: pd.Series, window: int) -> pd.Series:
-    """``beta`` over the last ``window`` periods, by date, from the first full window on."""
-    spread = benchmark.astype(float).rolling(window).var(ddof=1)
-    joint = returns.astype(float).rolling(window).cov(benchmark.astype(float), ddof=1)
-    tiny = (ROUNDING * benchmark.abs().rolling(window).max()) ** 2
-    return (joint / spread.where(spread > tiny)).iloc[window - 1 :]
-
-
 def factor_regression(
     returns: pd.Series, factors: pd.DataFrame, periods_per_year: float
 ) -> pd.DataFrame:
@@ -181,21 +144,20 @@ def factor_regression(
     Source: Newey and West (1987); Fama and French (1993) for the use.
     """
     known = factors.reindex(returns.index).dropna()
-    columns = ["coefficient", "error", "t", "p", "r_squared"]
     values = returns[known.index].to_numpy(dtype=float)
     fit = regression(values, known.to_numpy(dtype=float)) if len(known) else None
     if fit is None:
-        return pd.DataFrame(columns=columns, dtype=float)
+        return pd.DataFrame(columns=["coefficient", "error", "t", "p", "r_squared"], dtype=float)
     unit = np.r_[periods_per_year, np.ones(known.shape[1])]
     with np.errstate(divide="ignore", invalid="ignore"):
-        t = np.where(fit.errors > 0, fit.coefficients / fit.errors, np.nan)
+        t = np.where(fit.bse > 0, fit.params / fit.bse, np.nan)
     return pd.DataFrame(
         {
-            "coefficient": fit.coefficients * unit,
-            "error": fit.errors * unit,
+            "coefficient": fit.params * unit,
+            "error": fit.bse * unit,
             "t": t,
             "p": 2 * norm.sf(np.abs(t)),
-            "r_squared": fit.r_squared,
+            "r_squared": fit.rsquared,
         },
         index=pd.Index(["alpha", *map(str, known.columns)], name="factor"),
     )

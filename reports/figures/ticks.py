@@ -1,4 +1,4 @@
-"""Where axes are marked, and how: round numbers, powers, calendar dates."""
+"""Where an axis is marked, and with which text: round numbers, powers, calendar dates."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import pandas as pd
 STEPS = (1, 2, 2.5, 5, 10)
 MINUS = "\N{MINUS SIGN}"
 
-Ticks = list[tuple[float, str]]  # places and what is written there
-
 
 def linear(low: float, high: float, most: int = 6, whole: bool = False) -> list[float]:
     """Round numbers from low to high, at most ``most``; of ``whole`` ones only."""
@@ -17,8 +15,7 @@ def linear(low: float, high: float, most: int = 6, whole: bool = False) -> list[
     if not span > 0:
         return [low]
     power = 10.0 ** np.floor(np.log10(span / most))
-    candidates = [step * scale for scale in (power, 10 * power) for step in STEPS]
-    for step in candidates:
+    for step in (step * scale for scale in (power, 10 * power) for step in STEPS):
         if whole and step != round(step):
             continue
         first = np.ceil(low / step - 1e-9)
@@ -39,29 +36,43 @@ def logarithmic(low: float, high: float) -> list[float]:
     return found[:: max(1, -(-len(found) // 7))]
 
 
-def dates(low: float, high: float) -> Ticks:
-    """Starts of years, months or days between two days since 1970; at most nine."""
+def days(index: pd.Index) -> np.ndarray:
+    """Dates as days since 1970."""
+    return ((pd.DatetimeIndex(index) - pd.Timestamp(0)) / pd.Timedelta(days=1)).to_numpy()
+
+
+def dates(low: float, high: float) -> list[tuple[float, str]]:
+    """(place, text) of starts of years, months, days or hours between two ``days``; at most nine.
+
+    The step is the smallest of round ones that leaves few enough marks.
+    """
     start, end = (pd.Timestamp(0) + pd.Timedelta(days=float(day)) for day in (low, high))
-    years = (high - low) / 365.25
+    years, span = (high - low) / 365.25, high - low
     if years > 2.2:
-        step = next(s for s in (1, 2, 5, 10, 20, 50, 100) if years / s <= 9)
+        step = _step((1, 2, 5, 10, 20, 50, 100), years, 9)
         first = -(-(start.year + (start > pd.Timestamp(start.year, 1, 1))) // step) * step
         stamps = [pd.Timestamp(year, 1, 1) for year in range(first, end.year + 1, step)]
         form = "%Y"
-    elif high - low > 45:
-        step = next(s for s in (1, 2, 3, 6) if 12 * years / s <= 5 or s == 6)
-        stamps = list(pd.date_range(start.normalize(), end, freq="MS"))
-        stamps = [stamp for stamp in stamps if (stamp.month - 1) % step == 0]
+    elif span > 45:
+        step = _step((1, 2, 3, 6), 12 * years, 5)
+        months = pd.date_range(start.normalize(), end, freq="MS")
+        stamps = [month for month in months if (month.month - 1) % step == 0]
         form = "%Y-%m"
-    elif high - low > 2:
-        step = max(1, int(np.ceil((high - low) / 4)))
+    elif span > 2:
+        step = max(1, int(np.ceil(span / 4)))
         stamps = list(pd.date_range(start.ceil("D"), end, freq=f"{step}D"))
         form = "%Y-%m-%d"
     else:
-        step = next(h for h in (1, 2, 4, 6, 12, 24) if 24 * (high - low) / h <= 4 or h == 24)
+        step = _step((1, 2, 4, 6, 12, 24), 24 * span, 4)
         stamps = list(pd.date_range(start.ceil("h"), end, freq=f"{step}h"))
         form = "%m-%d %H:%M"
-    return [((s - pd.Timestamp(0)) / pd.Timedelta(days=1), s.strftime(form)) for s in stamps]
+    index = pd.DatetimeIndex(stamps)
+    return list(zip(days(index).tolist(), index.strftime(form), strict=True))
+
+
+def _step(steps: tuple[int, ...], span: float, most: int) -> int:
+    """The smallest step that divides the span into at most ``most`` parts, or the largest."""
+    return next((step for step in steps if span / step <= most), steps[-1])
 
 
 def percent_text(value: float) -> str:

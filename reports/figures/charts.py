@@ -1,0 +1,268 @@
+"""The kinds of figures in the report: each is one SVG element.
+
+``label`` is the text of a figure for readers who do not see it, ``height`` its height while it
+is ``axes.WIDTH`` wide, and a colour a name in ``axes.PALETTE``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+from scipy.stats import norm
+from scipy.stats import t as student
+
+from reports.figures import ticks
+from reports.figures.axes import ASSET_COLOURS, LEFT, RIGHT, TOP, WIDTH, Axes, svg
+from reports.figures.ticks import days
+from reports.metrics.distribution import student_t
+
+POINTS = 1500  # at most, in one line
+READINGS = 500  # at most, places whose values can be read off a figure
+DATES = 400  # at most, in one area
+
+
+def line_chart(
+    label: str,
+    lines: Mapping[str, pd.Series],
+    colours: Mapping[str, str],
+    percent: bool = False,
+    log: bool = False,
+    fill: str | None = None,
+    shade: Sequence[tuple[pd.Timestamp, pd.Timestamp]] = (),
+    mark: float | None = None,
+    height: int = 270,
+) -> Markup:
+    """Lines over dates or numbers (their index), the first on top.
+
+    Args:
+        lines: {name: values}; on a log axis a line ends where it reaches 0.
+        colours: {name: colour}.
+        percent: whether the values are fractions to be read as percentages.
+        log: whether the axis of the values is logarithmic.
+        fill: the name of the line whose distance from 0 is shaded.
+        shade: (first, last) dates of grey bands.
+        mark: where a dashed vertical line stands.
+    """
+    dated = not any(pd.api.types.is_numeric_dtype(line.index) for line in lines.values())
+    points = min(POINTS, 8 * POINTS // len(lines))
+    positive = {name: line.where(line > 0) for name, line in lines.items()} if log else lines
+    shown = {name: thin(line, points) for name, line in positive.items()}
+    across = {
+        name: days(line.index) if dated else line.index.to_numpy(float)
+        for name, line in shown.items()
+    }
+    axes = Axes(_span(across.values()), _span(shown.values()), height, log=log)
+    for first, last in shade:
+        start, end = days(pd.DatetimeIndex([first, last]))
+        axes.band(start, end, "grid", TOP, axes.bottom - TOP, 0.6)
+    axes.mark_y(ticks.percent_text if percent else ticks.number_text)
+    axes.level(0, "axis")
+    if mark is not None:
+        axes.dashed(mark, "axis")
+    if fill is not None:
+        axes.area(across[fill], shown[fill].to_numpy(float), colours[fill], 0.12)
+    for number, (name, line) in reversed(list(enumerate(shown.items()))):
+        width = 0.6 if colours[name] == "rest" else 1.0 if number else 1.4
+        axes.line(across[name], line.to_numpy(float), colours[name], width)
+    if dated:
+        axes.mark_x(ticks.dates(*axes.x))
+    else:
+        axes.number_x()
+    unit = "percent" if percent else "number"
+    return svg(label, axes, readings=readings_of(axes.x, lines, colours, unit, dated))
+
+
+def thin(line: pd.Series, points: int = POINTS) -> pd.Series:
+    """At most ``points`` of the line, extremes kept: lowest and highest of equal stretches."""
+    if len(line) <= points:
+        return line
+    values = np.nan_to_num(line.to_numpy(dtype=float))
+    edges = np.linspace(0, len(line), points // 2).astype(int)
+    keep = {0, len(line) - 1}
+    for start, stop in pairwise(edges):
+        keep.add(start + int(values[start:stop].argmin()))
+        keep.add(start + int(values[start:stop].argmax()))
+    return line.iloc[sorted(keep)]
+
+
+def readings_of(
+    span: tuple[float, float],
+    lines: Mapping[str, pd.Series],
+    colours: Mapping[str, str],
+    unit: str,
+    dated: bool = True,
+) -> dict[str, Any]:
+    """The values that can be read off a figure of lines: {x, lines, unit, span, dates}, for JSON.
+
+    x are at most ``READINGS`` places shared by all lines (``days`` or numbers), span those at
+    the two ends of the axis; the values are the lines' own, or null.
+    """
+    first, *others = (line.index for line in lines.values())
+    if all(index.equals(first) for index in others):
+        index = first
+    else:
+        index = pd.Index(sorted(set().union(first, *others)))
+    keep = np.unique(np.linspace(0, len(index) - 1, min(READINGS, len(index))).astype(int))
+    shown = index[keep]
+    places = days(shown) if dated else shown.to_numpy(dtype=float)
+    rows = []
+    for name, line in lines.items():
+        values = (line.iloc[keep] if line.index is index else line.reindex(shown)).to_numpy(float)
+        own = [float(f"{value:.5g}") if np.isfinite(value) else None for value in values]
+        rows.append([name, colours[name], own])
+    x = [round(float(place), 4) for place in places]
+    return {"x": x, "lines": rows, "unit": unit, "span": list(span), "dates": dated}
+
+
+def bars(
+    label: str,
+    values: pd.DataFrame,
+    colours: Mapping[str, str],
+    percent: bool = True,
+    height: int = 260,
+) -> Markup:
+    """Bars by row (a year or a fold), side by side, one colour a column, at most three."""
+    width = 0.78 / values.shape[1]
+    known = values.fillna(0)
+    axes = Axes((-0.5, len(values) - 0.5), _span([[0.0], known]), height)
+    axes.mark_y(ticks.percent_text if percent else ticks.number_text)
+    for number, name in enumerate(known.columns):
+        left = np.arange(len(known)) - 0.39 + number * width
+        axes.bars(left, known[name].to_numpy(float), 0.94 * width, colours[name])
+    axes.level(0, "axis", front=True)
+    step = max(1, -(-len(values) // 8))
+    axes.mark_x([(place, str(values.index[place])) for place in range(0, len(values), step)])
+    return svg(label, axes)
+
+
+def histogram(label: str, returns: pd.Series, height: int = 260) -> Markup:
+    """Density of the returns, with a normal of their moments and the most likely Student-t.
+
+    Returns beyond five standard deviations are counted in the outermost bars.
+    """
+    mean, deviation = float(returns.mean()), float(returns.std(ddof=1))
+    low, high = mean - 5 * deviation, mean + 5 * deviation
+    shown = returns.clip(low, high).to_numpy(dtype=float)
+    bins = int(np.clip(4 * np.sqrt(len(shown)), 20, 90))
+    density, edges = np.histogram(shown, bins=bins, range=(low, high), density=True)
+    grid = np.linspace(low, high, 240)
+    normal = norm.pdf(grid, mean, deviation)
+    heavy = student.pdf(grid, *student_t(returns))
+    top = float(max(density.max(), normal.max(), heavy.max()))
+    axes = Axes((low, high), (0.0, top), height, margin=(0.01, 0.0))
+    axes.bars(edges[:-1], density, float(0.92 * (edges[1] - edges[0])), "s1", 0.35)
+    axes.line(grid, normal, "s2", 1.3)
+    axes.line(grid, heavy, "s3", 1.5)
+    axes.number_x(ticks.percent_text)
+    return svg(label, axes)
+
+
+def stacked_weights(label: str, weights: pd.DataFrame, height: int = 290) -> Markup:
+    """Weights over time, (T, at most 14), columns from 0 outwards: longs above, shorts below.
+
+    The colours are ``ASSET_COLOURS`` in the order of the columns; a 13th and 14th are grey.
+    """
+    rows = np.unique(np.linspace(0, len(weights) - 1, DATES).astype(int))
+    shown = weights.iloc[rows].fillna(0)
+    names = [*ASSET_COLOURS, "other", "other"][: shown.shape[1]]
+    values, across = shown.to_numpy(float), days(shown.index)
+    sides = [np.clip(values, 0, None), np.clip(values, None, 0)]
+    tops = [side.cumsum(axis=1) for side in sides]
+    axes = Axes(_span([across]), _span([[0.0], *tops]), height, margin=(0.01, 0.0))
+    axes.mark_y(ticks.percent_text, most=5)
+    for side, top in zip(sides, tops, strict=True):  # each band reaches to 0: the next hides it
+        for column in reversed(range(len(names))):
+            if np.any(side[:, column]):
+                axes.area(across, top[:, column], names[column], edge="page")
+    if values.min(initial=0) < 0:
+        axes.level(0, "ink", front=True)
+    axes.mark_x(ticks.dates(*axes.x))
+    return svg(label, axes)
+
+
+def training_curves(label: str, training: pd.DataFrame, height: int = 260) -> Markup:
+    """Loss by epoch, training left, validation right: a line a fold and seed, the latest strongest.
+
+    A dot marks the epoch whose state was kept, the last one marked best.
+    """
+    epochs, losses = _span([training["epoch"]]), ("loss", "validation_loss")
+    span = _span(training[name] for name in losses)
+    panels = _pair(epochs, span, span, height, gap=40)
+    panels[0].mark_y(ticks.number_text)
+    panels[1].mark_y(lambda _: "")
+    last = max(int(training["fold"].max()), 1)
+    for (fold, *_), rows in training.groupby(["fold", *(["seed"] if "seed" in training else [])]):
+        strength = round(0.25 + 0.75 * int(fold) / last, 2) if last > 1 else 1.0
+        kept = rows[rows["best"].astype(bool)].tail(1)
+        for axes, loss, colour in zip(panels, losses, ("s1", "s3"), strict=True):
+            x, y = rows[["epoch", loss]].to_numpy(float).T
+            axes.line(x, y, colour, 1.1, strength)
+            x, y = kept[["epoch", loss]].to_numpy(float).T
+            axes.dots(x, y, colour, 2.2, strength)
+    for axes in panels:
+        axes.number_x(most=5, whole=True)
+    return svg(label, *panels)
+
+
+def solver_steps(
+    label: str, solves: pd.DataFrame, colours: Mapping[str, str], height: int = 230
+) -> Markup:
+    """Steps and residuals of the iterative solves by fold.
+
+    Left: the mean steps, and the most as a thin line. Right: the largest residual, logarithmic.
+
+    Args:
+        solves: one row a fold and kind: fold, solve, mean_steps, most_steps, residual.
+        colours: {kind of solve: colour}.
+    """
+    positive = solves["residual"][solves["residual"] > 0]
+    left, right = _pair(
+        _span([solves["fold"]]),
+        (0.0, float(max(solves["most_steps"].max(), 1))),
+        _span([positive]) if len(positive) else (0.0, 1.0),
+        height,
+        gap=70,
+        log=len(positive) > 0,
+    )
+    left.mark_y(ticks.number_text, most=5, whole=True)
+    if len(positive):
+        right.mark_y(ticks.power_text)
+    for kind, colour in colours.items():
+        rows = solves[solves["solve"] == kind].sort_values("fold")
+        fold, most = rows["fold"].to_numpy(float), rows["most_steps"].to_numpy(float)
+        residual = rows["residual"].where(rows["residual"] > 0).to_numpy(float)
+        left.line(fold, most, colour, 0.8, 0.6)
+        for axes, y in ((left, rows["mean_steps"].to_numpy(float)), (right, residual)):
+            axes.line(fold, y, colour, 1.4)
+            axes.dots(fold, y, colour, 2.2)
+    for axes in (left, right):
+        axes.number_x(most=6, whole=True)
+    return svg(label, left, right)
+
+
+def _pair(
+    x: tuple[float, float],
+    y_left: tuple[float, float],
+    y_right: tuple[float, float],
+    height: int,
+    gap: float,
+    log: bool = False,
+) -> tuple[Axes, Axes]:
+    """Two rectangles side by side; the right one may be logarithmic."""
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    return (
+        Axes(x, y_left, height, LEFT, middle - gap / 2, margin=(0.03, 0.05)),
+        Axes(x, y_right, height, middle + gap / 2, WIDTH - RIGHT, log, margin=(0.03, 0.05)),
+    )
+
+
+def _span(parts: Iterable) -> tuple[float, float]:
+    """Lowest and highest of all finite values."""
+    values = np.concatenate([np.asarray(part, float).ravel() for part in parts])
+    values = values[np.isfinite(values)]
+    return (float(values.min()), float(values.max())) if len(values) else (np.nan, np.nan)

@@ -1,0 +1,246 @@
+"""The figures of each section of the page; None where there is nothing to show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from engine.accounting import performance
+from engine.runs.result import BacktestResult
+from reports import learning
+from reports.figures import charts
+from reports.figures.axes import ASSET_COLOURS, STRATEGY_COLOURS
+from reports.figures.timeline import timeline
+from reports.formats import day, number, percent
+from reports.metrics import rolling, trading
+from reports.report_data import ReportData
+
+SHOWN = len(STRATEGY_COLOURS)  # strategies with a colour of their own
+SHORTEST_WINDOW = 10  # periods; below, nothing rolling is shown
+SHADED = 5  # drawdowns with a grey band in the figure of growth
+SOLVE_COLOURS = {"fixed point": "s1", "adjoint": "s3", "mean-variance": "s4"}
+
+Colours = Mapping[str, str]
+Results = Mapping[str, BacktestResult]
+Lines = Mapping[str, pd.Series]
+
+
+def colours_of(ranked: list[str]) -> dict[str, str]:
+    """{name: a name in ``PALETTE``}: one each for the first, grey for the rest."""
+    colours = dict.fromkeys(ranked, "rest")
+    return colours | dict(zip(ranked[:SHOWN], STRATEGY_COLOURS, strict=False))
+
+
+def draw(data: ReportData) -> dict[str, Any]:
+    """All figures, by the name the template uses."""
+    colours = colours_of(data.ranked)
+    results = {name: data.results[name] for name in data.ranked}
+    shown = {name: results[name] for name in data.ranked[:SHOWN]}
+    return {
+        **_growth(data, results, colours),
+        **_rolling(data, results, colours),
+        **_trading(data, results, colours),
+        **_weights(shown),
+        "limits": _limits(shown),
+        "folds": _folds(data, colours),
+        "plan": _plan(results),
+        **_learning(shown),
+    }
+
+
+def _growth(data: ReportData, results: Results, colours: Colours) -> dict[str, Any]:
+    """Growth, drawdowns, years and the distribution."""
+    subject = data.subject
+    net = {name: result.net_returns for name, result in results.items()}
+    wealth = {name: performance.wealth(line) for name, line in net.items()}
+    losses = {name: performance.drawdowns(line) for name, line in net.items()}
+    worst = data.drawdowns.head(SHADED)
+    shade = list(zip(worst["start"], worst["end"].fillna(net[subject].index[-1]), strict=True))
+    ends = _listed(wealth, lambda name: number(wealth[name].iloc[-1]))
+    depths = _listed(net, lambda name: percent(data.metrics.loc[name, "max drawdown"]))
+    drawn: dict[str, Any] = {
+        "ruined": {n: day(w.index[w <= 0][0]) for n, w in wealth.items() if w.iloc[-1] <= 0},
+        "shaded": len(shade),
+        "equity": charts.line_chart(
+            f"Growth of 1 after costs, logarithmic. At the end: {ends}.",
+            wealth, colours, log=True, shade=shade, height=340,
+        ),
+        "drawdowns": charts.line_chart(
+            f"Loss since the highest value so far. Deepest: {depths}.",
+            losses, colours, percent=True, fill=subject, height=260,
+        ),
+        "years": None,
+        "spread": None,
+    }  # fmt: skip
+    if len(data.years) > 1:
+        drawn["years"] = _bars("Returns by calendar year", data.years, data, colours, percent)
+    if not performance.constant(net[subject]) and len(net[subject]) >= 30:
+        row = data.metrics.loc[subject]
+        label = (
+            f"Distribution of the returns of {subject}. Skewness {number(row['skewness'])}, "
+            f"excess kurtosis {number(row['excess kurtosis'])}."
+        )
+        drawn["spread"] = charts.histogram(label, net[subject])
+    return drawn
+
+
+def _rolling(data: ReportData, results: Results, colours: Colours) -> dict[str, Any]:
+    """Sharpe ratio, volatility and beta over a moving year, or half of a shorter history."""
+    net = {name: result.net_returns for name, result in results.items()}
+    year = data.periods_per_year
+    window = int(min(year, len(net[data.subject]) // 2))
+    drawn: dict[str, Any] = {"window": window, "rolling": None, "volatility": None, "beta": None}
+    if window < SHORTEST_WINDOW:
+        return drawn
+    lines = {name: rolling.rolling_sharpe(line, window, year) for name, line in net.items()}
+    if not (lines := _known(lines)):
+        return drawn
+    label = f"Sharpe ratio of the last {window} periods by date."
+    drawn["rolling"] = charts.line_chart(label, lines, colours, height=260)
+    spreads = {name: rolling.rolling_volatility(net[name], window, year) for name in lines}
+    label = f"Volatility of the last {window} periods by date."
+    drawn["volatility"] = charts.line_chart(label, spreads, colours, percent=True)
+    if data.benchmark:
+        other = net[data.benchmark]
+        betas = {
+            name: rolling.rolling_beta(net[name], other, window)
+            for name in lines
+            if name != data.benchmark
+        }
+        if betas := _known(betas):
+            label = f"Beta to {data.benchmark} over the last {window} periods by date."
+            drawn["beta"] = charts.line_chart(label, betas, colours)
+    return drawn
+
+
+def _known(lines: Lines) -> dict[str, pd.Series]:
+    return {name: line for name, line in lines.items() if line.notna().any()}
+
+
+def _trading(data: ReportData, results: Results, colours: Colours) -> dict[str, Any]:
+    """Turnover, costs, and the Sharpe ratio at other costs."""
+    drawn: dict[str, Any] = {"turnover": None, "paid": None, "sweep": None, "own_cost": None}
+    traded = {name: result for name, result in results.items() if len(result.turnover)}
+    if traded:
+        trailing = {n: rolling.trailing_turnover(r.turnover) for n, r in traded.items()}
+        paid = {name: result.costs.cumsum() for name, result in traded.items()}
+        means = _listed(paid, lambda name: number(data.metrics.loc[name, "turnover/year"]))
+        total = _listed(paid, lambda name: percent(data.metrics.loc[name, "costs paid"]))
+        label = f"Turnover over the trailing year. On average: {means}."
+        drawn["turnover"] = charts.line_chart(label, trailing, colours)
+        label = f"Costs paid since the start, share of the portfolio. In all: {total}."
+        drawn["paid"] = charts.line_chart(label, paid, colours, percent=True)
+    lines = {name: data.sweep[name].dropna() for name in results if name in data.sweep}
+    if lines:
+        rate = trading.cost_rate(data.first)
+        drawn["own_cost"] = None if rate is None else 1e4 * rate
+        ends = _listed(lines, lambda name: number(lines[name].iloc[-1]))
+        label = f"Sharpe ratio after costs, by basis points of the value traded. At 50: {ends}."
+        drawn["sweep"] = charts.line_chart(label, lines, colours, mark=drawn["own_cost"])
+    return drawn
+
+
+def _weights(results: Results) -> dict[str, Any]:
+    """One stack a strategy; the largest assets over all strategies get the colours."""
+    sizes = pd.concat([result.weights.abs().mean() for result in results.values()], axis=1)
+    order = sizes.fillna(0).mean(axis=1).sort_values(ascending=False, kind="stable").index
+    large, small = order[: len(ASSET_COLOURS)], order[len(ASSET_COLOURS) :]
+    drawn = {}
+    for name, result in results.items():
+        weights = result.weights.reindex(columns=order).fillna(0)
+        shown = weights[large].copy()
+        if len(small):
+            shown["other, long"] = weights[small].clip(lower=0).sum(axis=1)
+            shown["other, short"] = weights[small].clip(upper=0).sum(axis=1)
+        means = weights[large[:3]].mean()
+        top = ", ".join(f"{asset} {percent(mean)}" for asset, mean in means.items())
+        label = f"Weights of {name} over time, stacked. Mean weights: {top}."
+        drawn[name] = charts.stacked_weights(label, shown)
+    coloured = list(zip(large, ASSET_COLOURS, strict=False))
+    return {"weights": drawn, "coloured": coloured, "small": len(small)}
+
+
+def _limits(results: Results) -> dict[str, Any]:
+    """Of each optimising strategy, over the last quarter: where limits bind, shadow prices."""
+    drawn: dict[str, Any] = {}
+    for name, result in results.items():
+        if not len(result.limits):
+            continue
+        rows = learning.limit_shares(result.limits).groupby(["date", "limit"], sort=False)
+        by_date = rows[["share", "price"]].mean().unstack()
+        varying = by_date["share"].columns[by_date["share"].nunique() > 1]
+        means = by_date["share"][varying].mean().sort_values(ascending=False)[:SHOWN]
+        if means.empty:
+            continue
+        years = max(len(result.net_returns) / result.settings["periods_per_year"], 1e-9)
+        smooth = by_date.rolling(max(1, round(len(by_date) / years / 4)), min_periods=1).mean()
+        colours = dict(zip(means.index, STRATEGY_COLOURS, strict=False))
+        share, price = ({k: smooth[kind][k] for k in means.index} for kind in ("share", "price"))
+        listed = ", ".join(f"{limit} {percent(mean)}" for limit, mean in means.items())
+        label = f"Share of the weights of {name} at a limit by date. On average: {listed}."
+        drawn[name] = {"colours": colours}
+        drawn[name]["share"] = charts.line_chart(label, share, colours, percent=True)
+        label = f"Shadow prices of the limits of {name} by date, in units of the variance."
+        drawn[name]["price"] = charts.line_chart(label, price, colours)
+    return drawn
+
+
+def _plan(results: Results) -> Markup | None:
+    """The folds in time: of a strategy that is trained, if there is one."""
+    tables = [result.folds for result in results.values() if len(result.folds)]
+    trained = [t for t in tables if "validation_start" in t and t["validation_start"].notna().any()]
+    return timeline([*trained, *tables][0]) if tables else None
+
+
+def _folds(data: ReportData, colours: Colours) -> Markup | None:
+    """Sharpe ratio by fold of the subject and the benchmark."""
+    if not len(data.folds):
+        return None
+    ratios = data.folds.pivot_table(index="fold", columns="strategy", values="Sharpe")
+    ratios = ratios.reindex(columns=data.pair)
+    if len(ratios) < 2 or ratios[data.subject].isna().all():
+        return None
+    return _bars("Sharpe ratio by fold", ratios, data, colours, number)
+
+
+def _bars(
+    title: str, table: pd.DataFrame, data: ReportData, colours: Colours, text: Callable[..., str]
+) -> Markup:
+    """Rows of a table as bars, for the subject and the benchmark; ``text`` writes a value."""
+    own = table[data.subject]
+    label = f"{title}. {data.subject}: best {text(own.max())}, worst {text(own.min())}."
+    return charts.bars(label, table[data.pair], colours, percent=text is percent)
+
+
+def _learning(results: Results) -> dict[str, Any]:
+    """Training curves and solver steps of the strategies that have them."""
+    curves: dict[str, Markup] = {}
+    steps: dict[str, Any] = {}
+    for name, result in results.items():
+        if not len(result.training):
+            continue
+        label = f"Loss by epoch of {name}, training and validation, one line a fold."
+        curves[name] = charts.training_curves(label, result.training)
+        if len(result.solves):
+            rows = learning.steps_by_fold(result.solves)
+            kinds = {k: c for k, c in SOLVE_COLOURS.items() if (rows["solve"] == k).any()}
+            label = f"Mean and most steps, and largest residuals, of the solves of {name} by fold."
+            figure = charts.solver_steps(label, rows, kinds)
+            steps[name] = {"figure": figure, "kinds": kinds}
+    return {"training": curves, "steps": steps}
+
+
+def _listed(names: Iterable[str], value: Callable[[str], str]) -> str:
+    """The values of the first few, for readers who do not see the figure."""
+    return ", ".join(f"{name} {value(name)}" for name in list(names)[:SHOWN])
+
+
+def heat_scale(months: Iterable[pd.DataFrame]) -> float:
+    """The monthly return that gets the full colour: the 95% quantile of the sizes."""
+    moves = [table.drop(columns="year").to_numpy().ravel() for table in months]
+    sizes = np.abs(np.concatenate(moves))
+    return float(np.quantile(sizes[np.isfinite(sizes)], 0.95)) or 1.0

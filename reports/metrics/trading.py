@@ -1,0 +1,205 @@
+"""Holdings, trades and costs; the conventions are those of ``accounting.performance``.
+
+``turnover`` and ``costs`` are by fill date, fractions of the portfolio's value; ``weights``
+(T, N) are those after each close.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from engine.accounting.performance import annual_return, sharpe
+from engine.runs.result import BacktestResult
+
+DUST = 1e-6  # a smaller weight counts as none
+TOLERANCE = 1e-8  # by so much may contributions miss the return they explain
+RATES = np.arange(0, 51, 2.5) * 1e-4  # costs of trading, fractions of the value traded
+
+
+def turnover_per_rebalance(turnover: pd.Series) -> float:
+    """Mean traded value over portfolio value of a rebalance, a fraction: mean sum |w - w+|.
+
+    Purchases and sales both count, and so does the first purchase out of cash.
+    Source: DeMiguel, Garlappi and Uppal (2009), Optimal Versus Naive Diversification.
+    """
+    return float(turnover.mean()) if len(turnover) else 0.0
+
+
+def holding_period(turnover: pd.Series, weights: pd.DataFrame) -> float:
+    """Mean periods for which money stays in an asset: 2 T (mean exposure) / sum of turnover.
+
+    A purchase and a sale make a round trip. NaN where nothing is traded after the first fill.
+    """
+    later = float(turnover.iloc[1:].sum())
+    return 2 * len(weights) * gross_exposure(weights) / later if later > 0 else np.nan
+
+
+def cost_drag(gross: pd.Series, net: pd.Series, periods_per_year: float) -> float:
+    """Return a year lost to costs, a fraction: annual return before costs less that after."""
+    return annual_return(gross, periods_per_year) - annual_return(net, periods_per_year)
+
+
+def costs_paid(costs: pd.Series) -> float:
+    """Sum of the costs, each as a fraction of the portfolio's value at its time."""
+    return float(costs.sum())
+
+
+def charged(gross: pd.Series, turnover: pd.Series, rate: float) -> pd.Series:
+    """Returns after proportional costs: (1 + g_t) (1 - rate * turnover_t) - 1.
+
+    ``rate`` is a fraction of the value traded; the trades are unchanged. At the rate of the run
+    these are its net returns.
+    """
+    traded = turnover.reindex(gross.index).fillna(0.0)
+    return (1 + gross) * (1 - rate * traded).clip(lower=0) - 1
+
+
+def break_even_cost(gross: pd.Series, turnover: pd.Series) -> float:
+    """Cost of trading at which nothing is left, a fraction of the value traded: 0.01 = 100 bp.
+
+    The rate at which the return over the whole history is 0, by bisection to 1e-9; NaN where
+    nothing is traded, and where there is a loss before costs. From 0 to 1.
+    """
+    earned = np.maximum(1 + gross.to_numpy(dtype=float), 0.0)
+    traded = turnover.reindex(gross.index).fillna(0.0).to_numpy(dtype=float)
+
+    def gains(rate: float) -> bool:
+        with np.errstate(over="ignore"):
+            return float(np.prod(earned * np.maximum(1 - rate * traded, 0.0))) >= 1
+
+    if not traded.any() or not gains(0.0) or gains(1.0):
+        return np.nan
+    low, high = 0.0, 1.0
+    while high - low > 1e-9:
+        middle = (low + high) / 2
+        low, high = (middle, high) if gains(middle) else (low, middle)
+    return low
+
+
+def gross_exposure(weights: pd.DataFrame) -> float:
+    """Mean over the dates of sum |w|, a fraction: 1 is fully invested without leverage."""
+    return float(weights.abs().sum(axis=1).mean()) if len(weights) else np.nan
+
+
+def net_exposure(weights: pd.DataFrame) -> float:
+    """Mean over the dates of sum w, a fraction: longs less shorts."""
+    return float(weights.sum(axis=1).mean()) if len(weights) else np.nan
+
+
+def time_in_market(weights: pd.DataFrame) -> float:
+    """Share of the dates on which any asset is in the portfolio, a fraction."""
+    return float((weights.abs().sum(axis=1) > DUST).mean()) if len(weights) else np.nan
+
+
+def effective_assets(weights: pd.DataFrame) -> float:
+    """Mean effective number of assets while invested: 1 / sum of squares of |w| / sum |w|.
+
+    N for equal weights, 1 for a single asset: the inverse of the Herfindahl index.
+    Source: Woerheide and Persson (1993), An Index of Portfolio Diversification.
+    """
+    sizes = weights.abs().fillna(0.0)
+    total = sizes.sum(axis=1)
+    shares = sizes[total > DUST].div(total[total > DUST], axis=0)
+    return float((1 / (shares**2).sum(axis=1)).mean()) if len(shares) else np.nan
+
+
+def largest_weight(weights: pd.DataFrame) -> float:
+    """Largest |w| of any asset on any date, a fraction."""
+    return float(weights.abs().max().max()) if weights.size else np.nan
+
+
+# Tables of the report
+
+
+def sharpe_by_cost(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
+    """Net Sharpe ratio by cost of trading (basis points) and strategy, the trades unchanged.
+
+    At ``RATES`` and each result's own rate, so that its Sharpe ratio is among them.
+    """
+    own = (cost_rate(result) for result in results.values())
+    rates = sorted(set(RATES) | {rate for rate in own if rate is not None})
+    lines = {
+        name: pd.Series(
+            {
+                round(1e4 * rate, 6): sharpe(
+                    charged(result.gross_returns, result.turnover, rate),
+                    result.settings["periods_per_year"],
+                )
+                for rate in rates
+            },
+            dtype=float,
+        )
+        for name, result in results.items()
+        if len(result.turnover)
+    }
+    return pd.DataFrame(lines).rename_axis("basis points").dropna(axis=1, how="all")
+
+
+def cost_rate(result: BacktestResult) -> float | None:
+    """Cost of trading of the run, a fraction of the value traded; None where it varies."""
+    traded = result.turnover > 1e-12
+    rates = (result.costs / result.turnover)[traded]
+    alike = len(rates) and rates.max() - rates.min() < 1e-9
+    return round(float(rates.mean()), 9) if alike else None
+
+
+def whole_shares(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
+    """One row a strategy that traded whole shares: its results with them and with fractions."""
+    rows = {}
+    for name, result in results.items():
+        whole, fractions = result.net_returns, result.fractional_returns
+        if len(fractions) and (fractions - whole).abs().max() > 0:
+            year = result.settings["periods_per_year"]
+            rows[name] = {
+                "return, whole": annual_return(whole, year),
+                "return, fractions": annual_return(fractions, year),
+                "Sharpe, whole": sharpe(whole, year),
+                "Sharpe, fractions": sharpe(fractions, year),
+            }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def contributions(result: BacktestResult) -> pd.DataFrame | None:
+    """(T, N) what each asset adds to the return before costs, w_(t-1) r_t; the rows sum to it.
+
+    None where they do not, as without recorded returns of the assets.
+    """
+    if not len(result.asset_returns):
+        return None
+    weights = result.weights.fillna(0.0)
+    moved = result.asset_returns.reindex(index=weights.index, columns=weights.columns)
+    parts = weights.shift(1).fillna(0.0) * moved.fillna(0.0)
+    return parts if (parts.sum(axis=1) - result.gross_returns).abs().max() < TOLERANCE else None
+
+
+def asset_table(result: BacktestResult, periods_per_year: float) -> pd.DataFrame:
+    """One row an asset, the largest mean weight first; all columns are fractions.
+
+    Columns: mean, lowest and highest weight, held (share of the dates), return (contribution
+    to the mean gross return a year, arithmetic: they sum to it) and risk (share of the
+    variance of the gross returns, cov(c_i, g) / var(g): they sum to 1); NaN where
+    ``contributions`` are not known.
+
+    Source of the risk shares: Litterman (1996), Hot Spots and Hedges.
+    """
+    weights = result.weights.fillna(0.0)
+    table = pd.DataFrame(
+        {
+            "mean": weights.mean(),
+            "lowest": weights.min(),
+            "highest": weights.max(),
+            "held": (weights.abs() > DUST).mean(),
+        }
+    )
+    parts = contributions(result)
+    if parts is None:
+        table[["return", "risk"]] = np.nan
+    else:
+        gross = result.gross_returns - result.gross_returns.mean()
+        variance = float(gross @ gross)
+        table["return"] = parts.mean() * periods_per_year
+        table["risk"] = parts.T @ gross / variance if variance > 0 else np.nan
+    return table.sort_values("mean", ascending=False, kind="stable")

@@ -1,0 +1,279 @@
+"""All numbers of a report, as tables that are not rounded: page, JSON and CSV are made of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from engine.accounting.performance import sharpe
+from engine.runs.result import BacktestResult
+from reports import learning
+from reports.metrics import calendars, capacity, catalogue, drawdowns, relative, trading
+from reports.statistics import selection, sharpe_tests, trials
+
+BENCHMARK = "EqualWeight"
+WORST = 10  # drawdowns listed
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """What is known about a run; a table without rows is something that cannot be shown.
+
+    Attributes:
+        results: by name, as given.
+        subject: the strategy that the report is about.
+        benchmark: the strategy it is compared with, or None.
+        metrics: one row a strategy, ``catalogue.METRICS``.
+        luck: one row a strategy, see ``luck_table``.
+        trials: how many configurations were tried.
+        overfitting, superior: see ``statistics.selection``; of all configurations.
+        history: the trials, see ``statistics.trials.history``; empty without a ledger.
+        drawdowns: the worst of the subject.
+        years: returns by calendar year and strategy.
+        months: {strategy: returns by year and month}.
+        folds, seeds: results by fold and by seed.
+        sweep: net Sharpe ratio by cost (basis points) and strategy.
+        assets: of the subject, see ``trading.asset_table``; groups: their sums.
+        limits, sensitivity, epochs, solves, checks: see ``learning``.
+        capacity: what market impact would take, by strategy.
+        whole: annual return and Sharpe ratio with whole shares and with fractions, by strategy.
+        factors: regression of each strategy on the factors.
+        differing: settings in which the results differ, by strategy.
+    """
+
+    results: dict[str, BacktestResult]
+    subject: str
+    benchmark: str | None
+    metrics: pd.DataFrame
+    luck: pd.DataFrame
+    trials: int
+    overfitting: selection.Overfitting
+    superior: float
+    history: pd.DataFrame
+    drawdowns: pd.DataFrame
+    years: pd.DataFrame
+    months: dict[str, pd.DataFrame]
+    folds: pd.DataFrame
+    seeds: pd.DataFrame
+    sweep: pd.DataFrame
+    assets: pd.DataFrame
+    groups: pd.DataFrame
+    limits: pd.DataFrame
+    sensitivity: pd.DataFrame
+    capacity: pd.DataFrame
+    whole: pd.DataFrame
+    factors: pd.DataFrame
+    epochs: pd.DataFrame
+    solves: pd.DataFrame
+    checks: pd.DataFrame
+    differing: pd.DataFrame
+
+    @property
+    def first(self) -> BacktestResult:
+        """The subject's result."""
+        return self.results[self.subject]
+
+    @property
+    def periods_per_year(self) -> float:
+        """Of the subject."""
+        return self.first.settings["periods_per_year"]
+
+    @property
+    def pair(self) -> list[str]:
+        """The subject, and the benchmark if there is one."""
+        return [self.subject, *([self.benchmark] if self.benchmark else [])]
+
+    @property
+    def ranked(self) -> list[str]:
+        """All strategies in the order of the figures: the subject, the benchmark, the others."""
+        return [*self.pair, *(name for name in self.results if name not in self.pair)]
+
+
+def gather(
+    results: Mapping[str, BacktestResult],
+    factors: pd.DataFrame | None = None,
+    groups: Mapping[str, str] | None = None,
+    tried: pd.DataFrame | None = None,
+) -> ReportData:
+    """The data of a report; for the arguments see ``reports.write_report``."""
+    subject, benchmark = chosen(results)
+    results = dict(results)
+    year = results[subject].settings["periods_per_year"]
+    table = catalogue.metric_table(results, benchmark)
+    returns = pd.concat({n: r.net_returns for n, r in results.items()}, axis=1, join="inner")
+    rivals = returns.drop(columns=[benchmark] if benchmark else [])
+    active = rivals.sub(returns[benchmark], axis=0) if benchmark else rivals
+    found = {name: sharpe(active[name], 1) for name in active.columns}
+    count = trials_of(results, benchmark, tried)
+    assets = trading.asset_table(results[subject], year)
+    return ReportData(
+        results=results,
+        subject=subject,
+        benchmark=benchmark,
+        metrics=table,
+        luck=luck_table(
+            returns, active, benchmark, year, count, trials.ratios(found, results, tried)
+        ),
+        trials=count,
+        overfitting=selection.overfitting(active),
+        superior=selection.superior_ability(returns, benchmark) if benchmark else np.nan,
+        history=trials.history(results, tried),
+        drawdowns=drawdowns.drawdown_periods(results[subject].net_returns).head(WORST),
+        years=pd.DataFrame(
+            {name: calendars.yearly_returns(r.net_returns) for name, r in results.items()}
+        ),
+        months={name: calendars.monthly_returns(r.net_returns) for name, r in results.items()},
+        folds=_folds(results),
+        seeds=learning.seeds(results),
+        sweep=trading.sharpe_by_cost(results),
+        assets=assets,
+        groups=_grouped(assets, groups),
+        limits=_stacked(results, lambda result: learning.limits(result.limits)),
+        sensitivity=_stacked(results, lambda result: learning.sensitivity(result.sensitivity)),
+        capacity=capacity.capacity_table(results),
+        whole=trading.whole_shares(results),
+        factors=_factors(results, factors),
+        epochs=_stacked(results, lambda result: result.training_summary()),
+        solves=_stacked(results, lambda result: learning.solves(result.solves)),
+        checks=_stacked(results, lambda result: learning.checks(result.checks)),
+        differing=_differing(results),
+    )
+
+
+def chosen(results: Mapping[str, BacktestResult]) -> tuple[str, str | None]:
+    """(subject, benchmark) of a report, see ``write_report``; None where there is one result."""
+    if not results:
+        raise ValueError("there is no result to report: results are empty")
+    equal = [name for name, result in results.items() if _class(result) == BENCHMARK][:1]
+    learned = [name for name, result in results.items() if len(result.training)]
+    others = [name for name in results if name not in equal]
+    subject = [*learned, *others, *results][0]
+    rivals = [name for name in [*equal, *results] if name != subject]
+    return subject, rivals[0] if rivals else None
+
+
+def _class(result: BacktestResult) -> str:
+    """The name of the strategy's class, without its module."""
+    return re.split(r"[.:]", str(result.strategy.get("class", "")))[-1]
+
+
+def trials_of(
+    results: Mapping[str, BacktestResult],
+    benchmark: str | None,
+    tried: pd.DataFrame | None = None,
+) -> int:
+    """How many configurations were tried: the highest of three counts, without 1/N.
+
+    Those in the ledger, the strategies of the run other than the benchmark, and "trials" in the
+    settings.
+    """
+    noted = 0
+    if tried is not None and len(tried):
+        noted = int((~tried["strategy"].str.contains(f':{BENCHMARK}"', regex=False)).sum())
+    stated = [result.settings.get("trials") for result in results.values()]
+    known = [int(number) for number in stated if isinstance(number, int | float) and number > 0]
+    return max([len(results) - (benchmark is not None), 1, noted, *known])
+
+
+def luck_table(
+    returns: pd.DataFrame,
+    active: pd.DataFrame,
+    benchmark: str | None,
+    periods_per_year: float,
+    count: int,
+    ratios: np.ndarray,
+) -> pd.DataFrame:
+    """One row a strategy; NaN where the benchmark would be compared with itself.
+
+    Columns: low, high (95% interval of the Sharpe ratio); difference, error, difference low,
+    difference high, p, studentised, block (see ``sharpe_differences``); active (probability that
+    the true Sharpe ratio of the active return is above 0); deflated (the same, above the ratio
+    that the best of ``count`` trials without skill reaches).
+
+    Args:
+        returns: (T, S) net returns, one column a strategy.
+        active: the same less those of the benchmark, without its column; without a benchmark the
+            returns themselves.
+        ratios: Sharpe ratios a period of the trials, whose spread deflates.
+    """
+    table = sharpe_tests.sharpe_intervals(returns, periods_per_year)
+    columns = ["difference", "error", "difference low", "difference high", "p", "studentised"]
+    table[[*columns, "block", "active", "deflated"]] = np.nan
+    if benchmark:
+        found = sharpe_tests.sharpe_differences(returns, benchmark, periods_per_year)
+        table.update(found.rename(columns={"low": "difference low", "high": "difference high"}))
+    for name in active.columns:
+        table.loc[name, "active"] = selection.probabilistic_sharpe(active[name])
+        table.loc[name, "deflated"] = selection.deflated_sharpe(active[name], count, ratios)
+    return table
+
+
+def _grouped(assets: pd.DataFrame, groups: Mapping[str, str] | None) -> pd.DataFrame:
+    if not groups:
+        return pd.DataFrame()
+    names = pd.Index([groups.get(asset, "no group") for asset in assets.index], name="group")
+    return assets[["mean", "return", "risk"]].groupby(names).sum(min_count=1)
+
+
+def _factors(results: Mapping[str, BacktestResult], factors: pd.DataFrame | None) -> pd.DataFrame:
+    if factors is None:
+        return pd.DataFrame()
+
+    def fitted(result: BacktestResult) -> pd.DataFrame:
+        year = result.settings["periods_per_year"]
+        return relative.factor_regression(result.net_returns, factors, year).reset_index()
+
+    return _stacked(results, fitted)
+
+
+def _stacked(
+    results: Mapping[str, BacktestResult], table: Callable[[BacktestResult], pd.DataFrame]
+) -> pd.DataFrame:
+    """The tables of all results below each other, with a first column "strategy"."""
+    parts = {name: table(result) for name, result in results.items()}
+    parts = {name: part for name, part in parts.items() if len(part)}
+    if not parts:
+        return pd.DataFrame()
+    return pd.concat(parts, names=["strategy"]).reset_index("strategy").reset_index(drop=True)
+
+
+def _folds(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
+    """One row a strategy and refit of the first result that has any: its dates and results."""
+    refits = next((result.folds for result in results.values() if len(result.folds)), None)
+    if refits is None:
+        return pd.DataFrame()
+    starts = pd.to_datetime(refits["test_start"])
+    tables = []
+    for name, result in results.items():
+        year = result.settings["periods_per_year"]
+        scores = calendars.fold_returns(result.net_returns, starts, year)
+        table = refits.reset_index(drop=True).rename_axis("fold").reset_index()
+        table["strategy"] = name
+        table[["return", "Sharpe"]] = np.array(scores, dtype=float)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def flat(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+    """Nested settings as rows of (path, value), without what the page shows elsewhere."""
+    for key, value in settings.items():
+        if key in ("caveats", "quality", "simulation_difference"):
+            continue
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{path}{key}.")
+        elif isinstance(value, list | tuple):
+            more = f" and {len(value) - 12} more" if len(value) > 12 else ""
+            yield f"{path}{key}", ", ".join(map(str, value[:12])) + more
+        else:
+            yield f"{path}{key}", str(value)
+
+
+def _differing(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
+    """Rows: the settings in which the results differ; columns: strategies."""
+    table = pd.DataFrame({name: dict(flat(r.settings)) for name, r in results.items()}).fillna("")
+    return table[table.nunique(axis=1) > 1]

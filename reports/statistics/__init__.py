@@ -1,0 +1,6 @@
+"""How much of a result could be luck.
+
+``sharpe_tests`` (intervals and tests of Sharpe ratios) by ``bootstrap``, ``selection`` (what
+having tried several strategies does to the best of them), ``trials`` (the ledger of what was
+tried).
+"""

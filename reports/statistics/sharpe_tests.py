@@ -1,0 +1,214 @@
+"""Standard errors and confidence intervals of Sharpe ratios, and tests of the difference of two.
+
+``returns`` are (T, S) net simple returns, one column a strategy, without NaN; T the rows.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from engine.accounting.performance import constant, sharpe
+from reports.statistics.bootstrap import (
+    FEWEST,
+    RESAMPLES,
+    SEED,
+    block_length,
+    resampled_sharpes,
+)
+
+CHUNK = 200  # resamples at a time
+LEVEL = 0.95
+
+
+def sharpe_standard_error(returns: pd.Series, periods_per_year: float) -> float:
+    """Standard error of ``sharpe``, in the same unit, for independent, not normal, returns:
+
+    sqrt(P) * sqrt((1 - g3 SR + (g4 - 1) / 4 * SR**2) / (T - 1))
+
+    with SR a period, skewness g3 and raw kurtosis g4 (3 for the normal distribution, where
+    this is Lo's sqrt((1 + SR**2 / 2) / T) but for T - 1).
+
+    Source: Lo (2002), The Statistics of Sharpe Ratios; Mertens (2002); the form with T - 1
+    from Bailey and Lopez de Prado (2012), The Sharpe Ratio Efficient Frontier.
+    """
+    if constant(returns):
+        return np.nan
+    centred = (returns - returns.mean()).to_numpy(dtype=float)
+    variance = np.mean(centred**2)
+    skewness = np.mean(centred**3) / variance**1.5
+    kurtosis = np.mean(centred**4) / variance**2
+    ratio = sharpe(returns, 1)
+    spread = (1 - skewness * ratio + (kurtosis - 1) / 4 * ratio**2) / (len(returns) - 1)
+    return float(np.sqrt(periods_per_year * max(spread, 0.0)))
+
+
+def sharpe_intervals(
+    returns: pd.DataFrame,
+    periods_per_year: float,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+) -> pd.DataFrame:
+    """95% interval of each Sharpe ratio by the stationary bootstrap (see ``bootstrap``).
+
+    With s the ratio found and s* a resampled one the interval is s -+ the 95% quantile of
+    |s* - s|. One row a strategy: low, high (annualised). NaN where T < 30 or without spread.
+    """
+    table = pd.DataFrame(np.nan, index=returns.columns, columns=["low", "high"], dtype=float)
+    ratios = returns.apply(sharpe, periods_per_year=periods_per_year)
+    known = list(ratios.index[ratios.notna()])
+    if len(returns) < FEWEST or not known:
+        return table
+    values = _scaled(returns[known])
+    drawn = resampled_sharpes(values, block_length(_influence(values)), resamples, seed)
+    found = ratios[known].to_numpy()
+    reach = _reach(np.abs(drawn * np.sqrt(periods_per_year) - found))
+    table.loc[known, "low"], table.loc[known, "high"] = found - reach, found + reach
+    return table
+
+
+def sharpe_differences(
+    returns: pd.DataFrame,
+    benchmark: str,
+    periods_per_year: float,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+) -> pd.DataFrame:
+    """Sharpe ratio of each strategy less the benchmark's, and how likely it is by chance.
+
+    Rows are resampled by the stationary bootstrap (see ``bootstrap``). With d the difference
+    found and d* a resampled one, the two-sided p-value of "no difference" is
+    (1 + number of |d* - d| >= |d|) / (1 + resamples), and the 95% interval is d -+ the 95%
+    quantile of |d* - d|, so that both always agree.
+
+    Args:
+        returns: (T, S) net simple returns, one column a strategy, without NaN.
+        benchmark: the column to compare with.
+        periods_per_year: rows a year.
+        resamples: number of resampled histories.
+        seed: seed of the resampling; the same seed gives the same numbers.
+
+    Returns:
+        One row a strategy except the benchmark: difference, error (its HAC standard error), low,
+        high (annualised Sharpe), p, studentised (the p-value of ``ledoit_wolf``), block (mean
+        block length, rows). NaN where a Sharpe ratio is not defined or T < 30.
+
+    Source: the centred test as in Ledoit and Wolf (2008), Robust Performance Hypothesis Testing
+    with the Sharpe Ratio, without their studentisation.
+    """
+    others = [name for name in returns.columns if name != benchmark]
+    columns = ["difference", "error", "low", "high", "p", "studentised", "block"]
+    table = pd.DataFrame(np.nan, index=others, columns=columns, dtype=float)
+    ratios = returns.apply(sharpe, periods_per_year=periods_per_year)
+    table["difference"] = ratios[others] - ratios[benchmark]
+    compared = list(table.index[table["difference"].notna()])
+    if len(returns) < FEWEST or not compared:
+        return table
+
+    values = _scaled(returns[[*compared, benchmark]])
+    moves = _less_last(_influence(values))
+    block = block_length(moves)
+    gaps = _less_last(resampled_sharpes(values, block, resamples, seed))
+    found = table.loc[compared, "difference"].to_numpy()
+    distance = np.abs(gaps * np.sqrt(periods_per_year) - found)
+    distance[~np.isfinite(distance)] = np.inf  # a resample without spread speaks for chance
+    reach = _reach(distance)
+    hits = (distance >= np.abs(found) - 1e-12).sum(axis=0)
+    table.loc[compared, columns[1:]] = np.column_stack(
+        [
+            _errors(moves) * np.sqrt(periods_per_year),
+            found - reach,
+            found + reach,
+            (1 + hits) / (1 + resamples),
+            ledoit_wolf(values, block, resamples, seed),
+            np.full(len(compared), block),
+        ]
+    )
+    return table
+
+
+def ledoit_wolf(values: np.ndarray, block: int, resamples: int, seed: int) -> np.ndarray:
+    """Two-sided p-values (S - 1,) of "the same Sharpe ratio as the last column".
+
+    Rows are resampled in circular blocks of fixed length b; the difference of each resample,
+    less the one found, is divided by its own standard error, which comes from the spread of
+    its blocks; the one found is divided by its HAC standard error (Bartlett kernel).
+
+    Source: Ledoit and Wolf (2008), Robust Performance Hypothesis Testing with the Sharpe
+    Ratio, section 3.2.2 (there a quadratic spectral kernel, and blocks chosen by calibration).
+    """
+    rows, last = len(values), values.shape[1] - 1
+    found = _less_last(values.mean(axis=0) / values.std(axis=0))
+    errors = _errors(_less_last(_influence(values)))
+    statistic = np.abs(found) / np.where(errors > 0, errors, np.inf)
+
+    moments = np.hstack([values, values**2])  # (T, 2S)
+    padded = np.vstack([moments, moments[: block - 1]])
+    total = np.vstack([np.zeros(2 * last + 2), padded.cumsum(axis=0)])
+    sums = total[block:] - total[:-block]  # (T, 2S): of the block that starts in each row
+    # of each pair: the mean and mean square of the strategy, then of the last column
+    pairs = [[k, last + 1 + k, last, 2 * last + 1] for k in range(last)]
+    products = np.hstack(  # (T, 16 (S - 1))
+        [(sums[:, four, None] * sums[:, None, four]).reshape(rows, 16) for four in pairs]
+    )
+    blocks = max(rows // block, 2)
+    generator = np.random.default_rng(seed)
+    hits, done = np.zeros(last), 0
+    while done < resamples:
+        size = min(CHUNK, resamples - done)
+        picks = generator.integers(0, rows, (size, blocks)) + rows * np.arange(size)[:, None]
+        counts = np.bincount(picks.ravel(), minlength=size * rows).reshape(size, rows) / blocks
+        mean = counts @ sums / block  # (size, 2S)
+        square = (counts @ products).reshape(size, last, 4, 4) / block
+        for k, four in enumerate(pairs):
+            v = mean[:, four]  # (size, 4)
+            spread = square[:, k] - block * v[:, :, None] * v[:, None, :]
+            with np.errstate(divide="ignore", invalid="ignore"):
+                one, two = (m[:, 0] / np.sqrt(m[:, 1] - m[:, 0] ** 2) for m in (v[:, :2], v[:, 2:]))
+                slope = np.hstack([_gradient(v[:, :2]), -_gradient(v[:, 2:])])
+                error = np.sqrt(np.einsum("bi,bij,bj->b", slope, spread, slope) / rows)
+                drawn = np.abs(one - two - found[k]) / error
+            hits[k] += (~(drawn < statistic[k] - 1e-12)).sum()
+        done += size
+    return (1 + hits) / (1 + resamples)
+
+
+def _gradient(moments: np.ndarray) -> np.ndarray:
+    """(B, 2) derivative of mean / sqrt(square - mean**2) by (mean, square), both in (B, 2)."""
+    mean, square = moments.T
+    return np.stack([square, -mean / 2], axis=1) / (square - mean**2)[:, None] ** 1.5
+
+
+def _scaled(returns: pd.DataFrame) -> np.ndarray:
+    """(T, S) with standard deviation 1: a Sharpe ratio does not see the scale."""
+    return (returns / returns.std(ddof=1)).to_numpy(dtype=float)
+
+
+def _influence(values: np.ndarray) -> np.ndarray:
+    """(T, S) by how much each row moves the Sharpe ratio: z - SR / 2 (z**2 - 1), z standardised."""
+    mean, deviation = values.mean(axis=0), values.std(axis=0)
+    z = (values - mean) / deviation
+    return z - mean / deviation / 2 * (z**2 - 1)
+
+
+def _less_last(values: np.ndarray) -> np.ndarray:
+    """All columns but the last, less the last."""
+    return values[..., :-1] - values[..., -1:]
+
+
+def _errors(moves: np.ndarray) -> np.ndarray:
+    """HAC standard error of the mean of each column (T, S), see ``relative.regression``."""
+    from statsmodels.regression.linear_model import OLS
+
+    fits = [
+        OLS(column, np.ones(len(column))).fit(cov_type="HAC", cov_kwds={"maxlags": None})
+        for column in moves.T
+    ]
+    return np.array([fit.bse[0] for fit in fits])
+
+
+def _reach(distance: np.ndarray) -> np.ndarray:
+    """The 95% quantile of each column of distances, NaN where it is not finite."""
+    distance = np.where(np.isfinite(distance), distance, np.inf)
+    reach = np.quantile(distance, LEVEL, axis=0, method="higher")
+    return np.where(np.isfinite(reach), reach, np.nan)
