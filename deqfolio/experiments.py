@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import inspect
-import multiprocessing
 import shutil
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import forkserver
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -139,14 +136,7 @@ def stoppable(way_on: str) -> Iterator[None]:
 
 
 def import_for_workers() -> None:
-    """Let the server of worker processes import now, while this process does.
+    """Let the server of worker processes import now, while this process does."""
+    from engine.compute.worker_pool import start_server
 
-    See ``local_processes`` in ``engine/processes.py``, which would only start it later.
-    """
-    if sys.platform == "linux":
-        multiprocessing.set_forkserver_preload(["engine.compute.preload", "strategies.registry"])
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server inherits it
-        try:
-            forkserver.ensure_running()
-        finally:
-            signal.signal(signal.SIGINT, before)
+    start_server("strategies.registry")

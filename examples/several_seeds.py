@@ -1,7 +1,7 @@
 """Several seeds in parallel: how much of a learned strategy's result is the luck of its seed?"""
 
 from deqfolio import DEQMeanVariance, Training, WalkForward, backtest, load, summary_table
-from engine.compute.processes import local_processes
+from engine.compute.worker_pool import local_processes
 
 
 def main():

@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeAlias
 from uuid import uuid4
 
 from engine.compute.cluster import client_of
-from engine.compute.processes import local_processes
+from engine.compute.worker_pool import local_processes
 
 LOST = {  # errors that mean it: of a process pool, of Dask, and of a scheduler that went away
     "BrokenExecutor": "a worker died and took its task with it",

@@ -1,6 +1,6 @@
-"""What worker processes need, imported once: by the process that they begin as copies of.
+"""What worker processes need, imported once by the server that they are forked from.
 
-See ``local_processes`` in ``processes.py``. Nothing else imports this.
+See ``start_server`` in ``worker_pool.py``. Nothing else imports this.
 """
 
 import torch._dynamo

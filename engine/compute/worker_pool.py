@@ -1,56 +1,89 @@
-"""WorkerPool: processes that run tasks, and that end at once and without a word when told to."""
+"""Worker processes on this machine, which end at once and silently when they are told to."""
 
 from __future__ import annotations
 
 import os
 import pickle
 import signal
+import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future
-from contextlib import suppress
-from multiprocessing import active_children, forkserver
+from contextlib import contextmanager, suppress
+from multiprocessing import active_children, forkserver, get_context
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from queue import SimpleQueue
-from threading import Lock, Thread
+from threading import Lock, Thread, current_thread, main_thread
 from typing import Any
 
+PRELOAD = "engine.compute.preload"
 PATIENCE = 10  # seconds for the threads to notice that their workers were killed
 
 
+@contextmanager
+def local_processes(workers: int, shared: object = None) -> Iterator[Executor]:
+    """``workers`` processes on this machine, each of which is sent ``shared`` as it starts.
+
+    They end when the block does: after the tasks submitted, or at once on an error.
+    """
+    if workers < 1:
+        raise ValueError(f"workers is a whole number from 1 on, got {workers}")
+    context = get_context("forkserver" if sys.platform == "linux" else "spawn")
+    start_server()
+    with WorkerPool(workers, context, shared) as pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.kill()
+            raise
+
+
+def start_server(*modules: str) -> None:
+    """On Linux, start the process that workers are forked from, if it does not run yet.
+
+    Imports take a process seconds. So the server imports what workers need, and ``modules``, once,
+    and does nothing else. A fork of this process would copy locks that its threads hold. Elsewhere
+    each worker is a new process.
+    """
+    if sys.platform != "linux":
+        return
+    forkserver.set_forkserver_preload([PRELOAD, *modules])  # no effect if the server runs
+    if current_thread() is not main_thread():
+        return  # only the main thread can set a signal; the first worker starts the server
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server inherits it
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class WorkerTraceback(Exception):
-    """Where an error arose in a worker: the cause of the error that is raised here."""
+    """Where an error was raised in a worker: the cause of the error that is raised here."""
 
     def __str__(self) -> str:
         return f"\n{self.args[0]}"
 
 
 class WorkerPool(Executor):
-    """So many worker processes, each begun with its first task, each with a thread here.
+    """Worker processes, each started with its first task, each served by a thread of this one.
 
     Unlike in ``ProcessPoolExecutor``, workers share no queue, lock or semaphore, only a pipe each
-    with this process: one that dies takes nothing with it but its own task, whose future has a
-    BrokenExecutor, and ``kill`` has nothing to wait for. Tasks and results are copied as plain
+    with this process: one that dies loses its own task, whose future has a BrokenExecutor, and
+    nothing else, and ``kill`` has nothing to wait for. Tasks and results are copied as plain
     pickles; tensors are not left in the shared memory of a process that may be gone.
 
     Args:
         workers: how many.
         context: of multiprocessing, "forkserver" or "spawn".
-        begin: what each worker calls first, with ``arguments``.
+        shared: what each worker is sent as it starts; to unpickle a ``Parcel`` is to keep it.
     """
 
-    def __init__(
-        self,
-        workers: int,
-        context: BaseContext,
-        begin: Callable[..., object] | None = None,
-        arguments: tuple = (),
-    ):
-        self._context, self._begin, self._arguments = context, begin, arguments
+    def __init__(self, workers: int, context: BaseContext, shared: object = None):
+        self._context, self._shared = context, shared
         self._others = set(active_children())
         self._tasks: SimpleQueue[tuple[Future, tuple] | None] = SimpleQueue()
         self._starting, self._processes = Lock(), list[BaseProcess]()
@@ -70,8 +103,10 @@ class WorkerPool(Executor):
         """Let the workers end after the tasks submitted, or after those begun."""
         if not self._closed:
             self._closed = True
-            if cancel_futures:
-                self._cancel()
+            while cancel_futures and not self._tasks.empty():
+                item = self._tasks.get()
+                if item is not None:
+                    item[0].cancel()
             for _ in self._threads:
                 self._tasks.put(None)
         if wait:
@@ -79,11 +114,11 @@ class WorkerPool(Executor):
                 thread.join()
 
     def kill(self) -> None:
-        """Kill the workers, whatever they do, even those that are only beginning.
+        """Kill the workers, whatever they do, even those that are only starting.
 
-        On Linux workers are forks of a server, which may still be importing, for seconds, with
-        workers asked for that it has not begun. So it is killed as well, unless it may serve
-        processes that were there before the pool; whoever needs a server next starts one.
+        The server that they are forked from may still be importing, for seconds, with workers
+        asked for that it has not started. So it is killed as well, unless it may serve processes
+        that existed before the pool; the next pool starts another one.
         """
         self._killed = True
         self.shutdown(wait=False, cancel_futures=True)
@@ -96,15 +131,9 @@ class WorkerPool(Executor):
             for thread in self._threads:
                 thread.join(0.1)
 
-    def _cancel(self) -> None:
-        while not self._tasks.empty():
-            item = self._tasks.get()
-            if item is not None:
-                item[0].cancel()
-
     def _serve(self) -> None:
-        """Hand tasks to a worker, one after the other; a thread's work."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # what it starts inherits this
+        """Send tasks to a worker, one after the other; each thread runs this."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # its worker inherits this
         worker: tuple[BaseProcess, Connection] | None = None
         while (item := self._tasks.get()) is not None:
             future, task = item
@@ -126,7 +155,7 @@ class WorkerPool(Executor):
             _settle(future, reply)
         if worker is not None:
             process, pipe = worker
-            pipe.close()  # which a worker that waits takes for the end
+            pipe.close()  # the worker then ends
             process.join()
 
     def _start(self) -> tuple[BaseProcess, Connection]:
@@ -135,7 +164,7 @@ class WorkerPool(Executor):
                 raise EOFError("the pool was killed")
             mine, its = self._context.Pipe()
             process = self._context.Process(  # type: ignore[attr-defined]
-                target=_work, args=(its, self._begin, self._arguments)
+                target=_work, args=(its, self._shared)
             )
             process.start()
             its.close()
@@ -143,52 +172,51 @@ class WorkerPool(Executor):
         return process, mine
 
 
-def _work(pipe: Connection, begin: Callable[..., object] | None, arguments: tuple) -> None:
-    """What a worker does: run what comes through the pipe until its other end is closed."""
+def _work(pipe: Connection, shared: object) -> None:
+    """Run the tasks that come through the pipe until its other end is closed; in a worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits
-    if begin is not None:
-        begin(*arguments)
     with suppress(EOFError, ConnectionError):
         while True:
             message = pipe.recv_bytes()
             try:
-                task, args, kwargs = pickle.loads(message)  # of the process that began this one
+                task, args, kwargs = pickle.loads(message)  # of the process that started this one
                 reply = _packed(True, task(*args, **kwargs))
             except BaseException as error:
                 reply = _packed(False, error)
             pipe.send_bytes(reply)
 
 
-def _packed(fine: bool, result: Any) -> bytes:
-    """A reply: the result or, with where it arose, the error."""
-    told = "" if fine else "".join(traceback.format_exception(result))
+def _packed(succeeded: bool, result: Any) -> bytes:
+    """A reply: the result, or the error with its traceback."""
+    trace = "" if succeeded else "".join(traceback.format_exception(result))
     try:
-        packed = pickle.dumps((fine, result, told), pickle.HIGHEST_PROTOCOL)
-        pickle.loads(packed) if not fine else None  # errors are often made for one way only
+        packed = pickle.dumps((succeeded, result, trace), pickle.HIGHEST_PROTOCOL)
+        if not succeeded:
+            pickle.loads(packed)  # many errors can be pickled but not unpickled
         return packed
     except Exception as error:
         kind = type(result).__name__
-        said = f"{kind} cannot be sent back: {error}" if fine else f"{kind}: {result}"
-        return pickle.dumps((False, RuntimeError(said), told))
+        text = f"{kind} cannot be sent back: {error}" if succeeded else f"{kind}: {result}"
+        return pickle.dumps((False, RuntimeError(text), trace))
 
 
 def _settle(future: Future, reply: bytes) -> None:
     """Give the future what a worker replied."""
     try:
-        fine, result, told = pickle.loads(reply)  # of a process that this one began
+        succeeded, result, trace = pickle.loads(reply)  # of a process that this one started
     except Exception as error:
         future.set_exception(error)
         return
-    if fine:
+    if succeeded:
         future.set_result(result)
-        return
-    result.__cause__ = WorkerTraceback(told)
-    future.set_exception(result)
+    else:
+        result.__cause__ = WorkerTraceback(trace)
+        future.set_exception(result)
 
 
 def _death(worker: tuple[BaseProcess, Connection] | None, error: Exception) -> str:
     if worker is None:
-        return f"a worker process did not begin: {str(error) or type(error).__name__}"
+        return f"a worker process did not start: {str(error) or type(error).__name__}"
     process, pipe = worker
     pipe.close()
     process.join()
@@ -196,15 +224,15 @@ def _death(worker: tuple[BaseProcess, Connection] | None, error: Exception) -> s
 
 
 def _kill_server() -> None:
-    """Kill the server that multiprocessing forks workers from, and what it has forked."""
+    """Kill the server that multiprocessing forks workers from, and its workers."""
     server = getattr(getattr(forkserver, "_forkserver", None), "_forkserver_pid", None)
     if server is None:
         return
     with suppress(ProcessLookupError, ChildProcessError):
-        os.kill(server, signal.SIGSTOP)  # no more of them, while its own are looked for
+        os.kill(server, signal.SIGSTOP)  # it starts no more workers while its own are listed
         with suppress(OSError):  # a Linux that lists no children
             listed = Path(f"/proc/{server}/task/{server}/children").read_text()
             for child in map(int, listed.split()):
                 os.kill(child, signal.SIGKILL)
         os.kill(server, signal.SIGKILL)
-        os.waitid(os.P_PID, server, os.WEXITED | os.WNOWAIT)  # left for its owner to find dead
+        os.waitid(os.P_PID, server, os.WEXITED | os.WNOWAIT)  # multiprocessing reaps it

@@ -25,8 +25,8 @@ from engine.accounting.performance import sharpe
 from engine.backtest import backtest
 from engine.compute.broadcast import TASK_LOCK
 from engine.compute.cluster import client_of
-from engine.compute.processes import local_processes
 from engine.compute.progress import progress_bar
+from engine.compute.worker_pool import local_processes
 from engine.planning.walk_forward import WalkForward
 from engine.research.search_settings import Search
 from engine.runs.ledger import TrialLedger

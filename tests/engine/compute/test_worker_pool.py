@@ -12,8 +12,7 @@ from multiprocessing import active_children, get_context
 import numpy as np
 import pytest
 
-from engine.compute.processes import local_processes
-from engine.compute.worker_pool import WorkerPool, WorkerTraceback
+from engine.compute.worker_pool import WorkerPool, WorkerTraceback, local_processes
 
 
 def square(x):
@@ -109,8 +108,13 @@ def test_kill_ends_what_runs_and_cancels_what_waits():
         assert pool.submit(square, 5).result()[1] == 25
 
 
-def test_a_worker_that_cannot_begin_says_so():
-    with WorkerPool(1, get_context("spawn"), begin=fail, arguments=("no licence",)) as pool:
+class Unreadable:
+    def __reduce__(self):
+        return fail, ("no licence",)
+
+
+def test_a_worker_that_cannot_start_says_so():
+    with WorkerPool(1, get_context("spawn"), shared=Unreadable()) as pool:
         future = pool.submit(square, 1)
     with pytest.raises(BrokenExecutor, match="ended with code 1"):
         future.result()
