@@ -2,7 +2,7 @@
 
 Data flows ``data_loaders -> strategies -> engine -> reports``: this package comes first and
 imports none of the others. Read ``panel.py``, then ``sources.py``, where ``load`` dispatches to
-``files.py`` (with ``csv_tables.py``, ``parquet_tables.py`` and ``tables.py``),
+``files.py`` (and the room ``reading``, which matches columns to fields),
 ``yahoo_histories.py`` (with ``yahoo_requests.py`` and ``store.py``), ``synthetic.py`` and
 ``plugins.py``. ``quality.py`` checks a panel.
 """

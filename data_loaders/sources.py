@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from data_loaders.files import SUFFIXES, read_features, read_members, read_prices
+from data_loaders.files import is_file_name, read_features, read_members, read_panel
 from data_loaders.panel import DateLike, Panel
 from data_loaders.plugins import SOURCES, installed, is_plugin, plugged_panel
+from data_loaders.reading.many_files import KNOWN
+from data_loaders.reading.options import Options
 from data_loaders.suggestions import did_you_mean, known_names
 from data_loaders.validation import DataError
 
@@ -21,7 +23,18 @@ def load(
     end: DateLike | None = None,
     *,
     kind: str = "prices",
+    unit: str | None = None,
+    price: str | None = None,
+    layout: str | None = None,
+    asset: str | None = None,
     date_format: str | None = None,
+    timezone: str | None = None,
+    skip: int | str = 0,
+    header: int | str | None = None,
+    table: int | None = None,
+    na: str | float | None = None,
+    decimal: str | None = None,
+    thousands: str | None = None,
     asset_features: Mapping[str, str | Path] | None = None,
     market_features: str | Path | None = None,
     membership: str | Path | None = None,
@@ -40,8 +53,10 @@ def load(
               ETFs): daily to 2022, bundled with skfolio, nothing is fetched;
             - ``"yahoo:SPY,TLT,GLD"``: daily adjusted closes from Yahoo, through yfinance. Stored
               prices are read without the network;
-            - the path of a ``.csv``, ``.csv.gz`` or ``.parquet`` file, wide or long
-              (``files.read_prices`` says how it must look);
+            - a file: CSV or other text (packed by gzip, bzip2, xz or zip), Parquet or Feather; a
+              folder or a pattern like ``"data/*.csv"``, with one file per asset; or a folder of
+              partitioned Parquet. Wide, long, or the fields of one asset: the columns' names say
+              which, and the caveats say what was taken;
             - ``"synthetic:planted"``, ``"synthetic:lead_lag"``, ``"synthetic:null"``, with their
               arguments as in ``"synthetic:planted?seed=3&rows=2000&assets=10"``;
             - your own: ``"my_data:prices"`` or ``"path/my_data.py:prices"``, a function that
@@ -49,8 +64,24 @@ def load(
               the group ``deqfolio.sources``).
         start: first date to keep, inclusive.
         end: last date to keep, inclusive.
-        kind: of what a file holds: "prices" or "returns" (simple, fractions).
-        date_format: of the dates in a CSV file, like "%d/%m/%Y"; by default it is detected.
+        kind: what a file holds: "prices" or "returns" (simple returns from the row before).
+        unit: of returns: "fraction", "percent", "bp" (0.01%) or "gross" (1 + return).
+        price: the column, or field, that holds the prices.
+        layout: of a table without a column of assets: "wide" (each column is an asset) or
+            "fields" (the columns are fields of one asset).
+        asset: the name of the asset where the file holds one; by default the file's name.
+        date_format: of the dates, like "%d/%m/%Y", or "epoch_s", "epoch_ms", "epoch_us",
+            "epoch_ns", "excel"; by default it is detected.
+        timezone: of the exchange, like "Asia/Tokyo": times are converted to it before they are
+            cut to dates.
+        skip: lines of a text file to leave out: a number of lines at the top, or lines like
+            "1-3,135-139".
+        header: the number of header lines, or, where there is none, the names of the columns like
+            "date,open,high,low,close": columns with an empty name, or after the last, are left out.
+        table: which of several tables in a file, counted from 1.
+        na: a further mark of a missing value, like "-99.99".
+        decimal: the decimal separator, "." or ",".
+        thousands: the separator of thousands, like ",".
         asset_features: {name: file}, each wide like the prices; a row is known at the close of
             its date, and is used for later dates until the next row.
         market_features: a file with one row per date and one column per feature, likewise.
@@ -71,6 +102,10 @@ def load(
     if not isinstance(source, str | Path):
         raise DataError(f"source should be a name or a path, got {source!r}")
     name = str(source)
+    options = Options(
+        kind, unit, price, layout, asset, date_format, timezone, skip, header, table, na, decimal,
+        thousands,
+    )  # fmt: skip
     first, last = _date(start, "start"), _date(end, "end")
     if name in BUNDLED:
         panel = BUNDLED[name].panel()
@@ -90,8 +125,8 @@ def load(
             panel = plugged_panel(name)
         except DataError as error:
             raise DataError(f"{error}{did_you_mean(name, _names())}") from error
-    elif name.lower().endswith(SUFFIXES):
-        panel = _file(Path(source), kind, date_format)
+    elif is_file_name(name):
+        panel = read_panel(Path(source), options)
     else:
         raise _unknown(name)
     if not name.startswith("yahoo:") and (update or as_of is not None or allow_missing):
@@ -99,7 +134,9 @@ def load(
             f"update, as_of and allow_missing are for yahoo: sources, not for {name!r}"
         )
     panel = _between(panel, first, last, name, delisting_return)
-    return _joined(panel, asset_features or {}, market_features, membership, date_format)
+    return _joined(
+        panel, asset_features or {}, market_features, membership, Options(date_format=date_format)
+    )
 
 
 def _between(
@@ -141,14 +178,14 @@ def _joined(
     asset_features: Mapping[str, str | Path],
     market_features: str | Path | None,
     membership: str | Path | None,
-    date_format: str | None,
+    options: Options,
 ) -> Panel:
     """The panel with features and memberships from other files."""
     if not asset_features and market_features is None and membership is None:
         return panel
     features, notes = dict(panel.asset_features), list(panel.caveats)
     for name, file in asset_features.items():
-        found, note = read_features(Path(file), panel.dates, date_format)
+        found, note = read_features(Path(file), panel.dates, options)
         if len(found) != 1:
             raise DataError(f"{file}: has columns {', '.join(found)}, expected one feature")
         (frame,) = found.values()
@@ -161,7 +198,7 @@ def _joined(
         notes += [note] if note else []
     market = panel.market_features
     if market_features is not None:
-        found, note = read_features(Path(market_features), panel.dates, date_format)
+        found, note = read_features(Path(market_features), panel.dates, options)
         if list(found) != [""]:
             raise DataError(f"{market_features}: market features must not have a column of assets")
         market = pd.concat([market, found[""]], axis=1)
@@ -179,26 +216,14 @@ def _joined(
     return Panel(panel.prices, features, market, panel.source, notes, members, panel.snapshots)
 
 
-def _file(path: Path, kind: str, date_format: str | None) -> Panel:
-    prices, features = read_prices(path, kind, date_format)
-    try:
-        return Panel(prices, features, source=path.name)
-    except DataError as error:
-        raise DataError(f"{path}: {error}", error.dates, error.assets) from error
-
-
 def _names() -> list[str]:
     return [*NAMED, *installed(SOURCES)]
 
 
 def _unknown(name: str) -> DataError:
-    if name and Path(name).is_dir():
-        return DataError(
-            f"{name} is a folder: name a file in it that ends in {', '.join(SUFFIXES)}"
-        )
     return DataError(
         f"unknown data source {name!r}{known_names(name, _names())}, yahoo:TICKER,TICKER, "
-        f"the path of a file that ends in {', '.join(SUFFIXES)}, and module:function"
+        f"the path of a file that ends in {', '.join(KNOWN)}, and module:function"
     )
 
 

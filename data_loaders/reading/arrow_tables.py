@@ -1,0 +1,160 @@
+"""Typed tables: Parquet files and folders, Feather files, Arrow and Polars frames."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_loaders.reading import names
+from data_loaders.reading.dates import looks_like_date
+from data_loaders.reading.table import SAMPLE, Column, Kind, Table
+from data_loaders.validation import DataError
+
+BLOCK = 128  # columns converted at a time: large enough to be fast, small beside the array
+SUFFIXES = (".parquet", ".pq", ".feather", ".arrow")
+
+
+def read_arrow_file(path: Path, content: Any = None) -> Table:
+    """The table of a Parquet or Feather file, or of its ``content``.
+
+    Raises:
+        DataError: it cannot be read, or a name occurs twice.
+    """
+    source: Any = str(path) if content is None else pa.BufferReader(content)
+    kind = "Parquet" if path.name.lower().endswith((".parquet", ".pq")) else "Feather"
+    try:
+        if kind == "Parquet":
+            file = pq.ParquetFile(source)
+            head = partial(_first_rows, file)
+            return _table(
+                str(path), file.schema_arrow, file.metadata.num_rows, head,
+                lambda part: file.read(columns=part), path.name,
+            )  # fmt: skip
+        from pyarrow import feather
+
+        whole = feather.read_table(source if content is not None else str(path))
+        return _whole(str(path), whole, path.name)
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path} is not a readable {kind} file: {error}") from error
+
+
+def read_partitioned(folder: Path) -> Table:
+    """The table of a folder of Parquet files, with what its folders say: symbol=7203/part.parquet.
+
+    The values of the folders are text, so that 005930 stays what it is.
+    """
+    from pyarrow import dataset
+
+    found = sorted(folder.rglob("*.parquet")) + sorted(folder.rglob("*.pq"))
+    keys = [part.partition("=")[0] for part in found[0].relative_to(folder).parts if "=" in part]
+    schema = pa.schema([(key, pa.string()) for key in keys])
+    try:
+        parts = dataset.partitioning(schema, flavor="hive")
+        files = [str(file) for file in found]
+        data = dataset.dataset(
+            files, format="parquet", partitioning=parts, partition_base_dir=str(folder)
+        )
+        return _whole(str(folder), data.to_table(), folder.name)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DataError(f"{folder} is not a readable folder of Parquet files: {error}") from error
+
+
+def from_arrow(data: Any, source: str) -> Table:
+    """The table of an object with Arrow's interface: a pyarrow Table, a Polars frame."""
+    return _whole(source, pa.table(data), "")
+
+
+def _whole(source: str, whole: pa.Table, stem: str) -> Table:
+    head = whole.slice(0, SAMPLE).column
+    return _table(source, whole.schema, whole.num_rows, head, whole.select, stem)
+
+
+def _first_rows(file: pq.ParquetFile, name: str) -> pa.ChunkedArray:
+    groups = range(min(1, file.num_row_groups))
+    return file.read_row_groups(groups, columns=[name]).column(0).slice(0, SAMPLE)
+
+
+def _table(
+    source: str, schema: pa.Schema, rows: int, head: Callable[[str], pa.ChunkedArray],
+    read: Callable[[list[str]], pa.Table], stem: str,
+) -> Table:  # fmt: skip
+    twice = sorted(name for name, count in Counter(schema.names).items() if count > 1)
+    if twice:
+        raise DataError(f"{source}: columns occur more than once: {', '.join(twice[:5])}")
+    columns = []
+    for name, kind in zip(schema.names, schema.types, strict=True):
+        sample = _Sample(partial(head, name))
+        columns.append(Column(names.levels(name), _kind(kind, sample), sample))
+
+    def values(keys: Sequence[int], numbers: Sequence[int]) -> tuple[list[pd.Series], np.ndarray]:
+        for i in numbers:
+            if not _numeric(schema.types[i]):
+                raise DataError(
+                    f"{source}, column {columns[i].name!r}: holds {schema.types[i]}, expected "
+                    "numbers"
+                )
+        out = np.empty((rows, len(numbers)))
+        for start in range(0, len(numbers), BLOCK):
+            part = [schema.names[i] for i in numbers[start : start + BLOCK]]
+            block = read(part)
+            arrays = [block.column(name).cast(pa.float64()).to_numpy() for name in part]
+            out[:, start : start + BLOCK] = np.stack(arrays, axis=1)
+        named = [schema.names[i] for i in keys]
+        texts = read(named).to_pandas(ignore_metadata=True)
+        return [_key(texts[name]) for name in named], out
+
+    return Table(source, columns, values, stem=stem)
+
+
+def _key(column: pd.Series) -> pd.Series:
+    return column.astype(object) if isinstance(column.dtype, pd.CategoricalDtype) else column
+
+
+class _Sample(Sequence[str]):
+    """The first texts of a column, made when they are looked at."""
+
+    def __init__(self, head: Callable[[], pa.ChunkedArray]):
+        self._head = head
+
+    @cached_property
+    def _texts(self) -> list[str]:
+        return ["" if value is None else str(value) for value in self._head().to_pylist()]
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def __getitem__(self, row: Any) -> Any:
+        return self._texts[row]
+
+
+def _kind(kind: pa.DataType, sample: Sequence[str]) -> Kind:
+    types = pa.types
+    if types.is_timestamp(kind) or types.is_date(kind):
+        return "date"
+    if types.is_null(kind):
+        return "empty"
+    if _numeric(kind):
+        return "number"
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    if types.is_string(kind) or types.is_large_string(kind):
+        known = [text for text in sample[:7] if text]
+        dated = sum(looks_like_date(text) for text in known)
+        return "date" if known and dated * 2 > len(known) else "text"
+    return "text"
+
+
+def _numeric(kind: pa.DataType) -> bool:
+    types = pa.types
+    checks = (types.is_floating, types.is_integer, types.is_decimal, types.is_null)
+    return any(check(kind) for check in checks)

@@ -1,0 +1,139 @@
+"""Several files as one table of prices: folders, patterns, zip archives, partitioned Parquet."""
+
+from __future__ import annotations
+
+import glob
+import io
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from data_loaders.reading.arrow_tables import SUFFIXES as TYPED
+from data_loaders.reading.arrow_tables import read_arrow_file, read_partitioned
+from data_loaders.reading.assembly import Frames, frame, read_frames
+from data_loaders.reading.csv_tables import read_csv
+from data_loaders.reading.options import Options
+from data_loaders.reading.table import Table
+from data_loaders.reading.text_layout import TextFile
+from data_loaders.validation import DataError
+
+TEXTS = (".csv", ".txt", ".tsv", ".dat", ".prn")
+PACKED = (".gz", ".bz2", ".xz")
+SUFFIXES = (*TEXTS, *(text + pack for text in (".csv", ".txt", ".tsv") for pack in PACKED), *TYPED)
+KNOWN = (*SUFFIXES, ".zip")
+SHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
+
+
+def is_pattern(name: str) -> bool:
+    return any(mark in name for mark in "*?[")
+
+
+def tables(path: Path, options: Options) -> Iterator[Table]:
+    """The tables of a file, a folder, a pattern like ``data/*.csv``, or a zip archive.
+
+    Raises:
+        DataError: there is none, or one cannot be read.
+    """
+    path = path.expanduser()
+    if is_pattern(str(path)) and not path.exists():
+        found = sorted(Path(each) for each in glob.glob(str(path), recursive=True))
+        if not found:
+            raise DataError(f"no file matches {path}")
+        yield from _each(found, options)
+    elif path.is_dir():
+        parquet = [file for file in path.rglob("*.p*q*") if file.suffix in (".parquet", ".pq")]
+        if parquet and all("=" in str(file.parent.relative_to(path)) for file in parquet):
+            yield read_partitioned(path)
+            return
+        found = sorted(each for each in path.iterdir() if _is_table(each.name))
+        if not found:
+            raise DataError(f"{path} is a folder without a file that ends in {', '.join(KNOWN)}")
+        yield from _each(found, options)
+    elif not path.is_file():
+        raise DataError(f"there is no file {path}")
+    elif path.name.lower().endswith(".zip"):
+        yield from _members(path, options)
+    else:
+        yield _one(path, options)
+
+
+def _is_table(name: str) -> bool:
+    base = name.rpartition("/")[2]
+    return base.lower().endswith(KNOWN) and not base.startswith((".", "_"))
+
+
+def _each(paths: Iterable[Path], options: Options) -> Iterator[Table]:
+    for path in paths:
+        if path.is_file():
+            yield from tables(path, options)
+
+
+def _one(path: Path, options: Options) -> Table:
+    name = path.name.lower()
+    if name.endswith(SHEETS):
+        raise DataError(f"{path} is a spreadsheet: save the sheet with the prices as CSV")
+    return read_arrow_file(path) if name.endswith(TYPED) else read_csv(TextFile(path), options)
+
+
+def _members(path: Path, options: Options) -> Iterator[Table]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            found = [
+                name for name in sorted(archive.namelist())
+                if _is_table(name) and "__MACOSX" not in name
+            ]  # fmt: skip
+            if not found:
+                raise DataError(f"{path} holds no file that ends in {', '.join(SUFFIXES)}")
+            for name in found:
+                if name.lower().endswith(TYPED):
+                    yield read_arrow_file(Path(name), archive.read(name))
+                elif name.lower().endswith(TEXTS):
+                    yield read_csv(TextFile(path, name), options)
+                else:
+                    raise DataError(f"{path}/{name}: unpack this file first")
+    except (zipfile.BadZipFile, OSError, io.UnsupportedOperation, NotImplementedError) as error:
+        raise DataError(f"{path} is not a readable zip archive: {error}") from error
+
+
+def read_all(path: Path, options: Options) -> Frames:
+    """The fields of all tables, by date and asset; each asset is in one table only."""
+    parts = [read_frames(table, options) for table in tables(path, options)]
+    return parts[0] if len(parts) == 1 else _joined(path, parts)
+
+
+def _joined(path: Path, parts: list[Frames]) -> Frames:
+    """One frame (T, N) of each field; NaN where a table does not have it."""
+    prices = {part.price for part in parts}
+    if len(prices) > 1:
+        raise DataError(f"{path}: the files have different prices: {', '.join(sorted(prices))}")
+    names = list(dict.fromkeys(name for part in parts for name in part.fields))
+    columns: list[str] = []
+    for part in parts:
+        columns += list(part.fields[part.price].columns)
+    twice = sorted({name for name in columns if columns.count(name) > 1}) if len(
+        set(columns)) < len(columns) else []  # fmt: skip
+    if twice:
+        raise DataError(f"{path}: in several files: {', '.join(twice[:5])}", assets=twice)
+    indices = [part.fields[part.price].index for part in parts]
+    dates = pd.DatetimeIndex(np.unique(np.concatenate([index.values for index in indices])))
+    rows = [dates.searchsorted(index) for index in indices]
+    fields = {}
+    for name in names:
+        values = np.full((len(dates), len(columns)), np.nan)
+        start = 0
+        for part, places in zip(parts, rows, strict=True):
+            width = part.fields[part.price].shape[1]
+            if name in part.fields:
+                values[places, start : start + width] = part.fields[name].to_numpy()
+            start += width
+        fields[name] = frame(values, dates.rename("date"), columns)
+    notes = [f"{len(parts)} files"]
+    common = list(dict.fromkeys(note for part in parts for note in part.notes))
+    if len(common) <= 5:
+        notes += common
+    else:
+        notes += [*common[:4], f"and {len(common) - 4} more notes like these"]
+    return Frames(next(iter(prices)), fields, notes)

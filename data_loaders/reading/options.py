@@ -1,0 +1,115 @@
+"""The options of reading a file: arguments of ``load``, of ``[data]`` and of the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from data_loaders.suggestions import did_you_mean
+
+KINDS = ("prices", "returns")
+UNITS = {"fraction": 1.0, "percent": 100.0, "bp": 10000.0, "gross": 1.0}
+LAYOUTS = ("wide", "fields")
+SEPARATORS = {"point": ".", "comma": ",", "space": " ", "apostrophe": "'"}
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to read a file; what is None is detected, or refused where it is not clear.
+
+    Args:
+        kind: "prices", or "returns" (simple returns from the row before).
+        unit: of returns: "fraction", "percent", "bp" (0.01%), or "gross" (1 + return).
+        price: name of the column, or field, that holds the prices.
+        layout: of a table without a column of assets: "wide" (each column is an asset) or
+            "fields" (the columns are fields of one asset).
+        asset: name of the asset where the file holds one; by default the file's own name.
+        date_format: of the dates, like "%d/%m/%Y", or "epoch_s", "epoch_ms", "epoch_us",
+            "epoch_ns", "excel".
+        timezone: of the exchange, like "Asia/Tokyo": times are converted to it before they are
+            cut to dates.
+        skip: lines to leave out: a number of lines at the top, or lines like "1-3,135-139".
+        header: the number of header lines, or, where there is none, the names of the columns like
+            "date,open,high,low,close": columns with an empty name, or after the last, are left out.
+        table: which of several tables in a file, counted from 1.
+        na: a further mark of a missing value, like "-99.99"; several as "-99.99,-999".
+        decimal: the decimal separator, "." or ",".
+        thousands: the separator of thousands, like "," or ".".
+    """
+
+    kind: str = "prices"
+    unit: str | None = None
+    price: str | None = None
+    layout: str | None = None
+    asset: str | None = None
+    date_format: str | None = None
+    timezone: str | None = None
+    skip: int | str = 0
+    header: int | str | None = None
+    table: int | None = None
+    na: str | float | None = None
+    decimal: str | None = None
+    thousands: str | None = None
+
+    def __post_init__(self) -> None:
+        _one_of("kind", self.kind, KINDS)
+        _one_of("unit", self.unit, UNITS)
+        _one_of("layout", self.layout, LAYOUTS)
+        _one_of("decimal", self.decimal, (".", ","))
+        _one_of("thousands", self.thousands, (",", ".", " ", "'"))
+        if self.unit is not None and self.kind == "prices":
+            raise ValueError("unit is for kind='returns'")
+        if self.decimal is not None and self.decimal == self.thousands:
+            raise ValueError(f"decimal and thousands are both {self.decimal!r}")
+        if str(self.header).isdecimal():
+            object.__setattr__(self, "header", int(str(self.header)))
+        elif self.header is not None and "," not in str(self.header):
+            raise ValueError(
+                f"header is a number of lines, or names like 'date,A,B', got {self.header!r}"
+            )
+        object.__setattr__(self, "_lines", _line_ranges(self.skip))
+        if self.table is not None and int(self.table) < 1:
+            raise ValueError(f"table counts from 1, got {self.table!r}")
+
+    @property
+    def skipped(self) -> list[tuple[int, int]]:
+        """First and last number of each range of lines to leave out."""
+        return self._lines  # type: ignore[attr-defined]
+
+    @property
+    def missing(self) -> list[str]:
+        """The marks of ``na`` as text."""
+        if self.na is None:
+            return []
+        return [mark.strip() for mark in str(self.na).split(",")]
+
+    @classmethod
+    def of_words(cls, words: dict[str, str]) -> Options:
+        """The options of a command line, where all values are text."""
+        known = [item.name for item in fields(cls)]
+        for key in words:
+            if key not in known:
+                raise ValueError(f"there is no option {key!r}{did_you_mean(key, known)}")
+        numbers = {key: int(words[key]) for key in ("table",) if words.get(key, "").isdecimal()}
+        return cls(**{**words, **numbers})  # type: ignore[arg-type]
+
+
+def _one_of(name: str, value: object, known: object) -> None:
+    if value is not None and value not in known:  # type: ignore[operator]
+        listed = list(known)  # type: ignore[call-overload]
+        raise ValueError(
+            f"unknown {name} {value!r}{did_you_mean(value, listed)}; known are "
+            f"{', '.join(map(repr, listed))}"
+        )
+
+
+def _line_ranges(skip: int | str) -> list[tuple[int, int]]:
+    text = str(skip).replace(" ", "")
+    if text.isdecimal():
+        return [(1, int(text))] if int(text) else []
+    found = []
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        if not (first.isdecimal() and (last.isdecimal() if dash else True)):
+            raise ValueError(f'skip is a number of lines, or lines like "1-3,9", got {skip!r}')
+        found.append((int(first), int(last) if dash else int(first)))
+    return found

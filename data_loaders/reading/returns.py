@@ -1,0 +1,79 @@
+"""The unit of returns: fractions, percent, basis points, or 1 + return; refused where in doubt."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from data_loaders.reading.options import UNITS, Options
+from data_loaders.validation import DataError, day
+
+LEAST = 20  # returns of an asset below which its unit is not judged
+TOO_VOLATILE = 3.0  # a yearly volatility of 300%, for the middle one of the assets
+MARKS = (-99.99, -99.9, -99.0, -999.0, -999.9, -999.99, -9999.0)  # of the missing, in old files
+
+
+def simple_returns(returns: pd.DataFrame, options: Options, source: str) -> pd.DataFrame:
+    """Simple returns (T, N) in fractions.
+
+    Raises:
+        DataError: they look like another unit, or hold a mark of the missing.
+    """
+    values = returns.to_numpy()
+    _refuse_marks(returns, values, options, source)
+    if options.unit is None and (doubt := unit_doubt(values, returns.index)):
+        raise DataError(f"{source}: {doubt}")
+    if options.unit in (None, "fraction"):
+        return returns
+    assert options.unit is not None
+    shift = 1.0 if options.unit == "gross" else 0.0
+    return (returns - shift) / UNITS[options.unit]
+
+
+def _refuse_marks(returns: pd.DataFrame, values: np.ndarray, options: Options, source: str) -> None:
+    """Refuse -99.99 and the like: a return of almost -100%, or a mark of a missing one."""
+    rows, columns = np.nonzero(np.isin(values, MARKS))
+    if not len(rows) or options.unit == "bp" or any(_float(m) in MARKS for m in options.missing):
+        return
+    value = values[rows[0], columns[0]]
+    raise DataError(
+        f"{source}: {returns.columns[columns[0]]} is {value:g} on {day(returns.index[rows[0]])} "
+        f"({len(rows)} such values), usually a mark of a missing one: pass na='{value:g}'",
+        dates=returns.index[np.unique(rows)],
+        assets=list(returns.columns[np.unique(columns)]),
+    )
+
+
+def _float(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return np.nan
+
+
+def unit_doubt(values: np.ndarray, dates: pd.DatetimeIndex) -> str:
+    """Why returns (T, N) do not look like fractions, with what to pass; "" if they do."""
+    with np.errstate(all="ignore"):
+        counts = (~np.isnan(values)).sum(axis=0)
+        values = values[:, counts >= LEAST]
+        if not values.shape[1]:
+            return ""
+        low = np.nanmin(values)
+        middle = np.nanmedian(values, axis=0)
+        typical = 1.4826 * np.nanmedian(np.abs(values - middle), axis=0)
+    centre, spread = float(np.median(middle)), float(np.median(typical))
+    years = max((dates[-1] - dates[0]).days / 365.25, 1e-9)
+    yearly = spread * np.sqrt(len(dates) / years)
+    if low > 0 and 0.5 < centre < 2 and spread < 0.3:
+        return (
+            f"all values are near 1 (median {centre:.3g}): pass unit='gross' if they are "
+            "1 + return, or kind='prices'"
+        )
+    if low > 0 and centre > 2:
+        return f"all values are positive (median {centre:.3g}), as prices are: pass kind='prices'"
+    if yearly > TOO_VOLATILE:
+        return (
+            f"as fractions these returns have a volatility of {yearly:.0%} a year: pass "
+            "unit='percent' if they are in percent, or unit='fraction' if they are right"
+        )
+    return ""
