@@ -40,9 +40,10 @@ clean:
 	rm -rf .venv .venv-modern build dist site *.egg-info
 
 .venv/installed: pyproject.toml
-	$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13) and 'deqfolio needs Python 3.11 or 3.12: make PYTHON=python3.11')"
+	$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15) and 'deqfolio needs Python 3.11 to 3.14: make PYTHON=python3.13')"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python $(INSTALL) --editable .
+	$(BIN)/python $(INSTALL) --no-deps qpth  # from Python 3.13 on; before, it is there already
 	touch $@
 
 .venv/installed-%: .venv/installed

@@ -1,7 +1,18 @@
-"""``python -m deqfolio``."""
+"""The program: ``deqfolio``, or ``python -m deqfolio``."""
 
 import sys
 
-from deqfolio.command_line import main
+from deqfolio.interrupts import listen
 
-sys.exit(main())
+listen()  # before anything heavy is imported
+
+
+def program() -> int:
+    """Import the command line, for a second or so, and run it."""
+    from deqfolio.command_line import main
+
+    return main()
+
+
+if __name__ == "__main__":
+    sys.exit(program())

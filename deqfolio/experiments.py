@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
+from deqfolio.interrupts import Interruptible
+
 if TYPE_CHECKING:
     from data_loaders import Panel
     from engine import Costs, Training, WalkForward
@@ -122,17 +124,15 @@ def run(
 
 
 @contextmanager
-def stoppable(way_on: str) -> Iterator[None]:
-    """Work that Ctrl-C may end: one line says how to go on. Nor is another run's folder taken."""
+def stoppable(command: str) -> Iterator[None]:
+    """Work that Ctrl-C may end: one line says which command resumes it."""
     from engine.runs.run_directory import RunMismatch
 
     try:
-        yield
-    except RunMismatch as error:
+        with Interruptible(f"stopped; resume with: {command}"):
+            yield
+    except RunMismatch as error:  # the folder of another run
         raise RunMismatch(f"{error}. {ELSEWHERE}") from None
-    except KeyboardInterrupt:
-        typer.echo(f"\nstopped; go on with: {way_on}", err=True)
-        raise typer.Exit(130) from None
 
 
 def import_for_workers() -> None:

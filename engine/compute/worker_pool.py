@@ -17,7 +17,7 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from queue import SimpleQueue
-from threading import Lock, Thread, current_thread, main_thread
+from threading import Lock, Thread
 from typing import Any
 
 PRELOAD = "engine.compute.preload"
@@ -52,13 +52,12 @@ def start_server(*modules: str) -> None:
     if sys.platform != "linux":
         return
     forkserver.set_forkserver_preload([PRELOAD, *modules])  # no effect if the server runs
-    if current_thread() is not main_thread():
-        return  # only the main thread can set a signal; the first worker starts the server
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server inherits it
+    # Blocked, not ignored: this process still receives Ctrl-C afterwards. The server inherits it.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         forkserver.ensure_running()
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class WorkerTraceback(Exception):

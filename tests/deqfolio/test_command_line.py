@@ -56,7 +56,7 @@ def test_an_interrupted_run_is_resumed(prices, tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr("engine.accounting.simulation.simulate", stop)
     assert main([*words, "--restart"]) == 130
-    assert "go on with: deqfolio resume run" in capsys.readouterr().err
+    assert "stopped; resume with: deqfolio resume run" in capsys.readouterr().err
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
     assert main(["resume", "run"]) == 0
@@ -370,12 +370,12 @@ def test_ctrl_c_ends_a_training_run_within_seconds_and_in_one_line(tmp_path, wal
                 time.sleep(0.05)
             time.sleep(0.5)
             run.send_signal(signal.SIGINT)
-            _, errors = run.communicate(timeout=20)
+            _, errors = run.communicate(timeout=60)
         finally:
             run.kill()
     assert run.returncode == 130
     *warned, last = errors.strip().splitlines()
-    assert last == "stopped; go on with: deqfolio resume runs/backtest"
+    assert last == "stopped; resume with: deqfolio resume runs/backtest"
     assert all(line.startswith("warning: ") for line in warned if line)
 
 
