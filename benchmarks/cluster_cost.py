@@ -41,12 +41,11 @@ import torch
 from benchmarks.scaling import flagship, market
 from engine import Costs, Training, WalkForward, backtest
 from engine.accounting.simulation import load_vectorbt, simulate
-from engine.backtest import run_settings
 from engine.compute.broadcast import Parcel
-from engine.compute.progress import progress_bar
 from engine.planning.walk_forward import Fold
+from engine.runs.description import run_settings
 from engine.training.fit_records import FitKey
-from engine.walking.decisions import decide
+from engine.walking.decisions import DecisionTask
 from engine.walking.fitting import FitTask
 from engine.walking.learner import Learner
 
@@ -109,14 +108,14 @@ def measure(assets: int, rows: int = ROWS) -> tuple[Pieces, Shape]:
         Learner(panel, [first], PLAN, Costs(), Training(epochs=n, patience=n), 1) for n in EPOCHS
     ]
     dated = [seconds(lambda each=each: each.stacked("run", strategy, dates)) for each in learners]
-    fit = FitTask((key,), strategy)
+    fit = FitTask(key, strategy)
     found = fit.run(learners[0])  # loads what is loaded late
     short, long = (seconds(lambda each=each: fit.run(each)) for each in learners)
     epoch = (long - short) / (EPOCHS[1] - EPOCHS[0])
-    with progress_bar("", 0, "", False) as bar:
-        start = time.process_time()
-        decided = decide("run", strategy, learners[0], found, bar)
-        deciding = (time.process_time() - start) / len(first.test)
+    task = DecisionTask("run", strategy, {key: found}, [first])
+    start = time.process_time()
+    decided = task.run(learners[0])
+    deciding = (time.process_time() - start) / len(task)
     load_vectorbt()
     tested = np.concatenate([fold.test for fold in folds])
     wanted = np.resize(decided.targets.to_numpy(), (len(tested), assets))
@@ -135,7 +134,7 @@ def measure(assets: int, rows: int = ROWS) -> tuple[Pieces, Shape]:
         decide=deciding,
         once=checks + simulating,
         start=time.perf_counter() - begun,
-        result=len(pickle.dumps(found[key])),
+        result=len(pickle.dumps(found)),
     )
     return pieces, shape(folds)
 

@@ -30,7 +30,7 @@ from sklearn.linear_model import Ridge
 from data_loaders.synthetic import Market, lead_lag, null, planted
 from engine import Costs, NegativeSharpe, PredictionError, Training, WalkForward, train
 from engine.accounting.costs import settle
-from engine.training.dataset import Samples
+from engine.training.dataset import Dataset
 from engine.walking.learner import Learner
 from reports.statistics.sharpe_tests import sharpe_differences
 from reports.wording import verdict
@@ -94,7 +94,7 @@ class Trial:
         learner = Learner(panel, [fold], plan, Costs(0.0), Training(), 1)
         self.market, self.like, self.plan = market, like, plan
         self.fold, self.dates = fold, panel.dates[fold.test]
-        self.samples = learner.samples("all", like, fold)
+        self.samples = learner.dataset("all", like, fold)
         prices = torch.tensor(panel.prices.to_numpy())
         self.growth = prices[fold.test[1:]] / prices[fold.test[:-1]]  # (K - 1, N) after a decision
         drift = torch.cat([torch.full_like(self.growth[:1], torch.nan), self.growth])
@@ -110,11 +110,11 @@ class Trial:
         return self.frame(fitted.weights(self.test).numpy())
 
     @cached_property
-    def mirrored(self) -> Samples:
+    def mirrored(self) -> Dataset:
         """The samples with those of mirrored panels."""
         settings = Training(**MIRRORED)  # type: ignore[arg-type]
         learner = Learner(self.market.panel, [self.fold], self.plan, Costs(0.0), settings, 1)
-        return learner.training_samples("all", self.like, self.fold)
+        return learner.training_data("all", self.like, self.fold)
 
     def frame(self, weights: np.ndarray) -> pd.DataFrame:
         return pd.DataFrame(weights, self.dates, self.market.panel.assets)

@@ -20,7 +20,7 @@ from data_loaders import Panel
 from engine.accounting.costs import Costs
 from engine.backtest import backtest
 from engine.planning.walk_forward import WalkForward
-from engine.training.trainer import Training
+from engine.training.settings import Training
 from engine.walking.weight_checks import BrokenLimits
 from strategies.base import LearnedStrategy, Strategy
 

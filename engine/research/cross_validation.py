@@ -11,8 +11,8 @@ A split trains on what lies after its test, too: it selects models, and is no ba
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from concurrent.futures import Executor, Future
-from dataclasses import dataclass, replace
+from concurrent.futures import Executor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +23,16 @@ from data_loaders import Panel
 from data_loaders.atomic import write_text
 from engine.accounting import performance
 from engine.accounting.costs import Costs
-from engine.accounting.simulation import Simulation, simulate
-from engine.backtest import described, identity, run_settings
-from engine.compute.broadcast import broadcast
-from engine.compute.progress import progress_bar
-from engine.compute.threads import limited_threads
+from engine.accounting.simulation import Simulation
 from engine.planning.walk_forward import Fold, WalkForward
+from engine.runs.description import described
 from engine.runs.ledger import TrialLedger, keep_record
 from engine.runs.result import BacktestResult
-from engine.runs.run_directory import RunDirectory, written
-from engine.training.fit_records import FitKey, Fitted
-from engine.training.trainer import Training
-from engine.walking.arguments import check_arguments, named_strategies
-from engine.walking.decisions import decide_rows, fitted_for, portable, target_frame
-from engine.walking.learner import Learner
-from engine.walking.questions import one_by_one
-from strategies.base import LearnedStrategy, Strategy
+from engine.runs.run_directory import written
+from engine.training.settings import Training
+from engine.walking.decisions import DecisionTask
+from engine.walking.session import Fits, Session
+from strategies.base import Strategy
 
 
 def cross_validate(
@@ -80,92 +74,57 @@ def cross_validate(
     Raises:
         ValueError: folds too many for the history; RunMismatch and other errors of ``backtest``.
     """
-    plan, costs, training = plan or WalkForward(), costs or Costs(), training or Training()
-    check_arguments(panel, plan, costs, training, {"workers": workers, "threads": threads})
-    training = replace(training, warm_start=False)  # splits do not follow each other in time
-    named = named_strategies(strategies, panel)
-    lookback = max(strategy.lookback for strategy in named.values())
-    splits, paths = purged_splits(plan, panel.dates, lookback, folds, test_folds)
-    learner = Learner(panel, [fold for fold, _ in splits], plan, costs, training, threads)
-    learned = {name: s for name, s in named.items() if isinstance(s, LearnedStrategy)}
-    place = broadcast(learner, workers, executor)
-    run, how = None, {"folds": folds, "test_folds": test_folds}
-    settings = run_settings(panel, plan, costs, training)
-    if run_dir is not None:
-        asked = identity(settings, named) | {"cross_validation": how}
-        run = RunDirectory(run_dir, asked, restart)
-    settings["plan"] = settings["plan"] | {"cross_validation": how}
-    rows, first = [], {}
-    elsewhere: dict[tuple[str, int], Future[pd.DataFrame]] = {}
+    if isinstance(training, Training):
+        training = replace(training, warm_start=False)  # splits do not follow each other in time
+    session = Session(
+        strategies, panel, plan, costs, training, workers=workers, executor=executor,
+        progress=progress, threads=threads,
+    )  # fmt: skip
+    plan = session.plan
+    splits, paths = purged_splits(plan, panel.dates, session.lookback, folds, test_folds)
+    how = {"folds": folds, "test_folds": test_folds}
+    settings = {**session.settings, "plan": session.settings["plan"] | {"cross_validation": how}}
 
-    def task(name: str, path: int, fits: dict[FitKey, Fitted]) -> PathTask:
-        tests = [(split, splits[split][1][block]) for split, block in paths[path]]
-        used = {split for split, _ in tests}
-        mine = {key: fit for key, fit in fits.items() if key.name == name and key.fold in used}
-        return PathTask(name, named[name], mine, tests)
+    def tasks(name: str, fits: Fits) -> list[DecisionTask]:
+        return [path_task(name, session.named[name], fits, splits, path) for path in paths]
 
-    try:
-        with limited_threads(threads), place as submit:
-
-            def hand_out(fits: dict[FitKey, Fitted] | None = None) -> None:
-                """The paths of the rules or, once there are fits, of what is learned."""
-                if submit is None:
-                    return
-                for name, strategy in named.items():
-                    if (name in learned) == (fits is not None) and portable(strategy):
-                        for path in range(len(paths)):
-                            elsewhere[name, path] = submit(task(name, path, fits or {}))
-
-            copies = workers or int(executor is None)
-            fits = learner.fit(learned, submit, run, progress, hand_out, copies)
-            hand_out(fits)
-            for name, strategy in named.items():
-                with progress_bar(name, len(paths), "path", progress) as bar:
-                    for path in range(len(paths)):
-                        if (name, path) in elsewhere:
-                            targets = elsewhere[name, path].result()
-                        else:
-                            targets = task(name, path, fits).run(learner)
-                        found = simulate(targets, panel, costs, plan.execution_lag)
-                        rows.append({"strategy": name, "path": path, **_figures(found, panel)})
-                        if not path:
-                            first[name] = _trial(name, strategy, found, settings)
-                        bar.update()
-    finally:
-        for future in elsewhere.values():
-            future.cancel()
-    keep_record(first, ledger, "cross-validation")
+    figures, first = {}, {}
+    with session.open([fold for fold, _ in splits], run_dir, restart, cross_validation=how):
+        for name, _, decided in session.decisions(tasks):
+            for path, outcome in enumerate(decided):
+                found = session.simulated(outcome)
+                figures[name, path] = _figures(found, panel)
+                if path == 0:
+                    first[name] = _trial(name, session.named[name], found, settings)
+    keep_record({name: first[name] for name in session.named}, ledger, "cross-validation")
+    rows = [
+        {"strategy": name, "path": path, **figures[name, path]}
+        for name in session.named
+        for path in range(len(paths))
+    ]
     table = pd.DataFrame(rows).set_index(["strategy", "path"])
-    if run is not None:
-        with written(run.path):
-            write_text(run.path / "paths.csv", table.to_csv())
+    if session.run is not None:
+        with written(session.run.path):
+            write_text(session.run.path / "paths.csv", table.to_csv())
     return table
 
 
-@dataclass(frozen=True)
-class PathTask:
-    """The decisions of a strategy along a path, to be made anywhere.
-
-    Attributes:
-        fits: of the strategy in the splits of the path, if it has any.
-        tests: (split, test rows) in order of time; what is held is carried from one to the next.
-    """
-
-    name: str
-    strategy: Strategy
-    fits: dict[FitKey, Fitted]
-    tests: list[tuple[int, np.ndarray]]
-
-    def run(self, learner: Learner) -> pd.DataFrame:
-        """Targets (K, N) by decision date."""
-        targets: dict[int, np.ndarray] = {}
-        quiet = progress_bar(self.name, 0, "decision", False)
-        with limited_threads(learner.threads), quiet as bar:
-            for split, rows in self.tests:
-                before = replace(learner.folds[split], refit=int(rows[0]))
-                fitted = fitted_for(self.name, self.strategy, learner, before, self.fits)
-                one_by_one(decide_rows(self.name, fitted, learner, rows, targets, bar))
-        return target_frame(targets, learner.panel)
+def path_task(
+    name: str,
+    strategy: Strategy,
+    fits: Fits,
+    splits: list[tuple[Fold, dict[int, np.ndarray]]],
+    path: list[tuple[int, int]],
+) -> DecisionTask:
+    """The decisions of a strategy along a path, with the fits of its splits."""
+    parts = []
+    for split, block in path:
+        fold, blocks = splits[split]
+        rows = blocks[block]
+        parts.append(replace(fold, refit=int(rows[0]), test=rows))
+    used = {split for split, _ in path}
+    mine = {key: fit for key, fit in fits.items() if key.fold in used}
+    return DecisionTask(name, strategy, mine, parts, observed=False)
 
 
 def _trial(

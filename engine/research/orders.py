@@ -15,7 +15,7 @@ from engine.accounting.liquidity import illiquidity
 from engine.planning.walk_forward import later
 from engine.runs.result import BacktestResult
 from engine.runs.settings import read_costs, read_plan
-from engine.walking.weight_checks import allocated
+from engine.walking.weight_checks import checked_weights
 from strategies.base import LearnedStrategy, Strategy, stack
 
 OLDEST = pd.Timedelta(days=5)  # a long weekend may lie between the last close and today
@@ -90,7 +90,8 @@ def todays_orders(
     fitted = _fitted(strategy, result, panel)
     history, holdings = panel.last(strategy.lookback), held * prices / capital
     weights = np.mean(
-        [allocated(result.name, each, history, holdings.fillna(0.0)) for each in fitted], axis=0
+        [checked_weights(result.name, each, history, holdings.fillna(0.0)) for each in fitted],
+        axis=0,
     )
     costs = read_costs(result.settings["costs"])
     by_date = illiquidity(panel, costs)

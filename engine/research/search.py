@@ -24,7 +24,7 @@ from engine.planning.walk_forward import WalkForward
 from engine.research.search_settings import Search
 from engine.research.trials import TRAINING, Trials, ended_slots, missing_slots, spread
 from engine.runs.storage import Claims, storage_url
-from engine.training.trainer import Training
+from engine.training.settings import Training
 from strategies.base import Strategy
 
 if TYPE_CHECKING:

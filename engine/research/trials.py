@@ -32,7 +32,8 @@ from engine.research.search_settings import Search
 from engine.runs.ledger import TrialLedger
 from engine.runs.result import BacktestResult
 from engine.runs.storage import connect_arguments, reported
-from engine.training.trainer import Training, TrainingError
+from engine.training.errors import TrainingError
+from engine.training.settings import Training
 from engine.walking.weight_checks import AllocationError
 from strategies.base import Strategy
 

@@ -16,7 +16,7 @@ from data_loaders.plugins import installed, load_plugin
 from engine.losses import portfolio, returns
 from engine.accounting.costs import Costs
 from engine.losses.returns import Loss
-from engine.training.trainer import Training
+from engine.training.settings import Training
 from engine.planning.walk_forward import WalkForward
 
 COSTS, LOSSES = "deqfolio.costs", "deqfolio.losses"  # entry points of installed packages

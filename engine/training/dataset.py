@@ -9,12 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.training.errors import TrainingError
+from engine.training.settings import Training
 from strategies.base import Inputs
 
 
 @dataclass(frozen=True)
-class Samples:
-    """K decisions in a row, each held from its fill to the next decision's fill.
+class Dataset:
+    """K consecutive decisions, each held from its fill to the next decision's fill.
 
     With mirrors (see ``mirrors.py``) inputs, growth, years and illiquidity have as many times K
     rows more, those of one mirrored panel after the other; all else is of the true panel.
@@ -44,7 +46,7 @@ class Samples:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def to(self, device: torch.device) -> Samples:
+    def to(self, device: torch.device) -> Dataset:
         """The same with its tensors on another device."""
 
         def moved(tensor: Tensor | None) -> Tensor | None:
@@ -58,24 +60,22 @@ class Samples:
             illiquidity=moved(self.illiquidity),
         )
 
-    def runs(self, start: int, stop: int) -> list[tuple[int, int]]:
+    def segments(self, start: int, stop: int) -> list[tuple[int, int]]:
         """``start`` to ``stop`` without the decisions that come after a gap in time.
 
-        Cross-validation cuts gaps; what is held across one is unknown, so the decision after it
-        is where a run is entered, as ``start - 1`` is. Stretches of a mirrored panel lie K rows
-        further on, or a multiple of it.
+        Cross-validation cuts gaps. The holdings after one are unknown, so a rollout is entered
+        with the decision after the gap, as it is entered with ``start - 1``. Blocks of a mirrored
+        panel lie K rows further on, or a multiple of it.
         """
-        edges = self._gaps + start // len(self) * len(self)
-        if not len(edges):
-            return [(start, stop)] if start < stop else []
+        edges = self._after_gaps + start // len(self) * len(self)
         edges = edges[(edges >= start) & (edges < stop)]
-        runs = zip([start, *(edges + 1)], [*edges, stop], strict=True)
-        return [(int(a), int(b)) for a, b in runs if a < b]
+        segments = zip([start, *(edges + 1)], [*edges, stop], strict=True)
+        return [(int(a), int(b)) for a, b in segments if a < b]
 
     @cached_property
-    def _gaps(self) -> np.ndarray:
+    def _after_gaps(self) -> np.ndarray:
         """The decisions that come after a gap."""
-        lags = self.ends[:-1] - self.rows[1:]  # all the same, where decisions are in a row
+        lags = self.ends[:-1] - self.rows[1:]  # all the same where decisions are consecutive
         return np.flatnonzero(lags < lags.max()) + 1
 
     def rows_until(self, last: int) -> Inputs:
@@ -83,10 +83,38 @@ class Samples:
         return {name: values[:last] for name, values in self.inputs.items()}
 
     def split(self, validation: float) -> tuple[int, int]:
-        """Those before the first number are trained on, those from the second on validate.
+        """The decisions before the first number are trained on, those from the second validate.
 
         Between them lie those whose label reaches into the validation rows.
         """
         cut = round(len(self) * (1 - validation))
         last = int(np.sum(self.ends[:cut] <= self.rows[min(cut, len(self) - 1)]))
         return last, cut
+
+
+def check_dataset(data: Dataset, training: Training) -> None:
+    """Refuse what cannot be trained on.
+
+    Raises:
+        ValueError: an input has more than one row a decision, which may be rows of the future, or
+            fewer; or other mirrors than training asks for.
+        TrainingError: too few decisions.
+    """
+    panels = 1 + data.mirrors
+    for name, values in data.inputs.items():
+        if len(values) != panels * len(data):
+            raise ValueError(
+                f"input {name!r} has {len(values) / panels:g} rows for {len(data)} decisions: "
+                "prepare() gives what is known at one date, and the engine stacks the dates"
+            )
+    if data.mirrors != training.mirrors:
+        raise ValueError(
+            f"training asks for {training.mirrors} mirrored panels, and the dataset has "
+            f"{data.mirrors}: Learner.training_data gives those"
+        )
+    last, cut = data.split(training.validation)
+    if last < 4 or len(data) - cut < 3:
+        raise TrainingError(
+            f"{len(data)} training decisions are too few: a loss over a block needs 4 to train "
+            "and 3 to validate; give the plan a longer train span or more frequent decisions"
+        )

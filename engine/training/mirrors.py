@@ -1,8 +1,8 @@
 """Mirrored panels: the same market in which some assets go down when they went up.
 
-What trains on them has less to gain from knowing by heart which assets rose. Everything that a
-strategy looks at is computed anew from the mirrored prices, so that features and returns stay
-consistent whatever the features are.
+A network that trains on them gains less from memorising which assets rose. All its inputs are
+computed again from the mirrored prices, so features and returns stay consistent whatever the
+features are.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from data_loaders import Panel
-from engine.training.dataset import Samples
+from engine.training.dataset import Dataset
 
 
 def check_mirrored(panel: Panel, features: Sequence[str]) -> None:
@@ -56,15 +56,15 @@ def mirrored(panel: Panel, number: int, features: Sequence[str] = ()) -> Panel:
     )
 
 
-def beside(true: Samples, copies: Sequence[Samples]) -> Samples:
-    """The samples with those of mirrored panels after them, from which blocks are drawn as well."""
+def with_mirrors(true: Dataset, copies: Sequence[Dataset]) -> Dataset:
+    """The dataset with those of mirrored panels after it, from which blocks are drawn as well."""
     if not copies:
         return true
     every = [true, *copies]
     span = int(true.ends.max()) + 1
     inputs = {name: torch.cat([each.inputs[name] for each in every]) for name in true.inputs}
     inputs["row"] = torch.cat([each.inputs["row"] + k * span for k, each in enumerate(every)])
-    return Samples(
+    return Dataset(
         inputs=inputs,
         growth=torch.cat([each.growth for each in every]),
         rows=true.rows,

@@ -1,114 +1,90 @@
-"""What portfolios earn while a network's weights are held, of several networks at once.
-
-Each has its own stretch of decisions. All that is computed row by row is computed for all of them
-in one go, to the same bits as for each alone.
-"""
+"""The rollout: what portfolios earn net of costs while a network's weights are held."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from engine.accounting.costs import Account, Costs, settle
-from engine.training.dataset import Samples
+from engine.training.dataset import Dataset
 from engine.training.errors import TrainingError
+from engine.training.schedule import noise_factors
 from strategies.base import Inputs, drift
 
-Stretch = tuple[int, int]  # decisions from the first up to the second, which is not one of them
+Block = tuple[int, int]  # decisions from the first up to the second, which is not one of them
 
 
-def hold(
-    modules: Sequence[nn.Module],
-    samples: Samples,
-    stretches: Sequence[Stretch],
+def rollout(
+    module: nn.Module,
+    data: Dataset,
+    block: Block,
     costs: Costs,
     forecasts: bool = False,
-    shocks: Sequence[Tensor] | None = None,
-) -> list[Account]:
-    """The account of each module over its stretch, entered with the decision before it held.
+    noise: float = 0.0,
+) -> Account:
+    """The account of holding the module's weights over a block of S decisions.
 
-    So that the turnover across the edge of a block is charged, to both sides of it.
+    The block is entered with the weights of the decision before it, so the turnover across its
+    edge is charged. The same holds after each gap in time (see ``Dataset.segments``).
 
     Args:
-        modules: one, or several of a kind that computes ``together``.
-        stretches: from 1 on.
+        block: its first decision is from 1 on.
         forecasts: whether the loss needs expected returns.
-        shocks: of each module, what its growth is multiplied by, (rows of its stretch, N).
+        noise: of the growth factors, see ``noise_factors``.
 
     Raises:
         TrainingError: weights of the wrong shape, or no expected returns where they are needed.
     """
-    owned = [rows_held(samples, *stretch) for stretch in stretches]
-    sizes = [len(rows) for rows, _ in owned]
-    first = np.concatenate([entry for _, entry in owned])
-    rows = _index(np.concatenate([rows for rows, _ in owned]))
-    growth = samples.growth[rows]  # (M, N)
-    if shocks is not None:
-        growth = growth * torch.cat(list(shocks))
-    inputs = {name: values[rows] for name, values in samples.inputs.items()}
-    weights, expected = _weights(modules, inputs, sizes, forecasts)
+    numbers, is_entry = rollout_rows(data, *block)
+    rows = _index(numbers)
+    growth = data.growth[rows]  # (M, N), M = S and the entries
+    if noise:
+        growth = growth * noise_factors(growth, noise)
+    inputs = {name: values[rows] for name, values in data.inputs.items()}
+    weights, expected_return = _weights(module, inputs, forecasts)  # (M, N)
     if weights.shape != growth.shape:
         raise TrainingError(
             f"the module gave weights of shape {tuple(weights.shape)}, "
             f"expected {tuple(growth.shape)}"
         )
     carried = torch.zeros_like(weights[:, 0])
-    if samples.years is not None:
-        carried = costs.carry(weights) * samples.years[rows]
+    if data.years is not None:
+        carried = costs.carry(weights) * data.years[rows]
     after = drift(weights, growth, carried)
-    kept = torch.from_numpy(np.flatnonzero(~first))  # an entry is held, and not counted
-    kept = kept.to(weights.device)
-    earned = settle(
+    kept = torch.from_numpy(np.flatnonzero(~is_entry)).to(weights.device)
+    account = settle(
         weights[kept],
         growth[kept],
         after[kept - 1],
         carried[kept],
         costs,
-        None if samples.illiquidity is None else samples.illiquidity[rows][kept],
+        None if data.illiquidity is None else data.illiquidity[rows][kept],
     )
-    if expected is not None:
-        earned = earned._replace(expected_return=expected[kept])
-    counts = [int((~entry).sum()) for _, entry in owned]
-    fields = [[None] * len(counts) if f is None else f.split(counts) for f in earned]
-    return [Account._make(own) for own in zip(*fields, strict=True)]
+    if expected_return is None:
+        return account
+    return account._replace(expected_return=expected_return[kept])
 
 
-def rows_held(samples: Samples, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of a stretch, those included from which its runs are entered; which those are."""
-    parts = [np.arange(a - 1, b) for a, b in samples.runs(start, stop)]
-    rows = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    entry = np.zeros(len(rows), dtype=bool)
-    begin = 0
-    for part in parts:
-        entry[begin] = True
-        begin += len(part)
-    return rows, entry
+def rollout_rows(data: Dataset, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+    """The decisions that a rollout computes (M,), and which of them are entries.
+
+    An entry is the decision before a segment: its weights are held, and not counted.
+    """
+    segments = [np.arange(a - 1, b) for a, b in data.segments(start, stop)]
+    is_entry = np.concatenate([np.arange(len(segment)) == 0 for segment in segments])
+    return np.concatenate(segments), is_entry
 
 
 def _index(rows: np.ndarray) -> Tensor | slice:
-    """Of a tensor's rows, without a copy where they follow each other."""
+    """Of a tensor's rows, without a copy where they are consecutive."""
     if (np.diff(rows) == 1).all():
         return slice(int(rows[0]), int(rows[-1]) + 1)
     return torch.from_numpy(rows)
 
 
-def joint(modules: Sequence[nn.Module]) -> bool:
-    """Whether these modules can be computed at once: see ``LearnedStrategy.build``."""
-    kinds = {type(module) for module in modules}
-    return len(kinds) == 1 and hasattr(kinds.pop(), "together")
-
-
-def _weights(
-    modules: Sequence[nn.Module], inputs: Inputs, sizes: Sequence[int], forecasts: bool
-) -> tuple[Tensor, Tensor | None]:
+def _weights(module: nn.Module, inputs: Inputs, forecasts: bool) -> tuple[Tensor, Tensor | None]:
     """Weights (M, N) and, where they are asked for, expected returns (M, N)."""
-    module = modules[0]
-    if len(modules) > 1:
-        weights, expected = type(module).together(modules, inputs, sizes)  # type: ignore[attr-defined]
-        return weights, expected if forecasts else None
     if not forecasts:
         return module(inputs), None
     method = getattr(module, "weights_and_forecast", None)

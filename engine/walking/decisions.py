@@ -1,28 +1,23 @@
-"""Decisions: what each strategy wants to hold, date by date, from what was known then."""
+"""Decisions: the target weights of a strategy, date by date, from what was known then."""
 
 from __future__ import annotations
 
-import pickle
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from operator import itemgetter
 from typing import NamedTuple, TypeGuard
 
 import numpy as np
 import pandas as pd
 from sklearn.base import clone
-from tqdm.auto import tqdm
 
-from data_loaders import Panel
-from engine.compute.progress import progress_bar
 from engine.compute.threads import limited_threads
 from engine.planning.walk_forward import Fold
 from engine.training.fit_records import FitKey, Fitted
 from engine.walking.learner import Learner
-from engine.walking.questions import Answer, Deciding, Question, one_by_one
-from engine.walking.weight_checks import AllocationError, allocated, reason_of
+from engine.walking.sensitivity import sensitivity
+from engine.walking.weight_checks import AllocationError, checked_weights, reason_of
 from strategies.base import (
     LearnedStrategy,
     SolveRecord,
@@ -34,145 +29,135 @@ from strategies.base import (
 
 
 class Decided(NamedTuple):
+    """What a task decided; the rest are rows for the tables of ``BacktestResult``."""
+
     targets: pd.DataFrame  # (K, N) by decision date
     solves: list[dict]
     limits: list[dict]
     sensitivity: list[dict]
 
 
-def decide(
-    name: str, strategy: Strategy, learner: Learner, fits: dict[FitKey, Fitted], bar: tqdm
-) -> Decided:
-    """The weights of every test decision, in order of time, each from what was known then."""
-    return one_by_one(deciding(name, strategy, learner, fits, bar))
-
-
-def deciding(
-    name: str, strategy: Strategy, learner: Learner, fits: dict[FitKey, Fitted], bar: tqdm
-) -> Deciding[Decided]:
-    """``decide``, which yields what it asks of networks: see ``questions.py``."""
-    targets: dict[int, np.ndarray] = {}
-    solves: list[dict] = []
-    limits: list[dict] = []
-    looks: list[dict] = []
-    for fold in learner.folds:
-        fitted = fitted_for(name, strategy, learner, fold, fits)
-        with record_solves(limits=True) as record:
-            yield from decide_rows(name, fitted, learner, fold.test, targets, bar, record, limits)
-        solves += [{"fold": fold.number, "phase": "allocation", **row} for row in record.summary()]
-        looks += learner.sensitivity(name, fitted, fold)
-    return Decided(target_frame(targets, learner.panel), solves, limits, looks)
-
-
 @dataclass(frozen=True)
 class DecisionTask:
-    """All decisions of a strategy, to be made anywhere; ``fits`` of its own, if it has any."""
+    """The decisions of a strategy in some folds, in this process or in another.
+
+    Attributes:
+        fits: of the strategy in these folds, if it is learned. With several in a fold, the target
+            is the mean of their weights.
+        folds: in order of time; holdings are carried from one to the next.
+        observed: whether solves, binding limits and sensitivity are looked at.
+    """
 
     name: str
     strategy: Strategy
-    fits: dict[FitKey, Fitted]
+    fits: Mapping[FitKey, Fitted]
+    folds: Sequence[Fold]
+    observed: bool = True
 
-    def run(self, learner: Learner) -> Decided:
-        quiet = progress_bar(self.name, 0, "decision", False)
-        with limited_threads(learner.threads), quiet as bar:
-            return decide(self.name, self.strategy, learner, self.fits, bar)
+    def __len__(self) -> int:
+        """How many decisions there are."""
+        return sum(len(fold.test) for fold in self.folds)
+
+    def run(self, learner: Learner, on_decision: Callable[[], object] = lambda: None) -> Decided:
+        """Decide, from the first date to the last; ``on_decision`` is called after each."""
+        targets: dict[int, np.ndarray] = {}  # (N,) by row
+        decided = Decided(pd.DataFrame(), [], [], [])
+        with limited_threads(learner.threads):
+            for fold in self.folds:
+                fitted = self._fitted(fold, learner)
+                with record_solves(limits=self.observed) as record:
+                    for row, limits in self._decide(fold, fitted, learner, targets, record):
+                        date = learner.panel.dates[row]
+                        decided.limits.extend({"date": date, **line} for line in limits)
+                        on_decision()
+                if self.observed:
+                    about = {"fold": fold.number, "phase": "allocation"}
+                    decided.solves.extend({**about, **line} for line in record.summary())
+                    decided.sensitivity.extend(self._sensitivity(fold, fitted, learner))
+        weights = np.concatenate(list(targets.values())).reshape(len(targets), -1)
+        dates, assets = learner.panel.dates[list(targets)], learner.panel.assets
+        return decided._replace(targets=pd.DataFrame(weights, dates, columns=assets))
+
+    def _fitted(self, fold: Fold, learner: Learner) -> list[Strategy]:
+        """What decides in a fold: one strategy, or one for each seed that was trained."""
+        if isinstance(self.strategy, LearnedStrategy):
+            return learner.restored(self.name, self.strategy, fold, self.fits)
+        known = learner.panel.rows(fold.start, fold.refit + 1)
+        try:
+            return [clone(self.strategy).fit(known)]
+        except Exception as error:
+            when = known.dates[-1].date()
+            raise AllocationError(f"{self.name}, fitted on {when}: {reason_of(error)}") from error
+
+    def _decide(
+        self,
+        fold: Fold,
+        fitted: list[Strategy],
+        learner: Learner,
+        targets: dict[int, np.ndarray],
+        record: SolveRecord,
+    ) -> Iterator[tuple[int, list[dict]]]:
+        """Add the weights (N,) of a fold's rows to ``targets``, which holds those before.
+
+        Yields:
+            Each row once it is decided, and the limits that bind its weights.
+        """
+        infer = Inference(self.name, fitted, learner, fold.test) if _are_networks(fitted) else None
+        limits = [] if record.limits is None else record.limits  # filled by the solvers
+        batch = list(limits) if infer and infer.batch is not None else []  # K samples a network
+        for number, row in enumerate(map(int, fold.test)):
+            limits.clear()
+            history = learner.known(row, fitted[0].lookback)
+            holdings = current_holdings(row, targets, learner)
+            weights = []
+            for k, each in enumerate(fitted):
+                asked = partial(infer, k, number, holdings) if infer is not None else None
+                weights.append(checked_weights(self.name, each, history, holdings, asked))
+            targets[row] = weights[0] if len(weights) == 1 else np.mean(weights, axis=0)
+            samples = batch[number :: len(fold.test)] + limits
+            yield row, [line for sample in samples for line in sample]
+
+    def _sensitivity(
+        self, fold: Fold, fitted: list[Strategy], learner: Learner
+    ) -> Iterator[dict[str, object]]:
+        """Which inputs the fitted networks of a fold look at in its test rows."""
+        seeds = sorted(key.seed for key in self.fits if key.fold == fold.number)
+        for seed, strategy in zip(seeds, fitted, strict=False):
+            if isinstance(strategy, LearnedStrategy) and len(fold.test):
+                inputs = learner.stacked(self.name, strategy, fold.test)
+                known = learner.known(int(fold.test[-1]), strategy.lookback)
+                for row in sensitivity(strategy, inputs, seed, known):
+                    yield {"fold": fold.number, "seed": seed, **row}
 
 
-def portable(strategy: Strategy) -> bool:
-    """Whether another process can be sent the strategy: not one written at a prompt or inside a
-    function, as its class is found by the name of its module."""
-    try:
-        sent = pickle.dumps(strategy)
-    except (AttributeError, TypeError, pickle.PicklingError):
-        return False
-    return b"__main__" not in sent or hasattr(sys.modules["__main__"], "__file__")
+class Inference:
+    """The weights of S fitted networks on K rows, from inputs that are prepared already.
 
-
-def fitted_for(
-    name: str, strategy: Strategy, learner: Learner, fold: Fold, fits: dict[FitKey, Fitted]
-) -> list[Strategy]:
-    """What decides in a fold: one strategy, or one for each seed that was trained."""
-    if isinstance(strategy, LearnedStrategy):
-        return learner.restored(name, strategy, fold, fits)
-    known = learner.panel.rows(fold.start, fold.refit + 1)
-    try:
-        return [clone(strategy).fit(known)]
-    except Exception as error:
-        when = known.dates[-1].date()
-        raise AllocationError(f"{name}, fitted on {when}: {reason_of(error)}") from error
-
-
-def decide_rows(
-    name: str,
-    fitted: list[Strategy],
-    learner: Learner,
-    rows: np.ndarray,
-    targets: dict[int, np.ndarray],
-    bar: tqdm,
-    record: SolveRecord | None = None,
-    limits: list[dict] | None = None,
-) -> Deciding[None]:
-    """Add the weights (N,) of some rows to ``targets``, which holds those of the rows before.
-
-    What held the weights goes from ``record``, if it notes that, to ``limits``, with its date.
+    Networks that do not look at the current holdings decide on all rows in one batch. Where the
+    batch fails, they decide date by date as others do, and the first date that fails is found.
     """
-    lookback, book = fitted[0].lookback, Holdings(learner, targets)
-    ahead = _at_once(name, fitted, learner, rows)
-    if record is not None and record.limits and limits is not None:
-        noted = [(number % len(rows), sample) for number, sample in enumerate(record.limits)]
-        dates = learner.panel.dates[rows]
-        for number, sample in sorted(noted, key=itemgetter(0)):
-            limits += [{"date": dates[number], **line} for line in sample]
-        record.limits.clear()
-    for number, row in enumerate(map(int, rows)):
-        history = learner.known(row, lookback)
-        holdings = book.at(row)
-        asked: list[Callable[[], np.ndarray] | None] = [None] * len(fitted)
-        if ahead is not None:
-            asked = [partial(ahead.__getitem__, (seed, number)) for seed in range(len(fitted))]
-        elif _are_networks(fitted):
-            try:
-                inputs = learner.stacked(name, fitted[0], np.array([row]))
-                inputs = inputs | holdings_input(holdings)
-                many = {k: v.expand(len(fitted), *v.shape[1:]) for k, v in inputs.items()}
-                answers = yield Question(fitted, many, record)
-            except Exception as error:
-                answers = [error] * len(fitted)
-            asked = [partial(_said, answer) for answer in answers]
-        weights = [
-            allocated(name, each, history, holdings, say)
-            for each, say in zip(fitted, asked, strict=True)
-        ]
-        targets[row] = weights[0] if len(weights) == 1 else np.mean(weights, axis=0)
-        if record is not None and record.limits and limits is not None:
-            date = learner.panel.dates[row]
-            limits += [{"date": date, **line} for sample in record.limits for line in sample]
-            record.limits.clear()
-        bar.update()
 
+    def __init__(
+        self,
+        name: str,
+        networks: Sequence[LearnedStrategy],
+        learner: Learner,
+        rows: np.ndarray,
+    ):
+        self.name, self.networks, self.learner, self.rows = name, networks, learner, rows
+        self.batch: np.ndarray | None = None  # (S, K, N)
+        if len(rows) and not networks[0].knows_holdings:
+            inputs = learner.stacked(name, networks[0], rows)
+            with suppress(KeyError, ValueError, RuntimeError):
+                self.batch = np.stack([each.weights(inputs).numpy() for each in networks])
 
-def _at_once(
-    name: str, fitted: list[Strategy], learner: Learner, rows: np.ndarray
-) -> np.ndarray | None:
-    """What networks want to hold on some rows, (S, K, N) for S of them; None of other strategies.
-
-    A network that does not know what is held makes all its decisions in one batch. None, too, where
-    it fails: one by one, the first wrong date is found.
-    """
-    if not _are_networks(fitted) or fitted[0].knows_holdings or not len(rows):
-        return None
-    inputs = learner.stacked(name, fitted[0], rows)
-    try:
-        return np.stack([each.weights(inputs).numpy() for each in fitted])
-    except (KeyError, ValueError, RuntimeError):
-        return None
-
-
-def _said(answer: Answer) -> np.ndarray:
-    """The weights, or the error that stood in their place."""
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
+    def __call__(self, network: int, number: int, holdings: pd.Series) -> np.ndarray:
+        """Weights (N,) of a network on one of the rows."""
+        if self.batch is not None:
+            return self.batch[network, number]
+        chosen, rows = self.networks[network], self.rows[number : number + 1]
+        inputs = self.learner.stacked(self.name, chosen, rows) | holdings_input(holdings)
+        return chosen.weights(inputs)[0].numpy()
 
 
 def _are_networks(fitted: Sequence[Strategy]) -> TypeGuard[Sequence[LearnedStrategy]]:
@@ -181,41 +166,24 @@ def _are_networks(fitted: Sequence[Strategy]) -> TypeGuard[Sequence[LearnedStrat
     return all(type(each).allocate is LearnedStrategy.allocate for each in fitted)
 
 
-def target_frame(targets: dict[int, np.ndarray], panel: Panel) -> pd.DataFrame:
-    """Targets (K, N) by decision date."""
-    weights = np.concatenate(list(targets.values())).reshape(len(targets), -1)
-    return pd.DataFrame(weights, panel.dates[list(targets)], columns=panel.assets)
-
-
-class Holdings:
-    """What is held at each close: the last target that was filled, drifted with prices since.
+def current_holdings(row: int, targets: dict[int, np.ndarray], learner: Learner) -> pd.Series:
+    """Weights (N,) at the close of ``row``: the last filled target, drifted; zeros before any.
 
     Args:
-        targets: weights (N,) by the row they were decided at; those to come are added to it.
+        targets: weights (N,) by the row that they were decided at, in order of time.
     """
-
-    def __init__(self, learner: Learner, targets: dict[int, np.ndarray]):
-        self.targets = targets
-        self.lag = learner.plan.execution_lag
-        self.assets = learner.panel.assets
-        self.prices = learner.valuation_array
-        self.costs = learner.costs if learner.costs.holding else None
-        self.a_year = learner.panel.periods_per_year
-        self.nothing = np.zeros(len(self.assets))
-
-    def at(self, row: int) -> pd.Series:
-        """Weights (N,) at the close of ``row``; zeros before the first fill."""
-        return pd.Series(self._at(row), index=self.assets, copy=False)
-
-    def _at(self, row: int) -> np.ndarray:
-        for decided in reversed(self.targets):
-            fill = decided + self.lag
-            if fill <= row:
-                break
-        else:
-            return self.nothing.copy()
-        weights = self.targets[decided]
-        growth = self.prices[row] / self.prices[fill]
-        if self.costs is None:
-            return drift(weights, growth)
-        return drift(weights, growth, self.costs.carry(weights) * ((row - fill) / self.a_year))
+    lag, costs = learner.plan.execution_lag, learner.costs
+    for decided in reversed(targets):
+        fill = decided + lag
+        if fill <= row:
+            break
+    else:
+        return pd.Series(np.zeros(len(learner.panel.assets)), index=learner.panel.assets)
+    weights, prices = targets[decided], learner.valuation_array
+    growth = prices[row] / prices[fill]
+    if costs.holding:
+        years = (row - fill) / learner.panel.periods_per_year
+        holdings = drift(weights, growth, costs.carry(weights) * years)
+    else:
+        holdings = drift(weights, growth)
+    return pd.Series(holdings, index=learner.panel.assets, copy=False)

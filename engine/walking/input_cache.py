@@ -10,12 +10,11 @@ import torch
 from strategies.base import Inputs
 
 
-class Prepared:
+class InputCache:
     """The inputs of a strategy on the dates of a run, made when they are first asked for.
 
-    Dates in a row are handed out as a view, so that the training rows of folds, which overlap, take
-    no memory of their own. What no row was filled with takes none either: a worker that makes one
-    fit keeps the dates of that.
+    Consecutive dates are handed out as a view, so the training rows of folds, which overlap, take
+    no memory of their own. Dates that nobody asked for take none either.
     """
 
     def __init__(self, name: str, rows: np.ndarray, make: Callable[[int], Inputs]):

@@ -30,7 +30,7 @@ class BrokenLimits(AllocationError):
     """The weights could be held, but break limits that the strategy itself declares."""
 
 
-def allocated(
+def checked_weights(
     name: str,
     strategy: Strategy,
     history: Panel,

@@ -9,7 +9,6 @@ import pytest
 from comparisons import same
 from markets import random_walks
 
-import engine.walking.learner
 from deqfolio import main
 from engine import (
     AllocationError,
@@ -21,6 +20,7 @@ from engine import (
     cross_validate,
     load_run,
 )
+from engine.walking.fitting import FitTask
 from strategies import DEQMeanVariance, EqualWeight, InverseVolatility, Strategy
 
 ROWS = ["--train", "400", "--refit", "200", "--rebalance", "20", "--window", "rolling"]
@@ -103,19 +103,19 @@ def test_an_interrupted_cross_validation_goes_on(tmp_path, monkeypatch):
             strategy, panel, plan, Costs(), QUICK, folds=4, progress=False, **rest
         )
 
-    made, fit = [], engine.walking.learner.FitTask.run
+    made, fit = [], FitTask.run
 
     def stop_at_three(self, learner, on_epoch):
         if len(made) == 3:
             raise KeyboardInterrupt
-        made.append(self.keys)
+        made.append(self.key)
         return fit(self, learner, on_epoch)
 
-    monkeypatch.setattr(engine.walking.learner.FitTask, "run", stop_at_three)
+    monkeypatch.setattr(FitTask, "run", stop_at_three)
     with pytest.raises(KeyboardInterrupt):
         run(run_dir=tmp_path)
     assert len(list((tmp_path / "fits").iterdir())) == 3
-    monkeypatch.setattr(engine.walking.learner.FitTask, "run", fit)
+    monkeypatch.setattr(FitTask, "run", fit)
     whole = run()
     pd.testing.assert_frame_equal(run(run_dir=tmp_path), whole, check_exact=True)
     assert len(list((tmp_path / "fits").iterdir())) == 6

@@ -8,7 +8,6 @@ from benchmarks import structure
 
 KNOWN: set[str] = set()  # violations still to be removed
 KNOWN_CIRCLES = [
-    ["engine.walking.fitting", "engine.walking.learner"],
     ["strategies.base", "strategies.limits"],
     ["strategies.constraint_checks", "strategies.constraints"],
 ]  # fmt: skip

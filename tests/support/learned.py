@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from engine.training.trainer import Samples
+from engine.training.dataset import Dataset
 from strategies import LearnedStrategy
 
 
@@ -52,4 +52,4 @@ def samples(rows=300, assets=4, signal=0.02, seed=0):
     feature = rng.normal(size=(rows, assets))
     growth = 1 + signal * feature + 0.02 * rng.normal(size=(rows, assets))
     days = np.arange(rows) * 5
-    return Samples({"feature": torch.tensor(feature)}, torch.tensor(growth), days, days + 6, 52.0)
+    return Dataset({"feature": torch.tensor(feature)}, torch.tensor(growth), days, days + 6, 52.0)

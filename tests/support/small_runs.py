@@ -17,7 +17,7 @@ BRIEF = Training(epochs=2, block=20, learning_rate=0.01)
 def given(panel, strategy, costs=Costs()):
     """What the strategy trains on in the second fold."""
     folds = MONTHLY.folds(panel.dates, 64)
-    return Learner(panel, folds, MONTHLY, costs, QUICK, 1).samples("s", strategy, folds[1])
+    return Learner(panel, folds, MONTHLY, costs, QUICK, 1).dataset("s", strategy, folds[1])
 
 
 def run(panel, training=BRIEF, inertia=1.0, **rest):

@@ -8,8 +8,9 @@ from learned import Softmax
 from markets import random_walks
 
 from engine import Costs, Training, WalkForward, backtest, cross_validate
-from engine.research.cross_validation import PathTask, purged_splits
-from engine.training.trainer import Samples
+from engine.research.cross_validation import purged_splits
+from engine.training.dataset import Dataset
+from engine.walking.decisions import DecisionTask
 from strategies import EqualWeight
 
 DATES = pd.bdate_range("2010-01-04", periods=900)
@@ -91,19 +92,19 @@ def test_paths_are_decided_where_the_fits_are():
     here = cross_validate(*asked, progress=False)
     found = cross_validate(*asked, progress=False, executor=sent)
     pd.testing.assert_frame_equal(found, here, check_exact=True)
-    paths = [task for task in sent.tasks if isinstance(task, PathTask)]
+    paths = [task for task in sent.tasks if isinstance(task, DecisionTask)]
     assert [task.name for task in paths] == ["EqualWeight"] * 3 + ["Softmax"] * 3
     assert len(sent.tasks) == 6 + 6  # splits and paths
     for task in paths[3:]:
-        assert {key.fold for key in task.fits} == {split for split, _ in task.tests}
+        assert {key.fold for key in task.fits} == {fold.number for fold in task.folds}
 
 
 def test_a_gap_in_time_is_not_held_across():
     rows = np.array([0, 5, 10, 30, 35, 40, 70])
-    samples = Samples({}, np.empty(0), rows, rows + 6, 52.0)
-    assert samples.runs(1, 7) == [(1, 3), (4, 6)]  # 30 and 70 are where runs are entered
-    assert samples.runs(1, 3) == [(1, 3)]
-    assert samples.runs(5, 6) == [(5, 6)]
+    data = Dataset({}, np.empty(0), rows, rows + 6, 52.0)
+    assert data.segments(1, 7) == [(1, 3), (4, 6)]  # 30 and 70 are where segments are entered
+    assert data.segments(1, 3) == [(1, 3)]
+    assert data.segments(5, 6) == [(5, 6)]
 
 
 def test_too_many_folds_are_refused():

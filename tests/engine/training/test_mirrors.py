@@ -1,5 +1,7 @@
 """Training on mirrored panels: consistent, causal, repeatable, and against learning by heart."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,8 +14,7 @@ from torch import nn
 from data_loaders import Panel
 from engine import Costs, Training, WalkForward, train
 from engine.training.mirrors import mirrored
-from engine.training.rollout import hold
-from engine.training.trainer import train_seeds
+from engine.training.rollout import rollout
 from engine.walking.learner import Learner
 from strategies import DEQMeanVariance, LearnedStrategy
 
@@ -60,15 +61,15 @@ def test_some_assets_fall_when_they_rose(panel):
 def test_blocks_of_a_mirror_earn_what_the_mirror_earns(panel):
     strategy, own = DEQMeanVariance(**SMALL), learner(panel)
     fold = own.folds[0]
-    many = own.training_samples("s", strategy, fold)
-    alone = [each.samples("s", strategy, fold) for each in (own, *own.mirrors)]
+    many = own.training_data("s", strategy, fold)
+    alone = [each.dataset("s", strategy, fold) for each in (own, *own.mirrors)]
     assert len(many) == len(alone[0])
     assert len(set(many.inputs["row"].tolist())) == 3 * len(many)  # no two solves share a start
     module = strategy.build(many.rows_until(40)).double()
     for number, single in enumerate(alone):
         shift = number * len(many)
-        (expected,) = hold([module], single, [(5, 30)], Costs(0.001))
-        (found,) = hold([module], many, [(5 + shift, 30 + shift)], Costs(0.001))
+        expected = rollout(module, single, (5, 30), Costs(0.001))
+        found = rollout(module, many, (5 + shift, 30 + shift), Costs(0.001))
         assert torch.equal(found.net_returns, expected.net_returns)
     assert not torch.equal(alone[0].growth, alone[1].growth)
 
@@ -76,16 +77,15 @@ def test_blocks_of_a_mirror_earn_what_the_mirror_earns(panel):
 def test_mirrors_repeat_bit_for_bit_and_only_train(panel):
     strategy, own = DEQMeanVariance(**SMALL), learner(panel)
     fold = own.folds[0]
-    many = own.training_samples("s", strategy, fold)
-    together = train_seeds(strategy, many, Costs(0.001), TWICE, [3, 4])
-    for seed, found in together.items():
-        single = Training(**{**vars(TWICE), "seed": seed})
-        equal(train(strategy, many, Costs(0.001), single), found)
+    many = own.training_data("s", strategy, fold)
+    training = replace(TWICE, seed=3)
+    found = train(strategy, many, Costs(0.001), training)
+    equal(train(strategy, many, Costs(0.001), training), found)
     plain = Training(**{**vars(TWICE), "mirrors": 0, "seed": 3})
-    without = train(strategy, own.samples("s", strategy, fold), Costs(0.001), plain)
-    first = [history.iloc[0] for history in (together[3].history, without.history)]
+    without = train(strategy, own.dataset("s", strategy, fold), Costs(0.001), plain)
+    first = [history.iloc[0] for history in (found.history, without.history)]
     assert first[0].equals(first[1])  # untrained: the true panel alone is validated on
-    assert not together[3].history.equals(without.history)
+    assert not found.history.equals(without.history)
 
 
 class ByHeart(LearnedStrategy):
@@ -121,7 +121,7 @@ def test_which_assets_rose_is_worth_less_by_heart():
             epochs=30, block=20, learning_rate=0.05, weight_decay=0, patience=30, mirrors=mirrors
         )
         own = learner(panel, training)
-        data = own.training_samples("s", ByHeart(), own.folds[0])
+        data = own.training_data("s", ByHeart(), own.folds[0])
         losses = train(ByHeart(), data, Costs(0.0), training).history["validation_loss"]
         gained[mirrors] = losses.iloc[0] - losses.iloc[-10:].mean()
     assert gained[0] > 2  # of Sharpe
@@ -147,5 +147,5 @@ def test_an_unknown_feature_is_named_before_the_first_fit(panel):
 
 
 def test_samples_without_the_mirrors_are_refused():
-    with pytest.raises(ValueError, match="2 mirrored panels, and the samples have 0"):
+    with pytest.raises(ValueError, match="2 mirrored panels, and the dataset has 0"):
         train(ByHeart(), samples(), Costs(), TWICE)

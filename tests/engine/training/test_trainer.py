@@ -4,7 +4,7 @@ from learned import Tilt, TiltModule, samples
 from torch import nn
 
 from engine import Costs, NegativeSharpe, Training, TrainingError, train
-from engine.training.trainer import Samples
+from engine.training.dataset import Dataset
 from strategies.base import ConvergenceError
 
 
@@ -22,7 +22,7 @@ def test_a_signal_that_does_not_last_leaves_the_untrained_state():
     given = samples()
     turned = given.growth.clone()
     turned[240:] = 2 - turned[240:]  # what worked loses in the validation rows
-    given = Samples(given.inputs, turned, given.rows, given.ends, given.per_year)
+    given = Dataset(given.inputs, turned, given.rows, given.ends, given.per_year)
     strategy = Tilt()
     history = train(strategy, given, Costs(), Training(epochs=50, patience=4)).history
     assert history.loc[history["best"], "epoch"].tolist() == [0]
@@ -67,13 +67,13 @@ def test_the_labels_of_training_rows_end_before_validation():
 
 def test_the_edges_of_blocks_are_charged():
     # Weights that never change would cost nothing but drift; a jump at an edge must be seen.
-    from engine.training.rollout import hold
+    from engine.training.rollout import rollout
 
     given = samples(rows=40)
     module = TiltModule().double()
     module.strength.data.fill_(3.0)
-    whole = hold([module], given, [(1, 40)], Costs(0.01))[0]
-    parts = [hold([module], given, [(a, b)], Costs(0.01))[0] for a, b in ((1, 15), (15, 40))]
+    whole = rollout(module, given, (1, 40), Costs(0.01))
+    parts = [rollout(module, given, block, Costs(0.01)) for block in ((1, 15), (15, 40))]
     joined = torch.cat([part.net_returns for part in parts])
     assert torch.allclose(joined, whole.net_returns, atol=1e-15)
 

@@ -19,13 +19,14 @@ from small_runs import BRIEF as QUICK
 from small_runs import MONTHLY as PLAN
 from small_runs import run
 
-import engine.walking.learner
 from data_loaders import Panel
 from engine import AllocationError, Costs, RunMismatch, Training, backtest, load_run
 from engine.compute.broadcast import Parcel, WorkerLost
 from engine.runs.result import unfinished
 from engine.runs.run_directory import RunNotWritten
+from engine.walking.fitting import FitTask
 from engine.walking.learner import Learner
+from engine.walking.session import Session
 from strategies import DEQMeanVariance, EqualWeight, MinimumVariance
 
 NAME = "DEQMeanVariance"
@@ -46,15 +47,15 @@ def test_an_interrupted_run_goes_on_to_the_same_result(
     panel, uninterrupted, finished, tmp_path, monkeypatch
 ):
     fits = []
-    make = engine.walking.learner.FitTask.run
+    make = FitTask.run
 
     def stop_after(self, learner, on_epoch):
         if len(fits) == finished:
             raise KeyboardInterrupt
-        fits.append(self.keys)
+        fits.append(self.key)
         return make(self, learner, on_epoch)
 
-    monkeypatch.setattr(engine.walking.learner.FitTask, "run", stop_after)
+    monkeypatch.setattr(FitTask, "run", stop_after)
     with pytest.raises(KeyboardInterrupt):
         run(panel, run_dir=tmp_path / "run")
     count = [0]
@@ -63,7 +64,7 @@ def test_an_interrupted_run_goes_on_to_the_same_result(
         count[0] += 1
         return make(self, learner, on_epoch)
 
-    monkeypatch.setattr(engine.walking.learner.FitTask, "run", counted)
+    monkeypatch.setattr(FitTask, "run", counted)
     resumed = run(panel, run_dir=tmp_path / "run")
     assert count[0] == 3 - finished
     loaded = load_run(tmp_path / "run")
@@ -103,7 +104,7 @@ def test_another_run_is_refused_or_started_anew(panel, tmp_path):
 
 
 def test_a_rule_that_fails_does_so_before_training(panel, tmp_path, monkeypatch):
-    monkeypatch.setattr(Learner, "fit", lambda *arguments: pytest.fail("hours of training"))
+    monkeypatch.setattr(Session, "fit", lambda *arguments: pytest.fail("hours of training"))
     strategies = [
         DEQMeanVariance(lookback=64, hidden=4, cap=0.5),
         EqualWeight(),

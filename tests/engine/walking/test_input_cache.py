@@ -7,7 +7,7 @@ import torch
 from markets import random_walks
 
 from engine import Costs, Training, WalkForward
-from engine.walking.input_cache import Prepared
+from engine.walking.input_cache import InputCache
 from engine.walking.learner import Learner
 from strategies import DEQMeanVariance
 from strategies.base import stack
@@ -23,12 +23,12 @@ def made() -> list[int]:
 
 
 @pytest.fixture
-def prepared(made) -> Prepared:
+def prepared(made) -> InputCache:
     def make(row: int) -> dict[str, torch.Tensor]:
         made.append(row)
         return of_row(row)
 
-    return Prepared("A", np.array([3, 8, 13, 18, 23]), make)
+    return InputCache("A", np.array([3, 8, 13, 18, 23]), make)
 
 
 @pytest.mark.parametrize("rows", [[8], [3, 8, 13], [13, 18, 23], [3, 13], [23, 3], [8, 8]])
@@ -68,7 +68,7 @@ def test_inputs_that_change_their_shape_are_named():
 
     said = r"A\.prepare\(\) should give .* got \{'x': \(2,\)\} after \{'x': \(1,\)\}"
     with pytest.raises(ValueError, match=said):
-        Prepared("A", np.array([1, 2]), make)(np.array([1, 2]))
+        InputCache("A", np.array([1, 2]), make)(np.array([1, 2]))
 
 
 def test_training_rows_of_overlapping_folds_lie_in_one_place():
@@ -78,7 +78,7 @@ def test_training_rows_of_overlapping_folds_lie_in_one_place():
     learner = Learner(panel, folds, plan, Costs(), Training(), 1)
     storages = set()
     for fold in folds:
-        samples = learner.samples("A", strategy, fold)
+        samples = learner.dataset("A", strategy, fold)
         storages.add(samples.inputs["covariance"].untyped_storage().data_ptr())
         alone = [strategy.prepare(learner.known(int(row), 30)) for row in fold.train]
         assert all(torch.equal(samples.inputs[k], v) for k, v in stack(alone).items())

@@ -1,4 +1,4 @@
-"""What backtests are given, told apart from what they are not, before any work is done."""
+"""Checks of the arguments of ``backtest`` and its like, before any work is done."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ from engine.accounting.costs import Costs
 from engine.losses.returns import Loss
 from engine.planning.walk_forward import WalkForward
 from engine.training.callbacks import Callback
-from engine.training.trainer import Training
+from engine.training.settings import Training
 from strategies.base import Strategy
 
 
 def check_arguments(
-    panel: Panel, plan: WalkForward, costs: Costs, training: Training, counts: Mapping[str, object]
+    panel: Panel,
+    plan: WalkForward,
+    costs: Costs,
+    training: Training,
+    counts: Mapping[str, object],
+    callbacks: object = (),
 ) -> None:
     """TypeError or ValueError, with what was expected, where one of them is something else.
 
@@ -39,6 +44,11 @@ def check_arguments(
     for name, count in counts.items():
         if count is not None and not (isinstance(count, int) and count >= 1):
             raise ValueError(f"{name} is a whole number from 1 on, got {count!r}")
+    if not isinstance(callbacks, Iterable):
+        raise TypeError(f"callbacks is a list of them, got {callbacks!r}")
+    for each in callbacks:
+        if not isinstance(each, Callback):
+            raise TypeError(f"callbacks holds {each!r}, expected an instance of Callback")
 
 
 def named_strategies(
@@ -79,12 +89,3 @@ def named_strategies(
             except ValueError as error:
                 raise ValueError(f"{name}: constraints: {error}") from None
     return named
-
-
-def check_callbacks(callbacks: object) -> None:
-    """TypeError where they are no list of callbacks."""
-    if not isinstance(callbacks, Iterable):
-        raise TypeError(f"callbacks is a list of them, got {callbacks!r}")
-    for each in callbacks:
-        if not isinstance(each, Callback):
-            raise TypeError(f"callbacks holds {each!r}, expected an instance of Callback")

@@ -1,0 +1,93 @@
+"""The description of a run, as JSON can hold it: what reproduces it, and tells it apart."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import json
+import platform
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from data_loaders import Panel, quality
+from engine.accounting.costs import Costs
+from engine.planning.walk_forward import WalkForward
+from engine.runs.settings import describe_costs
+from engine.training.settings import Training
+from strategies.base import LearnedStrategy, Strategy
+
+
+def run_settings(panel: Panel, plan: WalkForward, costs: Costs, training: Training) -> dict:
+    """What reproduces the run, as JSON can hold it."""
+    return {
+        "panel": {
+            "source": panel.source,
+            "fingerprint": panel.fingerprint,
+            "snapshots": dict(panel.snapshots),
+            "quality": quality.check(panel).to_dict(),
+            "caveats": list(panel.caveats),
+            "start": str(panel.dates[0].date()),
+            "end": str(panel.dates[-1].date()),
+            "rows": len(panel),
+            "assets": list(panel.assets),
+        },
+        "plan": asdict(plan),
+        "costs": describe_costs(costs),
+        "training": _plain({**asdict(training), "loss": repr(training.loss)}),
+        "seed": training.seed,
+        "periods_per_year": panel.periods_per_year,
+        "versions": dict(_versions()),
+    }
+
+
+def identity(settings: dict, strategies: Mapping[str, Strategy]) -> dict:
+    """What tells a run directory apart from that of another run."""
+    parts = {name: settings[name] for name in ("panel", "plan", "costs", "training")}
+    return {**parts, "strategies": {name: described(each) for name, each in strategies.items()}}
+
+
+def described(strategy: Strategy) -> dict:
+    """A strategy as JSON can hold it."""
+    return {
+        "class": f"{type(strategy).__module__}:{type(strategy).__name__}",
+        "learned": isinstance(strategy, LearnedStrategy),
+        "parameters": _plain(strategy.get_params()),
+        "code": _source_hash(type(strategy)),  # type: ignore[arg-type]  # a class is hashable
+    }
+
+
+@functools.cache
+def _source_hash(cls: type[Strategy]) -> str:
+    """sha256 of the files that the class and its parents are written in, except the contract."""
+    modules = {parent.__module__ for parent in cls.__mro__}
+    written = {m for m in modules if m.partition(".")[0] not in ("sklearn", "builtins", "abc")}
+    files = {getattr(sys.modules.get(m), "__file__", None) for m in written - {"strategies.base"}}
+    content = [Path(file).read_bytes() for file in sorted(filter(None, files))]
+    return hashlib.sha256(b"".join(content)).hexdigest() if content else ""
+
+
+def _plain(parameters: dict) -> dict:
+    """Parameters as JSON can hold them; anything else by its repr."""
+
+    def plain(value: object) -> object:
+        try:
+            return json.loads(json.dumps(value, allow_nan=False))
+        except (TypeError, ValueError):
+            return repr(value)
+
+    return {name: plain(value) for name, value in parameters.items()}
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    packages = ("deqfolio", "torch", "numpy", "pandas", "scikit-learn", "vectorbt", "qpth", "numba")
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # run from a source tree that was never installed
+    return found

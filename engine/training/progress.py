@@ -1,0 +1,136 @@
+"""The progress of a training: what the steps of an epoch came to, and all epochs until now."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from engine.training.errors import TrainingError
+from engine.training.settings import Training
+from strategies.base import ConvergenceError, SolveRecord, SolveTally, remember, remembered
+
+
+@dataclass
+class Steps:
+    """What the steps of an epoch came to.
+
+    Attributes:
+        norms: of the gradients, before they are clipped.
+        unsolved: the errors of steps that were left out, as a solve did not converge.
+        no_gradient: how many were left out, as the gradient was not finite.
+    """
+
+    losses: list[float] = field(default_factory=list)
+    norms: list[float] = field(default_factory=list)
+    unsolved: list[ConvergenceError] = field(default_factory=list)
+    no_gradient: int = 0
+    solves: SolveRecord = field(default_factory=SolveRecord)
+
+
+class Progress:
+    """How far a training is: all that the next epoch depends on.
+
+    Attributes:
+        epoch: the next, or the one that is being trained; 0 evaluates the untrained module.
+        history: a row for each epoch that has ended.
+        best_state: of the module, at the lowest validation loss until now.
+        solves: of all epochs.
+        checks: comparisons with the reference solver.
+    """
+
+    def __init__(self, module: nn.Module, optimiser: torch.optim.Optimizer):
+        self.module, self.optimiser = module, optimiser
+        self.epoch, self.finished = 0, False
+        self.history: list[dict] = []
+        self.best_loss, self.best_epoch = math.inf, 0
+        self.best_state = copy.deepcopy(module.state_dict())
+        self.solves = SolveRecord()
+        self.checks: list[dict] = []
+
+    def end_epoch(self, steps: Steps, validated: float, training: Training) -> dict[str, Any]:
+        """Add the row of an epoch; training is finished after the last, or without patience."""
+        better = validated < self.best_loss
+        if better:
+            self.best_loss, self.best_epoch = validated, self.epoch
+            self.best_state = copy.deepcopy(self.module.state_dict())
+        row = {
+            "epoch": self.epoch,
+            "loss": float(np.mean(steps.losses)),
+            "validation_loss": validated,
+            "best": better,
+            "gradient_norm": float(np.mean(steps.norms)) if steps.norms else float("nan"),
+            "skipped": len(steps.unsolved) + steps.no_gradient,
+            "contraction": steps.solves.contraction,
+        }
+        self.history.append(row)
+        self.solves.take(steps.solves)
+        waited = self.epoch - self.best_epoch
+        self.finished = self.epoch == training.epochs or waited >= training.patience
+        self.epoch += 1
+        return row
+
+    def slowest(self, steps: Steps) -> str:
+        """How fast the epoch's slowest fixed point converged, and that of the epoch before."""
+        now = steps.solves.contraction
+        if math.isnan(now):
+            return ""
+        before = f", after {self.history[-1]['contraction']:.3f} in the epoch before"
+        return (
+            f": the residual of the slowest changed by a factor of {now:.3f} a step{before}; at 1 "
+            "the map has a spectral radius of one, and its equilibrium is lost"
+        )
+
+    def failure(self, why: str) -> TrainingError:
+        """The error that says why training stops, with the last good state."""
+        if not math.isfinite(self.best_loss):
+            return TrainingError(f"{why}; there is no good state before it")
+        kept = (
+            f"the last good state is that of epoch {self.best_epoch}, "
+            f"validation {self.best_loss:.4g}"
+        )
+        state = {name: value.cpu() for name, value in self.best_state.items()}
+        return TrainingError(f"{why}; {kept}", state, self.best_epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values, between two epochs; with torch's random numbers."""
+        return {
+            "epoch": self.epoch,
+            "finished": self.finished,
+            "module": self.module.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "random": self._random_states(),
+            "warm_starts": remembered(self.module),
+            "history": self.history,
+            "best": [self.best_loss, self.best_epoch, self.best_state],
+            "solves": {kind: vars(tally) for kind, tally in self.solves.tallies.items()},
+            "checks": self.checks,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Resume from there; what follows is bitwise identical."""
+        warm_starts, finished, random = state["warm_starts"], state["finished"], state["random"]
+        self.module.load_state_dict(state["module"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        remember(self.module, warm_starts)
+        self.epoch, self.finished = state["epoch"], finished
+        self.history, self.checks = state["history"], state["checks"]
+        self.best_loss, self.best_epoch, self.best_state = state["best"]
+        self.solves.tallies = {k: SolveTally(**tally) for k, tally in state["solves"].items()}
+        torch.random.set_rng_state(random[0])
+        if (device := self._gpu()) is not None:
+            torch.cuda.set_rng_state(random[1], device)
+
+    def _random_states(self) -> list[Tensor]:
+        device = self._gpu()
+        states = [torch.random.get_rng_state()]
+        return states if device is None else [*states, torch.cuda.get_rng_state(device)]
+
+    def _gpu(self) -> torch.device | None:
+        device = next(self.module.parameters()).device
+        return device if device.type == "cuda" else None

@@ -1,0 +1,258 @@
+"""A session: what ``backtest``, ``backtest_seeds`` and ``cross_validate`` have in common.
+
+Arguments are checked, learned strategies are fitted, and all strategies decide: in this process, in
+worker processes or on a cluster.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from sklearn.base import clone
+from torch import Tensor
+
+from data_loaders import Panel
+from engine.accounting.costs import Costs
+from engine.accounting.simulation import Simulation, load_vectorbt, simulate
+from engine.compute.broadcast import broadcast
+from engine.compute.progress import progress_bar
+from engine.compute.threads import limited_threads
+from engine.planning.walk_forward import Fold, WalkForward, fold_table
+from engine.runs.description import described, identity, run_settings
+from engine.runs.result import BacktestResult
+from engine.runs.run_directory import RunDirectory
+from engine.training.callbacks import Callback, ProgressBar
+from engine.training.fit_records import FitKey, Fitted
+from engine.training.settings import Training
+from engine.walking.argument_checks import check_arguments, named_strategies
+from engine.walking.decisions import Decided, DecisionTask
+from engine.walking.fitting import FitTask, run_fits
+from engine.walking.learner import Learner
+from strategies.base import LearnedStrategy, Strategy
+
+Fits = dict[FitKey, Fitted]
+
+
+class Session:
+    """One run over a panel. The arguments are those of ``backtest``.
+
+    Attributes:
+        named, learned: the strategies by the names to show, and those among them that are trained.
+        lookback: of the most demanding strategy.
+        settings: what reproduces the run, as JSON can hold it.
+    """
+
+    learner: Learner
+    run: RunDirectory | None
+
+    def __init__(
+        self,
+        strategies: Strategy | Iterable[Strategy] | Mapping[str, Strategy],
+        panel: Panel,
+        plan: WalkForward | None,
+        costs: Costs | None,
+        training: Training | None,
+        *,
+        workers: int | None = None,
+        executor: Executor | None = None,
+        progress: bool | None = None,
+        threads: int = 1,
+        callbacks: Sequence[Callback] = (),
+    ):
+        self.panel, self.plan, self.costs = panel, plan or WalkForward(), costs or Costs()
+        self.training = training or Training()
+        self.workers, self.executor, self.threads = workers, executor, threads
+        self.progress, self.callbacks = progress, callbacks
+        counts = {"workers": workers, "threads": threads}
+        check_arguments(panel, self.plan, self.costs, self.training, counts, callbacks)
+        self.named = named_strategies(strategies, panel)
+        self.learned = {k: s for k, s in self.named.items() if isinstance(s, LearnedStrategy)}
+        self.lookback = max(strategy.lookback for strategy in self.named.values())
+        self.settings = run_settings(panel, self.plan, self.costs, self.training)
+
+    @contextmanager
+    def open(
+        self, folds: list[Fold], run_dir: str | Path | None, restart: bool, **others: Any
+    ) -> Iterator[None]:
+        """Inside, fits and decisions can be made, by as many processes as were asked for.
+
+        Args:
+            folds: what is trained on, and decided.
+            others: what else tells a run directory apart from that of another run.
+        """
+        self.run = None
+        if run_dir is not None:
+            asked = identity(self.settings, self.named) | others
+            self.run = RunDirectory(run_dir, asked, restart)
+        self.learner = Learner(
+            self.panel, folds, self.plan, self.costs, self.training, self.threads
+        )
+        place = broadcast(self.learner, self.workers, self.executor)
+        with limited_threads(self.threads), place as self.submit:
+            yield
+
+    def decisions(
+        self, tasks: Callable[[str, Fits], Sequence[DecisionTask]]
+    ) -> Iterator[tuple[str, Fits, list[Decided]]]:
+        """Fit what is learned, and decide.
+
+        In this process rules decide before anything is trained, as what fails at once should fail
+        before hours of training; in others once the last fit is handed out.
+
+        Args:
+            tasks: the decisions to make of a strategy, by its name and its fits.
+
+        Yields:
+            Of each strategy its name, its fits, and what its tasks decided.
+        """
+        submitted: dict[str, list[Future[Decided]]] = {}
+
+        def fits_of(name: str) -> Fits:
+            return {key: fit for key, fit in fits.items() if key.name == name}
+
+        def submit(names: Iterable[str]) -> None:
+            for name in names:
+                if self.submit is not None and _portable(self.named[name]):
+                    submitted[name] = [self.submit(task) for task in tasks(name, fits_of(name))]
+
+        def submit_rules() -> None:
+            submit(rules)
+            load_vectorbt()  # while others work
+
+        def decided(name: str) -> tuple[str, Fits, list[Decided]]:
+            mine = tasks(name, fits_of(name))
+            total = sum(map(len, mine))
+            with progress_bar(name, total, "decision", self.progress) as bar:
+                if name not in submitted:
+                    return (
+                        name,
+                        fits_of(name),
+                        [task.run(self.learner, bar.update) for task in mine],
+                    )
+                results = [future.result() for future in submitted[name]]
+                bar.update(total)
+                return name, fits_of(name), results
+
+        fits: Fits = {}
+        rules = [name for name in self.named if name not in self.learned]
+        try:
+            if self.submit is None:
+                for name in rules:
+                    yield decided(name)
+            fits = self.fit(submit_rules)
+            submit(self.learned)
+            for name in self.named if self.submit is not None else self.learned:
+                yield decided(name)
+        finally:
+            for futures in submitted.values():
+                for future in futures:
+                    future.cancel()
+
+    def fit(self, on_last: Callable[[], None]) -> Fits:
+        """All fits of the learned strategies; those in the run directory are read from there.
+
+        Args:
+            on_last: called once the last of them is submitted to other processes.
+        """
+        learner, run, training = self.learner, self.run, self.training
+        seeds = range(training.seed, training.seed + training.ensemble)
+        keys = [
+            FitKey(name, fold.number, seed)
+            for name in self.learned
+            for seed in seeds
+            for fold in learner.folds
+        ]
+        if copies := self.workers or int(self.executor is None):  # of inputs, on this machine
+            learner.check_memory(self.learned, copies)
+        done = run.finished(keys) if run is not None else {}
+        shown: set[FitKey] = set()  # fits whose epochs are reported as they end
+        bar = ProgressBar(len(keys), len(done), len(learner.folds), self.progress)
+
+        def make(key: FitKey, initial: Mapping[str, Tensor] | None) -> FitTask:
+            file = run.checkpoint(key) if run is not None else None
+            return FitTask(key, clone(self.learned[key.name]), initial, file)
+
+        def on_epoch(key: FitKey, row: dict) -> None:
+            shown.add(key)
+            for callback in callbacks:
+                callback.epoch(key, row)
+
+        def on_done(key: FitKey, fitted: Fitted) -> None:
+            if run is not None:
+                run.store(key, fitted)
+            rows = [] if key in shown else fitted.history.to_dict("records")
+            for callback in callbacks:
+                for row in rows if callback is not bar else rows[-1:]:
+                    callback.epoch(key, {**row, "solves": fitted.solves})
+                callback.fitted(key)
+
+        with ExitStack() as stack:
+            callbacks = [stack.enter_context(each) for each in (bar, *self.callbacks)]
+            run_fits(keys, make, learner, self.submit, done, on_done, on_epoch, on_last)
+        if run is not None:
+            run.tidy()
+        return done
+
+    def simulated(self, decided: Decided, whole_shares: bool = False) -> Simulation:
+        """What orders for the decided targets come to."""
+        lag = self.plan.execution_lag
+        return simulate(decided.targets, self.panel, self.costs, lag, whole_shares)
+
+    def result(self, name: str, fits: Fits, decided: Decided, settings: dict) -> BacktestResult:
+        """Simulate the decisions of a strategy; the result with all that is known about it.
+
+        Args:
+            settings: of the run, ``whole_shares`` among them.
+        """
+        learner, simulated = self.learner, self.simulated(decided, settings["whole_shares"])
+        fits = dict(sorted(fits.items(), key=lambda item: item[0][1:]))  # by fold and seed
+
+        def rows(kind: str) -> list[dict]:
+            return [
+                {"fold": key.fold, "seed": key.seed, **row}
+                for key, fitted in fits.items()
+                for row in getattr(fitted, kind)
+            ]
+
+        histories = [f.history.assign(fold=key.fold, seed=key.seed) for key, f in fits.items()]
+        validation = self.training.validation if fits else 0.0
+        solved = [{"phase": "training", **row} for row in rows("solves")]
+        return BacktestResult(
+            name=name,
+            strategy=described(self.named[name]),
+            targets=decided.targets,
+            weights=simulated.weights,
+            gross_returns=simulated.gross_returns,
+            net_returns=simulated.net_returns,
+            turnover=simulated.turnover,
+            costs=simulated.costs,
+            orders=simulated.orders,
+            folds=fold_table(learner.folds, self.panel.dates, self.plan.execution_lag, validation),
+            training=pd.concat(histories, ignore_index=True) if histories else pd.DataFrame(),
+            solves=pd.DataFrame(solved + decided.solves),
+            checks=pd.DataFrame(rows("checks")),
+            settings={**settings, "simulation_difference": simulated.difference},
+            states={(key.fold, key.seed): fitted.state for key, fitted in fits.items()},
+            asset_returns=learner.asset_returns.loc[simulated.weights.index],
+            fractional_returns=simulated.fractional_returns,
+            limits=pd.DataFrame(decided.limits),
+            sensitivity=pd.DataFrame(decided.sensitivity),
+            illiquidity=learner.measured.reindex(simulated.turnover.index),
+        )
+
+
+def _portable(strategy: Strategy) -> bool:
+    """Whether another process can be sent the strategy: not one written at a prompt or inside a
+    function, as its class is found by the name of its module."""
+    try:
+        sent = pickle.dumps(strategy)
+    except (AttributeError, TypeError, pickle.PicklingError):
+        return False
+    return b"__main__" not in sent or hasattr(sys.modules["__main__"], "__file__")
