@@ -25,18 +25,18 @@ import torch
 import torchdeq
 from torch import Tensor
 
-from strategies.layers.equilibrium.cells import bounded
-from strategies.layers.equilibrium.encoder import DEQEncoder
-from strategies.layers.equilibrium.fixed_point import (
+from strategies.layers import (
     Anderson,
     Broyden,
     Implicit,
     Phantom,
     Picard,
-    Solver,
     Unrolled,
     fixed_point,
 )
+from strategies.layers.equilibrium.deq_encoder import DEQEncoder
+from strategies.layers.equilibrium.encoder_cells import bounded
+from strategies.layers.equilibrium.fixed_point_solvers import Solver
 from strategies.layers.solve_record import SolveTally, record_solves
 
 

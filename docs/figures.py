@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from data_loaders import load
 from engine import WalkForward
-from strategies.layers.equilibrium.fixed_point import (
+from strategies.layers import (
     Anderson,
     Broyden,
     Implicit,

@@ -24,7 +24,7 @@ from deqfolio import (
     Unrolled,
     fixed_point,
 )
-from strategies.layers.equilibrium.cells import MeanFieldCell
+from strategies.layers.equilibrium.encoder_cells import MeanFieldCell
 
 B, N, F, H = 32, 10, 4, 16
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # torch takes a second to import, and a rule needs none
 
     from strategies.constraints import Constraints
     from strategies.layers.drift import carry, drift
-    from strategies.layers.equilibrium.fixed_point import ConvergenceError
+    from strategies.layers.equilibrium.fixed_point_solution import ConvergenceError
     from strategies.layers.optimisation.cross_check import cross_check
     from strategies.layers.optimisation.warm_starts import remember, remembered
     from strategies.layers.solve_record import SharedRecord, SolveRecord, SolveTally, record_solves
@@ -50,7 +50,7 @@ __all__ = [
 ]
 
 LAYERS = {  # what the engine may know of the layers, and where it is
-    "ConvergenceError": "equilibrium.fixed_point",
+    "ConvergenceError": "equilibrium.fixed_point_solution",
     "SharedRecord": "solve_record",
     "SolveRecord": "solve_record",
     "SolveTally": "solve_record",

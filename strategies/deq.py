@@ -17,7 +17,7 @@ from data_loaders import Panel
 from strategies.base import Inputs, LearnedStrategy
 from strategies.constraints import Constraints
 from strategies.features import feature_table
-from strategies.layers.equilibrium.encoder import CELLS, DEQEncoder
+from strategies.layers.equilibrium.deq_encoder import CELLS, DEQEncoder
 from strategies.layers.optimisation.consecutive import weights_from_holdings, weights_on_dates
 from strategies.layers.optimisation.mean_variance import (
     ActiveSet,
@@ -60,7 +60,7 @@ class DEQMeanVariance(LearnedStrategy):
         inertia: the cost of trading at the start, in units of the mean variance: with a ridge of
             1, one of 1 moves the weights about two thirds of the way; 0 leaves the holdings out.
         cell: of the encoder: "mean_field", "graph", "monotone" or "pairs" (learns who follows
-            whom); see ``layers/cells.py``.
+            whom); see ``layers/equilibrium/encoder_cells.py``.
         embedding: numbers by which the encoder knows each asset apart; 0 treats all alike.
         features: sets of features, see ``features.py``: "prices", "panel" (what the panel holds
             besides prices), "lags:5", or your own as module:function.

@@ -13,7 +13,7 @@ from strategies.base import Inputs, LearnedStrategy
 from strategies.constraints import Constraints
 from strategies.deq import DEQMeanVariance, Standardise
 from strategies.features import feature_table
-from strategies.layers.equilibrium.encoder import DEQEncoder
+from strategies.layers.equilibrium.deq_encoder import DEQEncoder
 from strategies.parameters import at_least, one_of
 
 
@@ -200,7 +200,7 @@ class ExplicitEncoder(nn.Module):
 
 
 class UnrolledEncoder(nn.Module):
-    """A cell of ``layers/cells.py`` applied a few times, as layers that share their weights."""
+    """A cell of ``layers/equilibrium/encoder_cells.py`` applied a few times, as layers that share their weights."""
 
     def __init__(self, features: int, hidden: int, cell: str, steps: int):
         super().__init__()

@@ -1,7 +1,7 @@
 """Implicit layers: fixed points, deep equilibrium encoders, the mean-variance layer.
 
-Mathematics only, no finance data. Read ``fixed_point.py`` (then ``solvers.py``, ``iteration.py``),
-``cells.py``, ``deq.py``, and ``mean_variance.py`` (then ``problem.py``, ``active_set.py``).
+Mathematics only, no finance data, in two rooms: ``equilibrium`` (fixed points and the encoder) and
+``optimisation`` (the mean-variance layer). Beside them is what both use.
 """
 
 from data_loaders.package_imports import import_on_use

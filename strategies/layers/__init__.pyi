@@ -1,12 +1,12 @@
-from strategies.layers.equilibrium.encoder import DEQEncoder as DEQEncoder
-from strategies.layers.equilibrium.fixed_point import Anderson as Anderson
-from strategies.layers.equilibrium.fixed_point import Broyden as Broyden
-from strategies.layers.equilibrium.fixed_point import ConvergenceError as ConvergenceError
+from strategies.layers.equilibrium.deq_encoder import DEQEncoder as DEQEncoder
 from strategies.layers.equilibrium.fixed_point import Implicit as Implicit
 from strategies.layers.equilibrium.fixed_point import Phantom as Phantom
-from strategies.layers.equilibrium.fixed_point import Picard as Picard
 from strategies.layers.equilibrium.fixed_point import Unrolled as Unrolled
 from strategies.layers.equilibrium.fixed_point import fixed_point as fixed_point
+from strategies.layers.equilibrium.fixed_point_solution import ConvergenceError as ConvergenceError
+from strategies.layers.equilibrium.fixed_point_solvers import Anderson as Anderson
+from strategies.layers.equilibrium.fixed_point_solvers import Broyden as Broyden
+from strategies.layers.equilibrium.fixed_point_solvers import Picard as Picard
 from strategies.layers.optimisation.cross_check import cross_check as cross_check
 from strategies.layers.optimisation.mean_variance import ActiveSet as ActiveSet
 from strategies.layers.optimisation.mean_variance import FactorRisk as FactorRisk

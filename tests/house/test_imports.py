@@ -45,7 +45,7 @@ def test_no_file_imports_itself_through_others(imports):
         ),
         (
             "strategies/layers/optimisation/a.py",
-            "from strategies.layers.equilibrium.cells import b",
+            "from strategies.layers.equilibrium.encoder_cells import b",
             "the room equilibrium",
         ),
         (

@@ -7,7 +7,7 @@ Problem, solver and adjoint are separate arguments:
     solution = fixed_point(lambda z: torch.tanh(z @ W + x), z0, solver=Anderson())
     solution.value.sum().backward()        # gradients of W and of x
 
-Read `fixed_point`, then `Implicit`; then solvers.py and iteration.py.
+Read `fixed_point`, then `Implicit`; then fixed_point_solvers.py and fixed_point_loop.py.
 """
 
 from __future__ import annotations
@@ -20,35 +20,17 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from strategies.layers.equilibrium.iteration import (
-    ConvergenceError,
+from strategies.layers.equilibrium.fixed_point_loop import solve, solve_linear
+from strategies.layers.equilibrium.fixed_point_solution import (
     OnFailure,
+    Report,
     Solution,
     check_image,
     check_tolerance,
-    conclude,
     norm,
-    solve,
-    solve_linear,
 )
-from strategies.layers.equilibrium.solvers import Anderson, Broyden, Picard, Solver
-from strategies.layers.solve_record import open_record
-
-__all__ = [
-    "Adjoint",
-    "Anderson",
-    "Broyden",
-    "ConvergenceError",
-    "Implicit",
-    "OnFailure",
-    "Phantom",
-    "Picard",
-    "Problem",
-    "Solution",
-    "Solver",
-    "Unrolled",
-    "fixed_point",
-]
+from strategies.layers.equilibrium.fixed_point_solvers import Picard, Solver
+from strategies.layers.solve_record import FIXED_POINT, open_record
 
 
 @dataclass(frozen=True)
@@ -57,9 +39,9 @@ class Problem:
 
     f: Callable[..., Tensor]
     z0: Tensor
-    inputs: tuple[Tensor, ...] = ()
-    on_failure: OnFailure = "raise"
-    history: bool = False
+    inputs: tuple[Tensor, ...]
+    history: bool
+    report: Report  # to the record of the forward solve, whenever backward runs
 
 
 class Adjoint(Protocol):
@@ -90,7 +72,7 @@ class Implicit:
         image = problem.f(z, *problem.inputs)
         if not _depends_on_others(image, z):
             return solution
-        record = open_record()  # the one of the forward solve, whenever backward runs
+        report = replace(problem.report, kind="adjoint")
 
         def cotangent(v: Tensor) -> Tensor:
             def pull(g: Tensor) -> Tensor:
@@ -100,14 +82,7 @@ class Implicit:
                 return product
 
             with _full_precision(v):
-                return solve_linear(
-                    pull,
-                    v,
-                    self.solver,
-                    kind="adjoint",
-                    on_failure=problem.on_failure,
-                    record=record,
-                ).value
+                return solve_linear(pull, v, self.solver, report).value
 
         return replace(solution, value=_Attach.apply(image, solution.value, cotangent))
 
@@ -181,14 +156,7 @@ class Unrolled:
             if not active.any():
                 break
         history = torch.stack(traced) if problem.history and traced else None
-        return conclude(
-            Solution(z, residual <= solver.rtol, steps, residual, history),
-            solver,
-            midway,
-            kind="fixed point",
-            on_failure=problem.on_failure,
-            record=open_record(),
-        )
+        return problem.report.conclude(solver, z, residual, midway, steps, history)
 
 
 def fixed_point(
@@ -228,8 +196,9 @@ def fixed_point(
             raise ValueError(f"inputs[{i}] must lead with B={z0.shape[0]}, got {tuple(x.shape)}")
     if on_failure not in ("raise", "flag"):
         raise ValueError(f"on_failure must be 'raise' or 'flag', got {on_failure!r}")
+    report = Report(FIXED_POINT, on_failure, open_record())
     with _full_precision(z0):
-        return adjoint.run(Problem(f, z0, tuple(inputs), on_failure, history), solver)
+        return adjoint.run(Problem(f, z0, tuple(inputs), history, report), solver)
 
 
 def _full_precision(values: Tensor) -> AbstractContextManager[Any]:
@@ -242,16 +211,8 @@ def _full_precision(values: Tensor) -> AbstractContextManager[Any]:
 
 def _solve_forward(problem: Problem, solver: Solver) -> Solution:
     with torch.no_grad():
-        return solve(
-            problem.f,
-            problem.z0.detach(),
-            solver,
-            kind="fixed point",
-            inputs=problem.inputs,
-            on_failure=problem.on_failure,
-            record=open_record(),
-            history=problem.history,
-        )
+        z0 = problem.z0.detach()
+        return solve(problem.f, z0, solver, problem.report, problem.inputs, problem.history)
 
 
 class _Attach(torch.autograd.Function):
@@ -266,14 +227,21 @@ class _Attach(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        # once_differentiable lets torch.autograd.grad(..., inputs) pass in silence: it cuts the
-        # graph, and a path that is cut is not an error there.
-        if torch.is_grad_enabled():
-            raise RuntimeError(
-                "a fixed point's gradient is not differentiable (create_graph=True): use "
-                "adjoint=Unrolled() for second derivatives"
-            )
+        refuse_second_derivative()
         return ctx.cotangent(grad), None, None
+
+
+def refuse_second_derivative() -> None:
+    """Raises RuntimeError in a backward pass that keeps a graph.
+
+    once_differentiable lets torch.autograd.grad(..., inputs) pass in silence: it cuts the graph,
+    and a path that is cut is not an error there.
+    """
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "a fixed point's gradient is not differentiable (create_graph=True): use "
+            "adjoint=Unrolled() for second derivatives"
+        )
 
 
 def _depends_on_others(image: Tensor, z: Tensor) -> bool:

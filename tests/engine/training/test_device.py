@@ -13,7 +13,7 @@ from engine import Costs, Training, WalkForward, backtest
 from engine.training.device import checked_name, device_here
 from strategies import DEQMeanVariance
 from strategies.layers import Anderson, Broyden, FactorRisk, MeanVarianceLayer, Picard
-from strategies.layers.equilibrium.encoder import DEQEncoder
+from strategies.layers.equilibrium.deq_encoder import DEQEncoder
 from strategies.layers.optimisation.consecutive import weights_on_dates
 from strategies.layers.solve_record import record_solves
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from strategies.layers.equilibrium.fixed_point import (
+from strategies.layers import (
     Anderson,
     Broyden,
     ConvergenceError,

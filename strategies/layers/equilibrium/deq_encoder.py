@@ -1,12 +1,11 @@
 """Deep equilibrium encoders over assets, well-posed by construction.
 
 ``DEQEncoder(features, hidden)(x)`` is the fixed point Z (B, N, H) of a cell driven by x (B, N, F).
-Every cell of ``cells.py`` has exactly one fixed point whatever its parameters.
+Every cell of ``encoder_cells.py`` has exactly one fixed point whatever its parameters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -14,26 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from data_loaders.suggestions import did_you_mean
-from strategies.layers.equilibrium.cells import (
+from strategies.layers.equilibrium.compiled_mean_field import compilable, mean_field_equilibrium
+from strategies.layers.equilibrium.encoder_cells import (
+    Cell,
     GraphCell,
     MeanFieldCell,
     MonotoneCell,
     PairCell,
-    mean_field,
-    mean_weights,
 )
-from strategies.layers.equilibrium.fixed_point import (
-    Adjoint,
-    Anderson,
-    Implicit,
-    OnFailure,
-    Picard,
-    Solution,
-    Solver,
-    fixed_point,
-)
-from strategies.layers.equilibrium.mean_field import compilable, mean_field_equilibrium
-from strategies.layers.together import each, spread
+from strategies.layers.equilibrium.fixed_point import Adjoint, Implicit, fixed_point
+from strategies.layers.equilibrium.fixed_point_solution import OnFailure, Solution
+from strategies.layers.equilibrium.fixed_point_solvers import Anderson, Picard, Solver
 
 _CELLS: dict[str, type[MeanFieldCell | GraphCell | MonotoneCell]] = {
     "mean_field": MeanFieldCell,
@@ -93,7 +83,7 @@ class DEQEncoder(nn.Module):
             nn.Parameter(torch.randn(assets, embedding)) if assets and embedding else None
         )
         make = partial(PairCell, assets=assets or 0) if cell == "pairs" else _CELLS[cell]
-        self.cell = make(features + embedding, hidden, bound)
+        self.cell: Cell = make(features + embedding, hidden, bound)
         if solver is None:
             implicit = adjoint is None or isinstance(adjoint, Implicit)
             if cell == "mean_field" and implicit:
@@ -117,86 +107,33 @@ class DEQEncoder(nn.Module):
             ConvergenceError: see `fixed_point`.
             ValueError, TypeError: where x or mask do not fit, or x is not finite where not masked.
         """
-        return self._equilibrium([self], x, mask, [len(x)])
-
-    @staticmethod
-    def together(
-        encoders: Sequence[DEQEncoder], x: Tensor, mask: Tensor | None, sizes: Sequence[int]
-    ) -> Tensor:
-        """The states (M, N, H) of several encoders of one kind, each of its own samples.
-
-        On the CPU in float64 to the same bits as one by one.
-
-        Args:
-            x, mask: (M, N, F) and (M, N), the samples of the first encoder first.
-            sizes: how many samples each has.
-        """
-        return DEQEncoder._equilibrium(encoders, x, mask, sizes).value
-
-    @staticmethod
-    def _equilibrium(
-        encoders: Sequence[DEQEncoder], x: Tensor, mask: Tensor | None, sizes: Sequence[int]
-    ) -> Solution:
-        first, cells = encoders[0], [encoder.cell for encoder in encoders]
-        adjoint, solver = first.adjoint, first.solver
-        inner = adjoint.solver if isinstance(adjoint, Implicit) else None
-        compiled = inner is not None and compilable(x, solver, inner)
-        if not isinstance(first.cell, MeanFieldCell) or (len(cells) == 1 and not compiled):
-            return _joined([own._solved(*part) for own, *part in each(encoders, sizes, x, mask)])
-        x, present = first._check(x, mask)
-        x = torch.cat([own._embedded(part) for own, part in each(encoders, sizes, x)])
-        drive = torch.cat([cell.inject(part) for cell, part in each(cells, sizes, x)])
-        W1, W2 = MeanFieldCell.weights_together(cells)  # type: ignore[arg-type]
-        if compiled:
-            assert inner is not None
-            return mean_field_equilibrium(
-                W1, W2, sizes, drive, present, solver, inner, first.on_failure
-            )
-        W1, W2 = (spread(W.unbind(), sizes) for W in (W1, W2))  # (M, H, H)
-        return fixed_point(
-            mean_field,
-            torch.zeros_like(drive),
-            inputs=(drive, present, mean_weights(present), W1, W2),
-            solver=solver,
-            adjoint=adjoint,
-            on_failure=first.on_failure,
-        )
-
-    def _solved(self, x: Tensor, mask: Tensor | None) -> Solution:
-        solution, _ = self._solve(x, mask)
-        return replace(solution, value=self.cell.read(solution.value))
-
-    def _embedded(self, x: Tensor) -> Tensor:
-        if self.embedding is None:
-            return x
-        return torch.cat([x, self.embedding.expand(x.shape[0], -1, -1)], dim=2)
-
-    def regularised(
-        self, x: Tensor, mask: Tensor | None = None, probes: int = 1
-    ) -> tuple[Solution, Tensor]:
-        """The equilibrium, and `jacobian_penalty` there, to be added to a loss with a weight."""
-        solution, f = self._solve(x, mask)
-        penalty = jacobian_penalty(f, solution.value, probes)
-        return replace(solution, value=self.cell.read(solution.value)), penalty
-
-    def spectral_radius(self, x: Tensor, mask: Tensor | None = None, steps: int = 100) -> Tensor:
-        """(B,) `spectral_radius` of the cell's map at the equilibrium: a monitor, no gradient."""
-        with torch.no_grad():
-            solution, f = self._solve(x, mask)
-        return spectral_radius(f, solution.value, steps)
-
-    def _solve(self, x: Tensor, mask: Tensor | None) -> tuple[Solution, Callable[[Tensor], Tensor]]:
         x, present = self._check(x, mask)
-        f, inputs = self.cell.problem(self._embedded(x), present)
+        if self.embedding is not None:
+            x = torch.cat([x, self.embedding.expand(x.shape[0], -1, -1)], dim=2)
+        cell, adjoint = self.cell, self.adjoint
+        if (
+            isinstance(cell, MeanFieldCell)
+            and isinstance(adjoint, Implicit)
+            and compilable(x, self.solver, adjoint.solver)
+        ):
+            return mean_field_equilibrium(
+                *cell.weights(),
+                cell.inject(x),
+                present,
+                self.solver,
+                adjoint.solver,
+                self.on_failure,
+            )
+        f, inputs = cell.problem(x, present)
         solution = fixed_point(
             f,
             torch.zeros_like(inputs[0]),
             inputs=inputs,
             solver=self.solver,
-            adjoint=self.adjoint,
+            adjoint=adjoint,
             on_failure=self.on_failure,
         )
-        return solution, lambda z: f(z, *inputs)
+        return replace(solution, value=cell.read(solution.value))
 
     def _check(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """x (B, N, F), zero where an asset does not trade, and the mask as numbers (B, N, 1)."""
@@ -231,46 +168,3 @@ class DEQEncoder(nn.Module):
                     f"{broken[:5]}: fill them, or mask the assets that do not trade"
                 )
         return x, present
-
-
-def _joined(solutions: Sequence[Solution]) -> Solution:
-    """One solution of all samples."""
-    parts = ("value", "converged", "steps", "residual")
-    return Solution(*(torch.cat([getattr(s, part) for s in solutions]) for part in parts))
-
-
-def jacobian_penalty(f: Callable[[Tensor], Tensor], z: Tensor, probes: int = 1) -> Tensor:
-    """Hutchinson's estimate of the mean squared entry sum |J|_F^2 / D per sample, a scalar.
-
-    Differentiable in what f depends on; z (B, ...), D numbers a sample, counts as given. Source:
-    Bai, Koltun & Kolter, Stabilizing Equilibrium Models, arXiv 2106.14342, eq. 5.
-    """
-    z = z.detach().requires_grad_()
-    with torch.enable_grad():
-        image = f(z)
-        total = image.new_zeros(())
-        for _ in range(probes):
-            (product,) = torch.autograd.grad(
-                image, z, torch.randn_like(image), create_graph=True, materialize_grads=True
-            )
-            total = total + product.square().mean()
-    return total / probes
-
-
-def spectral_radius(f: Callable[[Tensor], Tensor], z: Tensor, steps: int = 100) -> Tensor:
-    """(B,) the largest modulus of an eigenvalue of df/dz at z (B, ...), by power iteration.
-
-    The mean growth over the second half of the steps, so that a complex pair is measured as well.
-    Below one, the plain iteration converges near z; close to one, slowly.
-    """
-    z = z.detach().requires_grad_()
-    with torch.enable_grad():
-        image = f(z)
-    g = torch.randn_like(image)
-    growth = []
-    for _ in range(steps):
-        (g,) = torch.autograd.grad(image, z, g, retain_graph=True, materialize_grads=True)
-        size = torch.linalg.vector_norm(g.flatten(1), dim=1)
-        growth.append(size)
-        g = g / size.clamp_min(torch.finfo(g.dtype).tiny).view(-1, *[1] * (g.ndim - 1))
-    return torch.stack(growth[steps // 2 :]).log().mean(0).exp()

@@ -1,4 +1,4 @@
-"""The compiled mean-field equilibrium against the plain one, and several networks at once."""
+"""The compiled mean-field equilibrium against the one by torch operations."""
 
 import numpy as np
 import pytest
@@ -11,10 +11,10 @@ from strategies.layers import (
     Implicit,
     Picard,
     Unrolled,
+    fixed_point,
     record_solves,
 )
-from strategies.layers.equilibrium import kernels
-from strategies.layers.together import each
+from strategies.layers.equilibrium import mean_field_kernels as kernels
 
 B, N, F, H = 6, 7, 3, 5
 
@@ -37,8 +37,12 @@ def batch(seed=0, size=B):
 
 def plain(made, x, mask):
     """The same equilibrium by ``fixed_point``."""
-    solution, _ = made._solve(x, mask)
-    return solution
+    x, present = made._check(x, mask)
+    if made.embedding is not None:
+        x = torch.cat([x, made.embedding.expand(len(x), -1, -1)], dim=2)
+    f, inputs = made.cell.problem(x, present)
+    z0 = torch.zeros_like(inputs[0])
+    return fixed_point(f, z0, inputs=inputs, solver=made.solver, adjoint=made.adjoint)
 
 
 def gradients(value, made, x):
@@ -98,49 +102,22 @@ def test_its_gradient_is_that_of_differences():
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_several_encoders_at_once_to_the_same_bits(threads):
-    encoders = [encoder(seed) for seed in range(3)]
-    sizes = (80, 61, 70)
-    x, mask = batch(size=sum(sizes))
+def test_a_sample_is_bitwise_what_it_is_alone(threads):
+    made = encoder()
+    x, mask = batch(size=130)
     x.requires_grad_()
-
-    def pulled(value, weights):
-        (value * weights).sum().backward()
-        found = [x.grad.clone(), *(p.grad.clone() for e in encoders for p in e.parameters())]
-        for each_ in (x, *(p for e in encoders for p in e.parameters())):
-            each_.grad = None
-        return found
-
-    weights = torch.randn(sum(sizes), N, H, dtype=torch.float64)
-    alone = torch.cat([e(*part) for e, *part in each(encoders, sizes, x, mask)])
-    one = pulled(alone, weights)
+    pull = torch.randn(130, N, H, dtype=torch.float64)
+    alone = torch.cat([made(x[b : b + 1], mask[b : b + 1]) for b in range(130)])
+    (of_alone,) = torch.autograd.grad((alone * pull).sum(), x)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        joint = DEQEncoder.together(encoders, x, mask, sizes)
-        two = pulled(joint, weights)
+        joint = made(x, mask)
+        (of_joint,) = torch.autograd.grad((joint * pull).sum(), x)
     finally:
         torch.set_num_threads(before)
     assert torch.equal(alone, joint)
-    for a, b in zip(one, two, strict=True):
-        assert torch.equal(a, b)
-
-
-@pytest.mark.parametrize("cell", ["mean_field", "graph", "monotone"])
-def test_several_encoders_at_once_without_the_kernels(cell):
-    """In float32, as on other devices, and cells that have no kernel."""
-    torch.manual_seed(0)
-    solver = Picard(rtol=1e-5, atol=1e-7, max_steps=500)
-    encoders = [DEQEncoder(F, H, cell=cell, solver=solver) for _ in range(2)]
-    x, mask = batch(size=9)
-    x = x.float()
-    joint = DEQEncoder.together(encoders, x, mask, (4, 5))
-    alone = torch.cat([e(*part) for e, *part in each(encoders, (4, 5), x, mask)])
-    assert torch.allclose(joint, alone, atol=1e-4)
-    one = torch.autograd.grad(joint.sum(), list(encoders[1].parameters()))
-    two = torch.autograd.grad(alone.sum(), list(encoders[1].parameters()))
-    for a, b in zip(one, two, strict=True):
-        assert torch.allclose(a, b, atol=1e-3)
+    torch.testing.assert_close(of_alone, of_joint, rtol=1e-13, atol=1e-15)
 
 
 def test_a_solve_that_does_not_converge_names_its_samples():

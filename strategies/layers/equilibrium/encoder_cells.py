@@ -7,17 +7,30 @@ bound, so that f has exactly one fixed point.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 Map = Callable[..., Tensor]
 
 
-class MeanFieldCell(nn.Module):
+class Cell(nn.Module):
+    """What all cells share: the projection of the features, and the bound."""
+
+    inject: nn.Linear
+    bound: float
+
+    def problem(self, x: Tensor, present: Tensor) -> tuple[Map, tuple[Tensor, ...]]:
+        """The map f, and what it takes after the state, from x (B, N, F) and present (B, N, 1)."""
+        raise NotImplementedError
+
+    def read(self, state: Tensor) -> Tensor:
+        """Z (B, N, H) of the state that is solved for."""
+        return state
+
+
+class MeanFieldCell(Cell):
     """``f(Z) = tanh(Z W1 + mean(Z) W2 + x U + b)``, the mean over the assets that trade.
 
     W1 maps deviations from the mean, W1 + W2 the mean itself, and the two are orthogonal: so the
@@ -41,37 +54,46 @@ class MeanFieldCell(nn.Module):
         W1, W2 = self.weights()
 
         def f(z: Tensor, injected: Tensor, present: Tensor, share: Tensor) -> Tensor:
-            return mean_field(z, injected, present, share, W1, W2)
+            mean = share.mT @ z  # (B, 1, H)
+            return torch.tanh(z @ W1 + (mean @ W2 + injected)) * present
 
         return f, (self.inject(x), present, mean_weights(present))
 
-    def read(self, state: Tensor) -> Tensor:
-        return state
 
-    @staticmethod
-    def weights_together(cells: Sequence[MeanFieldCell]) -> tuple[Tensor, Tensor]:
-        """W1 and W2 of S cells, (S, H, H) each."""
-        bound = cells[0].bound
-        deviation = bounded(torch.stack([cell.deviation for cell in cells]), bound)
-        mean = bounded(torch.stack([cell.mean for cell in cells]), bound)
-        return deviation, mean - deviation
+class _WeightedCell(Cell):
+    """``f(Z) = tanh(Z W1 + A Z W2 + x U + b)``, with A (N, N) of the subclass.
+
+    No row of |A| sums to more than one. So in the norm max_i |z_i|_2 the map contracts by
+    s(W1) + s(W2), held at ``bound``.
+    """
+
+    own: nn.Parameter
+    others: nn.Parameter
+
+    def weights(self) -> tuple[Tensor, Tensor]:
+        """W1 and W2, (H, H) each, scaled alike."""
+        sizes = torch.linalg.matrix_norm(self.own, 2) + torch.linalg.matrix_norm(self.others, 2)
+        scale = self.bound / sizes.clamp_min(self.bound)
+        return self.own * scale, self.others * scale
+
+    def graph(self, x: Tensor, present: Tensor) -> Tensor:
+        """A (B, N, N); [b, i, j] is the weight of asset j for asset i on sample b."""
+        raise NotImplementedError
+
+    def problem(self, x: Tensor, present: Tensor) -> tuple[Map, tuple[Tensor, ...]]:
+        W1, W2 = self.weights()
+
+        def f(z: Tensor, injected: Tensor, present: Tensor, graph: Tensor) -> Tensor:
+            return torch.tanh(z @ W1 + graph @ (z @ W2) + injected) * present
+
+        return f, (self.inject(x), present, self.graph(x, present))
 
 
-def mean_field(
-    z: Tensor, injected: Tensor, present: Tensor, share: Tensor, W1: Tensor, W2: Tensor
-) -> Tensor:
-    """The mean-field map of z (B, N, H); W1 and W2 are (H, H), or (B, H, H) for each sample."""
-    mean = share.mT @ z  # (B, 1, H)
-    return torch.tanh(z @ W1 + (mean @ W2 + injected)) * present
-
-
-class GraphCell(nn.Module):
+class GraphCell(_WeightedCell):
     """``f(Z) = tanh(Z W1 + A Z W2 + x U + b)``, with A (N, N) computed from x, rows summing to one.
 
-    Each row of A Z is a mean of rows of Z. So in the norm max_i |z_i|_2 the map contracts by
-    s(W1) + s(W2), held at ``bound``; attention on the state itself would not be Lipschitz (Kim,
-    Papamakarios & Mnih, arXiv 2006.04710). A is dot-product attention over x, among the assets
-    that trade.
+    A is dot-product attention over x, among the assets that trade; on the state itself it would
+    not be Lipschitz (Kim, Papamakarios & Mnih, arXiv 2006.04710).
     """
 
     def __init__(self, features: int, hidden: int, bound: float):
@@ -83,35 +105,18 @@ class GraphCell(nn.Module):
         self.own = nn.Parameter(_square(hidden))
         self.others = nn.Parameter(_square(hidden))
 
-    def weights(self) -> tuple[Tensor, Tensor]:
-        """W1 and W2, (H, H) each."""
-        return _bounded_pair(self.own, self.others, self.bound)
-
     def graph(self, x: Tensor, present: Tensor) -> Tensor:
-        """A (B, N, N); [b, i, j] is the weight of asset j for asset i on sample b."""
         scores = self.query(x) @ self.key(x).mT / self.key.out_features**0.5
         # Not minus infinity, which would make a row of NaN where nothing trades.
         absent = (present == 0).mT  # (B, 1, N)
         return torch.softmax(scores.masked_fill(absent, torch.finfo(x.dtype).min), dim=2)
 
-    def problem(self, x: Tensor, present: Tensor) -> tuple[Map, tuple[Tensor, ...]]:
-        W1, W2 = self.weights()
 
-        def f(z: Tensor, injected: Tensor, present: Tensor, graph: Tensor) -> Tensor:
-            return torch.tanh(z @ W1 + graph @ (z @ W2) + injected) * present
+class PairCell(_WeightedCell):
+    """``f(Z) = tanh(Z W1 + A Z W2 + x U + b)``, with A (N, N) a parameter: lead-lag relations.
 
-        return f, (self.inject(x), present, self.graph(x, present))
-
-    def read(self, state: Tensor) -> Tensor:
-        return state
-
-
-class PairCell(nn.Module):
-    """``f(Z) = tanh(Z W1 + M Z W2 + x U + b)``, with M (N, N) a parameter: who follows whom.
-
-    M_ij is what asset i takes from asset j, of either sign, scaled so that no row of |M| sums to
-    more than one. So in the norm max_i |z_i|_2 the map contracts by s(W1) + s(W2), held at
-    ``bound``, as the graph cell's. M starts at zero, and is of these N assets alone.
+    A_ij is what asset i takes from asset j, of either sign, scaled so that no row of |A| sums to
+    more than one. A starts at zero, and belongs to these N assets alone.
     """
 
     def __init__(self, features: int, hidden: int, bound: float, assets: int):
@@ -122,27 +127,12 @@ class PairCell(nn.Module):
         self.others = nn.Parameter(_square(hidden))
         self.pairs = nn.Parameter(torch.zeros(assets, assets))
 
-    def weights(self) -> tuple[Tensor, Tensor]:
-        """W1 and W2, (H, H) each."""
-        return _bounded_pair(self.own, self.others, self.bound)
-
-    def graph(self) -> Tensor:
-        """M (N, N)."""
-        return self.pairs / self.pairs.abs().sum(1, keepdim=True).clamp_min(1)
-
-    def problem(self, x: Tensor, present: Tensor) -> tuple[Map, tuple[Tensor, ...]]:
-        W1, W2 = self.weights()
-
-        def f(z: Tensor, injected: Tensor, present: Tensor, graph: Tensor) -> Tensor:
-            return torch.tanh(z @ W1 + graph @ (z @ W2) + injected) * present
-
-        return f, (self.inject(x), present, self.graph().expand(len(x), -1, -1))
-
-    def read(self, state: Tensor) -> Tensor:
-        return state
+    def graph(self, x: Tensor, present: Tensor) -> Tensor:
+        graph = self.pairs / self.pairs.abs().sum(1, keepdim=True).clamp_min(1)
+        return graph.expand(len(x), -1, -1)
 
 
-class MonotoneCell(nn.Module):
+class MonotoneCell(Cell):
     """``Z = relu(Z W1 + mean(Z) (W2 - W1) + x U + b)``, W of any norm (Winston & Kolter, 2020).
 
     W1 and W2 are each ``(1 - m) I - A'A + B - B'`` with m = 1 - bound (arXiv 2006.08591, eq. 9), so
@@ -153,7 +143,7 @@ class MonotoneCell(nn.Module):
 
     def __init__(self, features: int, hidden: int, bound: float):
         super().__init__()
-        self.margin = 1 - bound
+        self.bound = bound
         self.inject = nn.Linear(features, hidden)
         # From A'A of about one half the splitting takes a third of the steps it takes from zero.
         start = 0.7 * torch.eye(hidden)
@@ -164,7 +154,7 @@ class MonotoneCell(nn.Module):
         """W1, for deviations from the mean, and W2, for the mean: (2, H, H)."""
         identity = torch.eye(self.gram.shape[1], dtype=self.gram.dtype, device=self.gram.device)
         skew = self.skew - self.skew.mT
-        return (1 - self.margin) * identity - self.gram.mT @ self.gram + skew
+        return self.bound * identity - self.gram.mT @ self.gram + skew
 
     def problem(self, x: Tensor, present: Tensor) -> tuple[Map, tuple[Tensor, ...]]:
         W = self.weights()
@@ -189,34 +179,7 @@ class MonotoneCell(nn.Module):
 
 def bounded(raw: Tensor, bound: float) -> Tensor:
     """Each matrix (..., H, H) whose largest singular value exceeds ``bound``, scaled to it."""
-    return raw * (bound / _SpectralNorm.apply(raw).clamp_min(bound))
-
-
-class _SpectralNorm(torch.autograd.Function):
-    """The largest singular value (..., 1, 1) of each matrix, with its gradient u v'.
-
-    As torch.linalg.matrix_norm(ord=2), but of each matrix to the same bits as alone: LAPACK's last
-    bits depend on where in memory a matrix begins.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, raw: Tensor) -> Tensor:
-        parts = [torch.linalg.svd(each.clone()) for each in raw.reshape(-1, *raw.shape[-2:])]
-        U, values, Vh = (torch.stack(part) for part in zip(*parts, strict=True))
-        ctx.save_for_backward((U[:, :, :1] * Vh[:, :1]).view_as(raw))
-        return values[:, 0].view(*raw.shape[:-2], 1, 1)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return grad * ctx.saved_tensors[0]
-
-
-def _bounded_pair(first: Tensor, second: Tensor, bound: float) -> tuple[Tensor, Tensor]:
-    """Both scaled alike, so that their largest singular values sum to ``bound`` at most."""
-    sizes = torch.linalg.matrix_norm(first, 2) + torch.linalg.matrix_norm(second, 2)
-    scale = bound / sizes.clamp_min(bound)
-    return first * scale, second * scale
+    return raw * (bound / torch.linalg.matrix_norm(raw, 2, keepdim=True).clamp_min(bound))
 
 
 def _square(hidden: int) -> Tensor:
