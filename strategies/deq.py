@@ -59,8 +59,8 @@ class DEQMeanVariance(LearnedStrategy):
             (minimum variance) towards infinity (1/N).
         inertia: the cost of trading at the start, in units of the mean variance: with a ridge of
             1, one of 1 moves the weights about two thirds of the way; 0 leaves the holdings out.
-        cell: of the encoder: "mean_field", "graph", "monotone" or "pairs" (learns who follows
-            whom); see ``layers/equilibrium/encoder_cells.py``.
+        cell: of the encoder: "mean_field", "graph", "monotone" or "pairs" (learns lead-lag
+            relations); see ``layers/equilibrium/encoder_cells.py``.
         embedding: numbers by which the encoder knows each asset apart; 0 treats all alike.
         features: sets of features, see ``features.py``: "prices", "panel" (what the panel holds
             besides prices), "lags:5", or your own as module:function.

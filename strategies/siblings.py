@@ -200,7 +200,7 @@ class ExplicitEncoder(nn.Module):
 
 
 class UnrolledEncoder(nn.Module):
-    """A cell of ``layers/equilibrium/encoder_cells.py`` applied a few times, as layers that share their weights."""
+    """An encoder's cell applied a few times, as layers that share their weights."""
 
     def __init__(self, features: int, hidden: int, cell: str, steps: int):
         super().__init__()
