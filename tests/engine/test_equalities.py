@@ -6,16 +6,26 @@ in shares and cash.
 """
 
 from dataclasses import asdict
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from books import keep_books
+from torch import nn
 
 from data_loaders import Panel
-from engine import Costs
+from engine import Costs, Training, WalkForward
 from engine.accounting.liquidity import illiquidity
 from engine.accounting.simulation import simulate
+from engine.planning.walk_forward import Fold
+from engine.training.fit_records import FitKey, Fitted
+from engine.training.rollout import rollout
+from engine.training.trainer import build
+from engine.walking.decisions import DecisionTask
+from engine.walking.learner import Learner
+from strategies import Constraints, ExplicitMeanVariance, LearnedStrategy, Strategy
 
 CARRY = {"borrow": 0.3, "financing": 0.6, "cash_rate": 0.2}  # a year; large, so that they show
 COSTS = {
@@ -73,3 +83,118 @@ def test_the_simulation_is_the_books(kind, lag, seed):
     np.testing.assert_allclose(found.turnover, books["turnover"], atol=1e-12)
     np.testing.assert_allclose(found.costs, books["cost"], atol=1e-12)
     np.testing.assert_allclose(found.weights, books["after"], atol=1e-12)
+
+
+class Drawn(LearnedStrategy):
+    """A network whose weights are ``wanted``, whatever it is trained on."""
+
+    lookback = 2
+
+    def prepare(self, history):
+        return {"weights": torch.tensor(wanted(history))}
+
+    def build(self, inputs):
+        return Weights()
+
+
+class Weights(nn.Module):
+    def forward(self, inputs):
+        return inputs["weights"]
+
+
+def learner_of(panel, rows, lag, costs, gap=()):
+    """All decisions but the last are training data, all are tested; ``gap``: those left out."""
+    ends = np.append(rows[1:], len(panel.dates) - 1) + lag
+    kept = np.delete(np.arange(len(rows) - 1), gap)
+    fold = Fold(0, 0, rows[kept], ends[kept], int(rows[-1]), rows)
+    return Learner(panel, [fold], WalkForward(execution_lag=lag), costs, Training(), 1), fold
+
+
+def check_account(account, books, periods):
+    """Of some of the K - 1 periods between fills."""
+    value, periods = np.array(books["value"]), np.array(periods)
+    net = value[periods + 1] / value[periods] - 1
+    np.testing.assert_allclose(account.turnover, np.array(books["turnover"])[periods], atol=1e-12)
+    np.testing.assert_allclose(account.cost, np.array(books["cost"])[periods], atol=1e-12)
+    np.testing.assert_allclose(account.net_returns, net, atol=1e-12)
+
+
+@pytest.mark.parametrize("gap", [(), (8, 9, 10)])
+@cases
+def test_training_is_the_books(kind, lag, seed, gap):
+    panel, costs = market(seed), COSTS[kind]
+    rows = decisions(seed, panel, lag)
+    learner, fold = learner_of(panel, rows, lag, costs, gap)
+    data = learner.dataset("drawn", Drawn(), fold)
+    account = rollout(Weights(), data, (1, len(data)), costs)
+    targets = {row: wanted(panel.rows(0, row + 1)) for row in rows}
+    # Training charges fixed fees and market impact at the capital, whatever became of it.
+    books = books_of(panel, targets, lag, costs, charged_at=costs.capital)
+    counted = [k for k in range(1, len(rows) - 1) if k not in (*gap, *(gap[-1:] and [gap[-1] + 1]))]
+    check_account(account, books, counted)
+    for stop in (3, 8):  # a block is entered with the weights of the decision before it
+        part = rollout(Weights(), data, (stop - 1, stop), costs)
+        assert part.net_returns.item() == pytest.approx(account.net_returns[stop - 2].item())
+
+
+class Recorder(Strategy):
+    """Weights as ``wanted``; notes the holdings that it is given."""
+
+    lookback = 2
+    short = True
+    leverage = 10.0
+    seen: ClassVar[list] = []
+
+    def allocate(self, history, holdings):
+        self.seen.append(holdings.to_numpy())
+        return pd.Series(wanted(history), history.assets)
+
+
+@cases
+def test_decisions_see_the_holdings_of_the_books(kind, lag, seed):
+    panel, costs = market(seed), COSTS[kind]
+    rows = decisions(seed, panel, lag)
+    learner, fold = learner_of(panel, rows, lag, costs)
+    Recorder.seen.clear()
+    decided = DecisionTask("recorder", Recorder(), {}, [fold]).run(learner)
+    targets = {row: wanted(panel.rows(0, row + 1)) for row in rows}
+    np.testing.assert_array_equal(decided.targets, list(targets.values()))
+    books = books_of(panel, targets, lag, costs, charged_at=costs.capital)
+    first = rows[0] + lag
+    for row, holdings in zip(rows, Recorder.seen, strict=True):
+        # With a lag of 0, the decision itself is filled at that close.
+        expected = books["after" if lag else "before"][row - first] if row >= first else [0.0] * 5
+        np.testing.assert_allclose(holdings, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("lag", range(3))
+@pytest.mark.parametrize("kind", COSTS)
+def test_consecutive_dates_are_the_books(kind, lag):
+    """The weights of a network that trades from its holdings, decided one by one, are those that
+    it has in training, and earn there what the books of the decided weights earn.
+
+    That is so where an order is filled by the next decision. A decision between order and fill
+    trades from what is held then, in training from the order's target.
+    """
+    panel, costs = market(0), COSTS[kind]
+    rows = decisions(0, panel, lag)[1:]
+    rows = rows[(np.diff(rows, prepend=0) >= lag) & (rows >= 12)]
+    learner, fold = learner_of(panel, rows, lag, costs)
+    limits = Constraints(budget=0.8, lower=-0.3, upper=0.7, gross_limit=2.5)
+    strategy = ExplicitMeanVariance(lookback=12, constraints=limits, hidden=4, inertia=3.0)
+    data = learner.dataset("network", strategy, fold)
+    module = build(strategy, data, learner.training)
+    fits = {FitKey("network", 0, 0): Fitted(module.state_dict(), pd.DataFrame(), [], [])}
+    decided = DecisionTask("network", strategy, fits, [fold]).run(learner).targets
+    with torch.no_grad():
+        account = rollout(module, data, (1, len(data)), costs)
+    np.testing.assert_allclose(account.weights, decided.iloc[1:-1], atol=1e-8)
+    books = books_of(
+        panel, dict(zip(rows, decided.to_numpy(), strict=True)), lag, costs,
+        charged_at=costs.capital,
+    )  # fmt: skip
+    value, turnover = np.array(books["value"]), np.array(books["turnover"])[1:-1]
+    np.testing.assert_allclose(account.turnover, turnover, atol=1e-7)
+    np.testing.assert_allclose(account.net_returns, value[2:] / value[1:-1] - 1, atol=1e-7)
+    aim = decided.diff().abs().sum(axis=1).iloc[1:-1].to_numpy()
+    assert np.abs(turnover - aim).max() > 1e-3  # drift is more than a rounding error here

@@ -30,13 +30,14 @@ def keep_books(prices, targets, lag, c, rows_a_year, illiquidity=None, charged_a
 
     Returns:
         Lists of one entry a row from the first fill on (gross and net: returns; before and after:
-        weights (N,) at the close before and after a fill) and of one entry a fill (turnover, cost:
-        fractions of the value before it).
+        weights (N,) at the close before and after a fill) and of one entry a fill (value: money
+        before it; turnover, cost: fractions of that).
     """
     prices, fills = np.array(prices), {row + lag: w for row, w in targets.items()}
     cash, shares = c["capital"] or 1.0, np.zeros(prices.shape[1])
     last, interest, value = np.ones(prices.shape[1]), 0.0, cash
-    kept = {name: [] for name in ("gross", "net", "before", "after", "turnover", "cost")}
+    names = ("gross", "net", "before", "after", "turnover", "cost", "value")
+    kept = {name: [] for name in names}
     for row in range(len(prices)):
         worth_before = shares * last
         last = np.where(np.isnan(prices[row]), last, prices[row])
@@ -56,6 +57,7 @@ def keep_books(prices, targets, lag, c, rows_a_year, illiquidity=None, charged_a
                 left, earlier = now - paid / scale, left
             kept["turnover"].append(abs(orders).sum() / now)
             kept["cost"].append(1 - left / now)
+            kept["value"].append(now)
             now, shares, cash = left, fills[row] * left / last, left * (1 - fills[row].sum())
             after = fills[row]
             short = -np.minimum(shares * last, 0).sum()
