@@ -60,15 +60,12 @@ def _cut(result: BacktestResult, start: pd.Timestamp, end: pd.Timestamp) -> Back
     dates = result.net_returns.index
     if dates[0] == start and dates[-1] == end:
         return result
-    by_date = ("weights", "gross_returns", "net_returns", "turnover", "costs", "targets")
-    cut = {name: getattr(result, name).loc[start:end] for name in by_date}
-    for name in ("asset_returns", "fractional_returns", "illiquidity"):  # not in older runs
-        if len(getattr(result, name)):
-            cut[name] = getattr(result, name).loc[start:end]
-    for name in ("orders", "limits"):
-        rows = getattr(result, name)
-        if len(rows):
-            cut[name] = rows[(rows["date"] >= start) & (rows["date"] <= end)]
+    cut = {}
+    for name, table in vars(result).items():
+        if isinstance(getattr(table, "index", None), pd.DatetimeIndex):
+            cut[name] = table.loc[start:end]
+        elif isinstance(table, pd.DataFrame) and "date" in table:
+            cut[name] = table[table["date"].between(start, end)]
     if len(result.folds):
         tested = pd.to_datetime(result.folds["test_end"])
         cut["folds"] = result.folds[(tested >= start).to_numpy()]

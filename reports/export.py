@@ -1,4 +1,4 @@
-"""The data beside the page: one JSON file, and a folder of CSV tables."""
+"""The numbers beside the page: one JSON file, and a folder of CSV tables."""
 
 from __future__ import annotations
 
@@ -14,26 +14,12 @@ from reports.metrics.catalogue import METRICS
 from reports.report_data import ReportData
 from reports.wording import headline, selection_sentence
 
-TABLES = (  # of ``ReportData``, with whether the index says something
-    ("metrics", True),
-    ("luck", True),
-    ("drawdowns", False),
-    ("history", False),
-    ("years", True),
-    ("folds", False),
-    ("seeds", False),
-    ("sweep", True),
-    ("assets", True),
-    ("groups", True),
-    ("limits", False),
-    ("sensitivity", False),
-    ("capacity", True),
-    ("whole", True),
-    ("factors", False),
-    ("epochs", False),
-    ("solves", False),
-    ("checks", False),
-)
+NAMED = ("metrics", "luck", "years", "sweep", "assets", "groups", "capacity", "whole")
+LISTED = (  # their index says nothing
+    "drawdowns", "history", "folds", "seeds", "limits", "sensitivity", "factors", "epochs",
+    "solves", "checks",
+)  # fmt: skip
+TABLES = dict.fromkeys(NAMED, True) | dict.fromkeys(LISTED, False)  # {name in the data: named}
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run text that begins so
 
 
@@ -48,7 +34,7 @@ def as_json(data: ReportData) -> str:
         "probability of overfitting": data.overfitting.probability,
         "superior ability p": data.superior,
         "months": {name: _rows(table, True) for name, table in data.months.items()},
-        **{name: _rows(getattr(data, name), index) for name, index in TABLES},
+        **{name: _rows(getattr(data, name), index) for name, index in TABLES.items()},
         "definitions": {name: metric.definition for name, metric in METRICS.items()},
         **settings(data.results, data.first.settings),
     }
@@ -58,7 +44,7 @@ def as_json(data: ReportData) -> str:
 def as_csv(data: ReportData) -> dict[str, str]:
     """{file name: text}: the tables, returns, turnover, costs and target weights by date."""
     results = data.results
-    frames = {name: _indexed(getattr(data, name), index) for name, index in TABLES}
+    frames = {name: _indexed(getattr(data, name), index) for name, index in TABLES.items()}
     frames["months"] = _stacked(data.months).rename(columns=str)
     frames["net_returns"] = _by_date({n: r.net_returns for n, r in results.items()})
     frames["gross_returns"] = _by_date({n: r.gross_returns for n, r in results.items()})

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from engine.accounting.performance import sharpe
@@ -16,24 +14,18 @@ LIMITS = {"limit.lower": "floors (who may be held)", "limit.upper": "caps (who m
 
 def seeds(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
     """One row a learned configuration that was run with several seeds: its Sharpe ratios."""
-    ratios: dict[str, dict[Any, float]] = {}
+    ratios = {}
     for result in results.values():
         if len(result.training):
             who = f"{result.strategy.get('class')} {result.strategy.get('parameters')}"
             ratio = sharpe(result.net_returns, result.settings["periods_per_year"])
-            ratios.setdefault(who, {})[result.settings.get("seed")] = ratio
-    rows = [
-        {
-            "configuration": who,
-            "seeds": len(found),
-            "lowest": min(found.values()),
-            "median": float(np.median(list(found.values()))),
-            "highest": max(found.values()),
-        }
-        for who, found in ratios.items()
-        if len(found) > 1
-    ]
-    return pd.DataFrame(rows)
+            ratios[who, result.settings.get("seed")] = ratio
+    table = pd.DataFrame([(who, ratio) for (who, _), ratio in ratios.items()])
+    if table.empty:
+        return table
+    found = table.groupby(0, sort=False)[1].agg(["size", "min", "median", "max"])
+    found = found[found["size"] > 1].rename_axis("configuration").reset_index()
+    return found.set_axis(["configuration", "seeds", "lowest", "median", "highest"], axis=1)
 
 
 def solves(solves: pd.DataFrame) -> pd.DataFrame:

@@ -22,56 +22,34 @@ WORST = 10  # drawdowns listed
 
 @dataclass(frozen=True)
 class ReportData:
-    """What is known about a run; a table without rows is something that cannot be shown.
+    """What is known about a run; a table without rows is something that cannot be shown."""
 
-    Attributes:
-        results: by name, as given.
-        subject: the strategy that the report is about.
-        benchmark: the strategy it is compared with, or None.
-        metrics: one row a strategy, ``catalogue.METRICS``.
-        luck: one row a strategy, see ``luck_table``.
-        trials: how many configurations were tried.
-        overfitting, superior: see ``statistics.selection``; of all configurations.
-        history: the trials, see ``statistics.trials.history``; empty without a ledger.
-        drawdowns: the worst of the subject.
-        years: returns by calendar year and strategy.
-        months: {strategy: returns by year and month}.
-        folds, seeds: results by fold and by seed.
-        sweep: net Sharpe ratio by cost (basis points) and strategy.
-        assets: of the subject, see ``trading.asset_table``; groups: their sums.
-        limits, sensitivity, epochs, solves, checks: see ``learning``.
-        capacity: what market impact would take, by strategy.
-        whole: annual return and Sharpe ratio with whole shares and with fractions, by strategy.
-        factors: regression of each strategy on the factors.
-        differing: settings in which the results differ, by strategy.
-    """
-
-    results: dict[str, BacktestResult]
-    subject: str
-    benchmark: str | None
-    metrics: pd.DataFrame
-    luck: pd.DataFrame
-    trials: int
-    overfitting: selection.Overfitting
-    superior: float
-    history: pd.DataFrame
-    drawdowns: pd.DataFrame
-    years: pd.DataFrame
-    months: dict[str, pd.DataFrame]
-    folds: pd.DataFrame
-    seeds: pd.DataFrame
-    sweep: pd.DataFrame
-    assets: pd.DataFrame
-    groups: pd.DataFrame
-    limits: pd.DataFrame
+    results: dict[str, BacktestResult]  # by name, as given
+    subject: str  # the strategy that the report is about
+    benchmark: str | None  # the strategy it is compared with
+    metrics: pd.DataFrame  # one row a strategy, ``catalogue.METRICS``
+    luck: pd.DataFrame  # one row a strategy, see ``luck_table``
+    trials: int  # how many configurations were tried
+    overfitting: selection.Overfitting  # of all configurations
+    superior: float  # see ``selection.superior_ability``
+    history: pd.DataFrame  # see ``trials.history``
+    drawdowns: pd.DataFrame  # the worst of the subject
+    years: pd.DataFrame  # returns by calendar year and strategy
+    months: dict[str, pd.DataFrame]  # {strategy: returns by year and month}
+    folds: pd.DataFrame  # results by fold and strategy
+    seeds: pd.DataFrame  # Sharpe ratios of configurations that were run with several seeds
+    sweep: pd.DataFrame  # net Sharpe ratio by cost (basis points) and strategy
+    assets: pd.DataFrame  # of the subject, see ``trading.asset_table``
+    groups: pd.DataFrame  # sums of these by group
+    limits: pd.DataFrame  # these and the next: one row an item, see ``learning``
     sensitivity: pd.DataFrame
-    capacity: pd.DataFrame
-    whole: pd.DataFrame
-    factors: pd.DataFrame
     epochs: pd.DataFrame
     solves: pd.DataFrame
     checks: pd.DataFrame
-    differing: pd.DataFrame
+    capacity: pd.DataFrame  # what market impact would take, by strategy
+    whole: pd.DataFrame  # results with whole shares and with fractions, by strategy
+    factors: pd.DataFrame  # regression of each strategy on the factors
+    differing: pd.DataFrame  # settings in which the results differ, by strategy
 
     @property
     def first(self) -> BacktestResult:
@@ -111,6 +89,7 @@ def gather(
     found = {name: sharpe(active[name], 1) for name in active.columns}
     count = trials_of(results, benchmark, tried)
     assets = trading.asset_table(results[subject], year)
+    months = {name: calendars.monthly_returns(r.net_returns) for name, r in results.items()}
     return ReportData(
         results=results,
         subject=subject,
@@ -124,10 +103,8 @@ def gather(
         superior=selection.superior_ability(returns, benchmark) if benchmark else np.nan,
         history=trials.history(results, tried),
         drawdowns=drawdowns.drawdown_periods(results[subject].net_returns).head(WORST),
-        years=pd.DataFrame(
-            {name: calendars.yearly_returns(r.net_returns) for name, r in results.items()}
-        ),
-        months={name: calendars.monthly_returns(r.net_returns) for name, r in results.items()},
+        years=pd.DataFrame({name: table["year"] for name, table in months.items()}),
+        months=months,
         folds=_folds(results),
         seeds=learning.seeds(results),
         sweep=trading.sharpe_by_cost(results),

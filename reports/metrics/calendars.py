@@ -20,59 +20,12 @@ def monthly_returns(returns: pd.Series) -> pd.DataFrame:
     return table.assign(year=growth.groupby(dates.year).prod()) - 1
 
 
-def yearly_returns(returns: pd.Series) -> pd.Series:
-    """Compound return of each calendar year, a fraction; the first and last may be parts."""
-    return monthly_returns(returns)["year"]
-
-
-def _months(returns: pd.Series) -> np.ndarray:
-    values = monthly_returns(returns).drop(columns="year").to_numpy().ravel()
-    return values[~np.isnan(values)]
-
-
-def best_month(returns: pd.Series) -> float:
-    """Highest compound return of a calendar month, a fraction."""
-    return float(_months(returns).max())
-
-
-def worst_month(returns: pd.Series) -> float:
-    """Lowest compound return of a calendar month, a fraction."""
-    return float(_months(returns).min())
-
-
-def months_won(returns: pd.Series) -> float:
-    """Share of the calendar months with a gain, a fraction."""
-    return float((_months(returns) > 0).mean())
-
-
-def best_year(returns: pd.Series) -> float:
-    """Highest compound return of a calendar year, a fraction; also of one begun or cut."""
-    return float(yearly_returns(returns).max())
-
-
-def worst_year(returns: pd.Series) -> float:
-    """Lowest compound return of a calendar year, a fraction; also of one begun or cut."""
-    return float(yearly_returns(returns).min())
-
-
-def years_won(returns: pd.Series) -> float:
-    """Share of the calendar years with a gain, a fraction; also of those begun or cut."""
-    return float((yearly_returns(returns) > 0).mean())
-
-
-def year_to_date(returns: pd.Series) -> float:
-    """Return of the last calendar year, up to the last date, a fraction."""
-    return float(yearly_returns(returns).iloc[-1])
-
-
 def trailing_return(returns: pd.Series, periods_per_year: float, years: int) -> float:
     """``annual_return`` of the last ``years`` * P periods; NaN where the history is shorter."""
     periods = round(years * periods_per_year)
-    return (
-        annual_return(returns.iloc[-periods:], periods_per_year)
-        if len(returns) >= periods
-        else np.nan
-    )
+    if len(returns) < periods:
+        return np.nan
+    return annual_return(returns.iloc[-periods:], periods_per_year)
 
 
 def last_year(returns: pd.Series, periods_per_year: float) -> float:

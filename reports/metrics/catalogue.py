@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,15 +57,15 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
     "Return": (
         Metric("annual return", performance.annual_return, "net year", "percent", True),
         Metric("cumulative return", performance.cumulative_return, "net", "percent", True),
-        Metric("year to date", calendars.year_to_date, "net", "percent", True),
+        Metric("year to date", distribution.latest, "years", "percent", True),
         Metric("last year", calendars.last_year, "net year", "percent", True),
         Metric("last 5 years, a year", calendars.last_five_years, "net year", "percent", True),
-        Metric("best month", calendars.best_month, "net", "percent", True),
-        Metric("worst month", calendars.worst_month, "net", "percent", True),
-        Metric("best year", calendars.best_year, "net", "percent", True),
-        Metric("worst year", calendars.worst_year, "net", "percent", True),
-        Metric("months won", calendars.months_won, "net", "percent", True),
-        Metric("years won", calendars.years_won, "net", "percent", True),
+        Metric("best month", distribution.best, "months", "percent", True),
+        Metric("worst month", distribution.worst, "months", "percent", True),
+        Metric("best year", distribution.best, "years", "percent", True),
+        Metric("worst year", distribution.worst, "years", "percent", True),
+        Metric("months won", distribution.share_won, "months", "percent", True),
+        Metric("years won", distribution.share_won, "years", "percent", True),
     ),
     "Return for risk": (
         Metric("Sharpe", performance.sharpe, "net year", "number", True),
@@ -93,8 +93,8 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
     "Single periods": (
         Metric("periods won", distribution.periods_won, "net", "percent", True),
         Metric("payoff ratio", distribution.payoff_ratio, "net", "number", True),
-        Metric("best period", distribution.best_period, "net", "percent2", True),
-        Metric("worst period", distribution.worst_period, "net", "percent2", True),
+        Metric("best period", distribution.best, "net", "percent2", True),
+        Metric("worst period", distribution.worst, "net", "percent2", True),
         Metric("tail ratio", distribution.tail_ratio, "net", "number", True),
         Metric("skewness", distribution.skewness, "net", "number", True),
         Metric("excess kurtosis", distribution.excess_kurtosis, "net", "number", False),
@@ -122,12 +122,12 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
         Metric(
             "information ratio", performance.information_ratio, "joint other year", "number", True
         ),
-        Metric("alpha", relative.alpha, "joint other year", "percent2", True),
-        Metric("alpha s.e.", relative.alpha_standard_error, "joint other year", "percent2"),
-        Metric("beta", relative.beta, "joint other", "number"),
-        Metric("beta s.e.", relative.beta_standard_error, "joint other", "number"),
-        Metric("R squared", relative.r_squared, "joint other", "percent"),
-        Metric("Treynor", relative.treynor, "joint other year", "percent2", True),
+        Metric("alpha", relative.alpha, "fit year", "percent2", True),
+        Metric("alpha s.e.", relative.alpha_standard_error, "fit year", "percent2"),
+        Metric("beta", relative.beta, "fit", "number"),
+        Metric("beta s.e.", relative.beta_standard_error, "fit", "number"),
+        Metric("R squared", relative.r_squared, "fit", "percent"),
+        Metric("Treynor", relative.treynor, "fit year", "percent2", True),
         Metric("up capture", relative.up_capture, "joint other", "percent", True),
         Metric("down capture", relative.down_capture, "joint other", "percent", False),
         Metric("hit rate", relative.hit_rate, "joint other", "percent", True),
@@ -144,24 +144,13 @@ def summary_table(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
     """
     if not results:
         raise ValueError("there is no result to summarise: results are empty")
-    rows = {
-        name: [_value(METRICS[column], inputs_of(name, result)) for column in COLUMNS]
-        for name, result in results.items()
-    }
-    return pd.DataFrame.from_dict(rows, orient="index", columns=list(COLUMNS), dtype=float)
+    return metric_table(results, None, COLUMNS)
 
 
-def check_returns(returns: pd.Series, name: str) -> pd.Series:
-    """``returns`` themselves where there are some and all are finite; an error elsewhere."""
-    bad = returns.index[~np.isfinite(returns.to_numpy(dtype=float))]
-    if not len(returns) or len(bad):
-        where = f"not finite on {', '.join(map(str, bad[:3]))}" if len(bad) else "empty"
-        raise ValueError(f"the returns of {name!r} are {where}; every period needs a return")
-    return returns
-
-
-def metric_table(results: Mapping[str, BacktestResult], benchmark: str | None) -> pd.DataFrame:
-    """One row a strategy, one column a metric of ``METRICS``; NaN where one is not defined.
+def metric_table(
+    results: Mapping[str, BacktestResult], benchmark: str | None, names: Iterable[str] = METRICS
+) -> pd.DataFrame:
+    """One row a strategy, one column a metric; NaN where one is not defined.
 
     Those against the benchmark are NaN for the benchmark itself, without one, and where it
     has no dates in common.
@@ -170,16 +159,23 @@ def metric_table(results: Mapping[str, BacktestResult], benchmark: str | None) -
     rows = {}
     for name, result in results.items():
         given = inputs_of(name, result, None if name == benchmark else other)
-        rows[name] = [_value(metric, given) for metric in METRICS.values()]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=list(METRICS), dtype=float)
+        rows[name] = {column: _value(METRICS[column], given) for column in names}
+    return pd.DataFrame.from_dict(rows, orient="index", dtype=float)
 
 
 def inputs_of(name: str, result: BacktestResult, other: pd.Series | None = None) -> dict[str, Any]:
-    """What metrics can ask for; joint and other: ours and the benchmark's on common dates."""
+    """The data that metrics can ask for by name.
+
+    months, years: compound returns of calendar months and years. joint, other: the returns and
+    the benchmark's on common dates; fit: their regression, where it is defined.
+    """
     net = check_returns(result.net_returns, name)
+    months = calendars.monthly_returns(net)
     given = {
         "net": net,
         "gross": check_returns(result.gross_returns, name),
+        "months": pd.Series(months.drop(columns="year").to_numpy().ravel()).dropna(),
+        "years": months["year"],
         "year": result.settings["periods_per_year"],
         "periods": len(net),
         "turnover": result.turnover,
@@ -190,7 +186,18 @@ def inputs_of(name: str, result: BacktestResult, other: pd.Series | None = None)
         common = net.index.intersection(other.index)
         if len(common) > 1:
             given |= {"joint": net[common], "other": other[common]}
+            if fit := relative.on_benchmark(net[common], other[common]):
+                given["fit"] = fit
     return given
+
+
+def check_returns(returns: pd.Series, name: str) -> pd.Series:
+    """``returns`` themselves where there are some and all are finite; an error elsewhere."""
+    bad = returns.index[~np.isfinite(returns.to_numpy(dtype=float))]
+    if not len(returns) or len(bad):
+        where = f"not finite on {', '.join(map(str, bad[:3]))}" if len(bad) else "empty"
+        raise ValueError(f"the returns of {name!r} are {where}; every period needs a return")
+    return returns
 
 
 def best_in_columns(table: pd.DataFrame) -> dict[str, set[str]]:
@@ -206,7 +213,6 @@ def best_in_columns(table: pd.DataFrame) -> dict[str, set[str]]:
 
 def _value(metric: Metric, given: Mapping[str, Any]) -> float:
     names = metric.inputs.split()
-    if not all(name in given for name in names):
-        return np.nan
-    value = float(metric.compute(*(given[name] for name in names)))
+    known = all(name in given for name in names)
+    value = float(metric.compute(*(given[name] for name in names))) if known else np.nan
     return value if np.isfinite(value) else np.nan

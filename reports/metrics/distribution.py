@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from scipy.stats import kurtosis, skew
 from scipy.stats import t as student
 
 from engine.accounting.performance import constant
@@ -16,7 +17,7 @@ DEGREES = (2.0, 2.25, 2.5, 2.75, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 25.0,
 
 def skewness(returns: pd.Series) -> float:
     """Third standardised moment: mean((r - m)**3) / s**3, s with ddof 0; NaN if constant."""
-    return np.nan if constant(returns) else float(np.mean(_standardised(returns) ** 3))
+    return np.nan if constant(returns) else float(skew(returns))
 
 
 def excess_kurtosis(returns: pd.Series) -> float:
@@ -24,7 +25,7 @@ def excess_kurtosis(returns: pd.Series) -> float:
 
     mean((r - m)**4) / s**4 - 3, s with ddof 0; NaN if constant.
     """
-    return np.nan if constant(returns) else float(np.mean(_standardised(returns) ** 4) - 3)
+    return np.nan if constant(returns) else float(kurtosis(returns))
 
 
 def value_at_risk(returns: pd.Series) -> float:
@@ -64,24 +65,30 @@ def periods_won(returns: pd.Series) -> float:
     return float((moved > 0).mean()) if len(moved) else np.nan
 
 
-def best_period(returns: pd.Series) -> float:
-    """Highest return of a period, a fraction."""
-    return float(returns.max()) if len(returns) else np.nan
+def best(returns: pd.Series) -> float:
+    """Highest return, a fraction. The first and the last month or year may be parts of one."""
+    return float(returns.max())
 
 
-def worst_period(returns: pd.Series) -> float:
-    """Lowest return of a period, a fraction."""
-    return float(returns.min()) if len(returns) else np.nan
+def worst(returns: pd.Series) -> float:
+    """Lowest return, a fraction. The first and the last month or year may be parts of one."""
+    return float(returns.min())
+
+
+def share_won(returns: pd.Series) -> float:
+    """Share of the returns that are gains, a fraction."""
+    return float((returns > 0).mean())
+
+
+def latest(returns: pd.Series) -> float:
+    """Compound return of the last calendar year, up to the last date, a fraction."""
+    return float(returns.iloc[-1])
 
 
 def longest_losing_streak(returns: pd.Series) -> float:
-    """Most periods in a row with a loss."""
-    lost = (returns < 0).to_numpy()
-    streak = longest = 0
-    for loss in lost:
-        streak = streak + 1 if loss else 0
-        longest = max(longest, streak)
-    return float(longest)
+    """Highest number of consecutive periods with a loss."""
+    lost = returns < 0
+    return float(lost.groupby((~lost).cumsum()).sum().max())
 
 
 def autocorrelation(returns: pd.Series) -> float:
@@ -122,8 +129,3 @@ def student_t(returns: pd.Series) -> tuple[float, float, float]:
         likelihood = float(student.logpdf(values, degrees, location, scale).sum())
         best = max(best, (likelihood, degrees, location, scale))
     return best[1:]
-
-
-def _standardised(returns: pd.Series) -> np.ndarray:
-    values = returns.to_numpy(dtype=float)
-    return (values - values.mean()) / values.std()

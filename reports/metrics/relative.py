@@ -38,7 +38,8 @@ def regression(values: np.ndarray, regressors: np.ndarray) -> Any:
     )
 
 
-def _on_benchmark(returns: pd.Series, benchmark: pd.Series) -> Any:
+def on_benchmark(returns: pd.Series, benchmark: pd.Series) -> Any:
+    """``regression`` of the returns on the benchmark's; None where these are constant."""
     if constant(benchmark):
         return None
     return regression(returns.to_numpy(dtype=float), benchmark.to_numpy(dtype=float))
@@ -57,51 +58,44 @@ def tracking_error(returns: pd.Series, benchmark: pd.Series, periods_per_year: f
     return volatility(returns - benchmark, periods_per_year)
 
 
-def beta(returns: pd.Series, benchmark: pd.Series) -> float:
+def beta(fit: Any) -> float:
     """Slope of the returns on the benchmark's: cov(r, b) / var(b)."""
-    fit = _on_benchmark(returns, benchmark)
-    return float(fit.params[1]) if fit else np.nan
+    return float(fit.params[1])
 
 
-def beta_standard_error(returns: pd.Series, benchmark: pd.Series) -> float:
+def beta_standard_error(fit: Any) -> float:
     """Standard error of ``beta``, robust to heteroskedasticity and autocorrelation (HAC).
 
     Source: Newey and West (1987), lags by their rule of 1994.
     """
-    fit = _on_benchmark(returns, benchmark)
-    return float(fit.bse[1]) if fit else np.nan
+    return float(fit.bse[1])
 
 
-def alpha(returns: pd.Series, benchmark: pd.Series, periods_per_year: float) -> float:
+def alpha(fit: Any, periods_per_year: float) -> float:
     """Intercept of the returns on the benchmark's a year, a fraction: (mean r - beta mean b) P.
 
     Source: Jensen (1968), The Performance of Mutual Funds; risk-free rate 0, not compounded.
     """
-    fit = _on_benchmark(returns, benchmark)
-    return float(fit.params[0] * periods_per_year) if fit else np.nan
+    return float(fit.params[0] * periods_per_year)
 
 
-def alpha_standard_error(
-    returns: pd.Series, benchmark: pd.Series, periods_per_year: float
-) -> float:
+def alpha_standard_error(fit: Any, periods_per_year: float) -> float:
     """Standard error of ``alpha``, in its unit, as that of ``beta``."""
-    fit = _on_benchmark(returns, benchmark)
-    return float(fit.bse[0] * periods_per_year) if fit else np.nan
+    return float(fit.bse[0] * periods_per_year)
 
 
-def r_squared(returns: pd.Series, benchmark: pd.Series) -> float:
+def r_squared(fit: Any) -> float:
     """Share of the variance that the benchmark explains: squared correlation with it."""
-    fit = _on_benchmark(returns, benchmark)
-    return float(fit.rsquared) if fit and not constant(returns) else np.nan
+    return np.nan if constant(fit.model.endog) else float(fit.rsquared)
 
 
-def treynor(returns: pd.Series, benchmark: pd.Series, periods_per_year: float) -> float:
+def treynor(fit: Any, periods_per_year: float) -> float:
     """Mean return a year over ``beta``, a fraction; NaN where beta is 0.
 
     Source: Treynor (1965), How to Rate Management of Investment Funds.
     """
-    slope = beta(returns, benchmark)
-    return float(returns.mean() * periods_per_year / slope) if abs(slope) > ROUNDING else np.nan
+    mean, slope = fit.model.endog.mean(), beta(fit)
+    return float(mean * periods_per_year / slope) if abs(slope) > ROUNDING else np.nan
 
 
 def up_capture(returns: pd.Series, benchmark: pd.Series) -> float:

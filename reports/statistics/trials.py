@@ -25,20 +25,11 @@ def history(results: Mapping[str, BacktestResult], tried: pd.DataFrame | None) -
     if tried is None or tried.empty:
         return pd.DataFrame()
     found = tried.sort_values(["last_run", "id"], ascending=False)
-    table = pd.DataFrame(
-        {
-            "last run": found["last_run"].dt.strftime("%Y-%m-%d"),
-            "kind": found["kind"],
-            "name": found["name"],
-            "parameters": _parameters(found),
-            "runs": found["runs"].astype(int),
-            "start": found["start"],
-            "end": found["end"],
-            "sharpe": found["sharpe"].astype(float),
-            "active sharpe": found["active_sharpe"].astype(float),
-            "this run": found["id"].isin(own(results)),
-        }
-    )
+    table = found[["kind", "name", "runs", "start", "end", "sharpe", "active_sharpe"]].copy()
+    table = table.rename(columns={"active_sharpe": "active sharpe"})
+    table.insert(0, "last run", found["last_run"].dt.strftime("%Y-%m-%d"))
+    table.insert(3, "parameters", _parameters(found))
+    table["this run"] = found["id"].isin(own(results))
     return table.head(SHOWN).reset_index(drop=True)
 
 

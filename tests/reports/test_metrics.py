@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from report_results import make_result
 
 from engine.accounting import performance
 from reports.metrics import calendars, catalogue, distribution, drawdowns, rolling, trading
@@ -133,7 +134,7 @@ def test_wins_and_losses_by_hand():
     assert distribution.payoff_ratio(returns) == pytest.approx(0.025 / (0.04 / 3))
     assert distribution.periods_won(returns) == pytest.approx(2 / 5)
     assert distribution.longest_losing_streak(returns) == 2
-    assert (distribution.best_period(returns), distribution.worst_period(returns)) == (0.03, -0.02)
+    assert (distribution.best(returns), distribution.worst(returns)) == (0.03, -0.02)
     assert np.isnan(performance.omega(series([0.1, 0.2])))
     assert np.isnan(distribution.payoff_ratio(series([0.1, 0.2])))
 
@@ -184,13 +185,17 @@ def test_student_t_finds_its_parameters():
 def test_calendar_figures_by_hand():
     dates = pd.to_datetime(["2019-12-30", "2019-12-31", "2020-01-02", "2020-03-02"])
     returns = pd.Series([0.1, 0.1, -0.5, 0.2], dates)
-    assert calendars.best_month(returns) == pytest.approx(0.21)
-    assert calendars.worst_month(returns) == pytest.approx(-0.5)
-    assert calendars.months_won(returns) == pytest.approx(2 / 3)
-    assert calendars.best_year(returns) == pytest.approx(0.21)
-    assert calendars.worst_year(returns) == pytest.approx(-0.4)
-    assert calendars.years_won(returns) == pytest.approx(0.5)
-    assert calendars.year_to_date(returns) == pytest.approx(-0.4)
+    result = make_result("A", len(returns), net=returns.to_numpy())
+    for line in (result.net_returns, result.gross_returns):
+        line.index = returns.index
+    table = catalogue.metric_table({"A": result}, None).loc["A"]
+    assert table["best month"] == pytest.approx(0.21)
+    assert table["worst month"] == pytest.approx(-0.5)
+    assert table["months won"] == pytest.approx(2 / 3)
+    assert table["best year"] == pytest.approx(0.21)
+    assert table["worst year"] == pytest.approx(-0.4)
+    assert table["years won"] == pytest.approx(0.5)
+    assert table["year to date"] == pytest.approx(-0.4)
     assert calendars.trailing_return(returns, 2, 1) == pytest.approx(0.5 * 1.2 - 1)
     assert np.isnan(calendars.last_five_years(returns, 2))
     assert calendars.last_year(returns, 2) == pytest.approx(0.5 * 1.2 - 1)

@@ -170,17 +170,18 @@ def market(rows: int = 600, seed: int = 0) -> pd.Series:
 def test_a_levered_benchmark_is_known_exactly():
     other = market()
     ours = 0.0002 + 1.5 * other
-    assert relative.beta(ours, other) == pytest.approx(1.5)
-    assert relative.alpha(ours, other, 252) == pytest.approx(0.0002 * 252)
-    assert relative.beta_standard_error(ours, other) == pytest.approx(0, abs=1e-10)
-    assert relative.r_squared(ours, other) == pytest.approx(1)
+    fitted = relative.on_benchmark(ours, other)
+    assert relative.beta(fitted) == pytest.approx(1.5)
+    assert relative.alpha(fitted, 252) == pytest.approx(0.0002 * 252)
+    assert relative.beta_standard_error(fitted) == pytest.approx(0, abs=1e-10)
+    assert relative.r_squared(fitted) == pytest.approx(1)
     assert relative.tracking_error(ours, other, 252) == pytest.approx(
         0.5 * performance.volatility(other, 252)
     )
     assert performance.information_ratio(ours, other, 252) == pytest.approx(
         performance.sharpe(0.0002 + 0.5 * other, 252)
     )
-    assert relative.treynor(ours, other, 252) == pytest.approx(ours.mean() * 252 / 1.5)
+    assert relative.treynor(fitted, 252) == pytest.approx(ours.mean() * 252 / 1.5)
 
 
 def test_errors_of_alpha_and_beta_are_those_of_statsmodels():
@@ -192,10 +193,11 @@ def test_errors_of_alpha_and_beta_are_those_of_statsmodels():
     fit = sm.OLS(ours.to_numpy(), sm.add_constant(other.to_numpy())).fit(
         cov_type="HAC", cov_kwds={"maxlags": 5, "use_correction": True}
     )
-    assert relative.beta(ours, other) == pytest.approx(fit.params[1])
-    assert relative.beta_standard_error(ours, other) == pytest.approx(fit.bse[1])
-    assert relative.alpha_standard_error(ours, other, 252) == pytest.approx(252 * fit.bse[0])
-    assert relative.r_squared(ours, other) == pytest.approx(fit.rsquared)
+    fitted = relative.on_benchmark(ours, other)
+    assert relative.beta(fitted) == pytest.approx(fit.params[1])
+    assert relative.beta_standard_error(fitted) == pytest.approx(fit.bse[1])
+    assert relative.alpha_standard_error(fitted, 252) == pytest.approx(252 * fit.bse[0])
+    assert relative.r_squared(fitted) == pytest.approx(fit.rsquared)
 
 
 def test_capture_and_hits_by_hand():
@@ -211,7 +213,7 @@ def test_capture_and_hits_by_hand():
 
 def test_the_benchmark_against_itself():
     other = market()
-    assert relative.beta(other, other) == pytest.approx(1)
+    assert relative.beta(relative.on_benchmark(other, other)) == pytest.approx(1)
     assert relative.tracking_error(other, other, 252) == 0
     assert np.isnan(performance.information_ratio(other, other, 252))
     assert np.isnan(relative.hit_rate(other, other))
@@ -221,16 +223,15 @@ def test_the_benchmark_against_itself():
 def test_a_benchmark_without_spread_explains_nothing():
     flat = series([0.001] * 300)
     ours = market(300)
-    for value in (relative.beta(ours, flat), relative.alpha(ours, flat, 252)):
-        assert np.isnan(value)
-    assert np.isnan(relative.r_squared(ours, flat))
+    assert relative.on_benchmark(ours, flat) is None
     assert rolling.rolling_beta(ours, flat, 50).isna().all()
 
 
 def test_rolling_beta_equals_beta_of_each_window():
     other, ours = market(60), market(60, seed=3)
     found = rolling.rolling_beta(ours, other, 20)
-    expected = [relative.beta(ours[k : k + 20], other[k : k + 20]) for k in range(41)]
+    fits = [relative.on_benchmark(ours[k : k + 20], other[k : k + 20]) for k in range(41)]
+    expected = [relative.beta(fit) for fit in fits]
     assert found.to_list() == pytest.approx(expected)
 
 
