@@ -9,7 +9,10 @@ import pandas as pd
 from engine.accounting.performance import sharpe
 from engine.runs.result import BacktestResult
 
-LIMITS = {"limit.lower": "floors (who may be held)", "limit.upper": "caps (who may be held)"}
+LIMITS = {
+    "limit.lower": "floors (which assets may be held)",
+    "limit.upper": "caps (which assets may be held)",
+}
 
 
 def seeds(results: Mapping[str, BacktestResult]) -> pd.DataFrame:

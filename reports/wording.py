@@ -19,7 +19,7 @@ def headline(data: ReportData) -> Markup:
     row = data.metrics.loc[subject]
     if row["annual return"] == -1:
         return who + " lost everything: at some point its value after costs was 0."
-    alone = who + f" returned {percent(row['annual return'])} a year after costs"
+    alone = who + f" returned {percent(row['annual return'])} per year after costs"
     if benchmark is None:
         return alone + (
             f", a Sharpe ratio of {number(row['Sharpe'])} \N{PLUS-MINUS SIGN} "

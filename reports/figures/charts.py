@@ -126,7 +126,7 @@ def bars(
     percent: bool = True,
     height: int = 260,
 ) -> Markup:
-    """Bars by row (a year or a fold), side by side, one colour a column, at most three."""
+    """Bars by row (a year or a fold), side by side, one colour per column, at most three."""
     width = 0.78 / values.shape[1]
     known = values.fillna(0)
     axes = Axes((-0.5, len(values) - 0.5), _span([[0.0], known]), height)

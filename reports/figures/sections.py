@@ -47,7 +47,7 @@ def draw(data: ReportData) -> dict[str, Any]:
         **_weights(shown),
         "limits": _limits(shown),
         "folds": _folds(data, colours),
-        "plan": _plan(results),
+        "plan": _plan(data.results),
         **_learning(shown),
     }
 

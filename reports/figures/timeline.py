@@ -31,9 +31,7 @@ def timeline(folds: pd.DataFrame) -> Markup:
     Args:
         folds: as ``WalkForward.describe`` gives, or ``BacktestResult.folds``.
     """
-    tests = _phases(folds)["test"]
-    dates = f"{day(tests[0].min())} to {day(tests[1].max())}"
-    return svg(f"{len(folds)} folds in time. Tests run from {dates}.", _drawn(folds))
+    return svg(_label(folds), _drawn(folds))
 
 
 def write_plan(
@@ -46,7 +44,8 @@ def write_plan(
         validation: share of the training decisions kept for early stopping (``Training``); 0
             for rules.
     """
-    axes = _drawn(plan.describe(panel, lookback, validation))
+    folds = plan.describe(panel, lookback, validation)
+    axes = _drawn(folds)
     colours = "".join(f"--{name}:{light};" for name, (light, _) in PALETTE.items())
     legend = "".join(
         f'<rect x="{58 + 120 * n}" y="-22" width="11" height="11" style="fill:var(--{colour})"/>'
@@ -55,7 +54,8 @@ def write_plan(
     )
     target = Path(path)
     target.write_text(
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 {-HEAD} {WIDTH} {axes.height + HEAD}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{_label(folds)}" '
+        f'viewBox="0 {-HEAD} {WIDTH} {axes.height + HEAD}" '
         f'style="{colours}background:var(--page)">'
         "<style>text{font:12px sans-serif;fill:var(--ink)}</style>"
         f"{legend}{axes.drawn()}</svg>"
@@ -74,6 +74,11 @@ def _phases(folds: pd.DataFrame) -> dict[str, tuple[pd.Series, pd.Series]]:
         "left out": (learned, dates["test_start"]),
         "test": (dates["test_start"], dates.get("last_fill", dates["test_end"])),
     }
+
+
+def _label(folds: pd.DataFrame) -> str:
+    first, last = _phases(folds)["test"]
+    return f"{len(folds)} folds in time. Tests run from {day(first.min())} to {day(last.max())}."
 
 
 def _drawn(folds: pd.DataFrame) -> Axes:

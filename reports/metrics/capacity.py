@@ -15,7 +15,7 @@ VALUES = (1e6, 1e7, 1e8, 1e9)  # of a portfolio, at which the impact is shown
 
 
 def capacity_table(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
-    """Value at which impact takes 1% a year, and what it takes a year at each of ``VALUES``.
+    """Value at which impact takes 1% per year, and what it takes per year at each of ``VALUES``.
 
     One row a strategy that traded assets with volumes.
     """
@@ -51,11 +51,11 @@ def traded_shares(result: BacktestResult) -> pd.DataFrame:
 def impact_drag(
     shares: pd.DataFrame, illiquidity: pd.DataFrame, periods: int, periods_per_year: float
 ) -> float:
-    """Return a year that market impact takes from a portfolio of value 1, a fraction.
+    """Annual return that market impact takes from a portfolio of value 1, a fraction.
 
     An order of value q V in an asset that trades v a day at volatility s costs, over its own
     value, s sqrt(q V / v). Over the portfolio's value that is q sqrt(q) l sqrt(V), with
-    l = s / sqrt(v): the drag grows with the root of V, from P / T * sum of q sqrt(q) l at V = 1.
+    l = s / sqrt(v): the drag grows with sqrt(V), from P / T * sum of q sqrt(q) l at V = 1.
     Infinite where something is traded that has no volume.
 
     Args:
@@ -75,7 +75,7 @@ def impact_drag(
 
 
 def capacity(drag_at_one: float, drag: float = 0.01) -> float:
-    """Portfolio value at which market impact takes ``drag`` a year: (drag / ``impact_drag``)**2.
+    """Portfolio value at which market impact takes ``drag`` per year: (drag / ``impact_drag``)**2.
 
     In the unit of the prices; 0 where something is traded that has no volume, NaN without trades.
     """

@@ -49,8 +49,9 @@ class Metric:
 
     @property
     def definition(self) -> str:
-        """The docstring of ``compute`` on one line."""
-        return " ".join((inspect.getdoc(self.compute) or "").replace("``", "").split())
+        """The docstring of ``compute`` on one line, without its arguments."""
+        text, _, _ = (inspect.getdoc(self.compute) or "").partition("Args:")
+        return " ".join(text.replace("``", "").split())
 
 
 GROUPS: dict[str, tuple[Metric, ...]] = {
@@ -59,7 +60,7 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
         Metric("cumulative return", performance.cumulative_return, "net", "percent", True),
         Metric("year to date", distribution.latest, "years", "percent", True),
         Metric("last year", calendars.last_year, "net year", "percent", True),
-        Metric("last 5 years, a year", calendars.last_five_years, "net year", "percent", True),
+        Metric("last 5 years, annual", calendars.last_five_years, "net year", "percent", True),
         Metric("best month", distribution.best, "months", "percent", True),
         Metric("worst month", distribution.worst, "months", "percent", True),
         Metric("best year", distribution.best, "years", "percent", True),

@@ -1,4 +1,4 @@
-"""How the returns of single periods are spread: tails, wins and losses.
+"""The distribution of the returns of single periods: tails, gains and losses.
 
 The conventions are those of ``accounting.performance``.
 """
@@ -66,17 +66,17 @@ def periods_won(returns: pd.Series) -> float:
 
 
 def best(returns: pd.Series) -> float:
-    """Highest return, a fraction. The first and the last month or year may be parts of one."""
+    """Highest return of a period, month or year, a fraction; the last may be incomplete."""
     return float(returns.max())
 
 
 def worst(returns: pd.Series) -> float:
-    """Lowest return, a fraction. The first and the last month or year may be parts of one."""
+    """Lowest return of a period, month or year, a fraction; the last may be incomplete."""
     return float(returns.min())
 
 
 def share_won(returns: pd.Series) -> float:
-    """Share of the returns that are gains, a fraction."""
+    """Share of the months or years with a gain, a fraction."""
     return float((returns > 0).mean())
 
 
@@ -113,10 +113,10 @@ def growth_optimal_leverage(returns: pd.Series) -> float:
 
 
 def student_t(returns: pd.Series) -> tuple[float, float, float]:
-    """(degrees of freedom, location, scale) of the likeliest Student-t; degrees 2 to 100.
+    """(degrees of freedom, location, scale) of the most likely Student-t; degrees 2 to 100.
 
     Location and scale by expectation and maximisation for each of ``DEGREES``, of which the
-    likeliest is taken. Source: Liu and Rubin (1995), ML Estimation of the t Distribution.
+    most likely is taken. Source: Liu and Rubin (1995), ML Estimation of the t Distribution.
     """
     values = returns.to_numpy(dtype=float)
     best = (-np.inf, np.nan, np.nan, np.nan)

@@ -51,7 +51,7 @@ def active_return(returns: pd.Series, benchmark: pd.Series, periods_per_year: fl
 
 
 def tracking_error(returns: pd.Series, benchmark: pd.Series, periods_per_year: float) -> float:
-    """Standard deviation (ddof 1) of r - b a year, a fraction: std(r - b) * sqrt(P).
+    """Annual standard deviation (ddof 1) of r - b, a fraction: std(r - b) * sqrt(P).
 
     Source: Grinold and Kahn (2000), Active Portfolio Management, chapter 3.
     """
@@ -72,7 +72,7 @@ def beta_standard_error(fit: Any) -> float:
 
 
 def alpha(fit: Any, periods_per_year: float) -> float:
-    """Intercept of the returns on the benchmark's a year, a fraction: (mean r - beta mean b) P.
+    """Annual intercept of the returns on the benchmark's, a fraction: (mean r - beta mean b) P.
 
     Source: Jensen (1968), The Performance of Mutual Funds; risk-free rate 0, not compounded.
     """
@@ -90,7 +90,7 @@ def r_squared(fit: Any) -> float:
 
 
 def treynor(fit: Any, periods_per_year: float) -> float:
-    """Mean return a year over ``beta``, a fraction; NaN where beta is 0.
+    """Annual mean return over ``beta``, a fraction; NaN where beta is 0.
 
     Source: Treynor (1965), How to Rate Management of Investment Funds.
     """
@@ -101,7 +101,7 @@ def treynor(fit: Any, periods_per_year: float) -> float:
 def up_capture(returns: pd.Series, benchmark: pd.Series) -> float:
     """Geometric mean return over the benchmark's, in the periods in which the benchmark rose.
 
-    A fraction: 0.8 earns 80% of its rises. Source: Bacon (2008), section 3.
+    A fraction: 0.8 gains 80% of what the benchmark gains. Source: Bacon (2008), section 3.
     """
     return _capture(returns, benchmark, benchmark > 0)
 
@@ -109,7 +109,7 @@ def up_capture(returns: pd.Series, benchmark: pd.Series) -> float:
 def down_capture(returns: pd.Series, benchmark: pd.Series) -> float:
     """Geometric mean return over the benchmark's, in the periods in which the benchmark fell.
 
-    A fraction: 0.8 suffers 80% of its falls. Source: Bacon (2008), section 3.
+    A fraction: 0.8 loses 80% of what the benchmark loses. Source: Bacon (2008), section 3.
     """
     return _capture(returns, benchmark, benchmark < 0)
 
@@ -131,7 +131,7 @@ def factor_regression(
     """Least squares of the returns on factors (T, K) of the same periods, HAC errors.
 
     Returns:
-        One row for "alpha" (a year, a fraction) and one a factor: coefficient, error, t, p
+        One row for "alpha" (annual, a fraction) and one per factor: coefficient, error, t, p
         (two-sided, normal), and r_squared, the same in every row. Empty where the common
         dates do not determine the coefficients.
 

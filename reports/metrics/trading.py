@@ -20,7 +20,7 @@ RATES = np.arange(0, 51, 2.5) * 1e-4  # costs of trading, fractions of the value
 
 
 def turnover_per_rebalance(turnover: pd.Series) -> float:
-    """Mean traded value over portfolio value of a rebalance, a fraction: mean sum |w - w+|.
+    """Mean traded value per rebalance over portfolio value, a fraction: mean sum |w - w+|.
 
     Purchases and sales both count, and so does the first purchase out of cash.
     Source: DeMiguel, Garlappi and Uppal (2009), Optimal Versus Naive Diversification.
@@ -38,7 +38,7 @@ def holding_period(turnover: pd.Series, weights: pd.DataFrame) -> float:
 
 
 def cost_drag(gross: pd.Series, net: pd.Series, periods_per_year: float) -> float:
-    """Return a year lost to costs, a fraction: annual return before costs less that after."""
+    """Annual return lost to costs, a fraction: annual return before costs less that after."""
     return annual_return(gross, periods_per_year) - annual_return(net, periods_per_year)
 
 
@@ -58,7 +58,7 @@ def charged(gross: pd.Series, turnover: pd.Series, rate: float) -> pd.Series:
 
 
 def break_even_cost(gross: pd.Series, turnover: pd.Series) -> float:
-    """Cost of trading at which nothing is left, a fraction of the value traded: 0.01 = 100 bp.
+    """Cost of trading at which no gain is left, a fraction of the value traded: 0.01 = 100 bp.
 
     The rate at which the return over the whole history is 0, by bisection to 1e-9; NaN where
     nothing is traded, and where there is a loss before costs. From 0 to 1.
@@ -179,7 +179,7 @@ def asset_table(result: BacktestResult, periods_per_year: float) -> pd.DataFrame
     """One row an asset, the largest mean weight first; all columns are fractions.
 
     Columns: mean, lowest and highest weight, held (share of the dates), return (contribution
-    to the mean gross return a year, arithmetic: they sum to it) and risk (share of the
+    to the annual mean gross return: they sum to it) and risk (share of the
     variance of the gross returns, cov(c_i, g) / var(g): they sum to 1); NaN where
     ``contributions`` are not known.
 

@@ -1,4 +1,4 @@
-"""How much of the best of several strategies is owed to having tried several.
+"""How much of the best result is due to having tried several strategies.
 
 ``returns`` are (T, S) net simple returns of equal periods, one column a strategy, without NaN.
 """
@@ -23,13 +23,13 @@ BLOCKS = 16
 
 
 def probabilistic_sharpe(returns: pd.Series, threshold: float = 0.0) -> float:
-    """Probability that the true Sharpe ratio a period lies above ``threshold``:
+    """Probability that the true Sharpe ratio per period lies above ``threshold``:
 
     Phi((SR - SR*) sqrt(T - 1) / sqrt(1 - g3 SR + (g4 - 1) / 4 SR**2))
 
     Args:
         returns: of equal periods; active returns give the probability of a true edge.
-        threshold: SR*, a Sharpe ratio a period, not a year.
+        threshold: SR*, a Sharpe ratio per period, not annual.
 
     Source: Bailey and Lopez de Prado (2012), The Sharpe Ratio Efficient Frontier, equation 11.
     """

@@ -26,8 +26,8 @@ def sharpe_standard_error(returns: pd.Series, periods_per_year: float) -> float:
 
     sqrt(P) * sqrt((1 - g3 SR + (g4 - 1) / 4 * SR**2) / (T - 1))
 
-    with SR a period, skewness g3 and raw kurtosis g4 (3 for the normal distribution, where
-    this is Lo's sqrt((1 + SR**2 / 2) / T) but for T - 1).
+    with SR per period, skewness g3 and raw kurtosis g4 (3 for the normal distribution, where
+    this is Lo's sqrt((1 + SR**2 / 2) / T) except for T - 1).
 
     Source: Lo (2002), The Statistics of Sharpe Ratios; Mertens (2002); the form with T - 1
     from Bailey and Lopez de Prado (2012), The Sharpe Ratio Efficient Frontier.
@@ -84,7 +84,7 @@ def sharpe_differences(
     Args:
         returns: (T, S) net simple returns, one column a strategy, without NaN.
         benchmark: the column to compare with.
-        periods_per_year: rows a year.
+        periods_per_year: rows per year.
         resamples: number of resampled histories.
         seed: seed of the resampling; the same seed gives the same numbers.
 

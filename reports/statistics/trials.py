@@ -20,7 +20,7 @@ def history(results: Mapping[str, BacktestResult], tried: pd.DataFrame | None) -
 
     Columns: last run (a date, UTC), kind, name, parameters (those in which trials of one class
     differ, and the parts of the settings in which all trials do, in words), runs, start, end,
-    sharpe and active sharpe (a year), this run (whether it is one of the results).
+    sharpe and active sharpe (annual), this run (whether it is one of the results).
     """
     if tried is None or tried.empty:
         return pd.DataFrame()
@@ -41,7 +41,7 @@ def own(results: Mapping[str, BacktestResult]) -> set[str]:
 def ratios(
     active: Mapping[str, float], results: Mapping[str, BacktestResult], tried: pd.DataFrame | None
 ) -> np.ndarray:
-    """Sharpe ratios a period of active returns: of this run, and of every other trial."""
+    """Sharpe ratios per period of active returns: of this run, and of every other trial."""
     mine = np.array(list(active.values()))
     if tried is None or tried.empty:
         return mine

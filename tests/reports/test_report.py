@@ -224,7 +224,7 @@ def test_nothing_traded_trained_or_refitted():
 
 
 def test_a_short_history_says_that_it_is_extrapolated(page):
-    words = "figures a year extrapolate 21 periods"
+    words = "annual figures extrapolate from 21 periods"
     assert words in text_of(render(gather(typical(21))))
     assert "extrapolate" not in text_of(page)
 

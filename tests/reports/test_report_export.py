@@ -356,7 +356,7 @@ def test_compare_of_two_runs(runs, tmp_path):
     assert told.exit_code == 0
     text = text_of(out.read_text())
     assert "two: DEQ" in text
-    assert "In which the results differ" in text
+    assert "Settings in which the results differ" in text
     alone = CliRunner().invoke(app, words[:2], catch_exceptions=False)
     assert alone.exit_code == 2
     assert "two runs or more, got 1" in alone.stderr

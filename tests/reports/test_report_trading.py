@@ -157,7 +157,7 @@ def test_sensitivity_over_folds_by_hand():
     ]
     limits = pd.DataFrame({"fold": [0, 1], "feature": "limit.upper", "change": [0.1, 0.3]})
     table = learning.sensitivity(limits)
-    assert table["feature"].tolist() == ["caps (who may be held)"]
+    assert table["feature"].tolist() == ["caps (which assets may be held)"]
 
 
 # Against a benchmark
