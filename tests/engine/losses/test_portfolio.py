@@ -130,6 +130,36 @@ def test_equal_risk_has_no_risk_parity_loss_and_equal_weights_no_tracking_error(
     assert engine.Concentration()(earned, 52).item() == 0.5
 
 
+def test_where_a_denominator_is_zero_it_is_the_floor():
+    """Of 1e-8, or of its square under a root, so that training has a finite gradient."""
+    earned = account(torch.full((5, 2), 0.5).double(), np.full((5, 2), 0.01), Costs(0.0))
+    year, gain = 52**0.5, 1.01**52 - 1
+    for loss, expected in (
+        (engine.NegativeSharpe(), -0.01 / 1e-8 * year),
+        (engine.NegativeSortino(), -0.01 / 1e-8 * year),
+        (engine.NegativeOmega(), -0.05 / 1e-8),
+        (engine.NegativeCalmar(), -gain / 1e-4),
+        (engine.TrackingError("1/N"), 1e-8 * year),
+        (engine.NegativeInformationRatio("1/N"), 0.0),
+    ):
+        assert loss(earned, 52).item() == pytest.approx(expected, rel=1e-9, abs=1e-12), loss
+    ahead = earned._replace(net_returns=earned.net_returns + 0.001)
+    ratio = engine.NegativeInformationRatio("1/N")(ahead, 52).item()
+    assert ratio == pytest.approx(-0.001 / 1e-8 * year, rel=1e-9)
+    still = account(torch.full((5, 2), 0.5).double(), np.zeros((5, 2)), Costs(0.0))
+    guess = still._replace(expected_return=torch.full((5, 2), 1e-9).double())
+    assert engine.PredictionError()(guess, 52).item() == pytest.approx(10 * 1e-18 / 1e-16)
+    tiny = 1e-9 * np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 0.0]])  # variance 1e-18 and 0
+    calm = account(torch.full((3, 2), 0.5).double(), tiny, Costs(0.0))
+    parts = 0.25 * 1e-18 / 1e-16
+    assert engine.RiskParity()(calm, 52).item() == pytest.approx((parts - 0.5) ** 2 + 0.25)
+
+
+def test_expected_returns_that_are_missing():
+    with pytest.raises(ValueError, match="PredictionError needs expected returns, which"):
+        engine.PredictionError()(account(torch.ones(3, 1).double(), np.ones((3, 1)), Costs()), 52)
+
+
 def test_sums_carry_the_benchmark_and_the_forecast():
     mixed = engine.NegativeSharpe() + 2 * engine.TrackingError("C") + engine.PredictionError()
     assert mixed.forecasts

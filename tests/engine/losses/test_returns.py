@@ -48,6 +48,7 @@ def test_constant_returns_have_a_finite_gradient():
 def test_too_few_periods():
     with pytest.raises(ValueError, match="at least 3 periods, got 2"):
         NegativeSharpe()(account([0.1, 0.2]), 52)
+    assert NegativeSharpe()(account([0.1, 0.2, 0.3]), 1).item() == pytest.approx(-2)
 
 
 def test_losses_add_with_losses_and_scale_with_numbers_alone():
