@@ -9,6 +9,7 @@ import pandas as pd
 
 from data_loaders.panel import Panel, prices_from
 from data_loaders.reading.assembly import Frames, read_frames
+from data_loaders.reading.frames import WIDE
 from data_loaders.reading.many_files import KNOWN, read_all, tables
 from data_loaders.reading.options import Options
 from data_loaders.reading.returns import simple_returns
@@ -32,6 +33,8 @@ def read_panel(path: Path, options: Options) -> Panel:
     """
     frames = read_all(path, options)
     prices = frames.fields.pop(frames.price)
+    if options.layout == "wide":
+        prices.attrs[WIDE] = True
     caveat = frames.caveat
     try:
         if options.kind == "returns":

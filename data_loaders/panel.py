@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 
+from data_loaders.reading.frames import as_frame, check_index
 from data_loaders.validation import (
     aligned,
     check_assets,
@@ -34,7 +35,9 @@ class Panel:
 
     Args:
         prices: (T, N) positive prices; NaN where the asset does not trade. The index holds
-            unique, increasing session dates without a time zone, the columns unique names.
+            unique, increasing session dates without a time zone, the columns unique names. Columns
+            of two levels (field, asset), as yfinance gives them, and Polars or Arrow tables are
+            read by their names: the caveats say what was taken, other fields become features.
         asset_features: {name: (T, N) frame}, index and columns as ``prices``.
         market_features: (T, E) frame, index as ``prices``.
         source: where the data came from, in words; shown in the report.
@@ -58,15 +61,17 @@ class Panel:
         members: pd.DataFrame | None = None,
         snapshots: Mapping[str, str] | None = None,
     ):
+        prices, fields, notes = as_frame(prices)
         check_dates(prices.index)
         check_assets(prices.columns)
         self._whole, self._span = self, slice(0, len(prices))
         self.prices = _frozen(prices, "prices")
+        self.prices.attrs.update(prices.attrs)
         check_prices(self.prices)
         self.asset_features = MappingProxyType(
             {
                 name: _frozen(aligned(frame, self.prices, f"asset feature {name!r}"), name)
-                for name, frame in (asset_features or {}).items()
+                for name, frame in {**fields, **(asset_features or {})}.items()
             }
         )
         market = pd.DataFrame(index=prices.index) if market_features is None else market_features
@@ -74,7 +79,7 @@ class Panel:
             aligned(market, self.prices, "market features", columns=False), "market features"
         )
         self.source = source
-        self.caveats = tuple(caveats)
+        self.caveats = (*caveats, *notes)
         self.snapshots = MappingProxyType(dict(snapshots or {}))
         self._has_universe = members is not None  # otherwise every asset with a price is a member
         if members is not None:
@@ -284,6 +289,7 @@ class Panel:
 
 def prices_from(returns: pd.DataFrame) -> pd.DataFrame:
     """Prices (T + 1, N) with these simple returns (T, N), in fractions, all starting at 100."""
+    check_index(returns)
     check_dates(returns.index)
     check_assets(returns.columns)
     returns = _frozen(returns, "returns")

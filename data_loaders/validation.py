@@ -32,17 +32,7 @@ def not_a_number(frame: pd.DataFrame, what: str) -> DataError | None:
     return None
 
 
-def check_dates(index: pd.Index) -> None:
-    if not isinstance(index, pd.DatetimeIndex):
-        raise DataError(
-            f"the index of prices must hold dates (a DatetimeIndex), got {type(index).__name__}; "
-            "pd.to_datetime(frame.index) makes one"
-        )
-    if index.tz is not None:
-        raise DataError(
-            f"dates carry the time zone {index.tz}; session dates have none: "
-            "frame.index = frame.index.tz_localize(None).normalize()"
-        )
+def check_dates(index: pd.DatetimeIndex) -> None:
     if not len(index):
         raise DataError("there is no row of prices")
     if index.hasnans:
@@ -54,7 +44,7 @@ def check_dates(index: pd.Index) -> None:
     if len(backwards):
         raise DataError(
             f"dates are not in order: {days(backwards)} stands after a later date; "
-            "sort_index() sorts them",
+            "frame.sort_index() sorts them",
             dates=backwards,
         )
 
@@ -63,7 +53,10 @@ def check_assets(columns: pd.Index) -> None:
     if not len(columns):
         raise DataError("there is no asset: prices have no column")
     if not all(isinstance(name, str) and name for name in columns):
-        raise DataError(f"asset names must be non-empty text, got {list(columns)[:5]}")
+        raise DataError(
+            f"asset names must be non-empty text, got {list(columns)[:5]}: "
+            "frame.set_axis(frame.columns.map(str), axis=1) makes text of numbers"
+        )
     twice = list(columns[columns.duplicated()])
     if twice:
         raise DataError(f"assets occur more than once: {', '.join(twice[:5])}", assets=twice)
@@ -87,7 +80,8 @@ def aligned(
     if not frame.index.equals(prices.index):
         odd = frame.index.symmetric_difference(prices.index)
         raise DataError(
-            f"{what}: dates differ from the prices', first at {days(odd) or 'their order'}",
+            f"{what}: dates differ from the prices', first at {days(odd) or 'their order'} "
+            f"({len(frame.index.intersection(prices.index))} of {len(prices)} dates in common)",
             dates=odd,
         )
     if columns and not frame.columns.equals(prices.columns):

@@ -1,6 +1,7 @@
 """Each source of price files, written as it writes them and read back (docs: own-data.md)."""
 
 import gzip
+import pickle
 import zipfile
 
 import numpy as np
@@ -272,6 +273,8 @@ def test_two_readings_are_refused_with_advice_that_works(tmp_path, content):
         load(tmp_path / "p.csv")
     panel = load(tmp_path / "p.csv", **options)
     assert panel.prices.iloc[0].to_dict() == first
+    again = load(tmp_path / "p.csv", start="2019-01-01", end="2020-02-29", **options)
+    assert pickle.loads(pickle.dumps(again.last(1))).assets.equals(panel.assets)
 
 
 def test_thousands_and_decimals_that_are_clear(tmp_path):
