@@ -6,12 +6,13 @@ deqfolio data update yahoo:SPY,TLT     fetch newer prices (without a source: of 
 deqfolio data verify                   compare every file with its hash
 deqfolio data export SOURCE FILE       prices as a wide CSV or Parquet file
 deqfolio data check SOURCE             gaps, stale prices, missed splits, survivorship, ...
+deqfolio data look FILE                the first rows as they are read, and the options detected
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -33,6 +34,15 @@ Source = Annotated[
 ]
 Start = Annotated[str | None, typer.Option(help="First date, like 2000-01-31.")]
 End = Annotated[str | None, typer.Option(help="Last date.")]
+Reading = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="How to read a file: an argument of load, like kind=returns, unit=percent, skip=3, "
+        "table=1, header=date,A,B, price=adjClose, date_format=%d/%m/%Y, timezone=Asia/Tokyo, "
+        "na=-99.99, decimal=',', thousands=., layout=wide. Repeat for several.",
+    ),
+]
 
 
 @app.command("list")
@@ -146,23 +156,30 @@ def export(
     start: Start = None,
     end: End = None,
     store: Folder = None,
+    options: Reading = None,
 ) -> None:
     """Write the prices of a source, one row per date and one column per asset."""
     from data_loaders.files import write_prices
     from data_loaders.sources import load
 
-    panel = load(source, start, end, store=store)
+    panel = load(source, start, end, store=store, **_arguments(options))
     write_prices(panel.prices, file)
     typer.echo(f"{panel}\nwritten to {file}; fingerprint of the panel: {panel.fingerprint}")
 
 
 @app.command()
-def check(source: Source, start: Start = None, end: End = None, store: Folder = None) -> None:
+def check(
+    source: Source,
+    start: Start = None,
+    end: End = None,
+    store: Folder = None,
+    options: Reading = None,
+) -> None:
     """Check the data, and report what looks wrong; nothing is changed."""
     from data_loaders import quality
     from data_loaders.sources import load
 
-    panel = load(source, start, end, store=store)
+    panel = load(source, start, end, store=store, **_arguments(options))
     found = quality.check(panel)
     typer.echo(f"{panel}\n")
     table = found.assets
@@ -176,6 +193,43 @@ def check(source: Source, start: Start = None, end: End = None, store: Folder = 
         typer.echo(f"caveat: {caveat}")
     if not len(found.problems):
         typer.echo("No problems were found.")
+
+
+@app.command()
+def look(
+    file: Annotated[Path, typer.Argument(help="A file, a folder, or a pattern like 'data/*.csv'.")],
+    options: Reading = None,
+) -> None:
+    """Show the first rows of a file as they are read, and the options that were detected."""
+    from data_loaders.files import read_panel
+    from data_loaders.reading.many_files import first_lines, read_all
+    from data_loaders.reading.options import Options
+
+    asked = Options(**_arguments(options))
+    for line in first_lines(file):
+        typer.echo(f"  | {line}")
+    frames = read_all(file, asked)
+    panel = read_panel(file, asked)
+    typer.echo(f"\n{panel}")
+    for caveat in panel.caveats:
+        typer.echo(caveat)
+    detected = " ".join(f"{name}={value}" for name, value in frames.chosen.items())
+    typer.echo(f"detected: {detected}" if detected else "detected: columns by their types")
+    columns = panel.prices.columns[:8]
+    more = len(panel.assets) - len(columns)
+    typer.echo(f"\n{asked.kind}, as prices:" if asked.kind == "returns" else "\nprices:")
+    _print(panel.prices[columns].head())
+    if more:
+        typer.echo(f"and {more} more assets")
+    for name, frame in panel.asset_features.items():
+        typer.echo(f"\n{name}:")
+        _print(frame[columns].head(2))
+
+
+def _arguments(options: list[str] | None) -> dict[str, Any]:
+    from data_loaders.reading.options import options_of_words
+
+    return dict(options_of_words(options or []))
 
 
 def _print(table: pd.DataFrame) -> None:

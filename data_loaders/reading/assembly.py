@@ -26,11 +26,13 @@ class Frames:
         price: name of the field that is the price.
         fields: {name: (T, N)}, the price among them.
         notes: what was taken, changed and left out, in words.
+        chosen: options that were detected, by name, and what the layout is.
     """
 
     price: str
     fields: dict[str, pd.DataFrame]
     notes: list[str] = field(default_factory=list)
+    chosen: dict[str, object] = field(default_factory=dict)
 
     @property
     def caveat(self) -> str:
@@ -54,7 +56,7 @@ def read_frames(table: Table, options: Options, features: bool = False) -> Frame
     values = without_marks(values, options)
     assets = None if roles.asset is None else _assets(table, texts[-1], roles.asset)
     column = table.columns[roles.date].name
-    dates, notes = read_dates(
+    dates, notes, form = read_dates(
         texts[0], options, lambda row: table.at(row, roles.date), column, assets
     )
     if roles.time is not None:
@@ -69,7 +71,10 @@ def read_frames(table: Table, options: Options, features: bool = False) -> Frame
     else:
         names = [take.field for take in roles.takes]
         fields = dict(zip(names, _long(table, dates, assets, values), strict=True))
-    frames = Frames(roles.price, fields, notes)
+    chosen = table.chosen | ({"date_format": form} if form else {})
+    if roles.takes[0].field and len(table.columns) > 2:
+        chosen["layout"] = "long" if assets is not None else "fields" if roles.one else "wide"
+    frames = Frames(roles.price, fields, notes, chosen)
     if not features:
         _adjust_bars(frames)
     return frames

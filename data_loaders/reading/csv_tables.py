@@ -46,7 +46,9 @@ def read_csv(file: TextFile, options: Options) -> Table:
         columns.append(Column(levels, kind, texts))
     reader = _Reader(file, layout, options, columns)
     stem = (file.member or file.path.name).rpartition("/")[2]
-    return Table(file.name, columns, reader.read, reader.place, layout.notes, stem)
+    return Table(
+        file.name, columns, reader.read, reader.place, layout.notes, stem=stem, chosen=layout.chosen
+    )
 
 
 def _kind(texts: Sequence[str], marks: set[str]) -> Kind:
@@ -141,7 +143,8 @@ class _Reader:
         def at(row: int, column: int) -> str:
             return f"{self.file.name}, {self.place(row)}, column {where[column]!r}"
 
-        values = parse_numbers(texts[len(keys) :], self.options, at)
+        values, convention = parse_numbers(texts[len(keys) :], self.options, at)
+        self.layout.chosen.update(convention)
         return texts[: len(keys)], values
 
     def _ragged(self, error: Exception) -> DataError:

@@ -64,8 +64,8 @@ def _within(numbers: np.ndarray, low: int, high: int) -> bool:
 
 def read_dates(
     keys: pd.Series, options: Options, place: Place, column: str, groups: np.ndarray | None
-) -> tuple[pd.DatetimeIndex, list[str]]:
-    """Dates (rows,) without a zone, and notes about what was decided.
+) -> tuple[pd.DatetimeIndex, list[str], str]:
+    """Dates (rows,) without a zone, notes about what was decided, and the format of texts.
 
     Args:
         keys: (rows,) texts, numbers or timestamps.
@@ -83,9 +83,11 @@ def read_dates(
         if stamps.hasnans:
             raise DataError(f"{place(int(stamps.isna().argmax()))}: there is no date")
         if stamps.tz is None:
-            return stamps.rename("date"), []
-        return _without_zone(stamps.tz_convert("UTC"), stamps.tz_localize(None), options, place,
-                             groups)  # fmt: skip
+            return stamps.rename("date"), [], ""
+        dates, notes = _without_zone(
+            stamps.tz_convert("UTC"), stamps.tz_localize(None), options, place, groups
+        )
+        return dates, notes, ""
     if keys.dtype.kind in "iuf":
         keys = _as_texts(keys, place)
     codes, unique = pd.factorize(keys, use_na_sentinel=True)
@@ -106,10 +108,10 @@ def read_dates(
     if form.startswith("epoch"):
         offsets = pd.Series(pd.Timedelta(0), index=texts.index)
     if offsets is None:
-        return local.rename("date"), notes
+        return local.rename("date"), notes, form
     instants = pd.DatetimeIndex((wall - offsets).to_numpy()[codes]).as_unit("ns").tz_localize("UTC")
     dates, more = _without_zone(instants, local, options, place, groups)
-    return dates, notes + more
+    return dates, notes + more, form
 
 
 def _as_texts(keys: pd.Series, place: Place) -> pd.Series:

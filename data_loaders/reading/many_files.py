@@ -6,6 +6,7 @@ import glob
 import io
 import zipfile
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from data_loaders.reading.assembly import Frames, frame, read_frames
 from data_loaders.reading.csv_tables import read_csv
 from data_loaders.reading.options import Options
 from data_loaders.reading.table import Table
-from data_loaders.reading.text_layout import TextFile
+from data_loaders.reading.text_layout import UNREADABLE, TextFile
 from data_loaders.validation import DataError
 
 TEXTS = (".csv", ".txt", ".tsv", ".dat", ".prn")
@@ -98,6 +99,18 @@ def _members(path: Path, options: Options) -> Iterator[Table]:
         raise DataError(f"{path} is not a readable zip archive: {error}") from error
 
 
+def first_lines(path: Path, count: int = 3) -> list[str]:
+    """The first lines of a text file as they stand, at most 100 characters of each."""
+    path = path.expanduser()
+    if not path.is_file() or path.name.lower().endswith((*TYPED, ".zip")):
+        return []
+    try:
+        with TextFile(path).text() as stream:
+            return [line.rstrip()[:100] for line in islice(stream, count)]
+    except UNREADABLE:
+        return []
+
+
 def read_all(path: Path, options: Options) -> Frames:
     """The fields of all tables, by date and asset; each asset is in one table only."""
     parts = [read_frames(table, options) for table in tables(path, options)]
@@ -136,4 +149,4 @@ def _joined(path: Path, parts: list[Frames]) -> Frames:
         notes += common
     else:
         notes += [*common[:4], f"and {len(common) - 4} more notes like these"]
-    return Frames(next(iter(prices)), fields, notes)
+    return Frames(next(iter(prices)), fields, notes, parts[0].chosen)

@@ -31,7 +31,7 @@ class Roles:
     Attributes:
         date: of the dates; time: of the times of day, if a column of its own holds them.
         asset: of the assets' names in a long table.
-        takes: the numbers; price: the field that is the price.
+        takes: the numbers; price: the field that is the price; one: they are of one asset.
         notes: what was taken and left out, in words.
     """
 
@@ -40,6 +40,7 @@ class Roles:
     asset: int | None
     takes: list[Take] = field(default_factory=list)
     price: str = "price"
+    one: bool = False
     notes: list[str] = field(default_factory=list)
 
 
@@ -178,6 +179,7 @@ def _wide(
                     f"frame[[{shown[0]!r}]].set_axis(['NAME'], axis=1)"
                 )
             roles.takes = [Take(take.position, take.field, name) for take in roles.takes]
+            roles.one = True
             roles.notes.insert(0, f"one asset, {name}")
         else:
             roles.takes = [Take(i, "price", columns[i].name) for i in numbers]

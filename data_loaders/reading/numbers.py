@@ -42,8 +42,8 @@ def without_marks(values: np.ndarray, options: Options) -> np.ndarray:
 
 def parse_numbers(
     columns: Sequence[pd.Series], options: Options, at: Callable[[int, int], str]
-) -> np.ndarray:
-    """Numbers (rows, C) of columns of texts (rows,), with one convention for all of them.
+) -> tuple[np.ndarray, dict[str, str]]:
+    """Numbers (rows, C) of columns of texts (rows,), and the separators, the same for all.
 
     Args:
         at: says where a cell (row, column) is.
@@ -74,7 +74,7 @@ def parse_numbers(
                 "decimal point, as 1234.5; pass na= with it if it stands for a missing value)"
             )
         out[:, i] = numbers * scale
-    return out
+    return out, {"decimal": decimal} | ({"thousands": thousands} if thousands else {})
 
 
 def _convention(

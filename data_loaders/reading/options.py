@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
-from data_loaders.suggestions import did_you_mean
+from data_loaders.suggestions import did_you_mean, known_names
 
 KINDS = ("prices", "returns")
 UNITS = {"fraction": 1.0, "percent": 100.0, "bp": 10000.0, "gross": 1.0}
@@ -82,15 +83,24 @@ class Options:
             return []
         return [mark.strip() for mark in str(self.na).split(",")]
 
-    @classmethod
-    def of_words(cls, words: dict[str, str]) -> Options:
-        """The options of a command line, where all values are text."""
-        known = [item.name for item in fields(cls)]
-        for key in words:
-            if key not in known:
-                raise ValueError(f"there is no option {key!r}{did_you_mean(key, known)}")
-        numbers = {key: int(words[key]) for key in ("table",) if words.get(key, "").isdecimal()}
-        return cls(**{**words, **numbers})  # type: ignore[arg-type]
+
+def options_of_words(words: Iterable[str]) -> dict[str, str]:
+    """Arguments of ``load`` from a command line: ["skip=3", "unit=percent"].
+
+    Raises:
+        ValueError: a word has another form, or names no option.
+    """
+    known = [item.name for item in fields(Options)]
+    found = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise ValueError(f"--set {word}: write it like skip=3")
+        if name not in known:
+            raise ValueError(f"--set {word}: no option {name!r}{known_names(name, known)}")
+        found[name] = value
+    Options(**found)  # type: ignore[arg-type]
+    return found
 
 
 def _one_of(name: str, value: object, known: object) -> None:

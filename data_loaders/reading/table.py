@@ -51,6 +51,7 @@ class Table:
             (rows,), and the numbers (rows, C), float64.
         place: says where a row is, for messages: "line 7".
         notes: what was decided on the way to the table, as sentences' parts.
+        chosen: options that were detected, by name.
     """
 
     source: str
@@ -58,6 +59,7 @@ class Table:
     read: Callable[[Sequence[int], Sequence[int]], tuple[list[pd.Series], np.ndarray]]
     place: Callable[[int], str] = lambda row: f"row {row + 1}"
     notes: list[str] = field(default_factory=list)
+    chosen: dict[str, object] = field(default_factory=dict)
     stem: str = ""
 
     def at(self, row: int, column: int) -> str:

@@ -89,7 +89,7 @@ class Layout:
         stop: number of the first line that does not belong to the table, or None.
         width: number of columns.
         sample: cells of the first rows.
-        notes: what was left out.
+        notes: what was left out; chosen: what was detected, by name of the option.
     """
 
     delimiter: str
@@ -100,6 +100,7 @@ class Layout:
     sample: list[list[str]]
     names: str = ""
     notes: list[str] = field(default_factory=list)
+    chosen: dict[str, object] = field(default_factory=dict)
 
     @property
     def levels(self) -> list[tuple[str, ...]]:
@@ -172,7 +173,9 @@ def _layout(
         )
     sample = [cells for _, cells in data[:SAMPLE] if len(cells) == width]
     given = "" if headers else str(options.header)
-    return Layout(delimiter, headers, data[0][0], None, width, sample, given)
+    layout = Layout(delimiter, headers, data[0][0], None, width, sample, given)
+    layout.chosen["header"] = len(headers) if headers else given
+    return layout
 
 
 def _likely_names(rows: list[list[str]]) -> str:
