@@ -201,7 +201,7 @@ def look(
     options: Reading = None,
 ) -> None:
     """Show the first rows of a file as they are read, and the options that were detected."""
-    from data_loaders.files import read_panel
+    from data_loaders.files import panel_of
     from data_loaders.reading.many_files import first_lines, read_all
     from data_loaders.reading.options import Options
 
@@ -209,7 +209,7 @@ def look(
     for line in first_lines(file):
         typer.echo(f"  | {line}")
     frames = read_all(file, asked)
-    panel = read_panel(file, asked)
+    panel = panel_of(frames, file, asked)
     typer.echo(f"\n{panel}")
     for caveat in panel.caveats:
         typer.echo(caveat)

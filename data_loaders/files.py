@@ -31,7 +31,11 @@ def read_panel(path: Path, options: Options) -> Panel:
     Raises:
         DataError: naming the file, and the line or column and value, and what to pass.
     """
-    frames = read_all(path, options)
+    return panel_of(read_all(path, options), path, options)
+
+
+def panel_of(frames: Frames, path: Path, options: Options) -> Panel:
+    """The panel of what was read from a path."""
     prices = frames.fields.pop(frames.price)
     if options.layout == "wide":
         prices.attrs[WIDE] = True

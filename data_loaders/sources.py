@@ -30,7 +30,7 @@ def load(
     date_format: str | None = None,
     timezone: str | None = None,
     skip: int | str = 0,
-    header: int | str | None = None,
+    header: int | str | list[str] | None = None,
     table: int | None = None,
     na: str | float | None = None,
     decimal: str | None = None,
@@ -67,8 +67,8 @@ def load(
         kind: what a file holds: "prices" or "returns" (simple returns from the row before).
         unit: of returns: "fraction", "percent", "bp" (0.01%) or "gross" (1 + return).
         price: the column, or field, that holds the prices.
-        layout: of a table without a column of assets: "wide" (each column is an asset) or
-            "fields" (the columns are fields of one asset).
+        layout: "wide" (each column is an asset), "fields" (the columns are fields of one asset) or
+            "long" (a column names the asset of each row).
         asset: the name of the asset where the file holds one; by default the file's name.
         date_format: of the dates, like "%d/%m/%Y", or "epoch_s", "epoch_ms", "epoch_us",
             "epoch_ns", "excel"; by default it is detected.

@@ -35,6 +35,7 @@ class Prepared(NamedTuple):
 def prepare(experiment: dict[str, Any]) -> Prepared:
     """Everything that an experiment names; the panel last, so that all else is checked sooner."""
     from data_loaders import load
+    from data_loaders.files import is_file_name
     from data_loaders.suggestions import known_names
     from engine.runs.settings import read_costs, read_plan, read_training
 
@@ -47,6 +48,8 @@ def prepare(experiment: dict[str, Any]) -> Prepared:
             raise ValueError(f"data: unknown setting {key!r}{known_names(key, taken)}")
     panel = load(**experiment["data"])
     typer.echo(f"{panel}", err=True)
+    if panel.caveats and is_file_name(str(experiment["data"]["source"])):
+        typer.echo(panel.caveats[0], err=True)  # what was taken from the file
     return Prepared(made, panel, plan, costs, training)
 
 

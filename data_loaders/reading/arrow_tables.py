@@ -18,6 +18,7 @@ from data_loaders.reading.dates import looks_like_date
 from data_loaders.reading.table import SAMPLE, Column, Kind, Table
 from data_loaders.validation import DataError
 
+BYTES = 32 << 20  # of columns converted at a time, at most
 BLOCK = 128  # columns converted at a time: large enough to be fast, small beside the array
 SUFFIXES = (".parquet", ".pq", ".feather", ".arrow")
 
@@ -104,11 +105,12 @@ def _table(
                     "numbers"
                 )
         out = np.empty((rows, len(numbers)))
-        for start in range(0, len(numbers), BLOCK):
-            part = [schema.names[i] for i in numbers[start : start + BLOCK]]
+        width = max(1, min(BLOCK, BYTES // (8 * max(1, rows))))
+        for start in range(0, len(numbers), width):
+            part = [schema.names[i] for i in numbers[start : start + width]]
             block = read(part)
             arrays = [block.column(name).cast(pa.float64()).to_numpy() for name in part]
-            out[:, start : start + BLOCK] = np.stack(arrays, axis=1)
+            out[:, start : start + width] = np.stack(arrays, axis=1)
         named = [schema.names[i] for i in keys]
         texts = read(named).to_pandas(ignore_metadata=True)
         return [_key(texts[name]) for name in named], out

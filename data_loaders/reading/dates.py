@@ -90,6 +90,8 @@ def read_dates(
         return dates, notes, ""
     if keys.dtype.kind in "iuf":
         keys = _as_texts(keys, place)
+    if options.date_format is None and (plain := _plain_days(keys)) is not None:
+        return plain, [], "ISO8601"
     codes, unique = pd.factorize(keys, use_na_sentinel=True)
     texts = pd.Series(unique, dtype=object).astype(str).str.strip()
     empty = (texts == "").to_numpy()[codes] | (codes < 0) if len(texts) else codes < 0
@@ -112,6 +114,25 @@ def read_dates(
     instants = pd.DatetimeIndex((wall - offsets).to_numpy()[codes]).as_unit("ns").tz_localize("UTC")
     dates, more = _without_zone(instants, local, options, place, groups)
     return dates, notes + more, form
+
+
+def _plain_days(keys: pd.Series) -> pd.DatetimeIndex | None:
+    """Dates of texts that are all like 2020-01-31, the usual case; None for others."""
+    import pyarrow as pa
+
+    first = keys.iloc[0] if len(keys) else None
+    if not isinstance(first, str) or len(first) != 10 or first[4] != "-":
+        return None
+    try:
+        days = pa.array(keys.to_numpy(), pa.string()).cast(pa.date32())
+    except (pa.ArrowException, TypeError):
+        return None
+    if days.null_count:
+        return None
+    found = pd.DatetimeIndex(days.to_numpy(zero_copy_only=False).astype("datetime64[s]"))
+    if len(found) and not (pd.Timestamp.min < found.min() and found.max() < pd.Timestamp.max):
+        return None
+    return found.as_unit("ns").rename("date")
 
 
 def _as_texts(keys: pd.Series, place: Place) -> pd.Series:
@@ -152,13 +173,18 @@ def _readings(texts: pd.Series, date_format: str | None = None) -> Iterator[tupl
     elif texts.str.fullmatch(r"\d+(\.\d+)?").all():
         form = numeric_format(pd.to_numeric(texts).to_numpy(dtype=np.int64))
         formats = [form] if form else []
-    elif len(texts) > 50:  # formats that do not read the first texts are not tried on all
-        head = texts.iloc[:20]
-        formats = [form for form in FORMATS if not _parse(head, form).isna().any()]
+    elif len(texts):  # a format has the separators of the texts
+        marks = _separators(OFFSET.sub("", texts.iloc[0]))
+        formats = [form for form in FORMATS if form == "ISO8601" or _separators(form) == marks]
     for form in formats:
         parsed = _parse(texts, form)
         if not parsed.isna().any():
             yield form, parsed
+
+
+def _separators(text: str) -> str:
+    """What is between the digits and names of a date, or of a format."""
+    return re.sub(r"\s+", " ", re.sub(r"%.|\w", "", text.strip()))
 
 
 def _parse(texts: pd.Series, form: str) -> pd.Series:

@@ -145,6 +145,7 @@ def _joined(path: Path, parts: list[Frames]) -> Frames:
         fields[name] = frame(values, dates.rename("date"), columns)
     notes = [f"{len(parts)} files"]
     common = list(dict.fromkeys(note for part in parts for note in part.notes))
+    common = [note for note in common if not note.startswith("one asset")]
     if len(common) <= 5:
         notes += common
     else:

@@ -59,10 +59,14 @@ def interpret(table: Table, options: Options, features: bool = False) -> Roles:
     others = [i for i in range(len(columns)) if i != date]
     left = [i for i in others if _is_left_out(columns[i], i, features, given)]
     times = [i for i in left if names.is_time(columns[i].name) and _holds_times(columns[i])]
-    asset = _asset(columns, [i for i in others if i not in left])
+    asset = None
+    if options.layout in (None, "long"):
+        asset = _asset(columns, [i for i in others if i not in left])
+    if options.layout == "long" and asset is None:
+        raise DataError(f"{table.source}: no column is named asset, ticker or symbol")
     numbers = [i for i in others if i not in left and i != asset]
     roles = Roles(date, times[0] if times else None, asset)
-    if features or (options.layout == "wide" and asset is None):
+    if features or options.layout == "wide":
         roles.takes = [Take(i, "", columns[i].name) for i in numbers]
         if asset is not None:
             roles.takes = [Take(i, columns[i].name, None) for i in numbers]
@@ -218,7 +222,7 @@ def _are_fields(table: Table, numbers: list[int], options: Options) -> bool:
     shown = [table.columns[i].name for i in numbers]
     found = names.fields(shown)
     known = [name for name, each in zip(shown, found, strict=True) if each]
-    if not known or (options.layout == "wide"):
+    if not known:
         return False
     priced = [each for each in found if each in (*names.PRICES, "return")]
     bars = {"open", "high", "low", "close"} <= set(found)

@@ -9,7 +9,7 @@ from data_loaders.suggestions import did_you_mean, known_names
 
 KINDS = ("prices", "returns")
 UNITS = {"fraction": 1.0, "percent": 100.0, "bp": 10000.0, "gross": 1.0}
-LAYOUTS = ("wide", "fields")
+LAYOUTS = ("wide", "fields", "long")
 SEPARATORS = {"point": ".", "comma": ",", "space": " ", "apostrophe": "'"}
 
 
@@ -21,8 +21,8 @@ class Options:
         kind: "prices", or "returns" (simple returns from the row before).
         unit: of returns: "fraction", "percent", "bp" (0.01%), or "gross" (1 + return).
         price: name of the column, or field, that holds the prices.
-        layout: of a table without a column of assets: "wide" (each column is an asset) or
-            "fields" (the columns are fields of one asset).
+        layout: "wide" (each column is an asset), "fields" (the columns are fields of one asset) or
+            "long" (a column names the asset of each row).
         asset: name of the asset where the file holds one; by default the file's own name.
         date_format: of the dates, like "%d/%m/%Y", or "epoch_s", "epoch_ms", "epoch_us",
             "epoch_ns", "excel".
@@ -45,7 +45,7 @@ class Options:
     date_format: str | None = None
     timezone: str | None = None
     skip: int | str = 0
-    header: int | str | None = None
+    header: int | str | list[str] | None = None
     table: int | None = None
     na: str | float | None = None
     decimal: str | None = None
@@ -61,6 +61,8 @@ class Options:
             raise ValueError("unit is for kind='returns'")
         if self.decimal is not None and self.decimal == self.thousands:
             raise ValueError(f"decimal and thousands are both {self.decimal!r}")
+        if isinstance(self.header, list):
+            object.__setattr__(self, "header", ",".join(self.header))
         if str(self.header).isdecimal():
             object.__setattr__(self, "header", int(str(self.header)))
         elif self.header is not None and "," not in str(self.header):

@@ -24,7 +24,7 @@ from data_loaders.validation import DataError
 
 DELIMITERS = (",", ";", "\t", "|")
 HEADERS = 5  # header lines at most
-TOP = 400  # lines in which the table must begin
+TOP = 100  # lines in which the table must begin
 T = TypeVar("T")
 UNREADABLE = (UnicodeDecodeError, OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 NUMBER = re.compile(r"[$€£]?\s*[+-]?[\d.,'\u00a0 ]*\d[.,]?(e[+-]?\d+)?\s*[%KMBT]?$", re.IGNORECASE)
