@@ -3,6 +3,7 @@
 # make test-modern   runs the tests on numpy 2, pandas 3 and vectorbt 1.2, in .venv-modern
 # make docs          builds the documentation in site/
 # make bench         measures against the peers
+# make mutation      changes the code in small ways, and lists the changes that no test notices
 # Everything goes through one virtual environment, .venv, made from pyproject.toml alone.
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check
 SAME := house/ reports/test_report_browser.py engine/compute/ engine/research/test_search.py \
 	engine/test_paper.py deqfolio/test_sweep_command.py data_loaders/test_yahoo.py data_loaders/test_store.py
 
-.PHONY: demo test test-modern lint docs bench clean
+.PHONY: demo test test-modern lint docs bench mutation clean
 
 demo: .venv/installed
 	$(BIN)/deqfolio demo
@@ -36,8 +37,15 @@ docs: .venv/installed-docs
 bench: .venv/installed-bench
 	$(BIN)/python -m benchmarks
 
+# A sample: the mutants of each function whose numbers end in 3 or 7. All: make mutation MUTANTS=
+MUTANTS ?= "*_mutmut_*3" "*_mutmut_*7"
+
+mutation: .venv/installed-mutation
+	OMP_NUM_THREADS=1 nice $(BIN)/python -m mutmut run $(MUTANTS)
+	$(BIN)/python -m mutmut results
+
 clean:
-	rm -rf .venv .venv-modern build dist site *.egg-info
+	rm -rf .venv .venv-modern mutants build dist site *.egg-info
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15) and 'deqfolio needs Python 3.11 to 3.14: make PYTHON=python3.13')"

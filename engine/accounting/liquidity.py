@@ -1,4 +1,4 @@
-"""What the market charges for size: how illiquid each asset was on each date."""
+"""Illiquidity of each asset on each date, which market impact is proportional to."""
 
 from __future__ import annotations
 

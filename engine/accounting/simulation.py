@@ -1,7 +1,7 @@
 """The order-level simulation: targets in, holdings, orders and returns out.
 
-The returns come from our own accounting (``costs.py``, which the training loss uses too).
-vectorbt then executes the same orders one by one, and the two must agree.
+The returns come from our own bookkeeping, with the same costs and the same drift as the training
+loss. vectorbt then executes the same orders one by one, and the two must agree.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def simulate(
     An asset without a price is valued at its last one, and sold at it.
 
     Args:
-        whole: trade whole shares only, rounded towards zero; what is left stays in cash.
+        whole: trade whole shares only, rounded towards zero; the remainder stays in cash.
 
     Raises:
         SimulationError: our net returns differ from vectorbt's by more than 1e-10.
@@ -79,7 +79,7 @@ def simulate(
 
     executed = _execute(book, fills, costs)
     value = book.value.numpy()
-    # vectorbt rounds small amounts away, so what is left of a ruin cannot be compared.
+    # vectorbt rounds small amounts away, so what remains after a ruin cannot be compared.
     alive = value > 1e-2 * np.maximum.accumulate(value)
     gaps = np.where(alive, np.abs(executed - book.net.numpy()), 0.0)
     difference = float(gaps.max())
@@ -148,12 +148,12 @@ def _execute(book: Book, fills: Fills, costs: Costs) -> np.ndarray:
     """Net returns (T,) of vectorbt's execution of the orders.
 
     vectorbt lends no money and knows neither interest nor borrowing fees. So its account gets a
-    loan without interest, large enough for every order, and what holding earned or cost, by our
-    accounting, is added: the orders, prices, fees, positions and cash are compared.
+    loan without interest, large enough for every order, and carry by our own books is added. What
+    is compared are orders, prices, fees, positions and cash.
     """
     vectorbt = load_vectorbt()
-    # vectorbt rounds shares to 1e-12 or so: of a price of 1e14 that is money. A power of two that
-    # brings each price near 1 changes no other bit.
+    # vectorbt rounds shares to about 1e-12, which is money at a price of 1e14. Powers of two bring
+    # each price near 1 and change nothing else.
     unit = np.exp2(np.floor(np.log2(fills.path.numpy().max(axis=0))))  # (N,)
     path = fills.path.numpy() / unit
     shape, at_fill = tuple(fills.path.shape), fills.prices
@@ -190,9 +190,9 @@ def _execute(book: Book, fills: Fills, costs: Costs) -> np.ndarray:
 
 
 def _value(records: np.ndarray, prices: np.ndarray) -> np.ndarray:
-    """What the orders of vectorbt's records earned (T,), money: shares and cash, added up.
+    """Value (T,) of the positions and cash that vectorbt's records leave, starting from no cash.
 
-    The same as its ``Portfolio.value`` less the cash at the start, without the frames around it.
+    The same as its ``Portfolio.value`` less the initial cash, but faster: it builds no frames.
     """
     row, sold = records["idx"], records["side"] == 1
     bought = np.where(sold, -records["size"], records["size"])

@@ -2,8 +2,8 @@
 
 loss = NegativeSharpe() + 0.1 * NegativeLogGrowth()
 
-What is good is negated and its name says so (NegativeSharpe); what is bad is not (MaxDrawdown).
-Losses on the weights, on a benchmark and on forecasts are in ``portfolio_losses.py``.
+A measure of which more is better is negated, as its name says (NegativeSharpe); others are not.
+Losses on the weights, against a benchmark and on forecasts are in ``portfolio.py``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FLOOR = 1e-8  # of a denominator, so that returns without any spread have a fini
 
 
 class Loss:
-    """A function of an account of S holding periods in a row; gives a scalar tensor.
+    """A function of an account of S consecutive holding periods; gives a scalar tensor.
 
     ``__call__(account, periods_per_year)``: an Account with fields of shape (S,), and how
     many holding periods a year has, for annualisation.
@@ -59,9 +59,9 @@ class Loss:
 
 @dataclass(frozen=True)
 class NegativeSharpe(Loss):
-    """-mean / std * sqrt(periods a year) of net returns, standard deviation with ddof 1.
+    """-(Sharpe ratio a year) of net returns, see ``performance.sharpe``. Sharpe (1994).
 
-    Sharpe (1994), at a risk-free rate of zero. Needs at least 3 periods.
+    Needs at least 3 periods.
     """
 
     def __call__(self, account: Account, periods_per_year: float) -> Tensor:
@@ -92,10 +92,9 @@ class NegativeLogGrowth(Loss):
 
 @dataclass(frozen=True)
 class NegativeSortino(Loss):
-    """-(mean - target) / downside deviation * sqrt(periods a year) of net returns.
+    """-(Sortino ratio a year) of net returns, see ``performance.sortino``. Sortino, Price (1994).
 
-    The downside deviation is sqrt(mean(min(r - target, 0)^2)) over all periods. Sortino and
-    Price (1994). ``target``: a year, a fraction; 0.02 = 2%.
+    ``target``: a year, a fraction; 0.02 = 2%.
     """
 
     target: float = 0.0
@@ -122,7 +121,7 @@ class CVaR(Loss):
     def __call__(self, account: Account, periods_per_year: float) -> Tensor:
         losses = -account.net_returns
         tail = losses.numel() * (1 - self.level)
-        # The slack keeps 0.05 * 100 = 5.000000000000004 from reaching for a sixth loss.
+        # The slack keeps 0.05 * 100 = 5.000000000000004 from counting a sixth loss.
         quantile = losses.topk(max(1, math.ceil(tail - 1e-9))).values[-1]
         return quantile + (losses - quantile).clamp_min(0).sum() / tail
 
@@ -156,7 +155,7 @@ class NegativeOmega(Loss):
 class NegativeCalmar(Loss):
     """-(compound net growth a year) / (largest drawdown of the block). Young (1991).
 
-    A block without a drawdown is divided by 1e-4: a ratio without a bound teaches nothing.
+    The drawdown counts as 1e-4 at least: an unbounded ratio has no useful gradient.
     """
 
     def __call__(self, account: Account, periods_per_year: float) -> Tensor:
