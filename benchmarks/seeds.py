@@ -1,12 +1,11 @@
-"""Ten seeds side by side against ten single trainings, of the demo's flagship.
+"""Ten seeds: single trainings, and backtests one after the other and in two worker processes.
 
-    python -m benchmarks.seeds [--quick] [--seeds 10] [--threads 1]
+    python -m benchmarks.seeds [--quick] [--seeds 10] [--only runs]
 
-One fold of the demo: 20 stocks, 5 years and more of weekly decisions, the default network and
-training. Single trainings and the batch take turns, medians are shown, and every state is compared
-bit for bit. "plain" is a single training whose equilibrium is iterated by torch operations, without
-the compiled kernels. A training's epochs depend on its seed, so a single one counts as the mean of
-all of them.
+Trainings are of one fold of the demo: 20 stocks, 5 years and more of weekly decisions, the default
+network and training. "plain" is a training whose equilibrium is iterated by torch operations,
+without the compiled kernels. A training's epochs depend on its seed, so a single one counts as the
+mean of all of them.
 """
 
 from __future__ import annotations
@@ -17,23 +16,25 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from typing import Any
 
 import torch
 from sklearn.base import clone
 
-from data_loaders import load
-from engine import Costs, Training, WalkForward, train
-from engine.training.trainer import Trained, train_seeds
+from data_loaders import Panel, load
+from engine import Costs, Training, WalkForward, backtest, backtest_seeds, train
+from engine.training.trainer import Trained
 from engine.walking.learner import Learner
 from strategies import (
     DEQMeanVariance,
+    EqualWeight,
     ExplicitMeanVariance,
     LearnedStrategy,
     SoftmaxAllocation,
     UnrolledMeanVariance,
 )
-from strategies.layers import Picard, deq
+from strategies.layers import Picard
+from strategies.layers.equilibrium import encoder as deq
 
 COSTS = Costs(0.001)
 FOLD = 2  # of six: 521 decisions
@@ -57,37 +58,40 @@ def timed(work: Callable[[], object]) -> tuple[float, object]:
     return time.perf_counter() - begin, found
 
 
-def compare(
-    strategy: LearnedStrategy, learner: Learner, seeds: int, rounds: int, threads: int
-) -> dict[str, float | bool]:
-    """Median seconds of a single training and of all seeds at once, and whether bits agree."""
-    samples = learner.samples(type(strategy).__name__, strategy, learner.folds[FOLD])
-    training = Training()
+def compare(strategy: LearnedStrategy, learner: Learner, seeds: int, rounds: int) -> dict:
+    """Median seconds of a single training: the mean of all seeds, and by torch operations."""
+    data = learner.dataset(type(strategy).__name__, strategy, learner.folds[FOLD])
 
     def single(seed: int) -> Trained:
         torch.set_num_threads(1)  # more only wait, on so small a problem
-        return train(clone(strategy), samples, COSTS, replace(training, seed=seed))
+        return train(clone(strategy), data, COSTS, Training(seed=seed))
 
-    def joint() -> dict[int, Trained | Exception]:
-        torch.set_num_threads(threads)
-        return train_seeds(strategy, samples, COSTS, training, range(seeds))
-
-    single(0), joint()  # compiles
-    alone, together, plain = [], [], []
+    single(0)  # compiles
+    alone, plain = [], []
     for _ in range(rounds):
-        taken = [timed(lambda seed=seed: single(seed)) for seed in range(seeds)]
-        alone.append(sum(seconds for seconds, _ in taken) / seeds)
-        seconds, found = timed(joint)
-        together.append(seconds)
+        taken = [timed(lambda seed=seed: single(seed))[0] for seed in range(seeds)]
+        alone.append(sum(taken) / seeds)
         with without_kernels():
             plain.append(timed(lambda: single(0))[0])
-    same = all(
-        torch.equal(value, found[seed].module.state_dict()[name])
-        for seed, (_, one) in enumerate(taken)
-        for name, value in one.module.state_dict().items()
-    )
-    middle = {"single": alone, "plain": plain, "together": together}
-    return {**{name: statistics.median(each) for name, each in middle.items()}, "same": same}
+    return {"single": statistics.median(alone), "plain": statistics.median(plain)}
+
+
+def runs(panel: Panel, seeds: int, rounds: int) -> None:
+    """Backtests of the flagship and 1/N: of one seed, of all seeds, and of all in two processes."""
+    strategies = [DEQMeanVariance(), EqualWeight()]
+    options: dict[str, Any] = {"progress": False, "ledger": False}
+    asked: dict[str, Callable[[], object]] = {
+        "one seed": lambda: backtest(strategies, panel, PLAN, COSTS, **options),
+        f"{seeds} seeds": lambda: backtest_seeds(
+            strategies, panel, PLAN, COSTS, seeds=seeds, **options
+        ),
+        f"{seeds} seeds, 2 workers": lambda: backtest_seeds(
+            strategies, panel, PLAN, COSTS, seeds=seeds, workers=2, **options
+        ),
+    }
+    print(f"\nbacktests of {len(PLAN.folds(panel.dates, 253))} folds; seconds, best of {rounds}\n")
+    for name, work in asked.items():
+        print(f"{name:24}{min(timed(work)[0] for _ in range(rounds)):8.2f}", flush=True)
 
 
 def encoders(rounds: int) -> None:
@@ -120,31 +124,30 @@ def encoders(rounds: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--threads", type=int, default=1, help="of the batch")
     parser.add_argument("--quick", action="store_true", help="three seeds, once")
+    parser.add_argument("--only", choices=["trainings", "runs", "encoders"])
     asked = parser.parse_args()
     seeds, rounds = (3, 1) if asked.quick else (asked.seeds, 3)
     warnings.simplefilter("ignore")
     panel = load("sp500", start="2000-01-01")
-    folds = PLAN.folds(panel.dates, 253)
-    learner = Learner(panel, folds, PLAN, COSTS, Training(), 1)
-    print(f"{seeds} seeds side by side, on {asked.threads} threads; seconds, medians of {rounds}\n")
-    print(f"{'':24}{'plain':>8}{'single':>8}{'batch':>8}{'in singles':>12}{'in plain':>10}  bits")
-    for strategy in (
-        DEQMeanVariance(),
-        ExplicitMeanVariance(),
-        UnrolledMeanVariance(steps=3),
-        SoftmaxAllocation(),
-    ):
-        found = compare(strategy, learner, seeds, rounds, asked.threads)
-        print(
-            f"{type(strategy).__name__:24}{found['plain']:8.2f}{found['single']:8.2f}"
-            f"{found['together']:8.2f}{found['together'] / found['single']:12.1f}"
-            f"{found['together'] / found['plain']:10.1f}  "
-            f"{'equal' if found['same'] else 'DIFFERENT'}",
-            flush=True,
-        )
-    encoders(3 if asked.quick else 15)
+    if asked.only in (None, "trainings"):
+        folds = PLAN.folds(panel.dates, 253)
+        learner = Learner(panel, folds, PLAN, COSTS, Training(), 1)
+        print(f"single trainings, mean of {seeds} seeds; seconds, medians of {rounds}\n")
+        print(f"{'':24}{'plain':>8}{'single':>8}")
+        for strategy in (
+            DEQMeanVariance(),
+            ExplicitMeanVariance(),
+            UnrolledMeanVariance(steps=3),
+            SoftmaxAllocation(),
+        ):
+            found = compare(strategy, learner, seeds, rounds)
+            name = type(strategy).__name__
+            print(f"{name:24}{found['plain']:8.2f}{found['single']:8.2f}", flush=True)
+    if asked.only in (None, "runs"):
+        runs(panel, seeds, 1 if asked.quick else 2)
+    if asked.only in (None, "encoders"):
+        encoders(3 if asked.quick else 15)
 
 
 if __name__ == "__main__":

@@ -47,17 +47,17 @@ def backtest(
         costs: charged in training and simulation alike; default 10 bp on value traded.
         training: how learned strategies are trained; default ``Training()``, seed 0.
         run_dir: keep each finished fit here, and the results at the end. A backtest that was
-            interrupted goes on from there, to the same result bit for bit.
-        restart: begin anew, whatever ``run_dir`` holds, instead of going on or refusing.
-        workers: train, and decide by rules, in so many processes of this machine.
+            interrupted resumes from there; its result is bitwise identical.
+        restart: start again, whatever ``run_dir`` holds, instead of resuming or refusing.
+        workers: train and decide in so many processes of this machine.
         executor: likewise on this ``concurrent.futures.Executor``, such as a Dask client's.
         progress: show a progress bar; by default where there is a terminal.
         threads: of torch and BLAS in each process. The problems are many and small: below some
             hundred assets one is the fastest, and never waits for a core that is busy.
         whole_shares: trade no fractions of shares; the result shows what that changes.
-        ledger: where to write down that this was tried; by default the user's (``ledger.py``).
+        ledger: where to record that this was tried; by default the user's (``ledger.py``).
             False keeps no record: for tests of software, not for research.
-        callbacks: told of every epoch of training: see ``callbacks.py``.
+        callbacks: every epoch of training is reported to them, see ``training/callbacks.py``.
 
     Returns:
         {name: BacktestResult}, in the order given.
@@ -65,7 +65,7 @@ def backtest(
     Raises:
         ValueError: too short a history for the plan; AllocationError: weights that are NaN,
             negative, above 1 in sum (see ``Strategy.short``, ``Strategy.leverage``), of unknown
-            assets, or in assets that do not trade; TrainingError: training that cannot go on;
+            assets, or in assets that do not trade; TrainingError: training that cannot continue;
             RunMismatch: ``run_dir`` holds another run. What was finished before is in ``run_dir``,
             and with an AllocationError in its ``finished``.
     """
@@ -90,8 +90,8 @@ def backtest(
 
     try:
         with session.open(folds, run_dir, restart):
-            for name, fits, (decided,) in session.decisions(tasks):
-                results[name] = session.result(name, fits, decided, settings)
+            for name, fits, (decided,) in session.decisions(tasks):  # trained on the way
+                results[name] = session.result(name, fits, decided, settings)  # simulated
     except AllocationError as error:
         error.finished = in_order()
         raise

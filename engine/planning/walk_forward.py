@@ -53,9 +53,9 @@ class WalkForward:
         rebalance: pandas frequency of decisions, each on the last session of its period:
             "W-FRI" weekly, "ME" monthly, "QE" quarterly, "D" every session; or every so many rows.
         window: "expanding" trains on all history, "rolling" on the last ``train`` only.
-        purge: rows more to leave out between the last training label and the refit.
-        embargo: rows more to leave out after test rows, where training rows follow them: in
-            ``cross_validate`` alone, as a walk forward trains on nothing later than it tests.
+        purge: more rows to leave out between the last training label and the refit.
+        embargo: more rows to leave out after test rows, where training rows follow them: only in
+            ``cross_validate``, as a walk forward trains on nothing later than it tests.
         execution_lag: sessions from decision to fill; 1 = the next close, 0 = the same.
     """
 
@@ -86,7 +86,7 @@ class WalkForward:
             pd.tseries.frequencies.to_offset(self.rebalance)
         except (TypeError, ValueError):
             raise ValueError(
-                f"rebalance={self.rebalance!r} is no pandas frequency; write it like 'W-FRI', "
+                f"rebalance={self.rebalance!r} is not a pandas frequency; write it like 'W-FRI', "
                 "'ME', 'QE', 'D', or as a number of rows"
             ) from None
 
@@ -204,9 +204,12 @@ def fold_table(
 
 
 def check_folds(folds: list[Fold], dates: pd.DatetimeIndex) -> None:
-    """ValueError where folds are empty, overlap or learn from their test: of a plan of one's own.
+    """Refuse folds, of a user's own plan, that are empty, overlap or learn from their test.
 
     A training label may end at the close of the refit, which is known then, not later.
+
+    Raises:
+        ValueError: it says which fold.
     """
     if not folds:
         raise ValueError("the plan has no fold")
@@ -266,8 +269,8 @@ def _span(span: str | int, name: str) -> pd.DateOffset | None:
     match = re.fullmatch(r"([1-9]\d*)([YMWD])", str(span))
     if not match:
         raise ValueError(
-            f"{name}={span!r} is no span of time; write it like '5Y', '6M', '26W', '90D', or as a "
-            "number of rows"
+            f"{name}={span!r} is not a span of time; write it like '5Y', '6M', '26W', '90D', "
+            "or as a number of rows"
         )
     unit = {"Y": "years", "M": "months", "W": "weeks", "D": "days"}[match[2]]
     return pd.DateOffset(**{unit: int(match[1])})

@@ -1,11 +1,11 @@
-"""What is told while training goes on: to a bar, a CSV file, TensorBoard or MLflow.
+"""Callbacks: each epoch of training is reported to a bar, a CSV file, TensorBoard or MLflow.
 
     backtest(..., callbacks=[CsvLog("epochs.csv"), TensorBoard("runs/board")])
     deqfolio backtest ... --log csv --log tensorboard
 
 A callback of your own overrides what it needs of ``Callback``. Fits that were finished before, in
-the run directory, are not told again. Of fits in other processes the epochs are told when the fit
-is done, all at once.
+the run directory, are not reported again. Epochs of fits in other processes are reported when the
+fit is done, all at once.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ COLUMNS = ("strategy", "fold", "seed", "epoch", "best", *NUMBERS)
 
 
 class Callback:
-    """Told of every epoch and every fit; entered before the first and left after the last."""
+    """Every epoch and fit is reported to it; entered before the first and left after the last."""
 
     def __enter__(self) -> Self:
         return self
@@ -49,7 +49,7 @@ class Callback:
         """
 
     def fitted(self, fit: FitKey) -> None:
-        """A fit has ended; all of its epochs have been told."""
+        """A fit has ended; all of its epochs have been reported."""
 
 
 class ProgressBar(Callback):
@@ -82,7 +82,7 @@ class ProgressBar(Callback):
 
 
 class CsvLog(Callback):
-    """A row an epoch in a CSV file, which is added to where it is there already.
+    """A row an epoch in a CSV file, to the end of which rows are added.
 
     Args:
         path: of the file; its folder is made.
@@ -93,15 +93,15 @@ class CsvLog(Callback):
 
     def __enter__(self) -> Self:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        begun = self.path.exists() and self.path.stat().st_size > 0
-        if begun:
+        exists = self.path.exists() and self.path.stat().st_size > 0
+        if exists:
             with self.path.open(newline="") as file:
                 found = next(csv.reader(file))
             if found != list(COLUMNS):
                 raise ValueError(f"{self.path} has the columns {found}, expected {list(COLUMNS)}")
         self.file: IO[str] = self.path.open("a", newline="")
         self.rows = csv.writer(self.file)
-        if not begun:
+        if not exists:
             self.rows.writerow(COLUMNS)
         return self
 
@@ -212,8 +212,8 @@ def _named(name: str, folder: Path) -> Callback:
     found = load_object(name) if ":" in name else None
     if not (isinstance(found, type) and issubclass(found, Callback)):
         raise ValueError(
-            f"training: log = {name!r} is no log{known_names(name, LOGS)}, or your own Callback as "
-            "module:Class"
+            f"training: log = {name!r} is not a log{known_names(name, LOGS)}, or your own "
+            "Callback as module:Class"
         )
     return found()
 

@@ -1,4 +1,4 @@
-"""The settings of training, and what is wrong with them."""
+"""The settings of training, and their checks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Training:
         epochs: passes over the training rows, at most.
         block: decisions in a block, a contiguous stretch of time; about 100 for weekly ones.
         learning_rate, weight_decay: of AdamW, the decay of matrices alone. A strong one keeps a
-            network from learning noise by heart; both were chosen on four planted markets of
+            network from memorising noise; both were chosen on four planted markets of
             ``data_loaders/synthetic.py``, where the truth is known, and not on a real one.
         schedule: of the learning rate: "constant", or "cosine", which falls to zero over the
             epochs.

@@ -1,4 +1,4 @@
-"""How each fit of a backtest went, in one row: from what it started, what it kept, how it ended."""
+"""The summary of a training: a row for each fit, with what it started from and what it kept."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def named_strategies(
 
     Raises:
         ValueError: there is none, or one with parameters that cannot be, or with constraints on
-            what is no asset of the panel; TypeError: no strategy.
+            what is not an asset of the panel; TypeError: one is not a strategy.
     """
     if isinstance(strategies, Strategy | str | type):
         strategies = [strategies]  # a name or a class is refused below
@@ -83,9 +83,9 @@ def named_strategies(
         if not isinstance(rows, int) or isinstance(rows, bool) or rows < 1:
             raise ValueError(f"{name}: lookback is a whole number of rows from 1 on, got {rows!r}")
         strategy.check_parameters()
-        if (said := strategy.declared_constraints()) is not None:
+        if (constraints := strategy.declared_constraints()) is not None:
             try:
-                said.check_names(list(panel.assets))
+                constraints.check_names(list(panel.assets))
             except ValueError as error:
                 raise ValueError(f"{name}: constraints: {error}") from None
     return named

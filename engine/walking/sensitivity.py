@@ -1,9 +1,9 @@
-"""What a trained network looks at: how far its weights move when one input is shuffled.
+"""Sensitivity of a trained network: how far its weights move when one input is shuffled.
 
 Permutation importance (Breiman 2001, Random Forests, section 10), measured on the weights and
 not on a score, so that noise in returns cannot hide it: a feature takes the values of another test
-date, the same one for all assets, all else stays. Where a network knows what is held, its weights
-here are those that it aims at.
+date, the same one for all assets, all else stays. Of a network that looks at the current holdings,
+these are the weights that it aims at.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ def sensitivity(
     """One row an input: feature, change, decisions; the largest change first.
 
     change is the mean over the decisions of ``sum |w - w'| / 2``: the share of the portfolio that
-    is held elsewhere when the feature is shuffled; 0 where the network does not look at it.
+    is held in other assets when the feature is shuffled; 0 where the network does not look at it.
 
     An input whose last axis ``strategy.feature_names`` names, or that is called "features", is
-    taken apart by that axis, any other of real numbers as a whole. What is the same on all dates
+    split along that axis, any other of real numbers as a whole. What is the same on all dates
     is left out, and what the network cannot be asked about, as no portfolio exists for the mixture.
 
     Args:

@@ -1,4 +1,4 @@
-"""Weights as a strategy gives them: checked at once, or an error that says what is wrong."""
+"""Checks of the weights that a strategy gives: what cannot be held is an error that says why."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from data_loaders import Panel
 from strategies.base import Strategy
 
 DUST = 1e-9  # a weight that no order fills exactly
-ROUNDING = 1e-6  # of weights computed in single precision, or by another's optimiser
+ROUNDING = 1e-6  # of weights computed in single precision, or by another optimiser
 NAMED = 5  # assets that a message names
 
 
@@ -42,7 +42,7 @@ def checked_weights(
     Where they sum to more than may be held by rounding alone, they are scaled back to it.
 
     Args:
-        asked: gives what a network says, where its inputs are prepared already.
+        asked: gives a network's weights, where its inputs are prepared already.
 
     Raises:
         AllocationError: they cannot be held.
@@ -63,7 +63,7 @@ def checked_weights(
             or not size.min() >= -ROUNDING
             or (held > history.last_members).any()
         ):
-            raise ValueError(_unholdable(strategy, values, history))
+            raise ValueError(_why_refused(strategy, values, history))
         if broken := strategy.broken_limits(weights, history, holdings):
             kind = BrokenLimits
             raise ValueError(f"breaks its own limits: {_listed(broken, '; ')}")
@@ -97,7 +97,7 @@ def _values(weights: object, assets: pd.Index) -> np.ndarray:
     return pd.to_numeric(weights, errors="coerce").to_numpy(np.float64, na_value=np.nan)
 
 
-def _unholdable(strategy: Strategy, values: np.ndarray, history: Panel) -> str:
+def _why_refused(strategy: Strategy, values: np.ndarray, history: Panel) -> str:
     """Why the weights (N,) cannot be held."""
     assets = history.assets
     if not (known := np.isfinite(values)).all():
@@ -122,7 +122,7 @@ def _unholdable(strategy: Strategy, values: np.ndarray, history: Panel) -> str:
 
 
 def reason_of(error: Exception) -> str:
-    """What went wrong; of an error that nobody foresaw, where in the strategy, too."""
+    """What went wrong; of an unexpected error, also where in the strategy."""
     if str(error) and isinstance(error, ValueError | RuntimeError):
         return str(error)
     places = traceback.extract_tb(error.__traceback__)

@@ -132,7 +132,10 @@ def test_check_says_what_a_failure_means(prices, tmp_path, capsys):
         (["--data", "sp50", "--strategy", "EqualWeight"], "did you mean 'sp500'"),
         (["--data", "prices.csv", "--strategy", "EqualWait"], "did you mean 'EqualWeight'"),
         (["--data", "prices.csv", "--strategy", "EqualWeight"], "too short a history"),
-        (["--data", "prices.csv", "--strategy", "EqualWeight", "--train", "5y"], "no span of time"),
+        (
+            ["--data", "prices.csv", "--strategy", "EqualWeight", "--train", "5y"],
+            "not a span",
+        ),
         (
             ["--data", "x", "--strategy", "MinimumVariance", "--set", "MinimumVariance.capp=1"],
             "did you mean 'cap'",

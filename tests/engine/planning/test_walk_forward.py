@@ -77,7 +77,7 @@ def test_a_long_lookback_delays_the_first_decision():
 
 @pytest.mark.parametrize("wrong", [{"rebalance": "FOO"}, {"rebalance": None}, {"rebalance": True}])
 def test_a_frequency_that_is_none_says_what_would_be_one(wrong):
-    with pytest.raises(ValueError, match="is no pandas frequency; write it like 'W-FRI', 'ME'"):
+    with pytest.raises(ValueError, match="is not a pandas frequency; write it like 'W-FRI', 'ME'"):
         WalkForward(**wrong)
 
 
@@ -158,15 +158,15 @@ def test_folds_of_a_plan_of_ones_own_are_checked(walks):
 
 
 def test_bad_plans():
-    with pytest.raises(ValueError, match="train=-5 is no span"):
+    with pytest.raises(ValueError, match="train=-5 is not a span"):
         WalkForward(train=-5)
     with pytest.raises(ValueError, match="too short a history for the first fold: 9Y"):
         WalkForward(train="9Y").folds(DATES, 10)
-    with pytest.raises(ValueError, match="train='5 years' is no span"):
+    with pytest.raises(ValueError, match="train='5 years' is not a span"):
         WalkForward(train="5 years")
     with pytest.raises(ValueError, match="refit='0Y'"):
         WalkForward(refit="0Y")
-    with pytest.raises(ValueError, match="'weekly' is no pandas frequency"):
+    with pytest.raises(ValueError, match="'weekly' is not a pandas frequency"):
         WalkForward(rebalance="weekly")
     with pytest.raises(ValueError, match="'expanding' or 'rolling'"):
         WalkForward(window="sliding")

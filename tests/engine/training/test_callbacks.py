@@ -177,7 +177,7 @@ def test_the_command_line_logs_into_the_runs_folder(walks, tmp_path, monkeypatch
     assert main([*words]) == 0, "the same run without a log is the same run"
     (tmp_path / "run.toml").write_text(experiment.replace('"shout:Shout"', '"cvs"'))
     assert main(["backtest", "run.toml", "--out", "other"]) == 1
-    assert "log = 'cvs' is no log; did you mean 'csv'? known are" in capsys.readouterr().err
+    assert "log = 'cvs' is not a log; did you mean 'csv'? known are" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
 
 
@@ -197,5 +197,5 @@ def test_a_log_that_is_no_name_is_refused(said):
 
 @pytest.mark.parametrize("name", ["test_callbacks:NAME", "tests", "test_callbacks:Training"])
 def test_a_log_that_is_no_callback_is_refused(name, tmp_path):
-    with pytest.raises(ValueError, match=r"is no log; .*your own Callback as module:Class"):
+    with pytest.raises(ValueError, match=r"is not a log; .*your own Callback as module:Class"):
         named_callbacks([name], tmp_path)
