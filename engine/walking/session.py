@@ -95,16 +95,21 @@ class Session:
             self.panel, folds, self.plan, self.costs, self.training, self.threads
         )
         place = broadcast(self.learner, self.workers, self.executor)
+        self._cancelled_at_exit: list[Future] = []
         with limited_threads(self.threads), place as self.submit:
-            yield
+            try:
+                yield
+            finally:
+                for future in self._cancelled_at_exit:
+                    future.cancel()
 
     def decisions(
         self, tasks: Callable[[str, Fits], Sequence[DecisionTask]]
     ) -> Iterator[tuple[str, Fits, list[Decided]]]:
         """Fit what is learned, and decide.
 
-        In this process rules decide before anything is trained, as what fails at once should fail
-        before hours of training; in others once the last fit is handed out.
+        In this process rules decide before anything is trained, so that one that fails does so
+        before hours of training; in other processes, once the last fit is submitted.
 
         Args:
             tasks: the decisions to make of a strategy, by its name and its fits.
@@ -112,7 +117,9 @@ class Session:
         Yields:
             Of each strategy its name, its fits, and what its tasks decided.
         """
+        fits: Fits = {}
         submitted: dict[str, list[Future[Decided]]] = {}
+        rules = [name for name in self.named if name not in self.learned]
 
         def fits_of(name: str) -> Fits:
             return {key: fit for key, fit in fits.items() if key.name == name}
@@ -121,8 +128,9 @@ class Session:
             for name in names:
                 if self.submit is not None and _portable(self.named[name]):
                     submitted[name] = [self.submit(task) for task in tasks(name, fits_of(name))]
+                    self._cancelled_at_exit += submitted[name]
 
-        def submit_rules() -> None:
+        def on_last() -> None:
             submit(rules)
             load_vectorbt()  # while others work
 
@@ -130,30 +138,18 @@ class Session:
             mine = tasks(name, fits_of(name))
             total = sum(map(len, mine))
             with progress_bar(name, total, "decision", self.progress) as bar:
-                if name not in submitted:
-                    return (
-                        name,
-                        fits_of(name),
-                        [task.run(self.learner, bar.update) for task in mine],
-                    )
-                results = [future.result() for future in submitted[name]]
-                bar.update(total)
-                return name, fits_of(name), results
+                if name in submitted:
+                    outcomes = [future.result() for future in submitted[name]]
+                    bar.update(total)
+                else:
+                    outcomes = [task.run(self.learner, bar.update) for task in mine]
+            return name, fits_of(name), outcomes
 
-        fits: Fits = {}
-        rules = [name for name in self.named if name not in self.learned]
-        try:
-            if self.submit is None:
-                for name in rules:
-                    yield decided(name)
-            fits = self.fit(submit_rules)
-            submit(self.learned)
-            for name in self.named if self.submit is not None else self.learned:
-                yield decided(name)
-        finally:
-            for futures in submitted.values():
-                for future in futures:
-                    future.cancel()
+        if self.submit is None:
+            yield from map(decided, rules)
+        fits = self.fit(on_last)
+        submit(self.learned)
+        yield from map(decided, self.named if self.submit is not None else self.learned)
 
     def fit(self, on_last: Callable[[], None]) -> Fits:
         """All fits of the learned strategies; those in the run directory are read from there.
