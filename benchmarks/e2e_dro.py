@@ -34,7 +34,7 @@ from engine.planning.walk_forward import Fold
 from reports.statistics.sharpe_tests import sharpe_differences
 from strategies import DEQMeanVariance, EqualWeight, Strategy
 from strategies.base import Inputs, stack
-from strategies.linear import LOWEST, LinearMeanVariance, LinearNetwork
+from strategies.linear_mean_variance import LOWEST, LinearMeanVariance, LinearNetwork
 
 WINDOW = 104  # weeks of residuals
 AHEAD = 14  # weeks of returns in the loss of a decision

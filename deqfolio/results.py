@@ -84,7 +84,7 @@ def orders(
     from engine.research.orders import read_holdings, todays_orders
     from engine.runs.experiment import read_experiment
     from engine.runs.run_directory import EXPERIMENT
-    from strategies.limits import binding
+    from strategies.strategy_constraints import binding
 
     results = load_run(run)
     name = strategy or next(iter(results))

@@ -17,7 +17,7 @@ from sklearn.exceptions import NotFittedError
 
 from data_loaders import Panel
 from data_loaders.suggestions import did_you_mean
-from strategies.parameters import Range, above, at_least
+from strategies.parameter_ranges import Range, above, at_least
 
 if TYPE_CHECKING:  # torch takes a second to import, and a rule needs none
     from torch import Tensor, nn
@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # torch takes a second to import, and a rule needs none
     from strategies.layers.equilibrium.fixed_point_solution import ConvergenceError
     from strategies.layers.optimisation.cross_check import cross_check
     from strategies.layers.optimisation.warm_starts import remember, remembered
-    from strategies.layers.solve_record import SharedRecord, SolveRecord, SolveTally, record_solves
+    from strategies.layers.solve_record import SolveRecord, SolveTally, record_solves
 
 Inputs: TypeAlias = "dict[str, Tensor]"
 
@@ -35,7 +35,6 @@ __all__ = [
     "ConvergenceError",
     "Inputs",
     "LearnedStrategy",
-    "SharedRecord",
     "SolveRecord",
     "SolveTally",
     "Strategy",
@@ -49,9 +48,8 @@ __all__ = [
     "stack",
 ]
 
-LAYERS = {  # what the engine may know of the layers, and where it is
+LAYERS = {  # the parts of the layers that the engine uses, and where they are
     "ConvergenceError": "equilibrium.fixed_point_solution",
-    "SharedRecord": "solve_record",
     "SolveRecord": "solve_record",
     "SolveTally": "solve_record",
     "carry": "drift",
@@ -80,7 +78,7 @@ class Strategy(BaseEstimator):
     ``engine.check_strategy`` holds a strategy to it.
 
     ``ranges`` says which values parameters may have, like ``{"count": at_least(1)}``
-    (``strategies/parameters.py``); it is checked before anything is run.
+    (``strategies/parameter_ranges.py``); it is checked before anything is run.
 
     Two more attributes are promises where a strategy has them, and the engine refuses weights that
     break them: ``cap``, a number, the largest absolute weight of an asset, and ``constraints``, a
@@ -102,10 +100,10 @@ class Strategy(BaseEstimator):
         return found
 
     def check_parameters(self) -> None:
-        """Refuse what no run could use; called before a run begins.
+        """Refuse parameters that no run could use; called before a run begins.
 
         Raises:
-            ValueError: a parameter out of its range, or ``constraints`` that cannot be.
+            ValueError: a parameter out of its range, or ``constraints`` that contradict each other.
         """
         self.declared_constraints()
         for name, allowed in self.all_ranges().items():
@@ -120,11 +118,11 @@ class Strategy(BaseEstimator):
         """Its ``constraints`` as an object; None where it has none.
 
         Raises:
-            ValueError: they contradict themselves.
+            ValueError: they contradict each other.
         """
         if getattr(self, "constraints", None) is None:
             return None
-        from strategies.limits import declared
+        from strategies.strategy_constraints import declared
 
         return declared(self)
 
@@ -134,10 +132,10 @@ class Strategy(BaseEstimator):
         ``short`` and ``leverage``, or more where ``constraints`` say so: negative floors, a
         ``gross_limit``, a budget above 1.
         """
-        said = self.declared_constraints()
-        if said is None:
+        constraints = self.declared_constraints()
+        if constraints is None:
             return self.short, self.leverage
-        return self.short or said.short, max(self.leverage, said.gross)
+        return self.short or constraints.short, max(self.leverage, constraints.gross)
 
     def fit(self, history: Panel) -> Strategy:
         """Learn from the training rows, all known before the first decision that follows."""
@@ -151,8 +149,8 @@ class Strategy(BaseEstimator):
             holdings: (N,) current weights by asset, drifted to that close; zeros at the start.
 
         Returns:
-            (N,) weights by asset, fractions of the portfolio's value; what is missing to 1
-            is cash.
+            (N,) weights by asset, fractions of the portfolio's value; the remainder to 1 is
+            cash.
         """
         raise NotImplementedError(f"{type(self).__name__} must define allocate(history, holdings)")
 
@@ -161,12 +159,12 @@ class Strategy(BaseEstimator):
     ) -> Sequence[str]:
         """Which of its own limits the weights (N,) break, in words; called with every answer.
 
-        By default those of ``cap`` and ``constraints`` (``strategies/limits.py`` says how); a
-        strategy with limits of another kind overrides this.
+        By default those of ``cap`` and ``constraints``, see ``strategy_constraints.py``; a strategy
+        with limits of another kind overrides this.
         """
         if getattr(self, "constraints", None) is None and getattr(self, "cap", None) is None:
             return ()
-        from strategies.limits import broken
+        from strategies.strategy_constraints import broken
 
         return broken(self, weights, history, holdings)
 
@@ -177,8 +175,8 @@ class LearnedStrategy(Strategy):
     Write ``build``; override ``prepare`` to compute features once, outside the module.
     After training the module stands in ``module_``, in float64.
 
-    ``knows_holdings`` says that the weights depend on what is held: then the module is asked date
-    by date, with ``holdings`` among its inputs, and not for many dates at once.
+    ``knows_holdings`` says that the weights depend on the current holdings: then the module is
+    called for one date at a time, with ``holdings`` among its inputs.
     """
 
     module_: nn.Module
@@ -200,19 +198,13 @@ class LearnedStrategy(Strategy):
     def build(self, inputs: Inputs) -> nn.Module:
         """A module whose ``forward(inputs)`` gives weights (B, N).
 
-        The inputs also hold what the engine knows. In training the samples are dates in a row,
-        with ``row`` (B,), a number that stays with a date from one epoch to the next, and
-        ``drift`` (B, N), growth factors of prices from the fill of the date before to the close
-        of each: what the weights given for one date have become by the next. Where holding
-        costs or earns anything, also ``carry_rates`` (B, 3), what cash earns, borrowed cash costs
-        and short positions cost in that time (see ``layers/drift.py``). At a decision,
-        ``holdings`` (B, N), the weights that are held then; zeros at the start.
-
-        The seeds of an ensemble are trained side by side as one computation where the module's
-        class has a static method ``together(modules, inputs, sizes)``: weights (M, N) and expected
-        returns (M, N) or None of several such modules, where the first ``sizes[0]`` of the M
-        samples are for the first module, and so on. Each module must get what it would get alone.
-        Without the method, seeds are trained one after the other.
+        The engine adds inputs of its own. In training the samples are consecutive dates, with
+        ``row`` (B,), a number that identifies a date in all epochs, and ``drift`` (B, N), the
+        growth factors of prices from the fill of the date before to the close of each: by these
+        the weights of one date have drifted at the next. Where holding costs or earns anything,
+        also ``carry_rates`` (B, 3): what cash earns, borrowed cash costs and short positions cost
+        in that time (see ``layers/drift.py``). At a decision, ``holdings`` (B, N), the current
+        weights; zeros at the start.
 
         Args:
             inputs: the prepared training rows, stacked to a leading dimension B: sizes and

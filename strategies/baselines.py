@@ -12,10 +12,10 @@ import torch
 from data_loaders import Panel
 from strategies.base import Strategy
 from strategies.constraints import Constraints
+from strategies.covariance import shrunk_covariance
 from strategies.layers.optimisation.mean_variance import InfeasibleError, MeanVarianceLayer
-from strategies.limits import FALLBACKS, count_fallback, limits_of
-from strategies.parameters import above, at_least, one_of
-from strategies.risk import shrunk_covariance
+from strategies.parameter_ranges import above, at_least, one_of
+from strategies.strategy_constraints import FALLBACKS, count_fallback, limits_of
 
 
 class EqualWeight(Strategy):

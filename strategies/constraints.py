@@ -1,7 +1,7 @@
-"""What a portfolio has to satisfy, said once and by name.
+"""The limits of a portfolio's weights, by name.
 
-Strategies hand it to the mean-variance layer (``arguments``), the report shows it (``describe``)
-and checks weights against it (``violations``), and the command line reads it (``from_dict``):
+The mean-variance layer takes them as ``arguments``, the engine checks weights against them
+(``broken``, ``binding``), people read them (``describe``), and files hold them (``from_dict``):
 
     constraints = Constraints(
         upper=0.1,
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from data_loaders.suggestions import did_you_mean, known_names
-from strategies.constraint_checks import (
+from strategies.constraint_validation import (
     check_assets,
     check_by_asset,
     check_constraints,
@@ -85,7 +85,7 @@ class Constraints:
             ``tracking / 2`` times the variance of the difference is added to the objective.
 
     Raises:
-        ValueError: a limit that is no number, or limits that contradict each other whatever the
+        ValueError: a limit that is not a number, or limits that contradict each other whatever the
             assets and the date.
     """
 
@@ -115,29 +115,18 @@ class Constraints:
     def needs_holdings(self) -> bool:
         return self.turnover_cost > 0 or self.turnover_limit is not None
 
-    def arguments(
-        self,
-        assets: Sequence[str],
-        holdings: Tensor | None = None,
-        trades: Tensor | None = None,
-    ) -> dict[str, Any]:
+    def arguments(self, assets: Sequence[str], holdings: Tensor | None = None) -> dict[str, Any]:
         """Keyword arguments for ``MeanVarianceLayer``, for assets in this order.
 
         Args:
             assets: N names.
             holdings: (N,) or (B, N) weights traded from; needed by the turnover terms.
-            trades: (N,) or (B, N) bool; an asset that does not trade is held at its holding, or at
-                zero if no holdings are given.
 
         Raises:
             ValueError: names that are not among the assets, or holdings missing.
         """
         self.check_names(assets)
-        lower = self._by_asset(assets, self.floors, self.lower)
-        upper = self._by_asset(assets, self.caps, self.upper)
-        if trades is not None:
-            kept = torch.zeros_like(lower) if holdings is None else holdings.to(torch.float64)
-            lower, upper = torch.where(trades, lower, kept), torch.where(trades, upper, kept)
+        lower, upper = self._bounds(assets)
         found: dict[str, Any] = {"lower": lower, "upper": upper, "budget": self.budget}
         if self.rows:
             found["rows"] = torch.stack(
@@ -161,13 +150,6 @@ class Constraints:
             found["tracking"] = self.tracking
         return found
 
-    def violations(
-        self, assets: Sequence[str], weights: Tensor, holdings: Tensor | None = None
-    ) -> dict[str, float]:
-        """By how much weights (N,) or (B, N) miss each limit at most, by its name; 0 = met."""
-        missed = self._missed(assets, weights.to(torch.float64), holdings)
-        return {name: max(0.0, float(value.max())) for name, value in missed.items()}
-
     def broken(
         self,
         assets: Sequence[str],
@@ -180,12 +162,12 @@ class Constraints:
         """Which limits the weights (N,) break, in words.
 
         Args:
-            lower, upper: (N,) bounds in force, where they are not the ones said here: of a date
-                on which an asset does not trade, or caps had to be raised.
+            lower, upper: (N,) bounds in force, where they differ from these: on a date on which
+                an asset does not trade, or caps had to be raised.
         """
         weights = weights.to(torch.float64)
         rows, told = {row.name: row for row in self.rows}, []
-        for name, value in self._missed(assets, weights, holdings, lower, upper).items():
+        for name, value in self.missed(assets, weights, holdings, lower, upper).items():
             if not (value > tolerance).any():
                 continue
             if name in ("floors", "caps"):
@@ -205,22 +187,19 @@ class Constraints:
                 told.append(f"{name} by {_percent(float(value))}")
         return told
 
-    def _missed(
+    def missed(
         self,
         assets: Sequence[str],
         weights: Tensor,
-        holdings: Tensor | None,
+        holdings: Tensor | None = None,
         lower: Tensor | None = None,
         upper: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """By how much weights (..., N) miss each limit, by its name; not positive = met."""
-        if lower is None:
-            lower = self._by_asset(assets, self.floors, self.lower)
-        if upper is None:
-            upper = self._by_asset(assets, self.caps, self.upper)
+        """By how much weights (..., N) miss each limit, by its name; not positive where met."""
+        floors, caps = self._bounds(assets)
         missed = {
-            "floors": lower - weights,
-            "caps": weights - upper,
+            "floors": (floors if lower is None else lower) - weights,
+            "caps": weights - (caps if upper is None else upper),
             "budget": (weights.sum(-1) - self.budget).abs(),
         }
         for row in self.rows:
@@ -239,10 +218,9 @@ class Constraints:
         holdings: Tensor | None = None,
         tolerance: float = 1e-6,
     ) -> list[str]:
-        """What holds the weights (N,) where they are, in words; a floor of zero is not told."""
+        """Which limits the weights (N,) have reached, in words; floors of zero are left out."""
         weights = weights.to(torch.float64)
-        lower = self._by_asset(assets, self.floors, self.lower)
-        upper = self._by_asset(assets, self.caps, self.upper)
+        lower, upper = self._bounds(assets)
         found = [
             f"{asset} at its {word} of {_percent(limit)}"
             for asset, weight, low, high in zip(
@@ -266,7 +244,7 @@ class Constraints:
         return found
 
     def describe(self) -> list[tuple[str, str]]:
-        """Name and limits of every constraint in force, for people."""
+        """Name and limits of every constraint in force, in words."""
         lines = [("each weight", f"{_percent(self.lower)} to {_percent(self.upper)}")]
         lines += [(name, f"at least {_percent(floor)}") for name, floor in self.floors.items()]
         lines += [(name, f"at most {_percent(cap)}") for name, cap in self.caps.items()]
@@ -284,7 +262,7 @@ class Constraints:
         return lines
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON or TOML, what differs from the defaults; see ``from_dict``."""
+        """What differs from the defaults, as plain values for JSON or TOML; see ``from_dict``."""
         return _plain(self)
 
     @classmethod
@@ -292,7 +270,7 @@ class Constraints:
         """From plain values, as a JSON or TOML file has them.
 
         Raises:
-            ValueError: a key that is no constraint, with the nearest that is.
+            ValueError: a key that is not a constraint, with the nearest that is.
         """
         known = [f.name for f in fields(cls)]
         for key in plain:
@@ -331,23 +309,30 @@ class Constraints:
             hint = did_you_mean(missing[0], assets)
             raise ValueError(f"not among the assets: {', '.join(missing)}{hint}")
 
+    def _bounds(self, assets: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """The lower and upper bound of each asset, (N,) each."""
+        floors = self._by_asset(assets, self.floors, self.lower)
+        return floors, self._by_asset(assets, self.caps, self.upper)
+
     def _by_asset(self, assets: Sequence[str], values: Mapping[str, float], other: float) -> Tensor:
         return torch.tensor([values.get(asset, other) for asset in assets], dtype=torch.float64)
 
 
 def relax_caps(upper: Tensor, budget: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Caps (..., N) raised in proportion where they sum to less than the budget, as when few
-    assets trade; and where that was so, (...) bool, to be counted and reported."""
+    """Caps (..., N), raised in proportion where they sum to less than the budget; and where, (...).
+
+    So it is when few assets trade. The second tensor is bool, to be counted and reported.
+    """
     total = upper.sum(-1, keepdim=True)
     short = total < budget
     return torch.where(short, upper * (budget / total), upper), short.squeeze(-1)
 
 
-def _plain(said: Constraints | Group | Exposure) -> dict[str, Any]:
+def _plain(given: Constraints | Group | Exposure) -> dict[str, Any]:
     """Fields that differ from their defaults, as plain values."""
     found: dict[str, Any] = {}
-    for f in fields(said):
-        value = getattr(said, f.name)
+    for f in fields(given):
+        value = getattr(given, f.name)
         if value == f.default or (f.default_factory is not MISSING and not value):
             continue
         if f.name in ("groups", "exposures"):

@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 from data_loaders import Panel
 from strategies.base import Inputs, LearnedStrategy
 from strategies.constraints import Constraints
+from strategies.covariance import FORMS, prepared_risk
 from strategies.features import feature_table
 from strategies.layers.equilibrium.deq_encoder import CELLS, DEQEncoder
 from strategies.layers.optimisation.consecutive import weights_from_holdings, weights_on_dates
@@ -25,9 +26,8 @@ from strategies.layers.optimisation.mean_variance import (
     MeanVarianceLayer,
     Qpth,
 )
-from strategies.limits import FALLBACKS, as_tensors, constraints_of, limits_of
-from strategies.parameters import above, at_least, one_of
-from strategies.risk import FORMS, prepared_risk
+from strategies.parameter_ranges import above, at_least, one_of
+from strategies.strategy_constraints import FALLBACKS, as_tensors, constraints_of, limits_of
 
 LIMIT = "limit."  # inputs so named are the optimiser's constraints
 SWIFT = 5.0  # the cost of trading spans decades: a step moves its logarithm by so many rates
@@ -66,7 +66,7 @@ class DEQMeanVariance(LearnedStrategy):
             besides prices), "lags:5", or your own as module:function.
         solver: "active_set" (exact and fast) or "qpth" (the reference).
         risk: "covariance" (dense, N x N numbers a date), "factor" (its principal components and
-            specific variances, see ``risk.py``), or "auto": dense up to 250 assets.
+            specific variances, see ``covariance.py``), or "auto": dense up to 250 assets.
         factors: how many components, where the risk is in factor form.
     """
 

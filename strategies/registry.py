@@ -7,19 +7,19 @@ from typing import Any
 
 from data_loaders.plugins import installed, load_object
 from data_loaders.suggestions import did_you_mean, known_names
-from strategies.allocation import (
+from strategies.ablations import ExplicitMeanVariance, SoftmaxAllocation, UnrolledMeanVariance
+from strategies.base import Strategy
+from strategies.baselines import EqualWeight, InverseVolatility, MinimumVariance
+from strategies.classic_rules import (
     HierarchicalRiskParity,
     MaximumDiversification,
     Momentum,
     RiskParity,
 )
-from strategies.base import Strategy
-from strategies.baselines import EqualWeight, InverseVolatility, MinimumVariance
 from strategies.deq import DEQMeanVariance
 from strategies.estimators import EstimatorStrategy
-from strategies.linear import LinearMeanVariance
-from strategies.predict import MeanVariance, PredictThenOptimize
-from strategies.siblings import ExplicitMeanVariance, SoftmaxAllocation, UnrolledMeanVariance
+from strategies.linear_mean_variance import LinearMeanVariance
+from strategies.predict_then_optimize import MeanVariance, PredictThenOptimize
 
 REQUIRED = inspect.Parameter.empty  # in place of a default
 GROUP = "deqfolio.strategies"  # entry points of installed plug-ins

@@ -106,28 +106,12 @@ class SolveRecord:
         ]
 
 
-@dataclass
-class SharedRecord(SolveRecord):
-    """Passes what is reported of a batch on to several records, each with its own samples.
-
-    ``shares``: (record, how many of the samples are its own), in order.
-    """
-
-    shares: list[tuple[SolveRecord, int]] = field(default_factory=list)
-
-    def add(self, kind: str, steps: Tensor, residual: Tensor, converged: Tensor) -> None:
-        sizes = [size for _, size in self.shares]
-        parts = zip(*(each.split(sizes) for each in (steps, residual, converged)), strict=True)
-        for (record, _), part in zip(self.shares, parts, strict=True):
-            record.add(kind, *part)
-
-
 @contextmanager
 def record_solves(limits: bool = False, into: SolveRecord | None = None) -> Iterator[SolveRecord]:
     """Open a record; solves inside the block report to it (the innermost one only).
 
     With ``limits``, also which constraints hold each sample of each mean-variance solve. ``into``
-    is a record to go on with, in place of a new one.
+    is a record to add to, in place of a new one.
     """
     record = SolveRecord(limits=[] if limits else None) if into is None else into
     token = _open.set(record)

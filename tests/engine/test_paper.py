@@ -18,7 +18,7 @@ from strategies import EqualWeight
 from strategies.base import record_solves, stack
 from strategies.layers import MeanVarianceLayer, SolveError
 from strategies.layers.optimisation.robust import RobustLayer, highest_radius
-from strategies.linear import LinearMeanVariance
+from strategies.linear_mean_variance import LinearMeanVariance
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data" / "e2e_dro"

@@ -30,8 +30,8 @@ from strategies import (
     RiskParity,
     create_strategy,
 )
-from strategies.allocation import equal_risk
-from strategies.predict import bayes_stein
+from strategies.classic_rules import equal_risk
+from strategies.predict_then_optimize import bayes_stein
 from strategies.registry import strategy_names
 
 CASH = pd.Series(0.0, index=[f"A{i}" for i in range(5)])
@@ -194,7 +194,7 @@ def test_any_estimator_is_a_strategy(walks):
     np.testing.assert_allclose(named.allocate(history, CASH), theirs)
     given = clone(EstimatorStrategy(HandWritten(0.6), lookback=64))
     assert given.allocate(history, CASH).tolist() == pytest.approx([0.6, 0.1, 0.1, 0.1, 0.1])
-    words = {"estimator": "test_shelf:HandWritten", "parameters": {"first": 0.2}, "lookback": 64}
+    words = {"estimator": "test_builtin:HandWritten", "parameters": {"first": 0.2}, "lookback": 64}
     made = create_strategy("EstimatorStrategy", words)
     assert made.allocate(history, CASH).tolist() == pytest.approx([0.2] * 5)
 
@@ -245,7 +245,7 @@ def test_what_does_not_trade_is_not_shown_to_an_estimator(walks):
         (Inverse, None, "estimator should be an object with a method fit"),
         (None, None, "estimator should be an object with a method fit"),
         (Inverse(), {"no": 1}, "parameters are for the estimator given by the name"),
-        ("test_shelf:HandWritten", {"first": np.nan}, "HandWritten leaves weights_ that are not"),
+        ("test_builtin:HandWritten", {"first": np.nan}, "HandWritten leaves weights_ that are not"),
         ("sklearn.linear_model:LinearRegression", None, "LinearRegression cannot be fitted"),
         ("sklearn.preprocessing:StandardScaler", None, "it is no portfolio estimator"),
     ],

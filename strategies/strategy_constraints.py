@@ -1,4 +1,4 @@
-"""What a strategy may hold at a date: its constraints, as the optimiser takes them."""
+"""The constraints of a strategy at a date: for the optimiser, and to check weights against."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from data_loaders import Panel
-from strategies.base import LearnedStrategy, Strategy
 from strategies.constraints import Constraints, relax_caps
 from strategies.layers.optimisation.problem import InfeasibleError
 from strategies.layers.solve_record import open_record
@@ -24,7 +23,7 @@ SLACK = 1e-9  # of a sum of caps, rounding
 TOLERANCE = 1e-6  # of a weight: what a solver may leave
 
 
-_read: tuple[Mapping[str, Any], Constraints] | None = None  # plain values, asked at each decision
+_read: tuple[Mapping[str, Any], Constraints] | None = None  # plain values, read at each decision
 
 
 def constraints_of(given: Constraints | Mapping[str, Any] | None, cap: float) -> Constraints:
@@ -40,11 +39,11 @@ def constraints_of(given: Constraints | Mapping[str, Any] | None, cap: float) ->
     return known[1]
 
 
-def declared(strategy: Strategy) -> Constraints | None:
-    """What stands in a strategy's ``constraints``, as an object; None where nothing does.
+def declared(strategy: Any) -> Constraints | None:
+    """The ``constraints`` of a strategy, as an object; None where it has none.
 
     Raises:
-        ValueError: it contradicts itself, or allows short positions without a limit of their size.
+        ValueError: they contradict each other, or allow short positions of unlimited size.
     """
     given = getattr(strategy, "constraints", None)
     if not isinstance(given, Constraints | Mapping):
@@ -62,14 +61,16 @@ def declared(strategy: Strategy) -> Constraints | None:
 
 
 def limits_of(strategy: Any, history: Panel, holdings: pd.Series | None = None) -> dict[str, Any]:
-    """The same as ``limits``, for a strategy with ``constraints``, ``cap`` and, if it has one, a
-    ``fallback``; where its caps cannot hold the budget, the error says what it can change."""
+    """``limits`` from a strategy's ``constraints``, ``cap`` and, if it has one, ``fallback``.
+
+    Where its caps cannot hold the budget, the error says which parameter to change.
+    """
     constraints = constraints_of(strategy.constraints, strategy.cap)
     try:
         return limits(constraints, history, holdings, getattr(strategy, "fallback", "raise"))
     except InfeasibleError as error:
         name = type(strategy).__name__
-        prefix = f"{name}: " if isinstance(strategy, LearnedStrategy) else ""  # a rule's is added
+        prefix = f"{name}: " if hasattr(strategy, "build") else ""  # the engine adds a rule's
         if strategy.constraints is None:
             way_out = f"raise the cap (--set {name}.cap=0.5 on the command line)"
         else:
@@ -84,15 +85,15 @@ def limits(
 ) -> dict[str, Any]:
     """Arguments of the mean-variance layer for the last date of ``history``, (N,) each.
 
-    An asset that misses a price in ``history`` may not be held. Where nothing is held yet, the
-    first purchase is free of turnover terms. With the fallback "relax", caps that cannot hold the
+    An asset that misses a price in ``history`` may not be held. The first purchase is free of
+    turnover terms. With the fallback "relax", caps that cannot hold the
     budget are raised in proportion, and the record counts it.
 
     Args:
         holdings: (N,) current weights by asset; None where they are not known.
 
     Raises:
-        ValueError: an unknown fallback, or names in the constraints that are no assets.
+        ValueError: an unknown fallback, or names in the constraints that are not assets.
         InfeasibleError: the caps cannot hold the budget, and the fallback is "raise".
     """
     if fallback not in FALLBACKS:
@@ -120,16 +121,14 @@ def limits(
     return found
 
 
-def broken(
-    strategy: Strategy, weights: pd.Series, history: Panel, holdings: pd.Series
-) -> list[str]:
-    """Which limits that a strategy declares its weights (N,) break, in words.
+def broken(strategy: Any, weights: pd.Series, history: Panel, holdings: pd.Series) -> list[str]:
+    """Which of its own limits the weights (N,) of a strategy break, in words.
 
-    Declared is what stands in the attributes ``constraints``, if that is a ``Constraints`` or plain
-    values, or else ``cap``, if that is a number: the largest absolute weight of an asset.
-    Where the attribute ``fallback`` is "relax", caps that cannot hold the budget are raised, and
-    where it is "hold", keeping what is held breaks nothing. Floors bind what trades throughout the
-    history; the first purchase is free of the limit of turnover.
+    Its limits are its attribute ``constraints``, a ``Constraints`` or plain values, or else
+    ``cap``, a number: the largest absolute weight of an asset. Where its ``fallback`` is "relax",
+    caps that cannot hold the budget are raised; where it is "hold", the current holdings break
+    nothing. Floors hold for assets that trade throughout the history; the turnover limit does not
+    hold for the first purchase.
     """
     given = getattr(strategy, "constraints", None)
     if isinstance(given, Constraints | Mapping):
@@ -154,21 +153,21 @@ def broken(
     return constraints.broken(assets, wanted, held, lower, upper, TOLERANCE)
 
 
-def binding(strategy: Strategy, weights: pd.Series, holdings: pd.Series) -> list[str]:
-    """Which of a strategy's constraints hold its weights (N,) where they are, in words.
+def binding(strategy: Any, weights: pd.Series, holdings: pd.Series) -> list[str]:
+    """Which limits of a strategy its weights (N,) have reached, in words.
 
-    Of strategies with the parameters ``constraints`` and ``cap``; of others nothing is known.
+    Empty for a strategy without the parameters ``constraints`` and ``cap``.
     """
-    said = strategy.get_params(deep=False)
-    if not {"constraints", "cap"} <= set(said):
+    parameters = strategy.get_params(deep=False)
+    if not {"constraints", "cap"} <= set(parameters):
         return []
-    constraints = constraints_of(said["constraints"], said["cap"])
+    constraints = constraints_of(parameters["constraints"], parameters["cap"])
     held = torch.tensor(holdings.to_numpy()) if holdings.any() else None
     return constraints.binding(list(weights.index), torch.tensor(weights.to_numpy()), held)
 
 
 def count_fallback(name: str) -> None:
-    """Report to the open record that a strategy did something else than it was asked for."""
+    """Report to the open record that a strategy took a fallback."""
     record = open_record()
     if record is not None:
         once = torch.zeros(1)

@@ -1,19 +1,20 @@
-"""What constraints can be told at once: before a price is read, and before a network is trained."""
+"""Constraints that no assets and no date could meet are refused when they are made.
+
+The functions take a ``Constraints``, a ``Group`` or an ``Exposure`` of ``constraints.py``, which
+calls them.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from numbers import Real
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from strategies.constraints import Constraints, Exposure, Group
+from typing import Any
 
 NOT_NEGATIVE = ("gross_limit", "turnover_limit", "turnover_cost", "tracking")
 
 
-def check_row(row: Group | Exposure) -> None:
+def check_row(row: Any) -> None:
     """ValueError where a group or an exposure could not be met by any weights."""
     kind = type(row).__name__.lower()
     if not (isinstance(row.name, str) and row.name):
@@ -25,25 +26,24 @@ def check_row(row: Group | Exposure) -> None:
         raise ValueError(f"{where}: lower {row.lower:g} is above upper {row.upper:g}")
 
 
-def check_assets(group: Group) -> None:
-    """ValueError where a group's assets are no list of names."""
-    assets: Any = group.assets
-    if isinstance(assets, str) or not all(isinstance(asset, str) for asset in assets):
-        raise ValueError(f"group {group.name!r}: assets is a list of names, got {assets!r}")
-    if not assets:
+def check_assets(group: Any) -> None:
+    """ValueError where a group's assets are not a list of names."""
+    if isinstance(group.assets, str) or not all(isinstance(each, str) for each in group.assets):
+        raise ValueError(f"group {group.name!r}: assets is a list of names, got {group.assets!r}")
+    if not group.assets:
         raise ValueError(f"group {group.name!r} has no assets")
 
 
 def check_by_asset(name: str, values: object) -> None:
-    """ValueError where ``values`` are no numbers by asset, like ``{"AAPL": 0.05}``."""
+    """ValueError where ``values`` are not numbers by asset, like ``{"AAPL": 0.05}``."""
     if not isinstance(values, Mapping):
         raise ValueError(f'{name} is a table by asset, like {{"AAPL": 0.05}}, got {values!r}')
     for asset, value in values.items():
         _number(f"{name} of {asset}", value, infinite=name in ("floors", "caps"))
 
 
-def check_constraints(said: Constraints) -> None:
-    """ValueError where a limit is no number, or two of one asset contradict each other."""
+def check_constraints(said: Any) -> None:
+    """ValueError where a limit is not a number, or two limits contradict each other."""
     for name in ("lower", "upper"):
         _number(name, getattr(said, name), infinite=True)
     _number("budget", said.budget)
@@ -74,7 +74,7 @@ def check_constraints(said: Constraints) -> None:
 
 
 def check_keys(where: str, given: object, known: Sequence[str], needed: Sequence[str]) -> None:
-    """ValueError where a group or an exposure of a file has a key that is none, or lacks one."""
+    """ValueError where a group or exposure of a file has an unknown key, or lacks a needed one."""
     if not isinstance(given, Mapping):
         raise ValueError(f"{where} is a table with {', '.join(known)}, got {given!r}")
     for key in given:

@@ -1,4 +1,4 @@
-"""The flagship's siblings: one part exchanged, all else the same."""
+"""The ablations of DEQMeanVariance: one part exchanged, all else the same."""
 
 import numpy as np
 import pandas as pd
@@ -14,9 +14,9 @@ from strategies import (
     SoftmaxAllocation,
     UnrolledMeanVariance,
 )
+from strategies.ablations import UnrolledEncoder, capped_softmax
 from strategies.base import stack
 from strategies.features import feature_table, lagged_returns
-from strategies.siblings import UnrolledEncoder, capped_softmax
 
 SMALL = {"lookback": 30, "hidden": 4, "cap": 0.5}
 LEARNED = [
@@ -195,7 +195,7 @@ def worded_features(history):
 
 
 def test_features_of_ones_own_plug_in_by_name(walks):
-    table = feature_table(walks.last(30), ("test_siblings:own_features",))
+    table = feature_table(walks.last(30), ("test_ablations:own_features",))
     np.testing.assert_array_equal(table["price"], walks.prices.iloc[-1])
 
 
@@ -208,10 +208,10 @@ def test_features_of_ones_own_plug_in_by_name(walks):
         (("prices", "prices"), "twice the features"),
         ((), "no feature"),
         (("panel",), "no feature"),
-        (("test_siblings:lost_features",), "the assets for rows"),
-        (("test_siblings:worded_features",), "not all numbers"),
-        (("test_siblings:none",), "nothing named 'none'"),
-        (("test_siblings:endless_features",), r"\['ratio'\] have infinite values on 20"),
+        (("test_ablations:lost_features",), "the assets for rows"),
+        (("test_ablations:worded_features",), "not all numbers"),
+        (("test_ablations:none",), "nothing named 'none'"),
+        (("test_ablations:endless_features",), r"\['ratio'\] have infinite values on 20"),
     ],
 )
 def test_features_that_cannot_be_had_are_named(walks, sets, said):

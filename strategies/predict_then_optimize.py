@@ -13,11 +13,11 @@ from data_loaders import Panel
 from strategies.base import Strategy
 from strategies.baselines import optimal
 from strategies.constraints import Constraints
+from strategies.covariance import shrunk_covariance
 from strategies.estimators import made
 from strategies.features import feature_table
-from strategies.limits import FALLBACKS
-from strategies.parameters import above, at_least, one_of
-from strategies.risk import shrunk_covariance
+from strategies.parameter_ranges import above, at_least, one_of
+from strategies.strategy_constraints import FALLBACKS
 
 
 class MeanVariance(Strategy):

@@ -186,7 +186,7 @@ def test_an_error_that_nobody_foresaw_is_named_and_placed(panel):
         def fit(self, history):
             return {}["alpha"]
 
-    place = r".*\(.*test_limits.py, line \d+\)$"
+    place = r".*\(.*test_strategy_constraints.py, line \d+\)$"
     with pytest.raises(AllocationError, match="^Divides on 2011-07-29: ZeroDivision" + place):
         backtest(Divides(), panel, PLAN)
     with pytest.raises(AllocationError, match="^Unfit, fitted on 2011-07-29: KeyError" + place):

@@ -11,8 +11,8 @@ import pandas as pd
 from data_loaders import Panel
 from strategies.base import Strategy
 from strategies.baselines import normalised
-from strategies.parameters import above, at_least
-from strategies.risk import shrunk_covariance
+from strategies.covariance import shrunk_covariance
+from strategies.parameter_ranges import above, at_least
 
 STEPS = 100  # of Newton's method, which needs about ten
 

@@ -14,7 +14,7 @@ from strategies.constraints import Constraints
 from strategies.deq import DEQMeanVariance, Standardise
 from strategies.features import feature_table
 from strategies.layers.equilibrium.deq_encoder import DEQEncoder
-from strategies.parameters import at_least, one_of
+from strategies.parameter_ranges import at_least, one_of
 
 
 class ExplicitMeanVariance(DEQMeanVariance):

@@ -20,8 +20,8 @@ from strategies.constraints import Constraints
 from strategies.deq import LIMIT, SOLVERS, known_by
 from strategies.layers.optimisation.mean_variance import MeanVarianceLayer
 from strategies.layers.optimisation.robust import RobustLayer, highest_radius
-from strategies.limits import as_tensors, constraints_of, limits_of
-from strategies.parameters import above, at_least, one_of
+from strategies.parameter_ranges import above, at_least, one_of
+from strategies.strategy_constraints import as_tensors, constraints_of, limits_of
 
 LEARNED = {  # which parameters are trained
     "all": ("theta", "gamma", "delta"),
