@@ -31,7 +31,7 @@ from engine.planning.walk_forward import WalkForward
 from engine.research.search_settings import Search
 from engine.runs.ledger import TrialLedger
 from engine.runs.result import BacktestResult
-from engine.runs.storage import connect_arguments, reported
+from engine.runs.storage import connect_arguments, storage_errors
 from engine.training.errors import TrainingError
 from engine.training.settings import Training
 from engine.walking.weight_checks import AllocationError
@@ -114,7 +114,7 @@ class Trials:
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         pruner = optuna.pruners.MedianPruner(n_startup_trials=5)
-        with reported(self.url), warnings.catch_warnings():
+        with storage_errors(self.url), warnings.catch_warnings():
             # heartbeats and options of the sampler may change in a later version
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             again = optuna.storages.RetryHeartbeatStaleTrialCallback()

@@ -1,10 +1,10 @@
-"""An experiment: one TOML file that says all of a run, and is written by every run.
+"""An experiment: one TOML file with all settings of a run, written by every run.
 
-[data]                 source, and what else data_loaders.load() takes
+[data]                 source, and other arguments of data_loaders.load()
 [[strategies]]         class, and its parameters beside it; once for each strategy
-[plan]                 of WalkForward
-[costs]                of Costs, or of one's own class
-[training]             of Training
+[plan]                 arguments of WalkForward
+[costs]                arguments of Costs, or of a user's own class
+[training]             arguments of Training
 [simulation]           whole_shares
 [sweep]                what deqfolio sweep tries: trials, folds, [sweep.ranges], ...
 """
@@ -21,10 +21,11 @@ TABLES = ("data", "plan", "costs", "training", "simulation")
 
 
 def read_experiment(path: Path) -> dict[str, Any]:
-    """The tables of a file, those left out empty; what is in them is checked where it is used.
+    """The tables of a file, empty where left out; their contents are checked where they are used.
 
     Raises:
-        FileNotFoundError: there is none; ValueError: it is no TOML, or no experiment.
+        FileNotFoundError: there is no such file.
+        ValueError: it is no TOML, or no experiment.
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no experiment file {path}")
@@ -48,10 +49,10 @@ def read_experiment(path: Path) -> dict[str, Any]:
 
 
 def enter(asked: dict[str, Any], text: str) -> None:
-    """Enter ``Name.parameter=value`` in an experiment: of a strategy, or of a table.
+    """Set ``Name.parameter=value`` in an experiment, where Name is a strategy or a table.
 
     Raises:
-        ValueError: it has another form, or nothing has that name.
+        ValueError: the text has another form, or the name is unknown.
     """
     left, equals, value = text.partition("=")
     owner, dot, parameter = left.partition(".")

@@ -1,8 +1,8 @@
-"""The trial ledger: every backtest that was ever run, so that luck can be counted.
+"""The trial ledger: every backtest that was ever run, so that the number of trials is known.
 
-The best of a hundred configurations looks skilled without being so. How many were tried is
-known only if each is written down when it is run, and not by whoever likes the result. A trial
-is a configuration: the same one run again is the same trial.
+The best of a hundred configurations looks skilled by luck alone. How many were tried is known only
+if each is recorded when it is run, whatever its result. A trial is a configuration: the same one
+run again is the same trial.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from engine.accounting import performance
-from engine.runs.storage import StorageError, connect, create_once, reported
+from engine.runs.storage import StorageError, connect, create_tables, storage_errors, upsert
 
 if TYPE_CHECKING:
     from sqlalchemy import Table
@@ -35,11 +35,11 @@ class TrialLedger:
     """A table of trials in a database.
 
     Args:
-        url: of the storage; by default DEQFOLIO_STORAGE, or a file of the user's
-            (``engine/storage.py``).
+        url: of the storage; by default the environment variable DEQFOLIO_STORAGE, or a file in the
+            user's home (see ``storage_url``).
 
     Raises:
-        StorageError: of every method, where the storage does not answer.
+        StorageError: in every method, if the storage does not answer.
     """
 
     def __init__(self, url: str | None = None):
@@ -47,48 +47,32 @@ class TrialLedger:
         self.url = self._engine.url.render_as_string(hide_password=False)
 
     def record(self, results: Mapping[str, BacktestResult], kind: str = "backtest") -> None:
-        """Write down each result; of one that is there already, that it was run once more."""
-        from sqlalchemy import insert, update
-        from sqlalchemy.exc import IntegrityError
-
+        """Record each result; for one that is recorded already, that it was run once more."""
         now = datetime.now(UTC).replace(tzinfo=None)
         benchmark = next(
             (r for r in results.values() if str(r.strategy["class"]).endswith(f":{BENCHMARK}")),
             None,
         )
-        with reported(self.url):
-            table = self._table
+        with storage_errors(self.url):
+            again = {"runs": self._table.c.runs + 1, "last_run": now}
             for result in results.values():
-                row = {"kind": kind, "first_run": now, **_trial(result, benchmark)}
-                again = (
-                    update(table)
-                    .where(table.c.id == row["id"])
-                    .values(runs=table.c.runs + 1, last_run=now)
-                )
-                with self._engine.begin() as connection:
-                    if connection.execute(again).rowcount:
-                        continue
-                try:
-                    with self._engine.begin() as connection:
-                        connection.execute(insert(table).values(runs=1, last_run=now, **row))
-                except IntegrityError:  # another process wrote it in between
-                    with self._engine.begin() as connection:
-                        connection.execute(again)
+                row = {"kind": kind, "first_run": now, "last_run": now, "runs": 1}
+                upsert(self._engine, self._table, row | _trial(result, benchmark), again)
 
     def trials(self) -> pd.DataFrame:
-        """All trials, oldest first, one row each; see ``COLUMNS`` for what is kept."""
+        """All trials, oldest first, one row each; for the columns see ``COLUMNS``."""
         from sqlalchemy import select
 
-        with reported(self.url), self._engine.connect() as connection:
+        with storage_errors(self.url), self._engine.connect() as connection:
             rows = connection.execute(select(self._table).order_by("first_run", "id")).mappings()
             return pd.DataFrame([dict(row) for row in rows], columns=list(COLUMNS))
 
     def on_the_same(self, result: BacktestResult) -> pd.DataFrame:
-        """The trials that saw what ``result`` is judged by: its assets, in a period it shares.
+        """The trials on the data that ``result`` is judged by: its assets, in overlapping periods.
 
         Another snapshot of the same assets, other costs or another plan are no new evidence, so
-        they count; a trial that ended before the result begins (the validation of a sweep) does
-        not, for it saw nothing of what came later.
+        they count. A trial that ended before the result begins does not, such as the validation of
+        a sweep: it saw none of the later data.
         """
         found = self.trials()
         first, last = (str(when.date()) for when in result.net_returns.index[[0, -1]])
@@ -96,36 +80,36 @@ class TrialLedger:
         return found[same & (found["start"] <= last) & (found["end"] >= first)]
 
     def summary(self, most: int = 20) -> str:
-        """The latest trials, for a terminal."""
+        """The latest trials, as text."""
         found = self.trials()
         if found.empty:
-            return "no trial yet: every backtest and sweep is written down here"
-        told = ["last_run", "kind", "name", "runs", "start", "end", "sharpe", "active_sharpe"]
+            return "no trial yet: every backtest and sweep is recorded here"
+        shown = ["last_run", "kind", "name", "runs", "start", "end", "sharpe", "active_sharpe"]
         latest = found.sort_values("last_run").tail(most)
-        apart = _told_apart(latest)
-        latest = latest[told].assign(last_run=latest["last_run"].dt.strftime("%Y-%m-%d %H:%M"))
-        wide = max(map(len, apart))
-        latest["what differs".ljust(wide)] = [each.ljust(wide) for each in apart]  # to the left
+        differing = _differing_settings(latest)
+        latest = latest[shown].assign(last_run=latest["last_run"].dt.strftime("%Y-%m-%d %H:%M"))
+        width = max(map(len, differing))
+        latest["what differs".ljust(width)] = [text.ljust(width) for text in differing]
         table = latest.to_string(index=False, float_format=lambda x: f"{x:.2f}", na_rep="-")
         lines = "\n".join(line.rstrip() for line in table.splitlines())
         return f"{len(found)} trials, the latest last (UTC):\n\n{lines}"
 
     @cached_property
     def _table(self) -> Table:
-        from sqlalchemy import Column, MetaData, Table
+        import sqlalchemy
 
-        table = Table(
-            "deqfolio_trials",
-            MetaData(),
-            *(Column(name, kind(), primary_key=name == "id") for name, kind in _types().items()),
+        columns = (
+            sqlalchemy.Column(name, getattr(sqlalchemy, kind)(), primary_key=name == "id")
+            for name, (kind, _) in COLUMNS.items()
         )
-        with reported(self.url):
-            create_once(table.metadata, self._engine)
+        table = sqlalchemy.Table("deqfolio_trials", sqlalchemy.MetaData(), *columns)
+        with storage_errors(self.url):
+            create_tables(table.metadata, self._engine)
         return table
 
 
-def _told_apart(trials: pd.DataFrame, most: int = 4) -> list[str]:
-    """Of each trial, the settings that are not the same in all trials of its name, in words."""
+def _differing_settings(trials: pd.DataFrame, most: int = 4) -> list[str]:
+    """For each trial, the settings that are not the same in all trials of its name."""
     tables = ("plan", "costs", "training")
     settings = [
         {"data": row["source"]}
@@ -144,14 +128,14 @@ def _told_apart(trials: pd.DataFrame, most: int = 4) -> list[str]:
 
 
 def trial_id(result: BacktestResult) -> str:
-    """What the ledger knows the result's configuration by."""
+    """The identity of the result's configuration in the ledger."""
     return str(_trial(result, None)["id"])
 
 
 def keep_record(
     results: Mapping[str, BacktestResult], ledger: TrialLedger | bool, kind: str = "backtest"
 ) -> None:
-    """Write results to the ledger; where that fails, say so, and lose nothing else."""
+    """Record results in the ledger; if that fails, warn, and lose nothing else."""
     if ledger is False or not results:
         return
     try:
@@ -160,54 +144,36 @@ def keep_record(
         warnings.warn(f"the trial ledger misses this run: {error}", RuntimeWarning, stacklevel=3)
 
 
-COLUMNS = {
-    "id": "hash of the configuration",
-    "kind": "backtest, cross-validation (its first path), or sweep: judged on validation folds",
-    "first_run": "UTC",
-    "last_run": "UTC",
-    "runs": "how often it was run",
-    "name": "of the strategy, as shown",
-    "strategy": "class and parameters, JSON",
-    "code": "version of deqfolio and hash of the strategy's source",
-    "source": "of the panel",
-    "panel": "fingerprint of the panel",
-    "assets": "hash of the names of the panel's assets",
-    "start": "first date with a return",
-    "end": "last date with a return",
-    "plan": "JSON",
-    "costs": "JSON",
-    "training": "JSON",
-    "whole_shares": "whether only whole shares were traded",
-    "periods_per_year": "of the returns",
-    "observations": "number of returns",
-    "sharpe": "net, a year",
-    "active_sharpe": "of the net return beyond 1/N in the same run, a year",
-    "annual_return": "net, geometric",
-    "volatility": "a year",
-    "turnover": "traded value over portfolio value, a year",
+COLUMNS = {  # name: (type of SQLAlchemy, description)
+    "id": ("String", "hash of the configuration"),
+    "kind": ("Text", "backtest, cross-validation (its first path) or sweep (validation folds)"),
+    "first_run": ("DateTime", "UTC"),
+    "last_run": ("DateTime", "UTC"),
+    "runs": ("Integer", "how often it was run"),
+    "name": ("Text", "of the strategy, as shown"),
+    "strategy": ("Text", "class and parameters, JSON"),
+    "code": ("Text", "version of deqfolio and hash of the strategy's source"),
+    "source": ("Text", "of the panel"),
+    "panel": ("Text", "fingerprint of the panel"),
+    "assets": ("Text", "hash of the names of the panel's assets"),
+    "start": ("Text", "first date with a return"),
+    "end": ("Text", "last date with a return"),
+    "plan": ("Text", "JSON"),
+    "costs": ("Text", "JSON"),
+    "training": ("Text", "JSON"),
+    "whole_shares": ("Boolean", "whether only whole shares were traded"),
+    "periods_per_year": ("Float", "of the returns"),
+    "observations": ("Integer", "number of returns"),
+    "sharpe": ("Float", "net, a year"),
+    "active_sharpe": ("Float", "of the net return beyond 1/N in the same run, a year"),
+    "annual_return": ("Float", "net, geometric"),
+    "volatility": ("Float", "a year"),
+    "turnover": ("Float", "traded value over portfolio value, a year"),
 }
 
 
-def _types() -> dict[str, Any]:
-    from sqlalchemy import Boolean, DateTime, Float, Integer, String, Text
-
-    special: dict[str, Any] = {
-        "id": lambda: String(64),
-        "first_run": DateTime,
-        "last_run": DateTime,
-        "whole_shares": Boolean,
-    }
-    counts = dict.fromkeys(("runs", "observations"), Integer)
-    numbers = ("periods_per_year", *FIGURES)
-    known = {**special, **counts, **dict.fromkeys(numbers, Float)}
-    return {name: known.get(name, Text) for name in COLUMNS}
-
-
-FIGURES = ("sharpe", "active_sharpe", "annual_return", "volatility", "turnover")
-
-
 def _trial(result: BacktestResult, benchmark: BacktestResult | None) -> dict[str, Any]:
-    """The row of a result, but when it was run."""
+    """The row of a result, except when and how often it was run."""
     settings, net = result.settings, result.net_returns
     a_year = settings["periods_per_year"]
     versions = settings.get("versions", {})

@@ -1,4 +1,4 @@
-"""BacktestResult: everything one strategy did in one backtest, kept without pickle."""
+"""BacktestResult: everything one strategy did in one backtest, stored without pickle."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class BacktestResult:
-    """What a strategy decided, held, paid and earned; all fractions, all dates are closes.
+    """Decisions, holdings, costs and returns of a strategy; fractions, and dates of closes.
 
     Attributes:
-        name: the name under which the strategy is shown.
+        name: of the strategy, as shown in reports.
         strategy: {"class": import path, "parameters": {...}, "learned": whether it is trained,
             "code": sha256 of its source}.
         targets: (K, N) target weights by decision date.
@@ -35,37 +35,36 @@ class BacktestResult:
         net_returns: (T,) the same after costs.
         turnover: (K,) traded value over portfolio value, sum |w - w+|, by fill date.
         costs: (K,) cost over portfolio value before the trade, by fill date.
-        orders: one row an order: date, asset, side, size (shares filled), price, fees (money),
+        orders: one row per order: date, asset, side, size (shares filled), price, fees (money),
             decided (date), ordered (shares, before rounding to whole ones), paid (money out of
             cash, fees included; negative: in). The portfolio starts with the costs' capital,
             1,000,000 by default.
-        folds: one row a refit, see ``WalkForward.describe``: train_start, train_end, labels_end,
+        folds: one row per refit, see ``WalkForward.describe``: train_start, train_end, labels_end,
             training, validation_start, test_start, test_end, last_fill, decisions.
-        training: one row an epoch of a fold and seed: fold, seed, epoch, loss,
+        training: one row per epoch of a fold and seed: fold, seed, epoch, loss,
             validation_loss, best, gradient_norm, skipped, contraction (of the epoch's slowest
-            fixed point, a step); empty where nothing is trained. ``training_summary`` has a row a
-            fit.
-        solves: one row a fold, seed, phase and kind of solve: fold, seed (NaN in allocation),
+            fixed point, per step); empty if nothing is trained. ``training_summary`` has one row
+            per fit.
+        solves: one row per fold, seed, phase and kind of solve: fold, seed (NaN in allocation),
             phase ("training" or "allocation"), solve, samples, mean_steps, most_steps,
             residual, failures.
-        checks: one row a fold, seed and time of a comparison of the optimiser with qpth: fold,
+        checks: one row per fold, seed and time at which the optimiser was compared with qpth: fold,
             seed, when, samples, weights, gradients (the largest differences).
         states: {(fold, seed): state of the trained module}.
         settings: what reproduces the run: panel (source, fingerprint, snapshots, quality,
-            caveats, start, end, assets), plan, costs, training, seed, periods_per_year,
-            versions, and
-            "simulation_difference", the largest gap between our net returns and the
-            order-level simulation's.
-        asset_returns: (T, N) simple returns of the assets, what stopped trading at zero; weights of
-            the row before, times these, sum to the gross return.
-        fractional_returns: (T,) what net returns would be with fractions of shares; differs
-            from ``net_returns`` where ``backtest`` was asked for whole shares.
-        limits: one row a decision, seed and constraint of an optimising strategy: date, limit,
+            caveats, start, end, assets), plan, costs, training, seed, periods_per_year, versions;
+            and "simulation_difference", the largest difference between our net returns and those
+            of the order-level simulation.
+        asset_returns: (T, N) simple returns of the assets, 0 after an asset stopped trading;
+            weights of the row before, times these, sum to the gross return.
+        fractional_returns: (T,) net returns if fractions of shares could be traded; they differ
+            from ``net_returns`` only if ``backtest`` was asked for whole shares.
+        limits: one row per decision, seed and constraint of an optimising strategy: date, limit,
             held, of, price, variance (see ``strategies.layers.optimisation.activity``).
-        sensitivity: one row a fold, seed and feature of a learned strategy: fold, seed, feature,
+        sensitivity: one row per fold, seed and feature of a learned strategy: fold, seed, feature,
             change, decisions (see ``engine.walking.sensitivity``).
         illiquidity: (K, N) daily volatility over the root of the money traded a day, by fill date;
-            empty where the panel has no volume.
+            empty if the panel has no volume.
     """
 
     name: str
@@ -90,13 +89,13 @@ class BacktestResult:
     illiquidity: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def training_summary(self) -> pd.DataFrame:
-        """One row a fit: see ``engine/training_summary.py``."""
+        """One row per fit, see ``engine.training.summary``."""
         return training_summary(self.training)
 
     def save(self, directory: str | Path) -> Path:
         """Write the result to ``directory``: all of it or, on an error, nothing.
 
-        Frames go to Parquet, settings to JSON, states to safetensors. An older result in
+        Frames are stored as Parquet, settings as JSON, states as safetensors. An older result in
         the same place is replaced; a directory that holds anything else is refused.
         """
         from safetensors.torch import save_file
@@ -151,7 +150,7 @@ class BacktestResult:
         return cls(text["name"], text["strategy"], **rest)
 
 
-# a result saved before has them not
+# Results of earlier versions may lack these.
 ADDED = ("asset_returns", "fractional_returns", "limits", "sensitivity", "illiquidity")
 FRAMES = {
     item.name: str(item.type).removeprefix("pd.")
@@ -161,7 +160,7 @@ FRAMES = {
 
 
 def save_run(results: Mapping[str, BacktestResult], directory: str | Path) -> Path:
-    """Write all results of a backtest under ``directory``, one folder a strategy."""
+    """Write all results of a backtest under ``directory``, one folder per strategy."""
     root = Path(directory)
     root.mkdir(parents=True, exist_ok=True)
     order = []
@@ -169,7 +168,7 @@ def save_run(results: Mapping[str, BacktestResult], directory: str | Path) -> Pa
         folder = f"{number:02d}-" + "".join(c if c.isalnum() else "-" for c in result.name)[:40]
         result.save(root / folder)
         order.append(folder)
-    for old in root.iterdir():  # what an earlier, larger run left here
+    for old in root.iterdir():  # of an earlier run with more strategies
         if old.is_dir() and old.name not in order and (old / "result.json").is_file():
             shutil.rmtree(old)
     write_text(root / "run.json", json.dumps({"format": FORMAT, "results": order}, indent=2))
@@ -177,7 +176,7 @@ def save_run(results: Mapping[str, BacktestResult], directory: str | Path) -> Pa
 
 
 def unfinished(directory: str | Path) -> list[str]:
-    """Names of the strategies that the run in ``directory`` was asked for and has no result of."""
+    """Names of the run's strategies that have no result yet."""
     root = Path(directory)
     if not ((root / PLAN).is_file() and (root / "run.json").is_file()):
         return []
@@ -197,7 +196,7 @@ def load_run(directory: str | Path) -> dict[str, BacktestResult]:
     begun = (root / PLAN).is_file()
     if begun and not any((root / name).exists() for name in ("run.json", "paths.csv")):
         raise FileNotFoundError(
-            f"{root} holds a run of which no strategy is finished yet; the same call goes on with "
+            f"{root} holds a run of which no strategy is finished yet; the same call resumes "
             f"it, or on the command line: deqfolio resume {root}"
         )
     if not (root / "run.json").is_file():

@@ -1,10 +1,10 @@
-"""A run directory: what is finished stays finished, whatever happens to the process.
+"""A run directory: finished fits are kept, whatever happens to the process.
 
-RUN/experiment.toml            what the command line was asked for, if it was
-RUN/plan.json                  what this run is: fingerprints of panel, plan, costs, ...
-RUN/fits/NAME-FOLD-SEED/       one finished fit each, written whole or not at all
-RUN/checkpoints/NAME-...       an unfinished fit each, after its last epochs; go when it ends
-RUN/00-NAME/ ..., run.json     the results, once all is done (see result.py)
+RUN/experiment.toml            the experiment, if it was run from the command line
+RUN/plan.json                  the identity of the run: fingerprint of the panel, plan, costs, ...
+RUN/fits/NAME-FOLD-SEED/       a finished fit, written whole or not at all
+RUN/checkpoints/NAME-...       the progress of an unfinished fit; removed when it ends
+RUN/00-NAME/ ..., run.json     the results (see result.py)
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PLAN = "plan.json"
 
 
 class RunMismatch(ValueError):
-    """The directory holds another run than the one that is asked for."""
+    """The directory holds another run than this one."""
 
 
 class RunNotWritten(OSError):
@@ -34,7 +34,7 @@ class RunNotWritten(OSError):
 
 @contextmanager
 def written(path: Path) -> Iterator[None]:
-    """Errors of writing below ``path`` as one sentence with the mend.
+    """Raise errors of writing below ``path`` as one sentence with the remedy.
 
     Raises:
         RunNotWritten: the system refused it, whichever library asked.
@@ -45,13 +45,13 @@ def written(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         reason = str(error)
-        if not (isinstance(error, OSError) or "os error" in reason):  # safetensors says it so
+        if not (isinstance(error, OSError) or "os error" in reason):  # of safetensors
             raise
         if isinstance(error, OSError) and error.strerror:
             reason = error.strerror
         raise RunNotWritten(
             f"{path} cannot be written ({reason}); what was finished before is kept: make "
-            "room, and the same call goes on"
+            "room, and the same call resumes"
         ) from error
 
 
@@ -59,13 +59,13 @@ class RunDirectory:
     """Keeps finished fits.
 
     Args:
-        path: the directory; made if it is not there.
-        identity: what the run is, by part; plain JSON.
-        restart: forget what this or another run left here.
+        path: the directory; created if it does not exist.
+        identity: of the run, by part; plain JSON.
+        restart: remove the fits that this or another run left here.
 
     Raises:
         RunMismatch: the directory belongs to another run; the message names what differs.
-        RunNotWritten: it is a file, or cannot be made.
+        RunNotWritten: it is a file, or cannot be created.
     """
 
     def __init__(self, path: str | Path, identity: dict, restart: bool = False):
@@ -97,11 +97,11 @@ class RunDirectory:
             write_text(plan, json.dumps(identity, indent=2))
 
     def finished(self, keys: list[FitKey]) -> dict[FitKey, Fitted]:
-        """Those of the fits that are stored here."""
+        """Those of the fits that are stored here, in the order of ``keys``."""
         return {key: self._load(key) for key in keys if self._place(key).is_dir()}
 
     def store(self, key: FitKey, fitted: Fitted) -> None:
-        """Keep a finished fit: all of it or, if the process dies, nothing."""
+        """Store a finished fit: all of it or, if the process dies, nothing."""
         from safetensors.torch import save_file
 
         place = self._place(key)
@@ -117,14 +117,14 @@ class RunDirectory:
         self.checkpoint(key).unlink(missing_ok=True)
 
     def checkpoint(self, key: FitKey) -> Path:
-        """The file for the progress of a fit; its folder is there."""
+        """The file for the progress of a fit; its folder is created."""
         folder = self.path / "checkpoints"
         with written(self.path):
             folder.mkdir(exist_ok=True)
         return folder / f"{self._place(key).name}.pt"
 
     def tidy(self) -> None:
-        """Leave no empty folder once all fits are finished."""
+        """Remove the folder of checkpoints, if it is empty."""
         folder = self.path / "checkpoints"
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
@@ -147,7 +147,7 @@ class RunDirectory:
 
 
 def holds_work(path: Path) -> bool:
-    """Whether anything is in the directory that another run must not take the place of."""
+    """Whether the directory holds anything that another run must not overwrite."""
     if (path / PLAN).exists():
         results = any((path / name).exists() for name in ("run.json", "paths.csv"))
         return results or any((path / "fits").glob("[!.]*"))

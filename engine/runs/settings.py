@@ -1,23 +1,24 @@
-"""Settings as an experiment's TOML file has them, and back: plan, costs, training.
+"""Plan, costs and training from the tables of an experiment's TOML file, and costs back.
 
-Keys are the arguments' names. ``class`` (of costs) and ``loss`` (of training) take anyone's own:
-``"my_costs:Tiered"``, ``"my_losses.py:Omega"``, or the name that an installed package gives one.
+Keys are the names of arguments. ``class`` (of costs) and ``loss`` (of training) may name a user's
+own class, ``"my_costs:Tiered"`` or ``"my_losses.py:Omega"``, or the entry point of an installed
+package.
 """
 
 from __future__ import annotations
 
-from data_loaders.suggestions import known_names
 import types
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from data_loaders.plugins import installed, load_plugin
-from engine.losses import portfolio, returns
+from data_loaders.suggestions import known_names
 from engine.accounting.costs import Costs
+from engine.losses import portfolio, returns
 from engine.losses.returns import Loss
-from engine.training.settings import Training
 from engine.planning.walk_forward import WalkForward
+from engine.training.settings import Training
 
 COSTS, LOSSES = "deqfolio.costs", "deqfolio.losses"  # entry points of installed packages
 T = TypeVar("T")
@@ -31,8 +32,8 @@ def read_plan(table: Mapping[str, Any]) -> WalkForward:
 def read_costs(table: Mapping[str, Any]) -> Costs:
     """The costs of a table like ``{"commission": 0.001}``.
 
-    ``class`` names a subclass of Costs, module:Class or an installed one's name, and its own
-    parameters stand beside it.
+    ``class`` names a subclass of Costs, as module:Class or by an entry point; its parameters stand
+    beside it.
     """
     rest = dict(table)
     name = rest.pop("class", None)
@@ -48,7 +49,7 @@ def read_costs(table: Mapping[str, Any]) -> Costs:
 
 
 def describe_costs(costs: Costs) -> dict[str, Any]:
-    """What ``read_costs`` makes the same costs of; plain values."""
+    """The table from which ``read_costs`` makes the same costs; plain values."""
     cls = type(costs)
     own = {} if cls is Costs else {"class": f"{cls.__module__}:{cls.__qualname__}"}
     return own | asdict(costs)
@@ -58,7 +59,7 @@ def read_training(table: Mapping[str, Any]) -> Training:
     """The training of a table like ``{"epochs": 20, "loss": "NegativeLogGrowth"}``.
 
     ``loss`` is a name, or a table of ``class`` and parameters:
-    ``{class = "NegativeMeanVariance", aversion = 10}``. What ``read_logs`` takes is left out.
+    ``{class = "NegativeMeanVariance", aversion = 10}``. ``log`` is left to ``read_logs``.
     """
     rest = {key: value for key, value in table.items() if key != "log"}
     if "loss" in rest:
@@ -67,43 +68,41 @@ def read_training(table: Mapping[str, Any]) -> Training:
 
 
 def read_logs(table: Mapping[str, Any]) -> list[str]:
-    """Where the epochs are told, by name, of a training like ``{"log": ["csv"]}``; or one name.
+    """The names of callbacks in a table like ``{"log": ["csv"]}``, where ``log`` is one or several.
 
-    It is no setting of the training, as no result depends on it: see ``callbacks.py``.
+    It is not a field of ``Training``, since no result depends on it: see ``callbacks.py``.
     """
-    said = table.get("log", [])
-    names = [said] if isinstance(said, str) else said
+    given = table.get("log", [])
+    names = [given] if isinstance(given, str) else given
     if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-        raise ValueError(f'training: log is a name, like "csv", or a list of names, got {said!r}')
+        raise ValueError(f'training: log is a name, like "csv", or a list of names, got {given!r}')
     return list(dict.fromkeys(names))
+
+
+@dataclass(frozen=True)
+class _Simulation:
+    whole_shares: bool = False
 
 
 def read_simulation(table: Mapping[str, Any]) -> bool:
     """Whether a table like ``{"whole_shares": true}`` asks for whole shares."""
-    for key, value in table.items():
-        if key != "whole_shares":
-            raise ValueError(
-                f"simulation: unknown setting {key!r}{known_names(key, ['whole_shares'])}"
-            )
-        if not isinstance(value, bool):
-            raise ValueError(f"simulation: whole_shares is true or false, got {value!r}")
-    return bool(table.get("whole_shares", False))
+    return read_settings(_Simulation, table, "simulation").whole_shares
 
 
-def read_loss(said: Any) -> Loss:
-    """The loss of a name, one of ours or module:Class, or of a table with its parameters."""
-    table = dict(said) if isinstance(said, Mapping) else {"class": said}
+def read_loss(given: Any) -> Loss:
+    """The loss of a name, built-in or module:Class, or of a table with ``class`` and parameters."""
+    table = dict(given) if isinstance(given, Mapping) else {"class": given}
     name = str(table.pop("class", None))
-    ours = vars(returns) | vars(portfolio)
-    known = {key: cls for key, cls in ours.items() if _is_loss(cls) and key[0] != "_"}
+    built_in = vars(returns) | vars(portfolio)
+    known = {key: cls for key, cls in built_in.items() if _is_loss(cls) and key[0] != "_"}
     found = known.get(name) or load_plugin(name, LOSSES)
     if not _is_loss(found):
         named = known_names(name, [*known, *installed(LOSSES)])
         raise ValueError(f"training: there is no loss {name!r}{named}, or your own module:Class")
     cls: Any = found
-    checked: bool = is_dataclass(found)
-    made: Loss = read_settings(cls, table, name) if checked else cls(**table)
-    return made
+    checked: bool = is_dataclass(cls)  # others check their own arguments
+    loss: Loss = read_settings(cls, table, name) if checked else cls(**table)
+    return loss
 
 
 def _is_loss(found: object) -> bool:
@@ -129,7 +128,7 @@ def read_settings(cls: type[T], table: Mapping[str, Any], where: str) -> T:
 
 
 def _fits(value: object, hint: Any) -> bool:
-    """Whether a TOML value may stand where an argument of this type is expected."""
+    """Whether a TOML value can be an argument of this type."""
     if get_origin(hint) in (Union, types.UnionType):
         return any(_fits(value, each) for each in get_args(hint))
     if hint is float:

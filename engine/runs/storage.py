@@ -1,20 +1,20 @@
-"""Where sweeps and the trial ledger are kept: a database, named by a URL.
+"""The database that sweeps and the trial ledger are stored in, named by a URL.
 
-A file of SQLite by default; PostgreSQL where several machines share it.
+An SQLite file by default; PostgreSQL if several machines share it.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine, MetaData
+    from sqlalchemy import ColumnElement, Engine, MetaData, Table
 
 VARIABLE = "DEQFOLIO_STORAGE"
 FILE = "~/.local/share/deqfolio/trials.sqlite3"
@@ -23,20 +23,20 @@ ANSWER = 10  # seconds to wait for a server's answer
 
 
 class StorageError(RuntimeError):
-    """The storage cannot be reached, read or written; the message names it and the mend."""
+    """The storage cannot be reached, read or written; the message names it and the remedy."""
 
 
 def storage_url(url: str | None = None) -> str:
-    """The URL asked for, else that of the environment variable DEQFOLIO_STORAGE, else a file's.
+    """``url``, else the environment variable DEQFOLIO_STORAGE, else the URL of a file.
 
-    The file is ~/.local/share/deqfolio/trials.sqlite3; its folder is made.
+    The file is ~/.local/share/deqfolio/trials.sqlite3; its folder is created.
 
     Raises:
-        StorageError: this is no URL of a database, its driver is not installed, or the folder
-            of a file cannot be made.
+        StorageError: this is no URL of an SQLite or PostgreSQL database, its driver is not
+            installed, or the folder of a file cannot be created.
     """
     from sqlalchemy import make_url
-    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+    from sqlalchemy.exc import ArgumentError
 
     chosen = url or os.environ.get(VARIABLE) or f"sqlite:///{Path(FILE).expanduser()}"
     try:
@@ -46,13 +46,11 @@ def storage_url(url: str | None = None) -> str:
             f"{chosen!r} is no URL of a database; sqlite:///trials.sqlite3 or "
             "postgresql://user:password@host/database would be"
         ) from None
-    try:
-        parsed.get_dialect()
-    except NoSuchModuleError:
+    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
         raise StorageError(
             f"{shown(chosen)}: there is no driver for {parsed.drivername!r}; sqlite:/// and "
             "postgresql:// have one"
-        ) from None
+        )
     if parsed.drivername == "postgresql" and not find_spec("psycopg2"):
         parsed = parsed.set(drivername="postgresql+pg8000")
     if parsed.drivername.endswith("pg8000") and not find_spec("pg8000"):
@@ -64,7 +62,7 @@ def storage_url(url: str | None = None) -> str:
             Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(
-                f"the folder of {parsed.database} cannot be made ({error.strerror}); set "
+                f"the folder of {parsed.database} cannot be created ({error.strerror}); set "
                 f"{VARIABLE} to another storage"
             ) from error
     return parsed.render_as_string(hide_password=False)
@@ -80,7 +78,7 @@ def shown(url: str) -> str:
 
 
 def connect_arguments(url: str) -> dict:
-    """What ``create_engine`` is told, so that nothing waits forever."""
+    """Arguments of ``create_engine`` that limit how long it waits."""
     waits = {"sqlite": BUSY, "postgresql+pg8000": ANSWER}
     driver = url.partition(":")[0]
     return {"connect_args": {"timeout": waits[driver]}} if driver in waits else {}
@@ -98,15 +96,15 @@ def connect(url: str | None = None) -> Engine:
 
 
 @contextmanager
-def reported(url: str) -> Iterator[None]:
-    """Errors of the database as one sentence that names the storage and the mend."""
+def storage_errors(url: str) -> Iterator[None]:
+    """Raise errors of the database as a StorageError that names the storage and the remedy."""
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
     except Exception as error:
-        # Optuna wraps the database's error, or asserts that there is none while one is raised; it
-        # is not imported for that.
+        # Optuna wraps the database's error, or fails an assertion because there is one; it is not
+        # imported only to name its error.
         wrapped = {"StorageInternalError", "AssertionError"} & {type(error).__name__}
         if not (wrapped or isinstance(error, SQLAlchemyError | OSError)):
             raise
@@ -116,34 +114,57 @@ def reported(url: str) -> Iterator[None]:
         if first is None:
             raise
         if url.startswith("sqlite"):
-            said, mend = "cannot be read or written", "Make room for it, or free it,"
+            what, remedy = "cannot be read or written", "Make room for it, or unlock it,"
         else:
-            said, mend = "does not answer, or cannot be written", "Start it, or make room there,"
+            what, remedy = "does not answer, or cannot be written", "Start it, or make room there,"
         raise StorageError(
-            f"the storage {shown(url)} {said} ({_reason(first)}); what was stored before is safe. "
-            f"{mend} and run the same command again, or name another with --storage or {VARIABLE}"
+            f"the storage {shown(url)} {what} ({_reason(first)}); what was stored before is safe. "
+            f"{remedy} and run the same command again, or name another with --storage or {VARIABLE}"
         ) from error
 
 
 def _reason(error: BaseException) -> str:
-    """Of a database's error: what the system said, where a driver only hides it."""
+    """The message of a database's error: the system's own, if the driver hides one."""
     found: Any = getattr(error, "orig", None) or error
     system = found
     while system is not None and not (isinstance(system, OSError) and str(system)):
         system = system.__cause__ or system.__context__
     if system is not None:
         return system.strerror or str(system)
-    if found.args and isinstance(found.args[0], dict):  # as pg8000 says it
+    if found.args and isinstance(found.args[0], dict):  # of pg8000
         found = found.args[0].get("M", found)
     return str(found).strip().splitlines()[0]
 
 
+def upsert(
+    engine: Engine,
+    table: Table,
+    row: Mapping[str, Any],
+    changes: Mapping[str, Any],
+    where: ColumnElement[bool] | None = None,
+) -> int:
+    """Insert a row or, if its primary key exists, change it; the number of rows written, 0 or 1.
+
+    Args:
+        changes: {column: value} of the existing row; it is changed only where ``where`` holds.
+    """
+    from sqlalchemy.dialects import postgresql, sqlite
+
+    insert: Any = postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
+    statement = insert(table).values(**row)
+    statement = statement.on_conflict_do_update(
+        index_elements=list(table.primary_key.columns), set_=changes, where=where
+    )
+    with engine.begin() as connection:
+        return connection.execute(statement).rowcount
+
+
 class Claims:
-    """Who hands out which piece of work: of several processes, one.
+    """Which process may hand out a piece of work: of several that ask, one.
 
     Args:
         url: of the storage.
-        stale: seconds after which a claim whose work is still missing may be taken over.
+        stale: seconds after which a claim may be taken over, if its work is still missing.
     """
 
     def __init__(self, url: str, stale: int):
@@ -159,32 +180,18 @@ class Claims:
             Column("attempt", Integer, primary_key=True),
             Column("time", Float),
         )
-        create_once(self._table.metadata, self._engine)
+        create_tables(self._table.metadata, self._engine)
 
     def mine(self, study: str, slot: int, attempt: int) -> bool:
         """Whether this process, and no other, is to hand out this attempt at a slot."""
-        from sqlalchemy import insert, update
-        from sqlalchemy.exc import IntegrityError
-
-        now, columns = time.time(), self._table.c
-        try:
-            with self._engine.begin() as connection:
-                row = {"study": study, "slot": slot, "attempt": attempt, "time": now}
-                connection.execute(insert(self._table).values(**row))
-            return True
-        except IntegrityError:
-            late = (
-                update(self._table)
-                .where(columns.study == study, columns.slot == slot, columns.attempt == attempt)
-                .where(columns.time < now - self.stale)
-                .values(time=now)
-            )
-            with self._engine.begin() as connection:
-                return connection.execute(late).rowcount == 1
+        now = time.time()
+        row = {"study": study, "slot": slot, "attempt": attempt, "time": now}
+        late = self._table.c.time < now - self.stale
+        return upsert(self._engine, self._table, row, {"time": now}, late) == 1
 
 
-def create_once(metadata: MetaData, engine: Engine) -> None:
-    """Make the tables; another process that makes them at the same moment is no error."""
+def create_tables(metadata: MetaData, engine: Engine) -> None:
+    """Create the tables that are missing; another process may do so at the same moment."""
     from sqlalchemy.exc import DBAPIError
 
     try:

@@ -70,7 +70,7 @@ def test_every_option_is_kept_and_repeated_bit_for_bit(prices, tmp_path):
         (["--impact", "1", "--capital", "1e6"], 'needs the asset feature "volume"'),
         (["--capital", "-5"], "capital=-5.0 must be positive"),
         (["--set", "simulation.whole_share=true"], "did you mean 'whole_shares'?"),
-        (["--set", "simulation.whole_shares=1"], "whole_shares is true or false"),
+        (["--set", "simulation.whole_shares=1"], "whole_shares = 1 is a int, expected bool"),
         (["--cluster", "tcp://127.0.0.1:1"], "no cluster answers at tcp://127.0.0.1:1"),
     ],
 )

@@ -132,7 +132,7 @@ def test_a_file_that_is_no_database_is_named(tmp_path):
         ("trials.db", "no URL of a database"),
         ("oracle://me@host/x", "no driver"),
         ("nonsense://host", "no driver"),
-        ("sqlite:////proc/nowhere/trials.db", "cannot be made"),
+        ("sqlite:////proc/nowhere/trials.db", "cannot be created"),
     ],
 )
 def test_a_url_that_cannot_work_says_why(url, said):
