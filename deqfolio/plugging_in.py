@@ -41,7 +41,7 @@ def check(
     data: Annotated[str, typer.Option(help=DATA, autocompletion=source_names)] = "sp500",
     start: Annotated[str | None, typer.Option(help="First date.")] = "2014-01-01",
 ) -> None:
-    """Does a strategy keep its hands off the future? Run it on changed copies of the data.
+    """Does a strategy look ahead? Run it on changed copies of the data.
 
     What must not matter must not matter: the future, the order of the assets, the currency.
     """
