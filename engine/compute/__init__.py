@@ -1,1 +1,1 @@
-"""Compute: worker processes, clusters, threads, memory, progress. Knows no strategy."""
+"""Compute: worker processes, clusters, threads, memory, progress. Names nothing of a backtest."""

@@ -1,4 +1,4 @@
-"""A Dask cluster as an executor: what runs on it is what runs here, or it is refused."""
+"""A Dask cluster as an executor; it is refused if its workers run other code than this process."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("data_loaders", "strategies", "engine", "reports")
+PACKAGES = ("data_loaders", "strategies", "engine", "reports")  # that tasks may import
 WAIT = 20  # seconds for a cluster's answer
 ADDRESS = r"(tcp|tls|ws|wss|ucx|inproc)://\S+"
 
 
 class ClusterError(RuntimeError):
-    """The cluster cannot be used; the message says why, and the mend."""
+    """The cluster cannot be used; the message says why, and the remedy."""
 
 
 @contextmanager
@@ -40,12 +40,12 @@ def on_cluster(address: str | None) -> Iterator[Executor | None]:
         ) from None
     if not re.fullmatch(ADDRESS, address):
         raise ClusterError(
-            f"{address} is no address of a cluster: it should be like tcp://10.0.0.1:8786, the "
-            "scheduler's own, as it prints when it starts"
+            f"{address} is no address of a cluster: it should be like tcp://10.0.0.1:8786, as the "
+            "scheduler prints when it starts"
         )
     log = logging.getLogger("distributed")
     before = log.level
-    log.setLevel(logging.CRITICAL)  # what goes wrong is said by the error that ends the call
+    log.setLevel(logging.CRITICAL)  # failures are reported by the error that ends the call
     try:
         with _connected(Client, address) as client:
             _check(client, address)
@@ -55,9 +55,9 @@ def on_cluster(address: str | None) -> Iterator[Executor | None]:
 
 
 def _connected(client: Any, address: str) -> Any:
-    """A client of the cluster there, within the time; ``client`` is Dask's class.
+    """A client of the cluster, within 30 seconds; ``client`` is Dask's class.
 
-    In a thread, which is left behind where something answers that is no scheduler: Dask then waits
+    In a thread, which is abandoned if something answers that is no scheduler: Dask then waits
     forever.
     """
     found: list[Any] = []
@@ -65,7 +65,7 @@ def _connected(client: Any, address: str) -> Any:
     def connect() -> None:
         try:
             found.append(client(address, timeout=WAIT, set_as_default=False))
-        except Exception as error:  # told below, where it can be caught
+        except Exception as error:  # raised below, in the caller's thread
             found.append(error)
 
     thread = threading.Thread(target=connect, daemon=True)
@@ -73,8 +73,8 @@ def _connected(client: Any, address: str) -> Any:
     thread.join(1.5 * WAIT)
     if not found:
         raise ClusterError(
-            f"what answers at {address} is no Dask scheduler; its own port is mostly 8786, and "
-            "8787 the dashboard's"
+            f"what answers at {address} is no Dask scheduler; its port is usually 8786, and the "
+            "dashboard's 8787"
         )
     if isinstance(found[0], OSError | ValueError):
         raise ClusterError(
@@ -110,7 +110,7 @@ def _check(client, address: str) -> None:
 
 
 def code_version() -> str:
-    """sha256 of the source of all our packages, as it lies on this machine."""
+    """sha256 of the source of all packages on this machine."""
     root = Path(__file__).parents[2]
     files = sorted(path for name in PACKAGES for path in (root / name).rglob("*.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()

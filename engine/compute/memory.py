@@ -1,4 +1,4 @@
-"""What a backtest will keep in memory, held against what is free before hours are spent."""
+"""Whether the inputs of a backtest fit in memory, checked before hours are spent."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ CGROUP = Path("/sys/fs/cgroup")  # of a container, version 2
 def check_memory(
     name: str, prepared: Inputs, dates: int, copied: int, free: int | None, copies: int = 1
 ) -> int:
-    """How many bytes the prepared inputs of a strategy take; it is refused where they do not fit.
+    """The number of bytes that the prepared inputs of a strategy take; refused if they do not fit.
 
-    The inputs of each date are kept, and a step of training takes several times those of its rows.
+    The inputs of each date are kept, and a training step copies those of its rows several times.
 
     Args:
         name: of the strategy, for the message.
         prepared: its inputs of one date.
         dates: how many dates are prepared.
-        copied: of how many dates the steps of training take as much again.
-        free: bytes, or None where that is not known: then nothing is refused.
-        copies: processes that each hold all of it.
+        copied: how many dates' inputs a training step takes in addition.
+        free: bytes, or None if that is not known: then nothing is refused.
+        copies: number of processes that each hold all of it.
 
     Raises:
-        ValueError: it says how much is needed, how much is free, and what to do.
+        ValueError: with how much is needed, how much is free, and the remedy.
     """
     sizes = {key: value.numel() * value.element_size() for key, value in prepared.items()}
-    a_date = sum(sizes.values())
-    needed = copies * a_date * (dates + copied)
+    per_date = sum(sizes.values())
+    needed = copies * per_date * (dates + copied)
     if free is None or needed <= free:
         return needed
     largest = max(sizes, key=sizes.__getitem__)
     shape = " x ".join(map(str, prepared[largest].shape))
     raise ValueError(
         f"{name} would keep {needed / GIGABYTE:.3g} GB of inputs in memory, and "
-        f"{free / GIGABYTE:.3g} GB are free: {a_date / 1e6:.3g} MB a date, most of it "
+        f"{free / GIGABYTE:.3g} GB are free: {per_date / 1e6:.3g} MB a date, most of it "
         f"{largest!r} ({shape}), for {dates} dates and, for steps of training, {copied} more"
         f"{f', in each of {copies} processes: take fewer workers' * (copies > 1)}; take a smaller "
         'form of the risk where the strategy has one (risk="factor"), fewer assets, rarer '
@@ -46,9 +46,9 @@ def check_memory(
 
 
 def free_memory() -> int | None:
-    """Bytes that this process can still take without swapping; None where that is not told."""
-    told = _of_machine(), _of_container()
-    return min((each for each in told if each is not None), default=None)
+    """Bytes that this process can still take without swapping; None if the system does not say."""
+    known = [free for free in (_of_machine(), _of_container()) if free is not None]
+    return min(known, default=None)
 
 
 def _of_machine() -> int | None:

@@ -1,4 +1,4 @@
-"""Progress: a bar where there is a terminal; lines of the logger "deqfolio" where there is none."""
+"""Progress: a bar on a terminal; elsewhere lines of the logger "deqfolio"."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import logging
 from tqdm.auto import tqdm
 
 LOG = logging.getLogger("deqfolio")
-LINES = 4  # a bar of any length makes no more
+LINES = 4  # logged for each bar
 
 
 class Progress(tqdm):
-    """A bar that, where there is no terminal, logs each quarter of its way at level INFO."""
+    """A bar that, without a terminal, logs each quarter of its progress at level INFO."""
 
     def __init__(self, what: str, total: int, unit: str, hidden: bool | None):
         super().__init__(total=total, desc=what, unit=unit, disable=hidden)
@@ -19,7 +19,7 @@ class Progress(tqdm):
         self.quiet = hidden is True
 
     def reach(self, count: int) -> None:
-        """So many units are done in all."""
+        """Set the number of units that are done."""
         self.update(count - self.counted)
 
     def update(self, n: float | None = 1) -> bool | None:

@@ -25,6 +25,6 @@ def limited_threads(count: int) -> Iterator[None]:
 
 @functools.lru_cache(maxsize=1)
 def _pools(modules: int) -> ThreadpoolController:
-    """The libraries with threads of their own, looked for anew when ``modules`` more are loaded:
-    they come with imports, and to look takes milliseconds."""
+    """The loaded libraries that have threads; a search takes milliseconds, so it is repeated only
+    when the number of loaded modules has changed."""
     return ThreadpoolController()

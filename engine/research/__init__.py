@@ -1,1 +1,1 @@
-"""Research: searches, seeds, cross-validation, audits, cost sweeps, orders of the day."""
+"""Research: searches, seeds, cross-validation, audits, cost sweeps, today's orders."""

@@ -20,15 +20,15 @@ from engine.runs.settings import read_costs
 def cost_sweep(
     result: BacktestResult, panel: Panel, basis_points: Sequence[float] = (0, 5, 10, 25)
 ) -> pd.DataFrame:
-    """What the result's targets earn at so many basis points of the value traded.
+    """What the result's targets earn if trading costs so many basis points of the value traded.
 
-    Nothing is trained or decided anew, so this is what costs do to given decisions: a strategy
-    that is trained at higher costs trades less. The result's other costs stay as they are.
+    Nothing is trained or decided again, so this is the effect of costs on given decisions: a
+    strategy that is trained at higher costs trades less. The result's other costs stay the same.
 
     Returns:
-        One row an entry of ``basis_points``: sharpe (a year, net), annual_return (geometric, net),
-        cost_drag (annual_return at the first entry less that at this one), annual_cost (paid for
-        trading, over the portfolio's value) and annual_turnover; all fractions.
+        One row per entry of ``basis_points``: sharpe (annualised, net), annual_return (geometric,
+        net), cost_drag (annual_return at the first entry minus that at this one), annual_cost (paid
+        for trading, over the portfolio's value) and annual_turnover; all fractions.
 
     Raises:
         ValueError: the panel is not the one of the result.
@@ -36,7 +36,7 @@ def cost_sweep(
     if panel.fingerprint != result.settings["panel"]["fingerprint"]:
         raise ValueError(f"{result.name} was not tested on this panel: fingerprints differ")
     if not len(basis_points):
-        raise ValueError("name at least one cost, in basis points")
+        raise ValueError("give at least one cost, in basis points")
     base = read_costs(result.settings["costs"])
     wanted = torch.tensor(result.targets.to_numpy(np.float64))
     fills = fills_of(result.targets, panel, base, result.settings["plan"]["execution_lag"])

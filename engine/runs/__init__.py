@@ -1,0 +1,1 @@
+"""Runs: results, run directories, experiments, and the ledger of all trials."""
