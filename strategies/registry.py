@@ -64,9 +64,9 @@ def load_strategy(name: str) -> type[Strategy]:
         ValueError: an unknown name (with the nearest one), a module that cannot be imported,
             or a class that is no Strategy.
     """
-    if name in OURS:
-        return OURS[name]
     module_name, colon, class_name = name.rpartition(":")
+    if class_name in OURS and module_name.split(".")[0] in ("", "strategies"):
+        return OURS[class_name]  # also by the module that an earlier version had it in
     found: object
     if not colon:
         known = known_strategies()

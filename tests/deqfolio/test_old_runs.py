@@ -53,6 +53,14 @@ def test_its_orders_are_the_same(folder):
     pd.testing.assert_frame_equal(now, before, rtol=1e-9)
 
 
+def test_a_strategy_is_found_by_the_module_it_was_in(folder):
+    file = folder / "run" / "experiment.toml"
+    named, former = '"DEQMeanVariance"', '"strategies.former:DEQMeanVariance"'
+    assert named in file.read_text()
+    file.write_text(file.read_text().replace(named, former))
+    assert main(ORDERS) == 0
+
+
 def test_it_is_compared_with_itself(folder):
     assert main(["compare", "run", "run"]) == 0
 
