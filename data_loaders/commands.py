@@ -27,13 +27,13 @@ app = typer.Typer(
 
 Folder = Annotated[
     Path | None,
-    typer.Option(help="Of the store; default: $DEQFOLIO_DATA or ~/.cache/deqfolio/data."),
+    typer.Option(help="Folder of the store. [default: $DEQFOLIO_DATA or ~/.cache/deqfolio/data]"),
 ]
 Source = Annotated[
     str, typer.Argument(help='"sp500", "yahoo:SPY,TLT", "synthetic:null", or a CSV/Parquet file.')
 ]
-Start = Annotated[str | None, typer.Option(help="First date, like 2000-01-31.")]
-End = Annotated[str | None, typer.Option(help="Last date.")]
+Start = Annotated[str | None, typer.Option(help="First date of the data, like 2000-01-31.")]
+End = Annotated[str | None, typer.Option(help="Last date of the data.")]
 Reading = Annotated[
     list[str] | None,
     typer.Option(

@@ -1,37 +1,31 @@
-"""deqfolio demo, backtest, resume: walk strategies forward and write the report."""
+"""deqfolio demo, backtest, resume: run walk-forward backtests and write the report."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from deqfolio import options
 from deqfolio.experiments import run
 
-EVERYWHERE = {
-    "experiment",
-    "report",
-    "out",
-    "workers",
-    "cluster",
-    "restart",
-    "log",
-}  # change no result
+# Options that change no result, and so may be given beside an experiment file.
+BESIDE_A_FILE = {"experiment", "report", "out", "workers", "cluster", "restart", "log"}
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Where the run goes.")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/demo"),
     solver: Annotated[
-        str, typer.Option(help="Of the mean-variance layer: active_set or qpth.")
+        str, typer.Option(help="Solver of the mean-variance layer: active_set or qpth.")
     ] = "active_set",
     seed: options.Seed = 0,
     workers: options.Workers = None,
 ) -> None:
-    """Walk DEQMeanVariance and three baselines through 20 US stocks from 2000, net of 10 bp.
+    """Backtest DEQMeanVariance and three baselines on 20 US stocks since 2000, net of 10 bp.
 
-    Offline, on prices that come with skfolio, within a minute. Open runs/demo/report.html.
+    Runs offline, on prices that come with skfolio, in less than a minute. Then open
+    runs/demo/report.html.
     """
     experiment = {
         "data": {"source": "sp500", "start": "2000-01-01"},
@@ -54,7 +48,7 @@ def backtest(
         Path | None,
         typer.Argument(
             metavar="EXPERIMENT.toml",
-            help="In place of the options that change a result; every run's folder holds one.",
+            help="Settings in a file, instead of options. Every run writes one to its folder.",
         ),
     ] = None,
     data: Annotated[str, typer.Option(help=options.DATA, autocompletion=options.source_names)] = "",
@@ -69,8 +63,8 @@ def backtest(
         typer.Option(
             "--set",
             metavar="NAME.KEY=VALUE",
-            help="A parameter: DEQMeanVariance.hidden=32; or a setting of data, plan, costs or "
-            "training: training.epochs=20, costs.borrow=0.02. Repeat for several.",
+            help="A strategy's parameter, like DEQMeanVariance.hidden=32, or a setting of data, "
+            "plan, costs or training, like costs.borrow=0.02. Repeat for several.",
         ),
     ] = None,
     start: options.Start = None,
@@ -95,36 +89,36 @@ def backtest(
     seed: options.Seed = 0,
     ensemble: options.Ensemble = 1,
     out: Annotated[
-        Path, typer.Option(help="The run's folder. An interrupted run goes on from it.")
+        Path, typer.Option(help="Folder of the run. An interrupted run is resumed from it.")
     ] = Path("runs/backtest"),
     report: Annotated[
         Path | None,
-        typer.Option(help="The HTML report; by default in the run's folder."),
+        typer.Option(help="File of the HTML report. [default: report.html in the folder]"),
     ] = None,
     log: options.Log = None,
     workers: options.Workers = None,
     cluster: options.Cluster = None,
     restart: options.Restart = False,
 ) -> None:
-    """Walk strategies forward through a price history and write the report.
+    """Backtest strategies walk-forward on a price history and write the report.
 
     Example: deqfolio backtest --data prices.csv --strategy DEQMeanVariance --strategy EqualWeight
 
-    The first strategy is the one that the report is about; it is compared with 1/N, EqualWeight.
-    The folder that is left holds experiment.toml; deqfolio backtest on that repeats the run.
+    The report is about the first strategy and compares it with EqualWeight (1/N). The folder of
+    the run contains experiment.toml; deqfolio backtest with that file repeats the run.
     """
     from engine.runs.experiment import enter, read_experiment
 
     if experiment is not None:
-        for name in set(context.params) - EVERYWHERE:
+        for name in set(context.params) - BESIDE_A_FILE:
             source = context.get_parameter_source(name)
             if source is not None and source.name == "COMMANDLINE":
                 option = "--" + name.rstrip("_").replace("_", "-")
-                raise typer.BadParameter(f"{option}: {experiment} settles it; change it there")
-        said = read_experiment(experiment)
+                raise typer.BadParameter(f"{option} is set in {experiment}; change it there")
+        settings = read_experiment(experiment)
         if log:
-            said["training"] = said["training"] | {"log": log}
-        run(said, out, report, workers, cluster, restart)
+            settings["training"] |= {"log": log}
+        run(settings, out, report, workers, cluster, restart)
         return
     if not data or not strategy:
         raise typer.BadParameter("give --data and --strategy, or an experiment file")
@@ -139,10 +133,9 @@ def backtest(
         "cash_rate": cash_rate,
         "capital": capital,
     }
-    asked: dict[str, Any] = {
-        "data": {"source": data}
-        | ({"start": start} if start else {})
-        | ({"end": end} if end else {}),
+    period = {name: date for name, date in (("start", start), ("end", end)) if date}
+    settings = {
+        "data": {"source": data, **period},
         "strategies": [{"class": name} for name in strategy],
         "plan": {
             "train": _rows(train),
@@ -159,10 +152,10 @@ def backtest(
     }
     for text in set_ or []:
         try:
-            enter(asked, text)
+            enter(settings, text)
         except ValueError as error:
             raise typer.BadParameter(str(error)) from None
-    run(asked, out, report, workers, cluster, restart)
+    run(settings, out, report, workers, cluster, restart)
 
 
 def resume(
@@ -170,19 +163,21 @@ def resume(
     workers: options.Workers = None,
     cluster: options.Cluster = None,
 ) -> None:
-    """Go on with an interrupted run, to the result it would have had.
+    """Resume an interrupted run.
 
-    Fits that were finished are in its folder and are not made again; not a bit of the result
-    depends on where it was stopped.
+    Fits that were finished are kept in its folder and are not repeated. The result is bitwise
+    identical to that of a run without an interruption.
     """
     from engine.runs.experiment import read_experiment
     from engine.runs.run_directory import EXPERIMENT
 
     if not (folder / EXPERIMENT).is_file():
-        raise FileNotFoundError(f"{folder} holds no {EXPERIMENT}: it is no run of the command line")
+        raise FileNotFoundError(
+            f"{folder} has no {EXPERIMENT}, so it is not the folder of a run of the command line"
+        )
     run(read_experiment(folder / EXPERIMENT), folder, workers=workers, cluster=cluster)
 
 
 def _rows(span: str) -> str | int:
-    """A span of the command line: a number is one of rows."""
+    """A span of time as an option gives it; a plain number counts rows."""
     return int(span) if span.isdecimal() else span

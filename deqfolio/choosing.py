@@ -1,4 +1,4 @@
-"""deqfolio cross-validate, sweep, trials: choose, and count what was tried."""
+"""deqfolio cross-validate, sweep, trials: choose a strategy, and count what was tried."""
 
 from __future__ import annotations
 
@@ -18,22 +18,24 @@ def cross_validate(
     experiment: Annotated[
         Path,
         typer.Argument(
-            metavar="EXPERIMENT", help="A TOML file, or the folder of a run, which holds one."
+            metavar="EXPERIMENT", help="A TOML file, or the folder of a run, which contains one."
         ),
     ],
-    folds: Annotated[int, typer.Option(min=2, help="Blocks that history is cut into.")] = 6,
-    test_folds: Annotated[int, typer.Option(min=2, help="Blocks in each test.")] = 2,
-    out: Annotated[Path, typer.Option(help="Where finished fits and paths.csv go.")] = Path(
+    folds: Annotated[
+        int, typer.Option(min=2, help="Number of blocks that history is divided into.")
+    ] = 6,
+    test_folds: Annotated[int, typer.Option(min=2, help="Number of blocks in each test.")] = 2,
+    out: Annotated[Path, typer.Option(help="Folder of finished fits and of paths.csv.")] = Path(
         "runs/cross-validation"
     ),
     workers: Workers = None,
     cluster: Cluster = None,
     restart: Restart = False,
 ) -> None:
-    """Test the strategies of an experiment on many paths through history, to choose among them.
+    """Compare the strategies of an experiment on many test paths through history.
 
-    Combinatorial purged cross-validation (Lopez de Prado 2018): it trains on what lies after a
-    test, too, so it is no backtest. Of the plan, rebalance, execution_lag, purge and embargo count.
+    Combinatorial purged cross-validation (Lopez de Prado 2018). It also trains on data after a
+    test, so it is not a backtest. Of the plan it uses rebalance, execution_lag, purge and embargo.
     """
     if workers:
         import_for_workers()
@@ -54,19 +56,19 @@ def cross_validate(
             executor=executor,
         )
     paths = len(table.loc[table.index[0][0]])
-    typer.echo(f"{paths} paths through {len(made.panel)} dates; over these:")
+    typer.echo(f"Sharpe ratio over {paths} paths through {len(made.panel)} dates:")
     typer.echo(table.groupby("strategy", sort=False)["sharpe"].describe().round(3).to_string())
     alike = [name for name, own in table.groupby("strategy", sort=False) if _constant(own)]
     if alike:
         typer.echo(
-            f"\nno fit, so all paths are the same: {', '.join(alike)}; only what is trained tells "
-            "paths apart"
+            f"\nall paths are the same: {', '.join(alike)}; only strategies that are fitted differ "
+            "between paths"
         )
     typer.echo(f"\npaths: {out / 'paths.csv'}")
 
 
 def _constant(paths: pd.DataFrame) -> bool:
-    """Whether these paths are one and the same, as of a rule that is not fitted."""
+    """Whether all paths are the same, as they are for a rule without a fit."""
     return len(paths) > 1 and bool((paths.nunique() <= 1).all())
 
 
@@ -76,27 +78,28 @@ def sweep(
         typer.Argument(metavar="EXPERIMENT.toml", help="A TOML file with a table [sweep]."),
     ],
     trials: Annotated[
-        int | None, typer.Option(min=1, help="Configurations to try; else as the file says.")
+        int | None,
+        typer.Option(min=1, help="Number of configurations to try. [default: as in the file]"),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Where best.toml and trials.csv go.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder of best.toml and trials.csv.")] = Path(
         "runs/sweep"
     ),
     storage: Storage = None,
     workers: Workers = None,
     cluster: Cluster = None,
 ) -> None:
-    """Search for a strategy's best parameters on history that ends before the first test.
+    """Search for a strategy's best parameters on history before the first test.
 
-    The table [sweep] says what to try; strategy (else the first), trials, folds, seed and
-    pruning are optional:
+    The table [sweep] gives the ranges. Optional are strategy (by default the first), trials,
+    folds, seed and pruning:
 
         [sweep.ranges]
         hidden = {low = 8, high = 64, log = true}
         cell = ["mean_field", "graph"]
         "training.learning_rate" = {low = 1e-4, high = 1e-2, log = true}
 
-    A sweep that was stopped goes on when it is called again; several machines share one
-    through --storage. best.toml is the experiment with the winner's parameters.
+    The same command resumes a sweep that was stopped. Several machines can share a sweep
+    through --storage. best.toml is the experiment with the best parameters.
     """
     import tomli_w
 
@@ -114,13 +117,15 @@ def sweep(
     names = [each["class"].rpartition(":")[2] for each in asked["strategies"]]
     name = table.pop("strategy", names[0])
     if name not in names:
-        raise ValueError(f"{experiment}: sweep.strategy is {name!r}, not among {', '.join(names)}")
+        raise ValueError(
+            f"{experiment}: sweep.strategy is {name!r}; expected one of {', '.join(names)}"
+        )
     if trials is not None:
         table["trials"] = trials
     ranges = read_settings(Search, {"ranges": {}, **table}, "sweep")
     number = names.index(name)
     made = prepare(asked)
-    with written(out):  # now, and not after hours
+    with written(out):  # fails now rather than after hours
         out.mkdir(parents=True, exist_ok=True)
     with stoppable("the same command"), on_cluster(cluster) as executor:
         found = search(
@@ -136,17 +141,19 @@ def sweep(
         write_text(out / "best.toml", tomli_w.dumps(best))
         write_text(out / "trials.csv", found.trials.to_csv())
     typer.echo(found.summary())
-    typer.echo(f"\nall of them: {out / 'trials.csv'}; the test of the best:")
+    typer.echo(f"\nall trials: {out / 'trials.csv'}; to test the best one:")
     typer.echo(f"    deqfolio backtest {out / 'best.toml'} --out {out / 'test'}")
 
 
 def trials(
-    export: Annotated[Path | None, typer.Option(help="Write all columns to a CSV file.")] = None,
+    export: Annotated[
+        Path | None, typer.Option(help="Also write all columns to a CSV file.")
+    ] = None,
     storage: Storage = None,
 ) -> None:
-    """List every configuration that was ever backtested, and how it did.
+    """List every configuration that was ever backtested, and its result.
 
-    Reports take the number of trials from here. Nothing is taken out when a run is deleted.
+    Reports take the number of trials from this list. Deleting a run does not remove its trials.
     """
     from data_loaders.atomic import write_text
     from engine.runs.ledger import TrialLedger

@@ -1,4 +1,4 @@
-"""The commands, in the order in which a user meets them, and how errors are told."""
+"""The list of commands, and how errors and warnings are reported."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import Annotated
 import typer
 
 from data_loaders.commands import app as data_commands
+from data_loaders.package_imports import PACKAGES
 from deqfolio import backtests, choosing, plugging_in, results
 
 EXIT_CODES = (
-    "Exit codes: 0 done; 1 an error, or a check that failed, in one line (--debug gives the "
-    "trace); 2 wrong options; 130 stopped by Ctrl-C (what is finished is kept: deqfolio resume)."
+    "Exit codes: 0 success; 1 an error or a failed check, in one line (--debug shows the "
+    "traceback); 2 wrong options; 130 stopped by Ctrl-C (deqfolio resume continues the run)."
 )
-PACKAGES = ("data_loaders", "strategies", "engine", "reports")
 app = typer.Typer(
     help="Backtesting for strategies in which the portfolio is a layer of the network.\n\n"
     "Start with deqfolio demo; then deqfolio backtest --data prices.csv --strategy EqualWeight.",
@@ -50,24 +50,25 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _everywhere(
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show the trace of an error; anywhere on the line.")
-    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it and end.")
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
     """Options of all commands; ``main`` takes --debug out before this is called."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; an error is one line, --debug gives the trace."""
+    """Run the command line; an error is one line, and with --debug a traceback."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     for path in hidden():
         typer.echo(
-            f"warning: {path} has the name of a package of deqfolio, so it cannot be imported "
-            f"beside it; rename it, or name a strategy in it by its file: {path.name}/x.py:Class",
+            f"warning: {path} has the name of a package of deqfolio and cannot be imported; "
+            f"rename it, or refer to a strategy in it by its file: {path.name}/x.py:Class",
             err=True,
         )
     if not sys.stderr.isatty():
@@ -89,12 +90,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _one_warning(message: Warning | str, *where: object, **more: object) -> str:
-    """A line, without the place in the code that a warning was raised at."""
+    """A line, without the file and line number that raised the warning."""
     return f"warning: {message}\n"
 
 
 def hidden() -> list[Path]:
-    """What in the working directory has the name of one of our packages, and holds code."""
+    """Files and folders of code in the working directory with the name of one of our packages."""
     here, ours = Path.cwd(), Path(__file__).resolve().parent.parent
     if here == ours:
         return []
@@ -103,11 +104,11 @@ def hidden() -> list[Path]:
 
 
 def one_line(error: Exception) -> str:
-    """The message; of an error that nobody foresaw, as in a user's strategy, where it arose."""
+    """The message; for an unexpected error, as in a user's strategy, also where it was raised."""
     if str(error) and isinstance(error, ValueError | RuntimeError | OSError | ImportError):
         return str(error)
     if isinstance(error, MemoryError):
-        return f"memory ran out ({error}): take fewer assets, rows or workers"
+        return f"out of memory ({error}): use fewer assets, rows or workers"
     last = traceback.extract_tb(error.__traceback__)[-1]
     kind = type(error).__name__
-    return f"{kind}: {error} ({last.filename}, line {last.lineno}; --debug gives the trace)"
+    return f"{kind}: {error} ({last.filename}, line {last.lineno}; --debug shows the traceback)"

@@ -23,7 +23,7 @@ ELSEWHERE = "On the command line: --out FOLDER, or --restart"
 
 
 class Prepared(NamedTuple):
-    """What an experiment says, made."""
+    """The objects that an experiment describes."""
 
     strategies: list[Strategy]
     panel: Panel
@@ -33,7 +33,7 @@ class Prepared(NamedTuple):
 
 
 def prepare(experiment: dict[str, Any]) -> Prepared:
-    """Everything that an experiment names; the panel last, so that all else is checked sooner."""
+    """The objects that an experiment describes; the panel last, since loading it takes longest."""
     from data_loaders import load
     from data_loaders.files import is_file_name
     from data_loaders.suggestions import known_names
@@ -54,7 +54,7 @@ def prepare(experiment: dict[str, Any]) -> Prepared:
 
 
 def make_strategy(described: dict[str, Any]) -> Strategy:
-    """The strategy of an experiment's entry: its class, and parameters beside it."""
+    """The strategy of an experiment's entry, which has its class and its parameters."""
     look_here()
     from strategies import create_strategy
 
@@ -63,7 +63,7 @@ def make_strategy(described: dict[str, Any]) -> Strategy:
 
 
 def look_here() -> None:
-    """Let module:Class be found where the user stands, after all that is installed."""
+    """Let module:Class be found in the working directory, after all installed packages."""
     if "" not in sys.path:
         sys.path.append("")
 
@@ -76,7 +76,7 @@ def run(
     cluster: str | None = None,
     restart: bool = False,
 ) -> None:
-    """Run an experiment, keep it in ``out``, write the report and print the summary."""
+    """Run an experiment in the folder ``out``, write the report and print the summary."""
     if workers:
         import_for_workers()
     import tomli_w
@@ -88,7 +88,7 @@ def run(
     from engine.runs.settings import read_logs, read_simulation
     from engine.training.callbacks import named_callbacks
     from reports import check_report_path
-    from reports.commands import tell
+    from reports.commands import write_and_summarise
 
     page = report or out / "report.html"
     check_report_path(page)  # before the hours of work, not after
@@ -98,7 +98,7 @@ def run(
     made = prepare(experiment)
     made.plan.folds(made.panel.dates, max(strategy.lookback for strategy in made.strategies))
 
-    if restart and (out / "plan.json").exists():  # the logs of what is thrown away
+    if restart and (out / "plan.json").exists():  # logs of the results to be replaced
         (out / "epochs.csv").unlink(missing_ok=True)
         shutil.rmtree(out / "tensorboard", ignore_errors=True)
     if not holds_work(out) or (restart and (out / "plan.json").exists()):
@@ -123,7 +123,7 @@ def run(
                 f"{error}. Finished and kept: {', '.join(error.finished)}; their report: deqfolio "
                 f"report {out}"
             ) from error
-    typer.echo(tell(results, page))
+    typer.echo(write_and_summarise(results, page))
 
 
 @contextmanager

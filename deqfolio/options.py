@@ -1,22 +1,22 @@
-"""Options that several commands share, and what a shell completes them to."""
+"""Options of the commands, and their completion in a shell."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 
 def strategy_names(incomplete: str) -> list[str]:
-    """Names of strategies that begin so, ours and installed ones."""
+    """Names of built-in and installed strategies that begin with ``incomplete``."""
     from strategies.registry import strategy_names as known
 
     return [name for name in known() if name.lower().startswith(incomplete.lower())]
 
 
 def source_names(incomplete: str) -> list[str]:
-    """Sources of data that begin so: built-in and installed ones, and files."""
+    """Sources of data that begin with ``incomplete``: built-in and installed ones, and files."""
     from data_loaders.plugins import SOURCES, installed
 
     files = [str(path) for path in Path().glob(f"{incomplete}*") if path.suffix in TABLES]
@@ -25,7 +25,7 @@ def source_names(incomplete: str) -> list[str]:
 
 
 def log_names(incomplete: str) -> list[str]:
-    """Names of logs that begin so."""
+    """Names of training logs that begin with ``incomplete``."""
     from engine.training.callbacks import LOGS
 
     return [name for name in LOGS if name.startswith(incomplete)]
@@ -33,110 +33,84 @@ def log_names(incomplete: str) -> list[str]:
 
 TABLES = (".csv", ".gz", ".parquet")
 DATA = (
-    '"sp500" (bundled), "yahoo:SPY,TLT", "synthetic:planted", a file (.csv, .parquet) with one '
-    "row a date and one column an asset, or your own as module:function."
+    '"sp500" (bundled), "yahoo:SPY,TLT", "synthetic:planted", a file (.csv, .parquet) with a '
+    "row for each date and a column for each asset, or your own source as module:function."
 )
-STRATEGY = "A name of deqfolio strategies, or your own: module:Class, file.py:Class."
+STRATEGY = "A name that deqfolio strategies lists, or your own as module:Class or file.py:Class."
 
-Seed = Annotated[int, typer.Option(min=0, help="Seed of all training.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Train in so many processes.")]
+Seed = Annotated[int, typer.Option(min=0, help="Random seed of the training.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Number of worker processes that train.")]
 Cluster = Annotated[
-    str | None, typer.Option(help="Address of a Dask cluster, like tcp://10.0.0.1:8786.")
+    str | None,
+    typer.Option(help="Address of a Dask cluster that trains, like tcp://10.0.0.1:8786."),
 ]
 Log = Annotated[
     list[str] | None,
     typer.Option(
-        help="Tell every epoch of training: csv (RUN/epochs.csv), tensorboard (RUN/tensorboard), "
+        help="Log every epoch of training: csv (RUN/epochs.csv), tensorboard (RUN/tensorboard), "
         "mlflow, or your own Callback as module:Class. Repeat for several.",
         autocompletion=log_names,
     ),
 ]
-Restart = Annotated[bool, typer.Option("--restart", help="Begin anew, whatever is there.")]
+Restart = Annotated[
+    bool,
+    typer.Option("--restart", help="Start from the beginning and replace what is in the folder."),
+]
 Storage = Annotated[
     str | None,
     typer.Option(
-        help="URL of a database, like postgresql://user@host/name; by default DEQFOLIO_STORAGE, "
-        "or a file of SQLite in ~/.local/share/deqfolio."
+        help="URL of the database of trials, like postgresql://user@host/name. [default: "
+        "$DEQFOLIO_STORAGE, or an SQLite file in ~/.local/share/deqfolio]"
     ),
 ]
 Factors = Annotated[
     Path | None,
-    typer.Option(help="CSV of factor returns: dates in the first column, one column a factor."),
+    typer.Option(
+        help="CSV file of factor returns: dates in the first column, then a column for each factor."
+    ),
 ]
-Groups = Annotated[
-    Path | None, typer.Option(help="CSV of two columns: asset and group, with a heading.")
-]
+Groups = Annotated[Path | None, typer.Option(help="CSV file with the columns asset and group.")]
 FinishedRun = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")]
 
-PLAN, COSTS = "The plan", "Costs"
-Start = Annotated[str | None, typer.Option(help="First date, like 2000-01-31.")]
-End = Annotated[str | None, typer.Option(help="Last date.")]
+
+def _plan(text: str, min: int | None = None) -> Any:
+    return typer.Option(help=text, rich_help_panel="The plan", min=min)
+
+
+def _costs(text: str, *names: str) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel="Costs")
+
+
+Start = Annotated[str | None, typer.Option(help="First date of the data, like 2000-01-31.")]
+End = Annotated[str | None, typer.Option(help="Last date of the data.")]
 Train = Annotated[
-    str,
-    typer.Option(
-        help="History before the first refit: 5Y, 18M, or rows: 1260.", rich_help_panel=PLAN
-    ),
+    str, _plan("Training history before the first fit: 5Y, 18M, or a number of rows.")
 ]
-Refit = Annotated[str, typer.Option(help="Time between refits, likewise.", rich_help_panel=PLAN)]
-Rebalance = Annotated[
-    str,
-    typer.Option(
-        help="Decisions: W-FRI, ME, QE, D, or every so many rows: 5.", rich_help_panel=PLAN
-    ),
-]
+Refit = Annotated[str, _plan("Time between fits: 1Y, 6M, or a number of rows.")]
+Rebalance = Annotated[str, _plan("When to decide: W-FRI, ME, QE, D, or a number of rows.")]
 Window = Annotated[
-    str,
-    typer.Option(
-        help="Train on all history, expanding, or on the last span, rolling.",
-        rich_help_panel=PLAN,
-    ),
+    str, _plan("Training history: expanding (all of it) or rolling (as long as --train).")
 ]
 Purge = Annotated[
-    int,
-    typer.Option(
-        min=0,
-        help="Rows more between the last training label and the refit.",
-        rich_help_panel=PLAN,
-    ),
+    int, _plan("Additional rows left out between the last training label and the fit.", min=0)
 ]
-Embargo = Annotated[
-    int,
-    typer.Option(
-        min=0, help="Rows left out after test rows (cross-validate).", rich_help_panel=PLAN
-    ),
-]
-Lag = Annotated[
-    int, typer.Option(min=0, help="Sessions from decision to fill.", rich_help_panel=PLAN)
-]
-CostBp = Annotated[
-    float, typer.Option(help="Basis points of the value traded.", rich_help_panel=COSTS)
-]
-SpreadBp = Annotated[
-    float, typer.Option(help="Bid-ask spread, basis points.", rich_help_panel=COSTS)
-]
+Embargo = Annotated[int, _plan("Rows left out after test rows (in cross-validate).", min=0)]
+Lag = Annotated[int, _plan("Rows between a decision and its fill.", min=0)]
+CostBp = Annotated[float, _costs("Commission, in basis points of the value traded.")]
+SpreadBp = Annotated[float, _costs("Bid-ask spread, in basis points.")]
 Impact = Annotated[
-    float,
-    typer.Option(
-        help="Daily volatilities that trading a day's volume moves a price.",
-        rich_help_panel=COSTS,
-    ),
+    float, _costs("Price impact of trading one day's volume, in daily volatilities.")
 ]
-FixedFee = Annotated[float, typer.Option(help="Money for each order.", rich_help_panel=COSTS)]
-MinimumFee = Annotated[
-    float, typer.Option(help="Money, least for an order.", rich_help_panel=COSTS)
-]
-Borrow = Annotated[
-    float,
-    typer.Option(help="A year, on short positions: 0.02 = 2%.", rich_help_panel=COSTS),
-]
-Financing = Annotated[float, typer.Option(help="A year, on cash owed.", rich_help_panel=COSTS)]
-CashRate = Annotated[float, typer.Option(help="A year, earned on cash.", rich_help_panel=COSTS)]
+FixedFee = Annotated[float, _costs("Fee for each order, in money.")]
+MinimumFee = Annotated[float, _costs("Lowest fee of an order, in money.")]
+Borrow = Annotated[float, _costs("Yearly rate on short positions: 0.02 = 2%.")]
+Financing = Annotated[float, _costs("Yearly rate on negative cash.")]
+CashRate = Annotated[float, _costs("Yearly rate earned on cash.")]
 Capital = Annotated[
-    float | None,
-    typer.Option(help="Money at the start; 1,000,000 where it matters.", rich_help_panel=COSTS),
+    float | None, _costs("Money at the start, where it matters. [default: 1,000,000]")
 ]
-WholeShares = Annotated[
-    bool,
-    typer.Option("--whole-shares", help="Trade no fractions of shares.", rich_help_panel=COSTS),
+WholeShares = Annotated[bool, _costs("Trade whole shares only.", "--whole-shares")]
+Ensemble = Annotated[
+    int,
+    typer.Option(min=1, help="Number of seeds trained in each fold; their mean weights are held."),
 ]
-Ensemble = Annotated[int, typer.Option(min=1, help="Seeds in each fold; their mean is held.")]

@@ -1,4 +1,4 @@
-"""deqfolio strategies, new, check: what there is, a start for your own, whether it is honest."""
+"""deqfolio strategies, new, check: list strategies, start your own, test it for look-ahead."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from deqfolio.options import DATA, STRATEGY, source_names, strategy_names
 def strategies(
     name: Annotated[
         str | None,
-        typer.Argument(help=f"One of them, in full. {STRATEGY}", autocompletion=strategy_names),
+        typer.Argument(
+            help=f"One strategy, to be described in full. {STRATEGY}", autocompletion=strategy_names
+        ),
     ] = None,
 ) -> None:
-    """List the strategies, ours and installed ones: what they do, their parameters and ranges."""
+    """List built-in and installed strategies: what they do, their parameters and ranges."""
     look_here()
     from strategies.commands import description, listing
 
@@ -26,9 +28,9 @@ def strategies(
 def new(
     name: Annotated[str, typer.Argument(help="Name of the file to write, like my_alpha.")],
 ) -> None:
-    """Write a strategy to start from, and its test; both run at once."""
+    """Write a strategy to start from, and its test; both can be run as they are."""
     if not name.isidentifier():
-        raise typer.BadParameter(f"{name!r} is no name of a Python module; my_alpha would be")
+        raise typer.BadParameter(f"{name!r} cannot be the name of a Python module; try my_alpha")
     from strategies.commands import write_new
 
     typer.echo(f"wrote {' and '.join(map(str, write_new(name)))}; now:")
@@ -39,11 +41,11 @@ def new(
 def check(
     strategy: Annotated[str, typer.Argument(help=STRATEGY, autocompletion=strategy_names)],
     data: Annotated[str, typer.Option(help=DATA, autocompletion=source_names)] = "sp500",
-    start: Annotated[str | None, typer.Option(help="First date.")] = "2014-01-01",
+    start: Annotated[str | None, typer.Option(help="First date of the data.")] = "2014-01-01",
 ) -> None:
-    """Does a strategy look ahead? Run it on changed copies of the data.
+    """Test a strategy for look-ahead and other errors, on changed copies of the data.
 
-    What must not matter must not matter: the future, the order of the assets, the currency.
+    Its weights must not depend on the future, on the order of the assets or on the currency.
     """
     from data_loaders import load
     from engine import StrategyCheckError, check_strategy

@@ -1,4 +1,4 @@
-"""deqfolio report, compare, orders: what to do with finished runs."""
+"""deqfolio report, compare, orders: use finished runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from deqfolio.options import Factors, FinishedRun, Groups
 def report(
     run: FinishedRun,
     out: Annotated[
-        Path | None, typer.Option(help="The page; by default report.html in the run.")
+        Path | None, typer.Option(help="File of the report. [default: report.html in the run]")
     ] = None,
     factors: Factors = None,
     groups: Groups = None,
@@ -22,60 +22,65 @@ def report(
     """Write the report of a finished run and print its summary."""
     from engine import load_run
     from engine.runs.result import unfinished
-    from reports.commands import tell
+    from reports.commands import write_and_summarise
 
     results = load_run(run)
     if missing := unfinished(run):
         typer.echo(
-            f"not finished, and not in the report: {', '.join(missing)}; deqfolio resume {run} "
-            "goes on",
+            f"not finished, so not in the report: {', '.join(missing)}; resume with: deqfolio "
+            f"resume {run}",
             err=True,
         )
-    typer.echo(tell(results, out or run / "report.html", factors, groups))
+    typer.echo(write_and_summarise(results, out or run / "report.html", factors, groups))
 
 
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs, two or more.")],
-    out: Annotated[Path, typer.Option(help="The page.")] = Path("compare.html"),
+    out: Annotated[Path, typer.Option(help="File of the report.")] = Path("compare.html"),
     factors: Factors = None,
     groups: Groups = None,
 ) -> None:
-    """Write one report of several runs, over the dates they share."""
-    from reports.commands import tell
+    """Write one report of several runs, over the dates that they share."""
+    from reports.commands import write_and_summarise
     from reports.compare import read_runs
 
     if len(runs) < 2:
-        raise typer.BadParameter(f"give two runs or more, got {len(runs)}; see deqfolio report")
-    typer.echo(tell(read_runs(runs), out, factors, groups))
+        raise typer.BadParameter(
+            f"expected two or more runs, got {len(runs)}; for one run see deqfolio report"
+        )
+    typer.echo(write_and_summarise(read_runs(runs), out, factors, groups))
 
 
 def orders(
     run: FinishedRun,
-    capital: Annotated[float, typer.Option(help="Money in all, that in shares included.")],
+    capital: Annotated[
+        float, typer.Option(help="Total money, including the value of the shares held.")
+    ],
     prices: Annotated[
         str | None,
         typer.Option(
-            help="Prices up to the last close; by default the run's own source, yahoo: updated."
+            help="Source of prices up to the last close. [default: that of the run, updated]"
         ),
     ] = None,
     holdings: Annotated[
-        Path | None, typer.Option(help="A CSV file with the columns asset and shares.")
+        Path | None,
+        typer.Option(help="CSV file of current holdings, with the columns asset and shares."),
     ] = None,
     strategy: Annotated[
-        str | None, typer.Option(help="The name of a strategy in the run; else its first.")
+        str | None, typer.Option(help="A strategy of the run. [default: the first]")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the orders to a CSV file.")] = None,
-    as_of: Annotated[
-        str | None, typer.Option(help="The day of trading; today if left out.")
-    ] = None,
-    fractions: Annotated[bool, typer.Option("--fractions", help="Fractions of a share.")] = False,
+    as_of: Annotated[str | None, typer.Option(help="Day of trading. [default: today]")] = None,
+    fractions: Annotated[
+        bool, typer.Option("--fractions", help="Trade fractions of shares.")
+    ] = False,
 ) -> None:
-    """Say what to trade to hold what a strategy of a run wants at the last close.
+    """List the orders that bring the current holdings to a strategy's weights at the last close.
 
     Example: deqfolio orders runs/backtest --capital 100000 --holdings holdings.csv
 
-    Refused: prices older than five days, assets that the run does not know, a learned strategy
-    whose refit is due. Nothing is sent anywhere.
+    It is an error if prices are older than five days, if holdings are not assets of the run, or
+    if a learned strategy is due for a new fit. No order is sent anywhere.
     """
     import pandas as pd
 
@@ -89,7 +94,7 @@ def orders(
     results = load_run(run)
     name = strategy or next(iter(results))
     if name not in results:
-        raise ValueError(f"{run} has no strategy {name!r}; it has {', '.join(results)}")
+        raise ValueError(f"{run} has no strategy {name!r}; expected one of {', '.join(results)}")
     asked = read_experiment(run / EXPERIMENT)
     chosen = make_strategy(asked["strategies"][list(results).index(name)])
     data = {key: value for key, value in asked["data"].items() if key not in ("end", "as_of")}

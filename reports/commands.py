@@ -1,4 +1,4 @@
-"""What the command line does with results: write the report, print the summary."""
+"""Reports on the command line: read its files, write the report, return the summary."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from reports.report_data import chosen, gather
 from reports.terminal import terminal_summary
 
 
-def tell(
+def write_and_summarise(
     results: Mapping[str, BacktestResult],
     out: Path,
     factors: Path | None = None,
@@ -26,8 +26,8 @@ def tell(
     """Write the report of results to ``out``; returns the summary for a terminal.
 
     Args:
-        factors: CSV of factor returns: dates in the first column, one column a factor.
-        groups: CSV of two columns, asset and group, with a heading.
+        factors: CSV file of factor returns: dates in the first column, one column for each factor.
+        groups: CSV file with the columns asset and group.
     """
     check_report_path(out)
     table = read_factors(factors) if factors else None
@@ -38,10 +38,10 @@ def tell(
 
 
 def read_factors(path: Path) -> pd.DataFrame:
-    """Returns of factors (T, F) from a CSV file: dates in its first column, then one a factor.
+    """Factor returns (T, F) from a CSV file: dates in its first column, then one for each factor.
 
     Raises:
-        ValueError: it cannot be read, or holds something else.
+        ValueError: the file cannot be read, or contains something else.
     """
     table = _read(path, "factor returns", index_col=0)
     try:
@@ -57,7 +57,7 @@ def read_groups(path: Path) -> dict[str, str]:
     """Group by asset from a CSV file of two columns, with a heading.
 
     Raises:
-        ValueError: it cannot be read, or has another number of columns.
+        ValueError: the file cannot be read, or has another number of columns.
     """
     table = _read(path, "groups", dtype=str)
     if table.shape[1] != 2:

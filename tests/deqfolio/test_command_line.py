@@ -54,7 +54,7 @@ def test_an_interrupted_run_is_resumed(prices, tmp_path, capsys, monkeypatch):
     def stop(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("engine.accounting.simulation.simulate", stop)
+    monkeypatch.setattr("engine.walking.session.simulate", stop)
     assert main([*words, "--restart"]) == 130
     assert "stopped; resume with: deqfolio resume run" in capsys.readouterr().err
     monkeypatch.undo()
@@ -244,7 +244,7 @@ def test_every_command_and_every_option_is_explained():
 def test_help_shows_what_stands_in_brackets():
     found = CliRunner().invoke(app, ["sweep", "--help"]).output
     assert "A TOML file with a table [sweep]" in found
-    assert "[sweep] says what to try" in found
+    assert "[sweep] gives the ranges" in found
     assert "[sweep.ranges]\n" in found.replace(" ", "")
     lines = [line.strip() for line in found.splitlines()]
     assert "hidden = {low = 8, high = 64, log = true}" in lines
@@ -254,7 +254,7 @@ def test_rules_have_one_path_and_it_is_said(prices, capsys):
     words = ["--data", prices, "--strategy", "EqualWeight", *SHORT, "--out", "run"]
     assert main(["backtest", *words]) == 0
     assert main(["cross-validate", "run", "--out", "paths"]) == 0
-    assert "no fit, so all paths are the same: EqualWeight;" in capsys.readouterr().out
+    assert "all paths are the same: EqualWeight;" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -415,7 +415,7 @@ def test_what_was_finished_before_a_failure_can_be_reported(prices, capsys):
     assert main(["report", "run"]) == 0
     told = capsys.readouterr()
     assert "EqualWeight" in told.out
-    assert "not in the report: MinimumVariance; deqfolio resume run goes on" in told.err
+    assert "not in the report: MinimumVariance; resume with: deqfolio resume run" in told.err
 
 
 def test_a_run_of_which_nothing_is_finished_says_how_to_go_on(prices, tmp_path, capsys):

@@ -70,7 +70,7 @@ def test_a_sweep_writes_an_experiment_that_runs(here, capsys):
     [
         ("folds = 2", "fold = 2", "did you mean 'folds'"),
         ("trials = 3", 'trials = "3"', "expected int"),
-        ('strategy = "MinimumVariance"', 'strategy = "Minimum"', "not among"),
+        ('strategy = "MinimumVariance"', 'strategy = "Minimum"', "expected one of"),
         ("cap = {low = 0.3", "capp = {low = 0.3", "did you mean 'cap'"),
         ("low = 0.3", "low = 0.95", "low must be below high"),
         ("[sweep.ranges]", "[sweep.rangs]", "did you mean 'ranges'"),
@@ -132,4 +132,4 @@ def test_the_help_shows_the_tables(capsys):
     assert main(["sweep", "--help"]) == 0
     said = capsys.readouterr().out
     assert "[sweep.ranges]" in said
-    assert "The table [sweep] says" in said
+    assert "The table [sweep] gives" in said
