@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("data_loaders", "strategies", "engine", "reports", "deqfolio")
 
 # Within a package a file imports its own room, and rooms in lines above its own. Rooms in one line
-# do not know each other. A room is a folder or, where it has no folder, a single file.
+# do not know each other. A room is a folder or, without a folder, a single file.
 ROOMS = {
     "engine": (
         "accounting compute planning",
@@ -35,7 +35,7 @@ ROOMS = {
     ),
 }
 
-# Between packages: what a package or room may import, where that is less than all to its left.
+# Between packages: what a package or room may import, if that is less than all to its left.
 ALLOWED = {
     "engine": ("strategies", ("strategies.base", "strategies.layers.drift")),
     "strategies.layers": (
@@ -55,13 +55,13 @@ def imported(name: str, file: Path, known: dict[str, Path]) -> Iterator[str]:
     """The modules among ``known`` that a file imports, by whichever form of the statement."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            said = [alias.name for alias in node.names]
+            names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"{name}: imports are absolute"
-            said = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
         else:
             continue
-        for full in said:
+        for full in names:
             parts = full.split(".")
             choices = [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
             choices = [form for each in choices for form in (each, f"{each}.__init__")]

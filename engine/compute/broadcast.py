@@ -80,7 +80,7 @@ def broadcast(
 
     They run in ``workers`` processes of this machine, or on the executor. A Dask client's executor
     keeps the object as a result of its own, which the scheduler copies to each worker that has a
-    task, and computes anew should all of them be lost. Any other executor is sent it with each
+    task, and computes again if all of them are lost. Any other executor is sent it with each
     task; a process that has it already does not unpickle it again.
 
     Raises:

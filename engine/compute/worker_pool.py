@@ -1,4 +1,4 @@
-"""Worker processes on this machine, which end at once and silently when they are told to."""
+"""Worker processes on this machine, which can be ended at once and silently."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class WorkerPool(Executor):
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Let the workers end after the tasks submitted, or after those begun."""
+        """Let the workers end after the tasks submitted, or after those that run."""
         if not self._closed:
             self._closed = True
             while cancel_futures and not self._tasks.empty():

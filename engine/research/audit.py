@@ -63,7 +63,7 @@ class Audit:
         yield self.the_future_does_not_matter
         yield self.the_calendar_does_not_matter
         yield self.runs_do_not_remember
-        if not isinstance(self.strategy, LearnedStrategy):  # whose module the engine builds anew
+        if not isinstance(self.strategy, LearnedStrategy):  # the engine builds its module again
             yield self.folds_do_not_remember
         yield self.the_unit_of_prices_does_not_matter
         yield self.what_does_not_trade_is_not_held

@@ -75,7 +75,7 @@ def todays_orders(
     known = result.settings["panel"]["assets"]
     if list(panel.assets) != known:
         odd = sorted(set(panel.assets) ^ set(known))[:5] or ["the same, in another order"]
-        raise OrderError(f"the run was made on other assets: {', '.join(odd)}")
+        raise OrderError(f"the run traded other assets: {', '.join(odd)}")
     unknown = [str(asset) for asset in shares.index if asset not in known]
     if unknown:
         raise OrderError(f"holdings of assets the run does not know: {', '.join(unknown[:5])}")
@@ -141,7 +141,7 @@ def read_holdings(path: Path) -> pd.Series:
 
 
 def _fitted(strategy: Strategy, result: BacktestResult, panel: Panel) -> list[Strategy]:
-    """The strategy with the last refit's states, one for each seed; a rule is fitted anew."""
+    """The strategy with the last refit's states, one for each seed; a rule is fitted again."""
     if not isinstance(strategy, LearnedStrategy):
         return [clone(strategy).fit(panel)]
     last = result.folds["train_end"].iloc[-1]

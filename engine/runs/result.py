@@ -193,8 +193,8 @@ def load_run(directory: str | Path) -> dict[str, BacktestResult]:
         FileNotFoundError: nothing is saved there, or nothing is finished yet.
     """
     root = Path(directory)
-    begun = (root / PLAN).is_file()
-    if begun and not any((root / name).exists() for name in ("run.json", "paths.csv")):
+    started = (root / PLAN).is_file()
+    if started and not any((root / name).exists() for name in ("run.json", "paths.csv")):
         raise FileNotFoundError(
             f"{root} holds a run of which no strategy is finished yet; the same call resumes "
             f"it, or on the command line: deqfolio resume {root}"
