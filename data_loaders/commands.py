@@ -25,6 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+PAGE = 20  # assets, and findings, that a check prints
 Folder = Annotated[
     Path | None,
     typer.Option(help="Folder of the store. [default: $DEQFOLIO_DATA or ~/.cache/deqfolio/data]"),
@@ -174,6 +175,10 @@ def check(
     end: End = None,
     store: Folder = None,
     options: Reading = None,
+    out: Annotated[
+        Path,
+        typer.Option(help="CSV file of all findings, written where they fill more than a page."),
+    ] = Path("data_check.csv"),
 ) -> None:
     """Check the data, and report what looks wrong; nothing is changed."""
     from data_loaders import quality
@@ -185,14 +190,23 @@ def check(
     table = found.assets
     table["coverage"] = table["coverage"].map("{:.1%}".format)
     table["zero_returns"] = table["zero_returns"].map("{:.1%}".format)
-    _print(table)
+    _print(table.head(PAGE))
+    if len(table) > PAGE:
+        typer.echo(f"and {len(table) - PAGE} more assets")
     typer.echo("")
-    for problem, where, detail in found.problems.itertuples(index=False):
-        typer.echo(f"{problem}: {where}: {detail}")
+    each = max(2, PAGE // max(1, found.problems["problem"].nunique()))
+    for problem, rows in found.problems.groupby("problem", sort=False):
+        for row in rows.head(each).itertuples():
+            typer.echo(f"{problem}: {row.where}: {row.detail}")
+        if len(rows) > each:
+            typer.echo(f"{problem}: and {len(rows) - each} more")
     for caveat in panel.caveats:
         typer.echo(f"caveat: {caveat}")
     if not len(found.problems):
         typer.echo("No problems were found.")
+    if len(found.problems) > PAGE or len(table) > PAGE:
+        found.problems.to_csv(out, index=False)
+        typer.echo(f"all {len(found.problems)} findings: {out}")
 
 
 @app.command()

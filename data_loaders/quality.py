@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,16 +12,14 @@ import numpy as np
 import pandas as pd
 
 from data_loaders.panel import Panel
+from data_loaders.suspicious_moves import looks_like_returns, suspicious_moves
 
 STALE = 5  # rows with one and the same price, from which on it is stale
 ZEROS = 0.2  # share of returns that are zero, above which an asset is hardly traded
 WINDOWS = 0.05  # share of an asset's windows of a year that miss a price, above which it is said
-JUMP = 8.0  # typical moves, above which a return by a split's ratio is suspect
-LEAST_JUMP = 0.3  # size of a log return below which no split is suspected
-RATIOS = (1.5, 2, 3, 4, 5, 6, 7, 8, 10, 15, 20, 25, 30, 50, 100)
-NEAR = 0.03  # relative distance to a split's ratio
 SPARSE = 0.5  # share of the listed assets that trade, below which a date is odd
 BREAK = {252: 5, 365: 2, 52: 14, 12: 45}  # days between rows, by rows a year, that are a gap
+HALT = 5  # rows without a price in a row, from which on they are a halt
 YEARS = 3.0  # of history in which some asset of a fair universe is delisted
 FEW = 3  # places that a message names
 
@@ -32,7 +31,7 @@ class Quality:
     Attributes:
         assets: one row an asset: first and last (dates of prices), coverage (share of rows with a
             price between them), gaps (runs of rows without one), longest_gap, longest_stale
-            (rows of one price), zero_returns (share), jumps (suspected splits).
+            (rows of one price), zero_returns (share), jumps (suspicious moves).
         problems: one row a finding: problem, where (asset or "all"), detail; the most serious
             kinds first.
         summary: the counts of the problems, JSON-ready.
@@ -84,7 +83,8 @@ def _look(panel: Panel) -> Quality:
     same[1:] = values[1:] == values[:-1]
     moves = known[1:] & known[:-1]
     gaps = listed & ~known
-    jumps = _jumps(panel, values)
+    moves_found = suspicious_moves(panel)
+    jumps = Counter(move.asset for move in moves_found)
     assets = pd.DataFrame(
         {
             "first": [str(date.date()) for date in panel.dates[first]],
@@ -94,24 +94,28 @@ def _look(panel: Panel) -> Quality:
             "longest_gap": _longest(gaps),
             "longest_stale": _longest(same) + 1,
             "zero_returns": same[1:].sum(axis=0) / np.maximum(1, moves.sum(axis=0)),
-            "jumps": jumps.groupby("asset").size().reindex(panel.assets, fill_value=0).to_numpy(),
+            "jumps": [jumps[name] for name in panel.assets],
         },
         index=pd.Index(panel.assets, name="asset"),
     )
     found = [
+        *_kind(panel),
         *_survivorship(panel, last),
-        *(("possible split", row.asset, row.detail) for row in jumps.itertuples()),
+        *moves_found,
         *_twins(panel, values),
+        *_unfinished(panel, values, known),
+        *_calendars(panel, known, listed),
         *_calendar(panel, known, listed),
     ]
     broken = dict(zip(panel.assets, _broken(gaps, listed, panel.periods_per_year), strict=True))
-    for asset, row in assets.iterrows():
+    causes = _gap_causes(gaps, known, listed)
+    for at, (asset, row) in enumerate(assets.iterrows()):
         if (share := broken[asset]) > WINDOWS:
             count = f"{row['gaps']} gap{'s' * (row['gaps'] != 1)}"
             detail = (
                 f"{count}, {1 - row['coverage']:.1%} of rows without a price: {share:.0%} of the "
                 "windows of a year miss one, and a strategy that looks back as far does not hold "
-                "it then"
+                f"it then; {causes[at]}"
             )
             found.append(("gaps", asset, detail))
         if row["longest_stale"] >= STALE:
@@ -122,36 +126,86 @@ def _look(panel: Panel) -> Quality:
     return Quality(assets, pd.DataFrame(found, columns=["problem", "where", "detail"]))
 
 
-def _jumps(panel: Panel, values: np.ndarray) -> pd.DataFrame:
-    """Moves that have a split's ratio and are far outside what the asset usually does."""
-    frame = pd.DataFrame(values).ffill()  # a split may fall into a gap
-    logs = np.diff(np.log(frame.to_numpy()), axis=0)
-    logs[np.isnan(values[1:])] = np.nan
-    typical = pd.DataFrame(np.abs(logs)).median().to_numpy() * 1.4826
-    big = np.abs(logs) > np.maximum(JUMP * typical, LEAST_JUMP)
-    table = []
-    for row, column in np.argwhere(big):
-        ratio = float(np.exp(abs(logs[row, column])))
-        nearest = min(RATIOS, key=lambda known: abs(ratio / known - 1))
-        if abs(ratio / nearest - 1) <= NEAR:
-            up = logs[row, column] > 0
-            split = f"1 for {nearest:g}" if up else f"{nearest:g} for 1"
-            change = np.expm1(logs[row, column])
-            detail = f"{change:+.1%} on {panel.dates[row + 1].date()}, like a missed {split} split"
-            table.append((panel.assets[column], detail))
-    return pd.DataFrame(table, columns=["asset", "detail"])
+def _kind(panel: Panel) -> list[tuple[str, str, str]]:
+    doubt = looks_like_returns(panel)
+    return [("not prices", "all", doubt)] if doubt else []
 
 
 def _twins(panel: Panel, values: np.ndarray) -> list[tuple[str, str, str]]:
-    """Assets whose prices are the same throughout: one asset under two names."""
-    seen: dict[bytes, str] = {}
+    """Assets with the same prices, or the same returns, throughout: one asset under two names."""
     found = []
-    for name, column in zip(panel.assets, values.T, strict=True):
-        content = np.ascontiguousarray(column).tobytes()
-        if content in seen:
-            found.append(("duplicate", name, f"the same prices as {seen[content]} on every date"))
-        seen.setdefault(content, name)
+    prices: dict[bytes, str] = {}
+    moves: dict[bytes, str] = {}
+    returns = np.round(panel.returns.to_numpy()[1:], 9)
+    for name, column, steps in zip(panel.assets, values.T, returns.T, strict=True):
+        content, changes = np.ascontiguousarray(column).tobytes(), steps.tobytes()
+        if content in prices:
+            found.append(("duplicate", name, f"the same prices as {prices[content]} on every date"))
+        elif changes in moves and np.count_nonzero(np.nan_to_num(steps)) > 5:
+            found.append(("duplicate", name, f"the same returns as {moves[changes]} on every date"))
+        prices.setdefault(content, name)
+        moves.setdefault(changes, name)
     return found
+
+
+def _unfinished(panel: Panel, values: np.ndarray, known: np.ndarray) -> list[tuple[str, str, str]]:
+    """A last row that is not a whole session: few prices, old ones, or little volume."""
+    if len(panel) < 20:
+        return []
+    date = panel.dates[-1]
+    before = known[-2]
+    here = known[-1] & before
+    reasons = []
+    clock = panel.dates - panel.dates.normalize()
+    if clock[-1] > pd.Timedelta(0) and (clock[:-1] == pd.Timedelta(0)).all():
+        reasons.append("it has a time of day")
+    if before.sum() > 4 and here.sum() < SPARSE * before.sum():
+        reasons.append(f"{here.sum()} of {before.sum()} assets have a price")
+    elif here.sum() > 4 and (values[-1] == values[-2])[here].mean() > SPARSE:
+        usual = (values[-20:-1] == values[-21:-2]).mean() if len(values) > 20 else 0.0
+        if usual < ZEROS:
+            reasons.append("most prices are those of the row before")
+    volume = panel.asset_features.get("volume")
+    if volume is not None:
+        amounts = volume.to_numpy()
+        typical = np.nanmedian(amounts[-21:-1], axis=0)
+        low = (amounts[-1] < 0.1 * typical)[~np.isnan(amounts[-1])]
+        if len(low) and low.mean() > SPARSE:
+            reasons.append("its volume is below a tenth of the usual one")
+    detail = f"the last row, {date.date()}, may be unfinished: {'; '.join(reasons)}"
+    return [("unfinished session", "all", detail)] if reasons else []
+
+
+def _calendars(panel: Panel, known: np.ndarray, listed: np.ndarray) -> list[tuple[str, str, str]]:
+    """Assets that trade on other dates than the rest, as stocks beside crypto do."""
+    lacking = listed & ~known
+    often = lacking.sum(axis=0) > np.maximum(10, 0.02 * listed.sum(axis=0))
+    if not often.any() or often.all():
+        return []
+    full = np.flatnonzero(~lacking.any(axis=0) & listed.any(axis=0))
+    if not len(full):
+        return []
+    groups: dict[bytes, list[int]] = {}
+    for column in np.flatnonzero(often):
+        groups.setdefault(np.packbits(lacking[:, column]).tobytes(), []).append(int(column))
+    found = []
+    for columns in groups.values():
+        rows = np.flatnonzero(lacking[:, columns[0]])
+        runs = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
+        if len(runs) < 10 or max(map(len, runs)) > 5:
+            continue  # one halt, not another calendar
+        mine = listed[:, columns[0]].sum() - len(rows)
+        detail = (
+            f"{_names(panel, columns)} trade on {mine} dates, {_names(panel, list(full))} on "
+            f"{len(panel)}: {mine} in common"
+        )
+        found.append(("two calendars", "all", detail))
+    return found
+
+
+def _names(panel: Panel, columns: list[int]) -> str:
+    shown = ", ".join(map(str, panel.assets[columns[:FEW]]))
+    return shown + (f" and {len(columns) - FEW} more" if len(columns) > FEW else "")
 
 
 def _calendar(panel: Panel, known: np.ndarray, listed: np.ndarray) -> list[tuple[str, str, str]]:
@@ -185,6 +239,23 @@ def _survivorship(panel: Panel, last: np.ndarray) -> list[tuple[str, str, str]]:
         "hindsight, they make long-only strategies look better than they could have been"
     )
     return [("survivorship", "all", detail)]
+
+
+def _gap_causes(gaps: np.ndarray, known: np.ndarray, listed: np.ndarray) -> list[str]:
+    """Of each asset, how many rows without a price are holidays, halts and single rows."""
+    common = known.sum(axis=1) < SPARSE * listed.sum(axis=1)  # most do not trade
+    found = []
+    for own in gaps.T:
+        shared = int((own & common).sum())
+        rows = np.flatnonzero(own & ~common)
+        runs = [len(run) for run in np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)]
+        halts = [run for run in runs if run >= HALT]
+        short = len(rows) - sum(halts)
+        parts = [f"{shared} rows on which most assets do not trade"] * bool(shared)
+        parts += [f"{sum(halts)} rows in {len(halts)} halts"] * bool(halts)
+        parts += [f"{short} rows in shorter gaps of its own"] * bool(short)
+        found.append(", ".join(parts))
+    return found
 
 
 def _longest(flags: np.ndarray) -> np.ndarray:
