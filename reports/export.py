@@ -46,10 +46,9 @@ def as_csv(data: ReportData) -> dict[str, str]:
     results = data.results
     frames = {name: _indexed(getattr(data, name), index) for name, index in TABLES.items()}
     frames["months"] = _stacked(data.months).rename(columns=str)
-    frames["net_returns"] = _by_date({n: r.net_returns for n, r in results.items()})
-    frames["gross_returns"] = _by_date({n: r.gross_returns for n, r in results.items()})
-    frames["turnover"] = _by_date({n: r.turnover for n, r in results.items()})
-    frames["costs"] = _by_date({n: r.costs for n, r in results.items()})
+    for field in ("net_returns", "gross_returns", "turnover", "costs"):
+        lines = pd.DataFrame({name: getattr(result, field) for name, result in results.items()})
+        frames[field] = _indexed(lines.rename_axis("date"), True)
     frames["targets"] = _stacked({n: r.targets for n, r in results.items()})
     frames["orders"] = data.first.orders
     return {
@@ -66,10 +65,6 @@ def settings(results: Mapping[str, BacktestResult], shared: Mapping[str, Any]) -
         own = {key: value for key, value in result.settings.items() if shared.get(key) != value}
         strategies[name] = {**result.strategy, "settings": own}
     return {"settings": shared, "strategies": strategies}
-
-
-def _by_date(lines: Mapping[str, pd.Series]) -> pd.DataFrame:
-    return _indexed(pd.DataFrame(dict(lines)).rename_axis("date"), True)
 
 
 def _stacked(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

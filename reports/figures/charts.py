@@ -1,7 +1,7 @@
 """The kinds of figures in the report: each is one SVG element.
 
-``label`` is the text of a figure for readers who do not see it, ``height`` its height while it
-is ``axes.WIDTH`` wide, and a colour a name in ``axes.PALETTE``.
+``label`` is the text of a figure for readers who do not see it, and a colour a name in
+``axes.PALETTE``. Heights are those of a figure that is ``axes.WIDTH`` wide.
 """
 
 from __future__ import annotations
@@ -124,12 +124,11 @@ def bars(
     values: pd.DataFrame,
     colours: Mapping[str, str],
     percent: bool = True,
-    height: int = 260,
 ) -> Markup:
     """Bars by row (a year or a fold), side by side, one colour per column, at most three."""
     width = 0.78 / values.shape[1]
     known = values.fillna(0)
-    axes = Axes((-0.5, len(values) - 0.5), _span([[0.0], known]), height)
+    axes = Axes((-0.5, len(values) - 0.5), _span([[0.0], known]), 260)
     axes.mark_y(ticks.percent_text if percent else ticks.number_text)
     for number, name in enumerate(known.columns):
         left = np.arange(len(known)) - 0.39 + number * width
@@ -140,7 +139,7 @@ def bars(
     return svg(label, axes)
 
 
-def histogram(label: str, returns: pd.Series, height: int = 260) -> Markup:
+def histogram(label: str, returns: pd.Series) -> Markup:
     """Density of the returns, with a normal of their moments and the most likely Student-t.
 
     Returns beyond five standard deviations are counted in the outermost bars.
@@ -154,7 +153,7 @@ def histogram(label: str, returns: pd.Series, height: int = 260) -> Markup:
     normal = norm.pdf(grid, mean, deviation)
     heavy = student.pdf(grid, *student_t(returns))
     top = float(max(density.max(), normal.max(), heavy.max()))
-    axes = Axes((low, high), (0.0, top), height, margin=(0.01, 0.0))
+    axes = Axes((low, high), (0.0, top), 260, margin=(0.01, 0.0))
     axes.bars(edges[:-1], density, float(0.92 * (edges[1] - edges[0])), "s1", 0.35)
     axes.line(grid, normal, "s2", 1.3)
     axes.line(grid, heavy, "s3", 1.5)
@@ -162,7 +161,7 @@ def histogram(label: str, returns: pd.Series, height: int = 260) -> Markup:
     return svg(label, axes)
 
 
-def stacked_weights(label: str, weights: pd.DataFrame, height: int = 290) -> Markup:
+def stacked_weights(label: str, weights: pd.DataFrame) -> Markup:
     """Weights over time, (T, at most 14), columns from 0 outwards: longs above, shorts below.
 
     The colours are ``ASSET_COLOURS`` in the order of the columns; a 13th and 14th are grey.
@@ -173,7 +172,7 @@ def stacked_weights(label: str, weights: pd.DataFrame, height: int = 290) -> Mar
     values, across = shown.to_numpy(float), days(shown.index)
     sides = [np.clip(values, 0, None), np.clip(values, None, 0)]
     tops = [side.cumsum(axis=1) for side in sides]
-    axes = Axes(_span([across]), _span([[0.0], *tops]), height, margin=(0.01, 0.0))
+    axes = Axes(_span([across]), _span([[0.0], *tops]), 290, margin=(0.01, 0.0))
     axes.mark_y(ticks.percent_text, most=5)
     for side, top in zip(sides, tops, strict=True):  # each band reaches to 0: the next hides it
         for column in reversed(range(len(names))):
@@ -185,14 +184,14 @@ def stacked_weights(label: str, weights: pd.DataFrame, height: int = 290) -> Mar
     return svg(label, axes)
 
 
-def training_curves(label: str, training: pd.DataFrame, height: int = 260) -> Markup:
+def training_curves(label: str, training: pd.DataFrame) -> Markup:
     """Loss by epoch, training left, validation right: a line a fold and seed, the latest strongest.
 
     A dot marks the epoch whose state was kept, the last one marked best.
     """
     epochs, losses = _span([training["epoch"]]), ("loss", "validation_loss")
     span = _span(training[name] for name in losses)
-    panels = _pair(epochs, span, span, height, gap=40)
+    panels = _pair(epochs, span, span, 260, gap=40)
     panels[0].mark_y(ticks.number_text)
     panels[1].mark_y(lambda _: "")
     last = max(int(training["fold"].max()), 1)
@@ -209,9 +208,7 @@ def training_curves(label: str, training: pd.DataFrame, height: int = 260) -> Ma
     return svg(label, *panels)
 
 
-def solver_steps(
-    label: str, solves: pd.DataFrame, colours: Mapping[str, str], height: int = 230
-) -> Markup:
+def solver_steps(label: str, solves: pd.DataFrame, colours: Mapping[str, str]) -> Markup:
     """Steps and residuals of the iterative solves by fold.
 
     Left: the mean steps, and the most as a thin line. Right: the largest residual, logarithmic.
@@ -225,7 +222,7 @@ def solver_steps(
         _span([solves["fold"]]),
         (0.0, float(max(solves["most_steps"].max(), 1))),
         _span([positive]) if len(positive) else (0.0, 1.0),
-        height,
+        230,
         gap=70,
         log=len(positive) > 0,
     )
