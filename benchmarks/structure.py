@@ -157,6 +157,10 @@ def main() -> int:
     print(f"\n{'room':<36}{'files':>6}{'lines':>7}")
     for place, (files, lines) in sizes().items():
         print(f"{place:<36}{files:>6}{lines:>7}")
+    lengths = {name: len(file.read_text().splitlines()) for name, file in modules().items()}
+    longest = sorted(lengths, key=lengths.__getitem__, reverse=True)[:3]
+    print(f"\n{sum(lengths.values())} lines; the longest files:", end=" ")
+    print(", ".join(f"{name} {lengths[name]}" for name in longest))
     wrong, round_trips = violations(imports), circles(imports)
     print(f"\nimports that run the wrong way: {len(wrong)}", *wrong, sep="\n  ")
     print(f"circles: {len(round_trips)}", *map(" <-> ".join, round_trips), sep="\n  ")
