@@ -24,4 +24,4 @@ class TrainingError(RuntimeError):
 
 
 class TrainingWarning(UserWarning):
-    """Training goes on, but what comes of it is likely to be noise."""
+    """Training continues, but its result is likely to be noise."""

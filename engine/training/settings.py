@@ -30,7 +30,7 @@ class Training:
             deviation; 0.5 = half. Validation never sees it.
         mirrors: how many mirrored panels blocks are drawn from as well, each as often as from the
             true one. In a mirrored panel some assets go down when they went up, and all inputs are
-            prepared anew from its prices; of an odd number of mirrors every asset is turned in
+            prepared again from its prices; of an odd number of mirrors every asset is turned in
             half of the panels. Validation never sees them.
         mirrored_features: the panel's asset features that change sign with an asset's returns, a
             forecast for example, by name. Others stay as they are, and so does the market's.

@@ -1,4 +1,4 @@
-"""What is told of training, read back from where it was told."""
+"""What callbacks report of training, read back from where they reported it."""
 
 import re
 import sys
@@ -37,7 +37,7 @@ def run(panel, callbacks, **rest):
     )[NAME]
 
 
-def told(result):
+def reported(result):
     """What there is to tell: one row an epoch, by strategy, fold, seed and epoch."""
     return result.training.assign(strategy=NAME).set_index(KEYS)[list(NUMBERS)]
 
@@ -66,7 +66,7 @@ class Notes(Callback):
 def test_every_epoch_and_fit_is_told_once(panel, workers, tmp_path):
     notes = Notes()
     result = run(panel, [notes], workers=workers, run_dir=tmp_path)
-    assert sorted(notes.rows) == sorted(told(result).index)
+    assert sorted(notes.rows) == sorted(reported(result).index)
     assert sorted(notes.fits) == [(NAME, fold, seed) for fold in range(3) for seed in (0, 1)]
     assert notes.open == 0
     again = Notes()
@@ -91,7 +91,7 @@ def test_csv(panel, tmp_path):
     file = tmp_path / "made" / "epochs.csv"
     result = run(panel, [CsvLog(file)])
     found = pd.read_csv(file).set_index(KEYS)
-    expected = told(result)
+    expected = reported(result)
     pd.testing.assert_frame_equal(
         found.loc[expected.index, list(NUMBERS)], expected, check_dtype=False, rtol=1e-15
     )
@@ -166,7 +166,7 @@ def test_the_command_line_logs_into_the_runs_folder(walks, tmp_path, monkeypatch
     assert "told DEQMeanVariance 2" in capsys.readouterr().out
     result = load_run("run")[NAME]
     written = pd.read_csv("run/epochs.csv", index_col=KEYS)[list(NUMBERS)]
-    pd.testing.assert_frame_equal(written.sort_index(), told(result).sort_index())
+    pd.testing.assert_frame_equal(written.sort_index(), reported(result).sort_index())
     assert result.settings["training"].get("log") is None, "no result depends on it"
 
     experiment = (tmp_path / "run/experiment.toml").read_text()

@@ -1,4 +1,4 @@
-"""Training on mirrored panels: consistent, causal, repeatable, and against learning by heart."""
+"""Training on mirrored panels: consistent, causal, repeatable, and against memorising."""
 
 from dataclasses import replace
 
@@ -88,7 +88,7 @@ def test_mirrors_repeat_bit_for_bit_and_only_train(panel):
     assert not found.history.equals(without.history)
 
 
-class ByHeart(LearnedStrategy):
+class Memorises(LearnedStrategy):
     """A weight for each asset, whatever is known."""
 
     def __init__(self, lookback=2):
@@ -110,8 +110,8 @@ class Weights(nn.Module):
         return torch.softmax(self.scores, 0).expand(len(inputs["known"]), -1)
 
 
-def test_which_assets_rose_is_worth_less_by_heart():
-    """One asset rises. What learns weights by heart finds it, unless half its history falls."""
+def test_which_assets_rose_is_worth_less_to_memorise():
+    """One asset rises. A network that memorises weights finds it, unless half its history falls."""
     returns = np.random.default_rng(0).normal(0, 0.01, (900, 8)) + np.r_[0.01, np.zeros(7)]
     dates = pd.bdate_range("2010-01-04", periods=900)
     panel = Panel(pd.DataFrame(np.exp(returns.cumsum(axis=0)), dates, list("ABCDEFGH")))
@@ -121,8 +121,8 @@ def test_which_assets_rose_is_worth_less_by_heart():
             epochs=30, block=20, learning_rate=0.05, weight_decay=0, patience=30, mirrors=mirrors
         )
         own = learner(panel, training)
-        data = own.training_data("s", ByHeart(), own.folds[0])
-        losses = train(ByHeart(), data, Costs(0.0), training).history["validation_loss"]
+        data = own.training_data("s", Memorises(), own.folds[0])
+        losses = train(Memorises(), data, Costs(0.0), training).history["validation_loss"]
         gained[mirrors] = losses.iloc[0] - losses.iloc[-10:].mean()
     assert gained[0] > 2  # of Sharpe
     assert gained[3] < gained[0] / 2
@@ -148,4 +148,4 @@ def test_an_unknown_feature_is_named_before_the_first_fit(panel):
 
 def test_samples_without_the_mirrors_are_refused():
     with pytest.raises(ValueError, match="2 mirrored panels, and the dataset has 0"):
-        train(ByHeart(), samples(), Costs(), TWICE)
+        train(Memorises(), samples(), Costs(), TWICE)

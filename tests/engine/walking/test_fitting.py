@@ -43,7 +43,7 @@ def uninterrupted(panel):
 
 
 @pytest.mark.parametrize("finished", [0, 1, 2])
-def test_an_interrupted_run_goes_on_to_the_same_result(
+def test_an_interrupted_run_resumes_to_the_same_result(
     panel, uninterrupted, finished, tmp_path, monkeypatch
 ):
     fits = []
@@ -92,7 +92,7 @@ def test_a_killed_process_leaves_whole_fits_only(panel, uninterrupted, tmp_path)
     assert not list(fits.glob(".*"))
 
 
-def test_another_run_is_refused_or_started_anew(panel, tmp_path):
+def test_another_run_is_refused_or_restarted(panel, tmp_path):
     run(panel, run_dir=tmp_path)
     changed = Training(epochs=1, block=20)
     with pytest.raises(RunMismatch, match="holds another run: training changed since"):
@@ -135,11 +135,11 @@ def test_a_directory_with_other_files_is_refused(panel, tmp_path):
         run(panel, run_dir=tmp_path)
 
 
-def test_two_processes_give_the_same_bits(panel, uninterrupted):
+def test_two_processes_are_bitwise_identical(panel, uninterrupted):
     same(run(panel, workers=2)[NAME], uninterrupted[NAME])
 
 
-def test_any_executor_gives_the_same_bits(panel, uninterrupted):
+def test_any_executor_is_bitwise_identical(panel, uninterrupted):
     """Threads of one process share torch's random numbers: they take turns."""
     with ThreadPoolExecutor(3) as pool:
         same(run(panel, executor=pool)[NAME], uninterrupted[NAME])

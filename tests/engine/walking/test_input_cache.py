@@ -1,4 +1,4 @@
-"""Prepared inputs: each date once, batches of dates in a row without a copy, nothing shared by
+"""Prepared inputs: each date once, batches of consecutive dates without a copy, nothing shared by
 mistake."""
 
 import numpy as np
@@ -47,7 +47,7 @@ def test_each_date_is_prepared_once_and_only_if_asked_for(prepared, made):
     assert made == [8, 13, 18]
 
 
-def test_dates_in_a_row_are_not_copied(prepared):
+def test_consecutive_dates_are_not_copied(prepared):
     """Neither those of one batch, nor of one that overlaps it."""
     first, second = prepared(np.array([3, 8, 13]))["x"], prepared(np.array([8, 13, 18]))["x"]
     assert first[1].data_ptr() == second[0].data_ptr()
