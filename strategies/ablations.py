@@ -1,4 +1,4 @@
-"""The flagship with one part exchanged: what is the equilibrium worth, and what the optimiser?"""
+"""Ablations: DEQMeanVariance with the equilibrium or the optimiser exchanged."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from data_loaders import Panel
 from strategies.base import Inputs, LearnedStrategy
 from strategies.constraints import Constraints
-from strategies.deq import DEQMeanVariance, Standardise
+from strategies.deq import DEQMeanVariance
 from strategies.features import feature_table
 from strategies.layers.equilibrium.deq_encoder import DEQEncoder
+from strategies.network_parts import Standardise
 from strategies.parameter_ranges import at_least, one_of
 
 

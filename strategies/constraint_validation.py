@@ -42,33 +42,36 @@ def check_by_asset(name: str, values: object) -> None:
         _number(f"{name} of {asset}", value, infinite=name in ("floors", "caps"))
 
 
-def check_constraints(said: Any) -> None:
+def check_constraints(constraints: Any) -> None:
     """ValueError where a limit is not a number, or two limits contradict each other."""
     for name in ("lower", "upper"):
-        _number(name, getattr(said, name), infinite=True)
-    _number("budget", said.budget)
+        _number(name, getattr(constraints, name), infinite=True)
+    _number("budget", constraints.budget)
     for name in NOT_NEGATIVE:
-        value = getattr(said, name)
+        value = getattr(constraints, name)
         if value is not None:
             _number(name, value)
             if value < 0:
                 raise ValueError(f"{name} must not be negative, got {value:g}")
     for name in ("floors", "caps", "benchmark"):
-        check_by_asset(name, getattr(said, name))
-    if said.lower > said.upper:
-        raise ValueError(f"lower {said.lower:g} is above upper {said.upper:g}")
-    for asset in {**said.floors, **said.caps}:
-        floor, cap = said.floors.get(asset, said.lower), said.caps.get(asset, said.upper)
+        check_by_asset(name, getattr(constraints, name))
+    if constraints.lower > constraints.upper:
+        raise ValueError(f"lower {constraints.lower:g} is above upper {constraints.upper:g}")
+    for asset in {**constraints.floors, **constraints.caps}:
+        floor, cap = (
+            constraints.floors.get(asset, constraints.lower),
+            constraints.caps.get(asset, constraints.upper),
+        )
         if floor > cap:
             raise ValueError(f"{asset} has a floor of {floor:g} above its cap of {cap:g}")
-    if said.gross_limit is not None and said.gross_limit < abs(said.budget):
+    if constraints.gross_limit is not None and constraints.gross_limit < abs(constraints.budget):
         raise ValueError(
-            f"the budget of {said.budget:g} cannot be held within a gross_limit of "
-            f"{said.gross_limit:g}"
+            f"the budget of {constraints.budget:g} cannot be held within a gross_limit of "
+            f"{constraints.gross_limit:g}"
         )
-    if bool(said.benchmark) != (said.tracking > 0):
+    if bool(constraints.benchmark) != (constraints.tracking > 0):
         raise ValueError("a benchmark goes with a positive tracking, and the reverse")
-    names = [row.name for row in said.rows]
+    names = [row.name for row in constraints.rows]
     if len(set(names)) < len(names):
         raise ValueError(f"groups and exposures need different names, got {names}")
 

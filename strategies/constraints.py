@@ -166,7 +166,7 @@ class Constraints:
                 an asset does not trade, or caps had to be raised.
         """
         weights = weights.to(torch.float64)
-        rows, told = {row.name: row for row in self.rows}, []
+        rows, found = {row.name: row for row in self.rows}, []
         for name, value in self.missed(assets, weights, holdings, lower, upper).items():
             if not (value > tolerance).any():
                 continue
@@ -175,17 +175,17 @@ class Constraints:
                 for asset, weight, by in zip(assets, weights.tolist(), value.tolist(), strict=True):
                     if by > tolerance:
                         limit = _percent(weight + sign * by)
-                        told.append(f"{asset} at {_percent(weight)}, its {bound} is {limit}")
+                        found.append(f"{asset} at {_percent(weight)}, its {bound} is {limit}")
             elif name == "budget":
-                told.append(
+                found.append(
                     f"weights sum to {_percent(weights.sum().item())}, the budget is "
                     f"{_percent(self.budget)}"
                 )
             elif isinstance(rows.get(name), Exposure):
-                told.append(f"{name} by {float(value):g}")
+                found.append(f"{name} by {float(value):g}")
             else:
-                told.append(f"{name} by {_percent(float(value))}")
-        return told
+                found.append(f"{name} by {_percent(float(value))}")
+        return found
 
     def missed(
         self,
@@ -302,9 +302,9 @@ class Constraints:
 
     def check_names(self, assets: Sequence[str]) -> None:
         """ValueError where a limit names what is not among the assets."""
-        said = {*self.floors, *self.caps, *self.benchmark}
-        said.update(name for row in self.rows for name in row.loadings)
-        missing = sorted(said - set(assets))
+        named = {*self.floors, *self.caps, *self.benchmark}
+        named.update(name for row in self.rows for name in row.loadings)
+        missing = sorted(named - set(assets))
         if missing:
             hint = did_you_mean(missing[0], assets)
             raise ValueError(f"not among the assets: {', '.join(missing)}{hint}")

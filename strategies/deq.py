@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from data_loaders import Panel
 from strategies.base import Inputs, LearnedStrategy
@@ -20,39 +19,41 @@ from strategies.covariance import FORMS, prepared_risk
 from strategies.features import feature_table
 from strategies.layers.equilibrium.deq_encoder import CELLS, DEQEncoder
 from strategies.layers.optimisation.consecutive import weights_from_holdings, weights_on_dates
-from strategies.layers.optimisation.mean_variance import (
-    ActiveSet,
-    FactorRisk,
-    MeanVarianceLayer,
-    Qpth,
+from strategies.layers.optimisation.mean_variance import MeanVarianceLayer
+from strategies.network_parts import (
+    SOLVERS,
+    Standardise,
+    known_by,
+    limit_inputs,
+    limits_in,
+    scaled_risk,
+    within,
 )
 from strategies.parameter_ranges import above, at_least, one_of
-from strategies.strategy_constraints import FALLBACKS, as_tensors, constraints_of, limits_of
+from strategies.strategy_constraints import FALLBACKS, constraints_of, limits_of
 
-LIMIT = "limit."  # inputs so named are the optimiser's constraints
-SWIFT = 5.0  # the cost of trading spans decades: a step moves its logarithm by so many rates
-SOLVERS = {"active_set": ActiveSet, "qpth": Qpth}
+SPEED = 5.0  # the cost of trading spans decades: its logarithm is learned so many times faster
 
 
 class DEQMeanVariance(LearnedStrategy):
     """A portfolio that is the solution of an optimisation inside the network.
 
-    A deep equilibrium encoder reads features of every asset in the light of all others; its
-    heads say the expected returns q and adjust a trailing covariance to the risk P; the
+    A deep equilibrium encoder turns the features of all assets into one state per asset; its
+    heads give the expected returns q and adjust a trailing covariance to the risk P; the
     weights solve  min 1/2 z'Pz - q'z,  1'z = 1,  0 <= z <= cap  (or other constraints).
 
     Before the first training step q is zero and P the Ledoit-Wolf covariance plus a ridge:
-    the network starts as a minimum-variance portfolio and leaves it only with evidence. What is
-    held enters as well: a learned quadratic cost of trading moves the weights a part of the way
-    towards that portfolio (``layers/optimisation/consecutive.py``), so that a signal need not be
-    given up where only acting on all of it at once would be too dear.
+    the network starts as a minimum-variance portfolio and leaves it only with evidence. With a
+    learned quadratic cost of trading, the weights move a part of the way from the current holdings
+    towards that portfolio (``layers/optimisation/consecutive.py``): a signal can be traded on where
+    trading on all of it at once would cost too much.
 
     Args:
         lookback: rows of prices behind the features and the covariance.
         hidden: width H of the encoder's state per asset.
         cap: largest weight of an asset, a fraction; 0.2 = 20%. Long-only.
         constraints: all limits, in place of ``cap``; an object or plain values. Without turnover
-            terms: these have kinks that training cannot see past; see ``inertia``.
+            terms, whose kinks have no useful gradient; see ``inertia``.
         fallback: where no weights satisfy them: "raise" an error, or "relax" the caps in
             proportion. The report counts how often.
         ridge: added to the diagonal of P at the start, in units of the mean variance; from 0
@@ -61,7 +62,7 @@ class DEQMeanVariance(LearnedStrategy):
             1, one of 1 moves the weights about two thirds of the way; 0 leaves the holdings out.
         cell: of the encoder: "mean_field", "graph", "monotone" or "pairs" (learns lead-lag
             relations); see ``layers/equilibrium/encoder_cells.py``.
-        embedding: numbers by which the encoder knows each asset apart; 0 treats all alike.
+        embedding: length of the vector learned for each asset; 0 treats all assets alike.
         features: sets of features, see ``features.py``: "prices", "panel" (what the panel holds
             besides prices), "lags:5", or your own as module:function.
         solver: "active_set" (exact and fast) or "qpth" (the reference).
@@ -136,15 +137,14 @@ class DEQMeanVariance(LearnedStrategy):
         if constraints.needs_holdings or self.fallback == "hold":
             raise ValueError(
                 "turnover terms and the fallback 'hold' need the holdings of each date before the "
-                "network runs; the loss charges turnover, and inertia counters it"
+                "network runs; the loss charges turnover, and inertia reduces it"
             )
-        found = as_tensors(limits_of(self, history))
         risk = prepared_risk(history, self.risk, self.factors)  # (N, N), or (N, K) and (N,)
         return {
             "features": torch.tensor(feature_table(history, self.features).to_numpy()),  # (N, F)
             **{name: torch.from_numpy(value) for name, value in risk.items()},
             "trades": torch.tensor(history.trades_throughout.to_numpy()),  # (N,)
-        } | {LIMIT + name: value for name, value in found.items()}
+        } | limit_inputs(limits_of(self, history))
 
     def build(self, inputs: Inputs) -> nn.Module:
         self.check_parameters()
@@ -174,7 +174,7 @@ class DEQMeanVarianceNetwork(nn.Module):
 
     With ``holdings`` (B, N) among the inputs, each sample trades from its own; with ``drift``
     (and ``carry_rates``), the samples are consecutive dates, each of which trades from the one
-    before. With neither the weights are those that are aimed at.
+    before. With neither, the cost of trading is left out.
     """
 
     def __init__(
@@ -197,7 +197,7 @@ class DEQMeanVarianceNetwork(nn.Module):
         nn.init.zeros_(self.heads.bias)
         self.log_ridge = nn.Parameter(torch.tensor(math.log(ridge)))
         self.inertia = inertia
-        if inertia:  # the logarithm of what it has become over what it was, in units of SWIFT
+        if inertia:  # the logarithm of the cost over the one at the start, divided by SPEED
             self.log_inertia = nn.Parameter(torch.zeros(()))
 
     def forward(self, inputs: Inputs) -> Tensor:
@@ -211,11 +211,7 @@ class DEQMeanVarianceNetwork(nn.Module):
         expected_return = expected_return * trades
         ridge = self.log_ridge.exp() * within(ridge, 4.0)
         risk = scaled_risk(inputs, within(scale, 2.0), ridge)
-        limits: dict[str, Any] = {
-            name.removeprefix(LIMIT): value
-            for name, value in inputs.items()
-            if name.startswith(LIMIT)
-        } | {"row_names": self.row_names}
+        limits = limits_in(inputs) | {"row_names": self.row_names}
         if self.inertia and "holdings" in inputs:
             weights = weights_from_holdings(
                 self.optimiser, risk, expected_return, self.cost(), inputs["holdings"], **limits
@@ -231,72 +227,4 @@ class DEQMeanVarianceNetwork(nn.Module):
 
     def cost(self) -> Tensor:
         """Of trading, a scalar in units of the mean variance."""
-        return self.inertia * (SWIFT * self.log_inertia).exp()
-
-
-def scaled_risk(inputs: Inputs, scale: Tensor, ridge: Tensor) -> Tensor | FactorRisk:
-    """``diag(scale) S diag(scale) + diag(ridge)``, (B, N) both, in the form that S is given in."""
-    if "loadings" in inputs:
-        specific = scale.square() * inputs["specific"] + ridge
-        return FactorRisk(scale.unsqueeze(-1) * inputs["loadings"], specific)  # never (B, N, N)
-    return _ScaledCovariance.apply(inputs["covariance"], scale, ridge)
-
-
-class _ScaledCovariance(torch.autograd.Function):
-    """``diag(s) S diag(s) + diag(r)`` (B, N, N), without the copies that autograd would make."""
-
-    @staticmethod
-    def forward(ctx: Any, covariance: Tensor, scale: Tensor, ridge: Tensor) -> Tensor:
-        ctx.save_for_backward(covariance, scale)
-        risk = covariance * scale.unsqueeze(-1)
-        risk *= scale.unsqueeze(-2)
-        risk.diagonal(dim1=-2, dim2=-1).add_(ridge)
-        return risk
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, Tensor]:
-        covariance, scale = ctx.saved_tensors
-        pull = grad * covariance
-        by_row = (pull * scale.unsqueeze(-2)).sum(-1)
-        by_column = pull.mul_(scale.unsqueeze(-1)).sum(-2)
-        return None, by_row + by_column, grad.diagonal(dim1=-2, dim2=-1).clone()
-
-
-def known_by(inputs: Inputs) -> list[int] | None:
-    """What identifies each sample in training, so that its next solve can start from its last."""
-    return inputs["row"].tolist() if "row" in inputs else None
-
-
-class Standardise(nn.Module):
-    """Features to mean 0 and deviation 1, as measured on the training rows that trade.
-
-    What is not known (NaN) becomes the mean.
-    """
-
-    mean: Tensor
-    deviation: Tensor
-
-    def __init__(self, features: Tensor, trades: Tensor):
-        super().__init__()
-        seen = features[trades]  # (rows that trade, F), a copy: all dates of the training
-        mean = _nanmean(seen).nan_to_num(0.0)
-        spread = _nanmean(seen.sub_(mean).square_()).nan_to_num(0.0).sqrt()
-        self.register_buffer("mean", mean)
-        self.register_buffer("deviation", spread.clamp_min(1e-6))
-
-    def forward(self, features: Tensor) -> Tensor:
-        scaled = (features - self.mean).div_(self.deviation)  # one copy: it is made at every step
-        return scaled.clamp_(-5, 5).nan_to_num_(0.0)
-
-
-def _nanmean(values: Tensor) -> Tensor:
-    """``values.nanmean(dim=0)`` (F,) of (M, F), which takes as much memory again to count."""
-    known = torch.stack([column.isnan().logical_not_().sum() for column in values.T])
-    return values.nansum(dim=0) / known
-
-
-def within(raw: Tensor, factor: float) -> Tensor:
-    """A positive multiplier between 1/factor and factor; 1, with slope 1, at raw = 0."""
-    bound = math.log(factor)
-    return (bound * torch.tanh(raw / bound)).exp()
+        return self.inertia * (SPEED * self.log_inertia).exp()

@@ -47,7 +47,7 @@ class EstimatorStrategy(Strategy):
         return estimated_weights(made(self.estimator, self.parameters, "estimator"), history)
 
 
-def made(said: Any, parameters: Mapping[str, Any] | None, role: str) -> Any:
+def made(given: Any, parameters: Mapping[str, Any] | None, role: str) -> Any:
     """A fresh estimator: a copy of the one given, or one of the class that is named.
 
     Args:
@@ -56,19 +56,19 @@ def made(said: Any, parameters: Mapping[str, Any] | None, role: str) -> Any:
     Raises:
         ValueError: there is no such class, it does not take the parameters, or it cannot be fitted.
     """
-    found = said
-    if isinstance(said, str):
-        if ":" not in said:
+    found = given
+    if isinstance(given, str):
+        if ":" not in given:
             raise ValueError(
-                f"{role}={said!r} should name module and class, like sklearn.linear_model:Ridge"
+                f"{role}={given!r} should name module and class, like sklearn.linear_model:Ridge"
             )
-        cls = load_object(said)
+        cls = load_object(given)
         if not isinstance(cls, type):
-            raise ValueError(f"{role}={said!r} is no class")
+            raise ValueError(f"{role}={given!r} is not a class")
         try:
             found = cls(**(parameters or {}))
         except TypeError as error:
-            raise ValueError(f"{role}={said!r}: {error}") from None
+            raise ValueError(f"{role}={given!r}: {error}") from None
     elif parameters:
         raise ValueError(f"parameters are for the {role} given by the name of its class")
     if isinstance(found, type) or not hasattr(found, "fit"):
@@ -97,7 +97,7 @@ def estimated_weights(estimator: Any, history: Panel) -> pd.Series:
     if found.shape != (returns.shape[1],):
         raise ValueError(
             f"{name} leaves weights_ of shape {found.shape} for {returns.shape[1]} assets: it is "
-            "no portfolio estimator"
+            "not a portfolio estimator"
         )
     if not np.isfinite(found).all():
         raise ValueError(f"{name} leaves weights_ that are not finite: {found}")

@@ -1,8 +1,8 @@
 """Features of each asset, computed inside one window: past rows only, by construction.
 
-A set of features is a function from a window to a table with a row for each asset. Ours are named
-"prices", "panel" and "lags:5"; anyone's own is named ``module:function``, ``file.py:function``, or
-as an installed package names it.
+A set of features is a function from a window to a table with a row for each asset. The built-in
+ones are "prices", "panel" and "lags:5"; your own is named ``module:function``,
+``file.py:function``, or as an installed package names it.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def feature_table(history: Panel, sets: Sequence[str]) -> pd.DataFrame:
     found = pd.concat(tables, axis=1) if tables else pd.DataFrame(index=history.assets)
     if found.columns.has_duplicates or not found.shape[1]:
         twice = found.columns[found.columns.duplicated()].unique().tolist()
-        said = f"twice the features {twice}" if twice else "no feature"
-        raise ValueError(f"features={list(sets)!r} give {said} on this panel")
+        wrong = f"twice the features {twice}" if twice else "no feature"
+        raise ValueError(f"features={list(sets)!r} give {wrong} on this panel")
     infinite = np.isinf(found.to_numpy()).any(axis=0)
     if infinite.any():
         raise ValueError(
@@ -77,7 +77,7 @@ def _table(history: Panel, name: str) -> pd.DataFrame:
 
 @cache
 def _own(name: str) -> Callable[[Panel], pd.DataFrame] | None:
-    """Anyone's function; its module is run once."""
+    """A user's function; its module is run once."""
     found = load_plugin(name, GROUP)
     if found is not None and not callable(found):
         raise ValueError(f"features {name!r} should be a function of a Panel, got {found!r}")
@@ -126,7 +126,7 @@ def price_features(history: Panel) -> np.ndarray:
             f"features need at least {HORIZONS[0] + 1} rows of history, got {rows + 1}: "
             "raise the strategy's lookback"
         )
-    features = np.zeros((len(history.assets), feature_count(rows)))
+    features = np.zeros((len(history.assets), len(feature_names(rows))))
     parts = [(assets, _of_each(returns, horizons)) for assets, returns in _log_returns(history)]
     if not parts:
         return features
@@ -143,8 +143,8 @@ def price_features(history: Panel) -> np.ndarray:
 def _log_returns(history: Panel) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Some of the assets that trade throughout, and their log returns (L - 1, c), in turn.
 
-    So that a large universe takes no copy of its whole window. A sum down a column does not depend
-    on which other columns stand beside it: neither do the features, bit for bit.
+    So a large universe takes no copy of its whole window. The sum of a column does not depend on
+    the other columns: the features are bitwise the same as without parts.
     """
     trading = np.flatnonzero(history.trades_throughout.to_numpy())
     returns = history.returns.to_numpy()[1:]
@@ -161,14 +161,8 @@ def _of_each(returns: np.ndarray, horizons: Sequence[int]) -> np.ndarray:
     return np.stack([*momentum, *ratios])
 
 
-def feature_count(rows: int) -> int:
-    """F, the number of features from a window of ``rows`` returns."""
-    horizons = sum(h <= rows for h in HORIZONS)
-    return (2 * horizons - 1 + min(2, horizons)) + (2 * horizons - 1)
-
-
 def feature_names(rows: int) -> list[str]:
-    """What the F features from a window of ``rows`` returns are called, in their order."""
+    """Names of the F features from a window of ``rows`` returns, in their order."""
     horizons = [h for h in HORIZONS if h <= rows]
     if not horizons:
         raise ValueError(f"features 'prices' need a lookback of {HORIZONS[0] + 1} or more")

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from data_loaders import Panel
 from strategies.base import Inputs, LearnedStrategy
 from strategies.constraints import Constraints
-from strategies.deq import LIMIT, SOLVERS, known_by
 from strategies.layers.optimisation.mean_variance import MeanVarianceLayer
 from strategies.layers.optimisation.robust import RobustLayer, highest_radius
+from strategies.network_parts import SOLVERS, known_by, limit_inputs, limits_in
 from strategies.parameter_ranges import above, at_least, one_of
-from strategies.strategy_constraints import as_tensors, constraints_of, limits_of
+from strategies.strategy_constraints import constraints_of, limits_of
 
 LEARNED = {  # which parameters are trained
     "all": ("theta", "gamma", "delta"),
@@ -43,8 +43,8 @@ class LinearMeanVariance(LearnedStrategy):
     Args:
         lookback: rows behind S and one more; each return needs the features of the row before.
         gamma: what a unit of predicted return is worth in variance, at the start.
-        delta: radius of the Hellinger ball of distributions around the residuals, the worst of
-            which is held against, at the start (see ``layers/robust.py``); 0 is the nominal model.
+        delta: radius, at the start, of the Hellinger ball of distributions around the residuals
+            whose worst is minimised (``layers/optimisation/robust.py``); 0 is the nominal model.
         learn: "all", or one of "theta" (the prediction), "gamma" and "delta" alone.
         cap: largest weight of an asset, a fraction; 0.2 = 20%. Long-only.
         constraints: all limits, in place of ``cap``; an object or plain values. Without turnover
@@ -97,14 +97,13 @@ class LinearMeanVariance(LearnedStrategy):
                 f"LinearMeanVariance: {', '.join(history.assets[still])}: prices did not move in "
                 f"the {len(history)} rows to {history.dates[-1].date()}, so their variance is zero"
             )
-        found = as_tensors(limits_of(self, history))
         return {
             "features": torch.tensor(features[-1]),  # (E,)
             "moments": torch.from_numpy(centred.T @ centred / len(pairs)),  # (N + E, N + E)
             "pair": torch.tensor(pairs[-1]),  # (N + E,)
             "trades": torch.tensor(trades),  # (N,)
             **({"pairs": torch.from_numpy(pairs)} if self.delta else {}),  # (L - 1, N + E)
-        } | {LIMIT + name: value for name, value in found.items()}
+        } | limit_inputs(limits_of(self, history))
 
     def build(self, inputs: Inputs) -> LinearNetwork:
         self.check_parameters()
@@ -119,7 +118,7 @@ class LinearMeanVariance(LearnedStrategy):
             self.delta,
             SOLVERS[self.solver](),
         )
-        network.start_from(inputs["pair"][:, assets:], inputs["pair"][:, :assets])
+        network.fit_theta(inputs["pair"][:, assets:], inputs["pair"][:, :assets])
         for name, parameters in network.letters().items():
             for parameter in parameters:
                 parameter.requires_grad_(name in LEARNED[self.learn])
@@ -150,21 +149,21 @@ class LinearNetwork(nn.Module):
     def forward(self, inputs: Inputs) -> Tensor:
         trades = inputs["trades"]  # (B, N)
         pull = self.gamma.clamp_min(LOWEST) * self.theta(inputs["features"]) * trades  # (B, N)
-        limited = {k.removeprefix(LIMIT): v for k, v in inputs.items() if k.startswith(LIMIT)}
+        limits = limits_in(inputs)
         # The residuals are y - theta x = (I, -theta) pairs, up to a constant that c absorbs.
         mixing = torch.cat([torch.eye(trades.shape[-1]).to(pull), -self.theta.weight], dim=1)
         mixing = mixing.T.contiguous()  # (N + E, N)
         if self.delta is not None:
             scenarios = (inputs["pairs"] @ mixing) * trades.unsqueeze(-2)  # (B, T, N)
             delta = self.delta.clamp(LOWEST, 0.999 * highest_radius(scenarios.shape[1]))
-            return self.optimiser(scenarios, pull, delta, keys=known_by(inputs), **limited)
+            return self.optimiser(scenarios, pull, delta, keys=known_by(inputs), **limits)
         risk = (inputs["moments"] @ mixing).mT @ mixing  # (B, N, N), divided by n, not n - 1
         if not trades.all():  # an asset that does not trade has variance 1 and is held at zero
             both = trades.unsqueeze(-1) & trades.unsqueeze(-2)
             risk = risk * both + torch.diag_embed((~trades).to(risk))
-        return self.optimiser(2 * risk, pull, keys=known_by(inputs), **limited)
+        return self.optimiser(2 * risk, pull, keys=known_by(inputs), **limits)
 
-    def start_from(self, features: Tensor, returns: Tensor) -> None:
+    def fit_theta(self, features: Tensor, returns: Tensor) -> None:
         """Least squares, with intercept, of returns (R, N) on the features (R, E) before them."""
         ones = torch.ones_like(features[:, :1])
         design = torch.cat([ones, features], dim=1)  # (R, 1 + E)

@@ -62,7 +62,7 @@ def load_strategy(name: str) -> type[Strategy]:
 
     Raises:
         ValueError: an unknown name (with the nearest one), a module that cannot be imported,
-            or a class that is no Strategy.
+            or a class that is not a Strategy.
     """
     module_name, colon, class_name = name.rpartition(":")
     if class_name in OURS and module_name.split(".")[0] in ("", "strategies"):

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
 from data_loaders import Panel
 from strategies.constraints import Constraints, relax_caps
@@ -172,12 +171,3 @@ def count_fallback(name: str) -> None:
     if record is not None:
         once = torch.zeros(1)
         record.add(f"fallback: {name}", once, once, once == 0)
-
-
-def as_tensors(found: dict[str, Any]) -> dict[str, Tensor]:
-    """The numeric ones of these arguments as tensors, to be stacked over dates."""
-    return {
-        name: torch.as_tensor(value, dtype=torch.float64)
-        for name, value in found.items()
-        if not isinstance(value, list)
-    }

@@ -241,13 +241,13 @@ def test_what_does_not_trade_is_not_shown_to_an_estimator(walks):
         ("skfolio.optimization:MeanRsk", None, "nothing named 'MeanRsk'; did you mean 'MeanRisk'?"),
         ("skfolio.optimization:MeanRisk", {"no": 1}, "unexpected keyword argument 'no'"),
         ("MeanRisk", None, "should name module and class"),
-        ("skfolio.optimization:__name__", None, "is no class"),
+        ("skfolio.optimization:__name__", None, "is not a class"),
         (Inverse, None, "estimator should be an object with a method fit"),
         (None, None, "estimator should be an object with a method fit"),
         (Inverse(), {"no": 1}, "parameters are for the estimator given by the name"),
         ("test_builtin:HandWritten", {"first": np.nan}, "HandWritten leaves weights_ that are not"),
         ("sklearn.linear_model:LinearRegression", None, "LinearRegression cannot be fitted"),
-        ("sklearn.preprocessing:StandardScaler", None, "it is no portfolio estimator"),
+        ("sklearn.preprocessing:StandardScaler", None, "it is not a portfolio estimator"),
     ],
 )
 def test_what_is_no_estimator_is_named(walks, estimator, parameters, said):

@@ -20,8 +20,8 @@ from strategies import (
     load_strategy,
 )
 from strategies.base import record_solves, stack
-from strategies.deq import within
-from strategies.features import feature_count, price_features
+from strategies.features import feature_names, price_features
+from strategies.network_parts import within
 
 CASH = pd.Series(0.0, index=[f"A{i}" for i in range(5)])
 
@@ -192,7 +192,7 @@ def test_every_cell_and_embedding_runs(walks, cell, embedding):
 def test_features_are_causal_and_scale_free(walks):
     history = walks.until(walks.dates[600]).last(253)
     features = price_features(history)
-    assert features.shape == (5, feature_count(252))
+    assert features.shape == (5, len(feature_names(252)))
     assert np.isfinite(features).all()
     np.testing.assert_allclose(
         price_features(Panel(history.prices * [1, 10, 0.1, 5, 3])), features, atol=1e-9
@@ -207,7 +207,7 @@ def test_the_feature_of_the_longest_horizon_by_hand(walks):
 
 
 def test_a_short_window_has_fewer_features(walks):
-    assert price_features(walks.last(64)).shape == (5, feature_count(63))
+    assert price_features(walks.last(64)).shape == (5, len(feature_names(63)))
     with pytest.raises(ValueError, match="at least 6 rows"):
         price_features(walks.last(4))
 

@@ -1,0 +1,102 @@
+"""Parts of networks that end in the mean-variance layer: scaling, risk, limits, known samples."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from strategies.base import Inputs
+from strategies.layers.optimisation.mean_variance import ActiveSet, FactorRisk, Qpth
+
+SOLVERS = {"active_set": ActiveSet, "qpth": Qpth}
+LIMIT = "limit."  # inputs so named are the optimiser's constraints
+
+
+def limit_inputs(limits: dict[str, Any]) -> Inputs:
+    """The numeric limits of a date as inputs, to be stacked over dates; names of rows are left out.
+
+    Args:
+        limits: of ``strategy_constraints.limits_of``.
+    """
+    return {
+        LIMIT + name: torch.as_tensor(value, dtype=torch.float64)
+        for name, value in limits.items()
+        if not isinstance(value, list)
+    }
+
+
+def limits_in(inputs: Inputs) -> dict[str, Any]:
+    """The limits among the inputs, as the mean-variance layer takes them."""
+    return {k.removeprefix(LIMIT): v for k, v in inputs.items() if k.startswith(LIMIT)}
+
+
+def scaled_risk(inputs: Inputs, scale: Tensor, ridge: Tensor) -> Tensor | FactorRisk:
+    """``diag(scale) S diag(scale) + diag(ridge)``, (B, N) both, in the form that S is given in."""
+    if "loadings" in inputs:
+        specific = scale.square() * inputs["specific"] + ridge
+        return FactorRisk(scale.unsqueeze(-1) * inputs["loadings"], specific)  # never (B, N, N)
+    return _ScaledCovariance.apply(inputs["covariance"], scale, ridge)
+
+
+class _ScaledCovariance(torch.autograd.Function):
+    """``diag(s) S diag(s) + diag(r)`` (B, N, N), without the copies that autograd would make."""
+
+    @staticmethod
+    def forward(ctx: Any, covariance: Tensor, scale: Tensor, ridge: Tensor) -> Tensor:
+        ctx.save_for_backward(covariance, scale)
+        risk = covariance * scale.unsqueeze(-1)
+        risk *= scale.unsqueeze(-2)
+        risk.diagonal(dim1=-2, dim2=-1).add_(ridge)
+        return risk
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, Tensor]:
+        covariance, scale = ctx.saved_tensors
+        pull = grad * covariance
+        by_row = (pull * scale.unsqueeze(-2)).sum(-1)
+        by_column = pull.mul_(scale.unsqueeze(-1)).sum(-2)
+        return None, by_row + by_column, grad.diagonal(dim1=-2, dim2=-1).clone()
+
+
+def known_by(inputs: Inputs) -> list[int] | None:
+    """What identifies each sample in training, so that its next solve can start from its last."""
+    return inputs["row"].tolist() if "row" in inputs else None
+
+
+class Standardise(nn.Module):
+    """Features to mean 0 and deviation 1, as measured on the training rows that trade.
+
+    What is not known (NaN) becomes the mean.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, features: Tensor, trades: Tensor):
+        super().__init__()
+        seen = features[trades]  # (rows that trade, F), a copy: all dates of the training
+        mean = _nanmean(seen).nan_to_num(0.0)
+        spread = _nanmean(seen.sub_(mean).square_()).nan_to_num(0.0).sqrt()
+        self.register_buffer("mean", mean)
+        self.register_buffer("deviation", spread.clamp_min(1e-6))
+
+    def forward(self, features: Tensor) -> Tensor:
+        scaled = (features - self.mean).div_(self.deviation)  # one copy: it is made at every step
+        return scaled.clamp_(-5, 5).nan_to_num_(0.0)
+
+
+def _nanmean(values: Tensor) -> Tensor:
+    """``values.nanmean(dim=0)`` (F,) of (M, F), which takes as much memory again to count."""
+    known = torch.stack([column.isnan().logical_not_().sum() for column in values.T])
+    return values.nansum(dim=0) / known
+
+
+def within(raw: Tensor, factor: float) -> Tensor:
+    """A positive multiplier between 1/factor and factor; 1, with slope 1, at raw = 0."""
+    bound = math.log(factor)
+    return (bound * torch.tanh(raw / bound)).exp()
