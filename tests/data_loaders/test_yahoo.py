@@ -20,7 +20,7 @@ from data_loaders.yahoo_requests import Policy
 from deqfolio import main
 
 ROOT = Path(__file__).parents[2]
-QUICK = Policy(timeout=0.4, deadline=20, attempts=3, pause=0.01, longest_pause=0.02)
+QUICK = Policy(timeout=1.5, deadline=120, attempts=3, pause=0.01, longest_pause=0.02)
 DAYS = pd.bdate_range("2024-01-02", "2024-03-15")  # the last is the server's today
 
 
@@ -186,7 +186,7 @@ def test_the_deadline_holds(server, store):
     policy = Policy(timeout=0.3, deadline=0.8, attempts=50, pause=0.01, longest_pause=0.02)
     started = time.monotonic()
     found = fetch(["SPY", "TLT"], store, policy=policy)
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 12  # 50 attempts would take more than 15 seconds
     assert [one.status for one in found] == ["failed", "failed"]
     assert "deadline" in found[1].message
 
@@ -440,7 +440,7 @@ def test_two_processes_at_once_lose_nothing(server, store, monkeypatch):
     """
     workers = [worker(script, server, store, names) for names in ("SPY,TLT", "SPY,GLD")]
     for one in workers:
-        assert one.communicate(timeout=60)[0] == "['ok', 'ok']\n"
+        assert one.communicate(timeout=240)[0] == "['ok', 'ok']\n"
     assert not any(error for *_, error in store.verify())
     for ticker in ("SPY", "TLT", "GLD"):
         assert store.read(store.latest(f"yahoo/{ticker}")).index[-1] == pd.Timestamp("2024-03-15")
@@ -457,7 +457,7 @@ def test_a_process_killed_at_any_moment_leaves_a_sound_store(server, store, monk
         random.seed(0)
         died = tried = 0
         usual = 0.2  # seconds of an update; follows what is seen, so that most die in the middle
-        while died < 50:
+        while died < 50 or tried - died < 5:
             tried += 1
             child = os.fork()
             if not child:

@@ -13,21 +13,15 @@ import strategies
 import strategies.layers
 
 PROGRAM = """
-import sys, time
-begun = time.perf_counter()
+import sys
 import deqfolio
-names = dir(deqfolio)
-assert time.perf_counter() - begun < {limit}, time.perf_counter() - begun
-assert {{"load", "backtest", "DEQMeanVariance", "fixed_point", "main"}} <= set(names)
-assert not {{"torch", "pandas", "numpy"}} & set(sys.modules)
+assert {"load", "backtest", "DEQMeanVariance", "fixed_point", "main"} <= set(dir(deqfolio))
+assert not {"torch", "pandas", "numpy", "typer"} & set(sys.modules)
 """
 
 
-def test_it_is_imported_in_a_moment_and_completes_all_names():
-    limit = 2.0  # a tenth of a second on an idle machine; importing torch takes more than this
-    told = subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(limit=limit)], capture_output=True, text=True
-    )
+def test_it_completes_all_names_and_imports_nothing_heavy():
+    told = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
     assert told.returncode == 0, told.stderr
 
 

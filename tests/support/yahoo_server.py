@@ -106,6 +106,7 @@ class YahooServer(ThreadingHTTPServer):
         self.at_once = 0
         self.most_at_once = 0
         self.counting = threading.Lock()
+        self.closing = threading.Event()
 
     @property
     def address(self):
@@ -151,7 +152,7 @@ class Answer(BaseHTTPRequestHandler):
         elif fault == "error":
             self.refuse(500, "Internal Server Error", "Something went wrong")
         elif fault == "timeout":
-            time.sleep(1.0)
+            self.server.closing.wait(60)  # longer than anyone asks for
         elif fault == "empty":
             body["result"] = [history.chart(symbol, 0, 0, self.server.today)]
             self.send(200, json.dumps({"chart": body}))
@@ -192,6 +193,7 @@ def serving():
     try:
         yield server
     finally:
+        server.closing.set()
         server.shutdown()
         server.server_close()
         thread.join()

@@ -70,11 +70,11 @@ def test_a_killed_worker_changes_nothing(tmp_path, monkeypatch):
 @pytest.mark.filterwarnings("ignore")
 def test_a_search_outlives_a_worker_on_a_cluster_of_the_same_code(tmp_path, monkeypatch):
     storage = f"sqlite:///{tmp_path}/trials.sqlite3"
-    asked = Search({"cap": {"low": 0.3, "high": 0.9}}, trials=6, folds=2, pruning=False, stale=2)
+    asked = Search({"cap": {"low": 0.3, "high": 0.9}}, trials=6, folds=2, pruning=False, stale=6)
     killed: list[int] = []
 
     def kill_one() -> None:
-        limit = time.monotonic() + 120
+        limit = time.monotonic() + 240
         while time.monotonic() < limit and TrialLedger(storage).trials()["runs"].sum() < 2:
             time.sleep(0.1)
         killed.append(next(nanny.pid for nanny in cluster.workers.values()))
