@@ -1,6 +1,7 @@
 # make demo          sets up and runs the main job on bundled real data, offline; leaves a report
 # make test          sets up, lints, type-checks and runs the tests
-# make test-modern   runs the tests on numpy 2, pandas 3 and vectorbt 1.2, in .venv-modern
+# make test-modern   runs the tests on numpy 2, pandas 3 and vectorbt 1.2, in .venv-modern; from
+#                    Python 3.13 on, make test does
 # make docs          builds the documentation in site/
 # make bench         measures against the peers
 # make mutation      changes the code in small ways, and lists the changes that no test notices
@@ -51,7 +52,7 @@ clean:
 	$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15) and 'deqfolio needs Python 3.11 to 3.14: make PYTHON=python3.13')"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python $(INSTALL) --editable .
-	$(BIN)/python $(INSTALL) --no-deps qpth  # from Python 3.13 on; before, it is there already
+	$(BIN)/python $(INSTALL) --no-deps qpth  # has no effect below Python 3.13
 	touch $@
 
 .venv/installed-%: .venv/installed

@@ -1,6 +1,7 @@
 """Print what to install for the modern stack: numpy 2, pandas 3, vectorbt 1.2.
 
-qpth says that it needs numpy 1; it does not. It is left out here, to be installed without its pin.
+The metadata of qpth asks for numpy 1, which its code does not need. So it is left out here and
+installed with --no-deps.
 """
 
 import tomllib
