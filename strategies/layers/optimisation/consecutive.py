@@ -107,7 +107,7 @@ def _step_by_step(
     pulled: list[Tensor] = []
     for t, begins in enumerate(dates.begins.tolist()):
         one = slice(t, t + 1)
-        now, state = problem.of_samples(one), None
+        now, state = problem.of_samples(torch.tensor([t])), None
         if not begins:
             before = solved[-1].weights
             earned = carry(before, *dates.rates[one].unbind(-1))

@@ -1,4 +1,4 @@
-"""Hold the mean-variance layer against qpth (or qpth against our solver) while a network runs.
+"""Compare the mean-variance layer with qpth (or qpth with our solver) while a network runs.
 
     with cross_check() as check:
         module(inputs)
@@ -25,7 +25,8 @@ from torch import Tensor
 
 from strategies.layers.optimisation.active_set import ActiveSet
 from strategies.layers.optimisation.problem import Problem, Solver
-from strategies.layers.optimisation.qpth_solver import Qpth
+from strategies.layers.optimisation.qpth_solver import Qpth, installed
+from strategies.layers.optimisation.reference import Reference
 
 # Moves off a kink, of the largest entry of q or Pz: beyond the blur of qpth, which is wider where
 # the weight in question hardly matters.
@@ -37,7 +38,7 @@ _open: ContextVar[CrossCheck | None] = ContextVar("open_cross_check", default=No
 
 
 class SolverMismatch(RuntimeError):
-    """The layer's solver and qpth disagree beyond the tolerance."""
+    """The layer's solver and its peer disagree beyond the tolerance."""
 
 
 @dataclass
@@ -54,11 +55,13 @@ class CrossCheck:
             entry, or to that of an unconstrained weight if that is more. An interior point
             method blurs the gradient where a constraint is barely active: qpth's own error
             reaches 6e-3.
-        samples: problems compared; one that qpth does not solve is not counted, nor is one whose
+        samples: problems compared; one that the peer does not solve is not counted, nor is one whose
             bounds leave a single portfolio (five caps of 20 %): it has no interior for qpth's
             method, whose gradient is then of no use.
         kinks: how many of them stand at a kink.
         weights, gradients: the largest differences; at a kink, that of the gradients beside it.
+        peer: the other solver: "qpth", or "reference" where qpth is not installed; "active_set"
+            where the layer's own is qpth.
     """
 
     most: int = 4
@@ -69,9 +72,10 @@ class CrossCheck:
     kinks: int = 0
     weights: float = 0.0
     gradients: float = 0.0
+    peer: str = ""
 
     def compare(self, problem: Problem, solver: Solver) -> None:
-        """Solve a handful of the batch by ``solver`` and the reference, forward and backward.
+        """Solve a handful of the batch by ``solver`` and its peer, forward and backward.
 
         Raises:
             SolverMismatch: they differ by more than the tolerances.
@@ -80,10 +84,11 @@ class CrossCheck:
         if assets > self.largest:
             return
         chosen = torch.linspace(0, batch - 1, min(self.most, batch)).round().long()
-        few = problem.of_samples(chosen)
+        few = problem.of_samples(chosen).each_tensor(Tensor.detach)
         pull = torch.linspace(-1, 1, few.expected_return.numel(), dtype=torch.float64)
         pull = pull.to(few.expected_return.device).view_as(few.expected_return)
-        pair = _Pair(solver, ActiveSet() if isinstance(solver, Qpth) else Qpth())
+        pair = _Pair(solver, peer_of(solver))
+        self.peer = PEERS[type(pair.peer)]
         seen = pair.compare(few, pull)
         for sample in (seen.solved & (seen.gradients > self.gradients_tolerance)).nonzero():
             beside = self._beside_a_kink(pair, few, pull, sample, seen)
@@ -99,7 +104,7 @@ class CrossCheck:
             self.weights <= self.weights_tolerance and self.gradients <= self.gradients_tolerance
         ):
             raise SolverMismatch(
-                f"{solver} and {pair.reference} differ by {self.weights:.1e} in a weight and by "
+                f"{solver} and {pair.peer} differ by {self.weights:.1e} in a weight and by "
                 f"{self.gradients:.1e} in a gradient; the tolerances are "
                 f"{self.weights_tolerance:.0e} and {self.gradients_tolerance:.0e}"
             )
@@ -134,6 +139,16 @@ class CrossCheck:
             ):
                 return max(float(side.gradients) for side in sides)
         return None
+
+
+PEERS = {Qpth: "qpth", Reference: "reference", ActiveSet: "active_set"}
+
+
+def peer_of(solver: Solver) -> Solver:
+    """The solver to compare with: it shares no code with the given one."""
+    if isinstance(solver, Qpth):
+        return ActiveSet()
+    return Qpth() if installed() else Reference()
 
 
 @contextmanager
@@ -171,7 +186,7 @@ class _Seen(NamedTuple):
 
 class _Pair(NamedTuple):
     solver: Solver
-    reference: Solver
+    peer: Solver
 
     def compare(self, problem: Problem, pull: Tensor) -> _Seen:
         """Solve by both, forward and backward."""

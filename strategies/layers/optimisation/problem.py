@@ -16,7 +16,7 @@ Letters: B samples, N assets, K factors, R rows (the budget is row 0).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any, Protocol
@@ -107,18 +107,22 @@ class Problem:
             return "budget"
         return self.row_names[row - 1] if self.row_names is not None else f"row {row - 1}"
 
-    def of_samples(self, samples: slice | Tensor) -> Problem:
-        """The problems of some samples; what all share stays shared."""
-        chosen = torch.arange(len(self.expected_return))[samples].tolist()
+    def each_tensor(self, change: Callable[[Tensor], Tensor]) -> Problem:
+        """The problem with every tensor changed."""
 
-        def take(value: Any) -> Any:
+        def changed(value: Any) -> Any:
             if isinstance(value, FactorRisk):
-                return FactorRisk(take(value.loadings), take(value.specific))
-            shared = not isinstance(value, Tensor) or value.shape[0] == 1
-            return value if shared else value[samples]
+                return FactorRisk(change(value.loadings), change(value.specific))
+            return change(value) if isinstance(value, Tensor) else value
 
-        labels = None if self.labels is None else [self.labels[sample] for sample in chosen]
-        return Problem(**{k: take(v) for k, v in vars(self).items()} | {"labels": labels})
+        return Problem(**{name: changed(value) for name, value in vars(self).items()})
+
+    def of_samples(self, samples: Tensor) -> Problem:
+        """The problems of some samples, by number; what all share stays shared."""
+        few = self.each_tensor(lambda t: t if t.shape[0] == 1 else t[samples.to(t.device)])
+        if self.labels is None:
+            return few
+        return replace(few, labels=[self.labels[sample] for sample in samples.tolist()])
 
     def dense_risk(self) -> Tensor:
         return self.risk.dense() if isinstance(self.risk, FactorRisk) else self.risk

@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 import torch
 
@@ -117,3 +119,24 @@ def test_a_gradient_of_neither_side_is_a_fault():
 
     with pytest.raises(SolverMismatch, match="in a gradient"), cross_check():
         MeanVarianceLayer(Mixed())(*at_a_kink())
+
+
+def test_without_qpth_the_reference_solver_is_the_peer(monkeypatch):
+    with cross_check() as check:
+        MeanVarianceLayer()(*problem(), upper=0.5)
+    assert check.peer == "qpth"
+    monkeypatch.setitem(sys.modules, "qpth", None)
+    with cross_check() as check:
+        MeanVarianceLayer()(*problem(), upper=0.5)
+    assert check.peer == "reference"
+    assert check.samples == 4
+    assert check.weights < 1e-9
+    assert check.gradients < 1e-7
+
+
+def test_without_qpth_its_solver_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "qpth", None)
+    with pytest.raises(
+        ImportError, match="^the solver qpth is not installed: pip install --no-deps"
+    ):
+        Qpth()

@@ -279,7 +279,7 @@ def _part_of(arrays: Any, part: slice, count: int) -> Any:
 
 def _run(kernel: Any, *arguments: Any) -> Any:
     """Call a kernel; where it has to be compiled first, say so if that takes a while."""
-    if kernel.signatures:
+    if kernel.overloads:
         return kernel(*arguments)
     words = "compiling the mean-variance kernels, about 20 seconds, once per installation"
     note = threading.Timer(3.0, logger.warning, (words,))

@@ -62,32 +62,29 @@ __all__ = [
 
 
 @helper
-def first_states(s, w, state, row_state, point):
-    """From a feasible point if there is one, anew, or from the states that are given."""
-    if point.shape[0]:
-        for i in range(point.shape[0]):
-            w.z[i] = point[i]
-        locate(s, w, state)
-        only_equalities(s, row_state)
-    elif state[0] < 0:
-        cold_start(s, w, state, row_state, START)
-    else:
-        admit(s, w, state, row_state)
-
-
-@helper
 def solve_sample(s, w, state, row_state, point):
     """States without a contradiction; status, rounds, free weights, scale of the gradient.
 
-    Where the rounds go in circles, anew on P + tau diag(P), which is led back to P. With a feasible
-    point, first walked from there by the primal method.
+    From the given states, or cold. Where the rounds go in circles, cold again on P + tau diag(P),
+    which is led back to P. With a feasible point, first walked from there by the primal method.
     """
     n = s.linear.shape[0]
     walking = point.shape[0] > 0
+    cold = not walking and state[0] < 0
+    if walking:
+        for i in range(n):
+            w.z[i] = point[i]
+        locate(s, w, state)
+        only_equalities(s, row_state)
+    elif not cold:
+        admit(s, w, state, row_state)
     attempt = taken = waited = idle = rounds = 0
     fewest = 2**62
-    while True:  # the one place that solves: compiled once, a second call would double it
+    while True:  # the one place that starts and solves: inlined once
         tau = HOMOTOPY[attempt]
+        if cold:
+            cold_start(s, w, state, row_state, START if attempt == 0 else tau)
+            cold = False
         m, scale = solve_state(s, w, state, row_state, tau)
         rounds += 1
         if m < 0:
@@ -107,8 +104,7 @@ def solve_sample(s, w, state, row_state, point):
             attempt += 1
             if attempt == len(HOMOTOPY):
                 return STALLED, rounds, m, scale
-            if attempt == 1:
-                cold_start(s, w, state, row_state, HOMOTOPY[1])
+            cold = attempt == 1
             taken = waited = 0
             fewest = 2**62
 
@@ -151,7 +147,6 @@ def solve_batch(sources):
                 sound = entries_sound(s, w)
             if not sound:
                 continue
-            first_states(s, w, state, row_state, points[b])
             status[b], rounds[b], m, scale = solve_sample(s, w, state, row_state, points[b])
             if status[b] == SOLVED:
                 residual[b] = residual_of(s, w, m, scale)
