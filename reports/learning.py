@@ -63,10 +63,12 @@ def steps_by_fold(solves: pd.DataFrame) -> pd.DataFrame:
 
 
 def checks(checks: pd.DataFrame) -> pd.DataFrame:
-    """One row a time of comparison: the largest differences to qpth, over all folds."""
+    """One row a time of comparison: the largest differences to the other solver, over all folds."""
     if not len(checks):
         return checks
-    found = checks.groupby("when", sort=False).agg(
+    if "peer" not in checks:  # of version 0.1.0
+        checks = checks.assign(peer="qpth")
+    found = checks.groupby(["when", "peer"], sort=False).agg(
         {"samples": "sum", "weights": "max", "gradients": "max"}
     )
     return found[found["samples"] > 0].reset_index()

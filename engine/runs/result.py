@@ -48,8 +48,9 @@ class BacktestResult:
         solves: one row per fold, seed, phase and kind of solve: fold, seed (NaN in allocation),
             phase ("training" or "allocation"), solve, samples, mean_steps, most_steps,
             residual, failures.
-        checks: one row per fold, seed and time at which the optimiser was compared with qpth: fold,
-            seed, when, samples, weights, gradients (the largest differences).
+        checks: one row per fold, seed and time of a comparison of the optimiser with another
+            solver: fold, seed, when, samples, weights, gradients (the largest differences), peer
+            ("qpth", or "reference" where it is not installed).
         states: {(fold, seed): state of the trained module}.
         settings: what reproduces the run: panel (source, fingerprint, snapshots, quality,
             caveats, start, end, assets), plan, costs, training, seed, periods_per_year, versions;

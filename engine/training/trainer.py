@@ -244,12 +244,12 @@ def _optimiser(parameters: list[nn.Parameter], training: Training) -> torch.opti
 
 
 def _solver_check(progress: Progress, data: Dataset, when: str, chosen: slice) -> list[dict]:
-    """Compare the module's optimisations of a few decisions with qpth's: a row, or nothing."""
+    """Compare the module's optimisations of a few decisions with another solver's; rows."""
     few = {name: values[chosen] for name, values in data.rows_until(len(data)).items()}
     with record_solves(into=progress.solves), torch.no_grad(), cross_check() as check:
         progress.module(few)
     row = {"when": when, "samples": check.samples, "weights": check.weights}
-    return [row | {"gradients": check.gradients}] if check.samples else []
+    return [row | {"gradients": check.gradients, "peer": check.peer}] if check.samples else []
 
 
 def check_size(

@@ -118,7 +118,7 @@ def test_everything_that_must_be_said_is_said(page):
     assert "plan.execution_lag" in text
     assert "strategies.deq:DEQMeanVariance" in text
     assert "3.1e\N{MINUS SIGN}16" in text
-    assert "Agreement with qpth" in text
+    assert "Agreement with a second solver" in text
     assert "2.4e\N{MINUS SIGN}11" in text
     assert "reached their tolerance" in text
 

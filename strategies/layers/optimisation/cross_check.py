@@ -55,7 +55,7 @@ class CrossCheck:
             entry, or to that of an unconstrained weight if that is more. An interior point
             method blurs the gradient where a constraint is barely active: qpth's own error
             reaches 6e-3.
-        samples: problems compared; one that the peer does not solve is not counted, nor is one whose
+        samples: problems compared; one that the peer does not solve is not counted, nor one whose
             bounds leave a single portfolio (five caps of 20 %): it has no interior for qpth's
             method, whose gradient is then of no use.
         kinks: how many of them stand at a kink.

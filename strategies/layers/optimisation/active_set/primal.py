@@ -23,13 +23,31 @@ def primal_step(s, w, state, row_state, point, m, scale, bland):
     """One step of a primal active-set method (Nocedal & Wright 2006, section 16.5).
 
     Walk from ``point`` (feasible) towards the optimum of the current states, until a break point
-    or a row stops it, which then pins it. Where nothing does, let go of the one whose multiplier is
-    most wrong (under Bland's rule the first that is wrong). The objective never rises, so it ends.
+    or a row stops it, which then becomes active. Where nothing does, let go of the one whose
+    multiplier is most wrong (under Bland's rule the first that is wrong). The objective never
+    rises, so it ends.
 
     Returns the length of the step from 0 to 1, or -1 at the optimum.
     """
     n = s.linear.shape[0]
-    last = w.breaks.shape[0] - 1
+    length, stop, stop_state = weight_in_the_way(w, state, point, m)
+    length, stop, stop_state = row_in_the_way(s, w, row_state, point, m, length, stop, stop_state)
+    for a in range(m):
+        p = w.free[a]
+        point[p] += length * (w.z[p] - point[p])
+    if stop >= n:
+        row_state[stop - n] = stop_state
+        return length
+    if stop >= 0:
+        state[stop] = stop_state
+        point[stop] = w.breaks[stop_state // 2, stop]
+        return length
+    return length if let_go(s, w, state, row_state, scale, bland) else -1.0
+
+
+@helper
+def weight_in_the_way(w, state, point, m):
+    """Length of the step up to the first break point; the weight it stops at and its state then."""
     length = 1.0
     stop = -1
     stop_state = 0
@@ -44,6 +62,13 @@ def primal_step(s, w, state, row_state, point, m, scale, bland):
         elif w.z[p] < low - room and point[p] - low < length * (point[p] - w.z[p]):
             length = max(0.0, (point[p] - low) / (point[p] - w.z[p]))
             stop, stop_state = p, 2 * j
+    return length, stop, stop_state
+
+
+@helper
+def row_in_the_way(s, w, row_state, point, m, length, stop, stop_state):
+    """The same, with the rows; they are numbered from N on."""
+    n = s.linear.shape[0]
     for row in range(s.limits.shape[1]):
         low, high = s.limits[0, row], s.limits[1, row]
         if row_state[row] != 0 or (low == -np.inf and high == np.inf):
@@ -60,16 +85,14 @@ def primal_step(s, w, state, row_state, point, m, scale, bland):
         elif here + change < low - room and here - low < -length * change:
             length = max(0.0, (low - here) / change)
             stop, stop_state = n + row, -1
-    for a in range(m):
-        p = w.free[a]
-        point[p] += length * (w.z[p] - point[p])
-    if stop >= n:
-        row_state[stop - n] = stop_state
-        return length
-    if stop >= 0:
-        state[stop] = stop_state
-        point[stop] = w.breaks[stop_state // 2, stop]
-        return length
+    return length, stop, stop_state
+
+
+@helper
+def let_go(s, w, state, row_state, scale, bland):
+    """Free the pinned weight or drop the row whose multiplier is most wrong; whether any is."""
+    n = s.linear.shape[0]
+    last = w.breaks.shape[0] - 1
     worst = 0.0
     which = -1
     release = 0
@@ -94,4 +117,4 @@ def primal_step(s, w, state, row_state, point, m, scale, bland):
         row_state[which - n] = release
     elif which >= 0:
         state[which] = release
-    return length if which >= 0 else -1.0
+    return which >= 0

@@ -117,20 +117,18 @@ def place(s, w, state):
 
 @helper
 def flip(s, w, m, state, row_state, scale):
-    """Correct the states that the weights or the multipliers contradict; return how many.
+    """Correct the states that the weights or the multipliers contradict; return how many."""
+    flipped = flip_pinned(s, w, state, scale)
+    flipped += flip_free(w, m, state)
+    flipped += flip_rows(s, w, state, row_state, scale)
+    return flipped
 
-    Of the free weights beyond their segments only those beyond the side that is missed by more in
-    total are pinned, as in variable fixing for the continuous knapsack (Kiwiel 2008): pinned on
-    both sides at once, too few would stay free to meet the budget.
-    """
+
+@helper
+def flip_pinned(s, w, state, scale):
+    """Free the weights that lower the objective as they leave their break points."""
     flipped = 0
     last = w.breaks.shape[0] - 1
-    below = above = 0.0
-    for a in range(m):
-        i = w.free[a]
-        j = state[i] // 2
-        below += max(0.0, w.breaks[j, i] - w.z[i])
-        above += max(0.0, w.z[i] - w.breaks[j + 1, i])
     for i in range(s.linear.shape[0]):
         tolerance = RETURN_TOLERANCE * w.diagonal[i] + ROUNDING * scale
         if last == 1 and (state[i] - 1) * w.gradient[i] <= tolerance:
@@ -145,6 +143,24 @@ def flip(s, w, m, state, row_state, scale):
         elif at > w.breaks[0, i] and w.gradient[i] + left > tolerance:
             state[i] = segment_beside(w, i, at, -1)
             flipped += 1
+    return flipped
+
+
+@helper
+def flip_free(w, m, state):
+    """Pin the free weights that have left their segments.
+
+    Only those beyond the side that is missed by more in total, as in variable fixing for the
+    continuous knapsack (Kiwiel 2008): pinned on both sides at once, too few would stay free to meet
+    the budget.
+    """
+    flipped = 0
+    below = above = 0.0
+    for a in range(m):
+        i = w.free[a]
+        j = state[i] // 2
+        below += max(0.0, w.breaks[j, i] - w.z[i])
+        above += max(0.0, w.z[i] - w.breaks[j + 1, i])
     for a in range(m):
         i = w.free[a]
         j = state[i] // 2
@@ -157,6 +173,13 @@ def flip(s, w, m, state, row_state, scale):
             flipped += 1
             if above >= below:
                 state[i] = 2 * j + 2
+    return flipped
+
+
+@helper
+def flip_rows(s, w, state, row_state, scale):
+    """Drop rows with a wrong multiplier, add rows that are missed."""
+    flipped = 0
     for row in range(s.limits.shape[1]):
         low, high = s.limits[0, row], s.limits[1, row]
         if row_state[row] != 0:
