@@ -31,7 +31,7 @@ class SolveTally:
     ``residual`` is the largest one seen, in the unit of that solver's own test (relative).
     ``contraction`` is the factor by which the slowest sample's residual fell in a step, on the way
     from 1: of a plain iteration from zero an estimate of the spectral radius. At 1 it falls no
-    more; infinite where it is no number any longer.
+    more; infinite where the residual became NaN.
     """
 
     samples: int = 0
@@ -50,7 +50,7 @@ class SolveTally:
 class SolveRecord:
     """What the solvers did while this record was open, by kind of solve.
 
-    ``limits``: None, or of every mean-variance solve what held each sample (``activity.py``).
+    ``limits``: None, or what binds in each sample of every mean-variance solve (``activity.py``).
     """
 
     tallies: dict[str, SolveTally] = field(default_factory=dict)
@@ -110,8 +110,8 @@ class SolveRecord:
 def record_solves(limits: bool = False, into: SolveRecord | None = None) -> Iterator[SolveRecord]:
     """Open a record; solves inside the block report to it (the innermost one only).
 
-    With ``limits``, also which constraints hold each sample of each mean-variance solve. ``into``
-    is a record to add to, in place of a new one.
+    With ``limits``, also which constraints bind in each sample of each mean-variance solve.
+    ``into`` is a record to add to, in place of a new one.
     """
     record = SolveRecord(limits=[] if limits else None) if into is None else into
     token = _open.set(record)

@@ -1,4 +1,4 @@
-"""What can be wrong with a mean-variance problem or its solution, sample by sample and in words."""
+"""What can be wrong with a mean-variance problem or its solution, sample by sample."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def check_jointly(problem: Problem, samples: list[int]) -> None:
 
 def feasible_point(problem: Problem, sample: int) -> tuple[np.ndarray, str]:
     """Weights (N,) that miss the constraints of a sample by as little as possible, in the sum of
-    what the rows, the turnover and the gross limit lack; and in words what they miss, or ''."""
+    what the rows, the turnover and the gross limit are missed by; and a message, or ''."""
     from scipy.optimize import linprog
 
     def of_sample(tensor: Tensor) -> np.ndarray:
@@ -146,13 +146,13 @@ def feasible_point(problem: Problem, sample: int) -> tuple[np.ndarray, str]:
         kinks.append(("the gross limit", np.zeros_like(lower), limit))
     n, count, parts = len(lower), len(low), len(kinks)
 
-    # Variables: z, |z - centre| for each kink, what each row lacks, what each kink's limit lacks.
-    lacks = n + parts * n
-    matrix = np.zeros((2 * count + parts * (2 * n + 1), lacks + count + parts))
+    # Variables: z, |z - centre| for each kink, the shortfall of each row, of each kink's limit.
+    gaps = n + parts * n
+    matrix = np.zeros((2 * count + parts * (2 * n + 1), gaps + count + parts))
     matrix[:count, :n], matrix[count : 2 * count, :n] = rows, -rows
-    matrix[:count, lacks : lacks + count] = matrix[
-        count : 2 * count, lacks : lacks + count
-    ] = -np.eye(count)
+    matrix[:count, gaps : gaps + count] = matrix[count : 2 * count, gaps : gaps + count] = -np.eye(
+        count
+    )
     right = [high, -low]
     for k, (_, centre, limit) in enumerate(kinks):
         top = 2 * count + k * (2 * n + 1)
@@ -160,14 +160,14 @@ def feasible_point(problem: Problem, sample: int) -> tuple[np.ndarray, str]:
         matrix[top : top + n, :n], matrix[top + n : top + 2 * n, :n] = np.eye(n), -np.eye(n)
         matrix[top : top + n, size] = matrix[top + n : top + 2 * n, size] = -np.eye(n)
         matrix[top + 2 * n, size] = 1
-        matrix[top + 2 * n, lacks + count + k] = -1
+        matrix[top + 2 * n, gaps + count + k] = -1
         right += [centre, -centre, np.array([limit])]
     limits = np.concatenate(right)
     limited = np.isfinite(limits)
     bounds = np.full((matrix.shape[1], 2), [0.0, np.inf])
     bounds[:n] = np.stack([lower, np.maximum(lower, upper)], axis=1)
     price = np.zeros(matrix.shape[1])
-    price[lacks:] = 1
+    price[gaps:] = 1
     found = linprog(
         price,
         A_ub=matrix[limited],
@@ -178,9 +178,9 @@ def feasible_point(problem: Problem, sample: int) -> tuple[np.ndarray, str]:
     assert found.success, found.message
     names = [problem.row_name(row) for row in range(count)] + [name for name, _, _ in kinks]
     missed = [
-        f"{name} by {lack:.6g}"
-        for name, lack in zip(names, found.x[lacks:], strict=True)
-        if lack > JOINT_SLACK
+        f"{name} by {gap:.6g}"
+        for name, gap in zip(names, found.x[gaps:], strict=True)
+        if gap > JOINT_SLACK
     ]
     words = f"no weights meet all constraints together; the nearest miss {', '.join(missed)}"
     return found.x[:n], words if missed else ""
@@ -202,7 +202,7 @@ def kkt_residual(problem: Problem, weights: Tensor, duals: Tensor) -> Tensor:
     terms = torch.stack([risk_term, problem.expected_return, row_term]).abs().amax(dim=(0, 2))
     scale = torch.maximum(terms, problem.risk_diagonal().mean(-1)).unsqueeze(1)  # (B, 1)
 
-    zero, never = torch.zeros_like(weights), torch.full_like(duals[:, 0], torch.inf)
+    zero = torch.zeros_like(weights)
     holdings = zero if problem.holdings is None else problem.holdings
     cost = zero if problem.cost is None else problem.cost
     widths = [(cost + duals[:, -2:-1]) / scale, (duals[:, -1:] / scale).expand_as(zero)]
@@ -222,9 +222,5 @@ def kkt_residual(problem: Problem, weights: Tensor, duals: Tensor) -> Tensor:
         ],
         dim=1,
     )  # (B, R + 2)
-    turnover = never if problem.turnover_limit is None else problem.turnover_limit
-    gross = never if problem.gross_limit is None else problem.gross_limit
-    least = torch.cat([problem.row_lower, torch.stack([-never, -never], 1)], dim=1)
-    most = torch.cat([problem.row_upper, torch.stack([turnover, gross], 1)], dim=1)
-    row_step = (value + duals / scale).clamp(least, most)
+    row_step = (value + duals / scale).clamp(*problem.all_limits())
     return torch.maximum(stationary, (value - row_step).abs().amax(1))

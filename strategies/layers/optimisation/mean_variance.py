@@ -27,7 +27,7 @@ from strategies.layers.optimisation.problem import (
     build_problem,
 )
 from strategies.layers.optimisation.qpth_solver import Qpth
-from strategies.layers.optimisation.warm_starts import Starts
+from strategies.layers.optimisation.warm_starts import WarmStarts
 from strategies.layers.solve_record import open_record
 
 __all__ = [
@@ -61,7 +61,7 @@ class MeanVarianceLayer(nn.Module):
     def __init__(self, solver: Solver | None = None) -> None:
         super().__init__()
         self.solver = ActiveSet() if solver is None else solver
-        self.starts = Starts(-1, torch.int8)
+        self.warm_starts = WarmStarts(-1, torch.int8)
 
     def forward(
         self,
@@ -95,7 +95,7 @@ class MeanVarianceLayer(nn.Module):
             risk, expected_return, constraints: as in ``build_problem``.
             keys: what each sample is known by from one call to the next, such as its date.
             start: ``states`` of an earlier solution of similar problems, instead of keys; a row
-                that begins with -1 is started anew.
+                that begins with -1 starts cold.
 
         Raises:
             InfeasibleError: no weights satisfy the constraints of some samples.
@@ -105,8 +105,8 @@ class MeanVarianceLayer(nn.Module):
         return self._solve(build_problem(risk, expected_return, **constraints), keys, start)
 
     def forget(self) -> None:
-        """Start every key anew."""
-        self.starts.forget()
+        """Forget all keys: the next solves start cold."""
+        self.warm_starts.forget()
 
     def _solve(
         self, problem: Problem, keys: Sequence[Hashable] | None, start: Tensor | None
@@ -118,10 +118,10 @@ class MeanVarianceLayer(nn.Module):
         if len(keys) != (batch := len(problem.expected_return)):
             raise ValueError(f"expected {batch} keys, one a sample, got {len(keys)}")
         width = problem.expected_return.shape[1] + problem.rows.shape[1] + 2
-        start = self.starts.recall(keys, width)
+        start = self.warm_starts.recall(keys, width)
         solution = self._solve_from(problem, start)
         if solution.states is not None:
-            self.starts.keep(keys, solution.states)
+            self.warm_starts.keep(keys, solution.states)
         return solution
 
     def _solve_from(self, problem: Problem, start: Tensor | None) -> Solution:

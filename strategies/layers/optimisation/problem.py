@@ -124,6 +124,15 @@ class Problem:
             return few
         return replace(few, labels=[self.labels[sample] for sample in samples.tolist()])
 
+    def all_limits(self) -> tuple[Tensor, Tensor]:
+        """Lower and upper, of the rows, turnover and gross exposure, (B, R + 2) each."""
+        never = torch.full_like(self.lower[:, 0], torch.inf)
+        sums = [
+            never if limit is None else limit for limit in (self.turnover_limit, self.gross_limit)
+        ]
+        least = torch.cat([self.row_lower, torch.stack([-never, -never], 1)], dim=1)
+        return least, torch.cat([self.row_upper, torch.stack(sums, 1)], dim=1)
+
     def dense_risk(self) -> Tensor:
         return self.risk.dense() if isinstance(self.risk, FactorRisk) else self.risk
 
@@ -171,7 +180,7 @@ class Solution:
 
 
 def status_of(residual: Tensor, tolerance: float) -> Tensor:
-    """The status of each sample, (B,) int8; a residual that is no number is that of no weights."""
+    """The status of each sample, (B,) int8; NaN is the residual of a sample without weights."""
     status = (~(residual <= tolerance)).to(torch.int8)
     return status + residual.isnan().to(torch.int8) if status.any() else status
 

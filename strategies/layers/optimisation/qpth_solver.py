@@ -78,8 +78,8 @@ class Qpth:
 
 
 def _onto_constraints(weights: Tensor, problem: Problem) -> Tensor:
-    """Clip to the bounds and spread what the budget then lacks over the room that is left."""
-    for _ in range(3):  # once suffices but for rounding
+    """Clip to the bounds and spread the rest of the budget over the room that is left."""
+    for _ in range(3):  # once suffices except for rounding
         weights = weights.clamp(problem.lower, problem.upper)
         gap = problem.row_upper[:, :1] - weights.sum(1, keepdim=True)
         room = torch.where(gap > 0, problem.upper - weights, weights - problem.lower)

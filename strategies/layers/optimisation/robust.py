@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from strategies.layers.optimisation.mean_variance import MeanVarianceLayer, SolveError
-from strategies.layers.optimisation.warm_starts import Starts
+from strategies.layers.optimisation.warm_starts import WarmStarts
 from strategies.layers.solve_record import open_record
 
 LOWEST = 1e-6  # radius: s grows like 1 / sqrt(delta), and F is a small difference to it
@@ -63,7 +63,7 @@ class RobustLayer(nn.Module):
         self.max_steps = max_steps
         self.optimiser = MeanVarianceLayer(solver)
         # z, c, and how far s is above the largest loss
-        self.starts = Starts(torch.nan, torch.float64)
+        self.warm_starts = WarmStarts(torch.nan, torch.float64)
 
     def forward(
         self,
@@ -108,14 +108,14 @@ class RobustLayer(nn.Module):
         if keys is not None:
             losses = problem.losses(point)[1].amax(dim=1)
             above = (point[:, -1] / losses - 1).unsqueeze(1)
-            self.starts.keep(keys, torch.cat([point[:, :-1], above], dim=1))
+            self.warm_starts.keep(keys, torch.cat([point[:, :-1], above], dim=1))
         curvature = problem.hessian(point.detach())
         weights, _ = self._step(point, problem.gradient(point), curvature, constraints)
         return weights
 
     def forget(self) -> None:
-        """Start every key anew."""
-        self.starts.forget()
+        """Forget all keys: the next solves start cold."""
+        self.warm_starts.forget()
 
     def _start(self, problem: _Problem, radius: Tensor, constraints: dict) -> Tensor:
         """The weights without ambiguity, their mean, and an s inside the domain: (B, N + 2)."""
@@ -136,7 +136,7 @@ class RobustLayer(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The minimum (B, N + 2), the steps it took (B,) and the last change of a weight (B,)."""
         width = problem.expected_return.shape[1] + 2
-        known = None if keys is None else self.starts.recall(keys, width)
+        known = None if keys is None else self.warm_starts.recall(keys, width)
         if known is not None and not known.isnan().any():
             point = known.to(problem.expected_return)
             # The scenarios have moved since: keep s as far above the largest loss as it was.

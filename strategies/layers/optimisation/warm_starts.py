@@ -1,4 +1,4 @@
-"""What a layer remembers of each sample from one call to the next, to start its solve from."""
+"""Warm starts: what a layer keeps of each sample, to start its next solve from."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Starts:
+class WarmStarts:
     """A row of numbers for each key; on the CPU.
 
     Args:
@@ -39,14 +39,14 @@ class Starts:
         self.rows[[self.places[key] for key in keys]] = rows.detach().to(self.rows)
 
     def forget(self) -> None:
-        """Start every key anew."""
+        """Forget all keys: the next solves start cold."""
         self.places, self.rows = {}, self.rows.new_empty(0, 0)
 
 
 def remembered(module: nn.Module) -> dict[str, dict]:
     """What the layers inside a module remember, by their names: plain lists and tensors."""
     return {
-        name: {"keys": list(layer.starts.places), "rows": layer.starts.rows.clone()}
+        name: {"keys": list(layer.warm_starts.places), "rows": layer.warm_starts.rows.clone()}
         for name, layer in _remembering(module)
     }
 
@@ -54,13 +54,13 @@ def remembered(module: nn.Module) -> dict[str, dict]:
 def remember(module: nn.Module, found: dict[str, dict]) -> None:
     """Put back what ``remembered`` gave."""
     for name, layer in _remembering(module):
-        layer.starts.places = {key: place for place, key in enumerate(found[name]["keys"])}
-        layer.starts.rows = found[name]["rows"]
+        layer.warm_starts.places = {key: place for place, key in enumerate(found[name]["keys"])}
+        layer.warm_starts.rows = found[name]["rows"]
 
 
 def _remembering(module: nn.Module) -> list[tuple[str, Any]]:
     return [
         (name, layer)
         for name, layer in module.named_modules()
-        if isinstance(getattr(layer, "starts", None), Starts)
+        if isinstance(getattr(layer, "warm_starts", None), WarmStarts)
     ]

@@ -75,14 +75,14 @@ class Work(NamedTuple):
     common: np.ndarray  # (K,) loadings' z
     inner: np.ndarray  # (R + 3, K)
     duals: np.ndarray  # (R + 2,)
-    gaps: np.ndarray  # (R + 2,) what an active row still lacks
+    gaps: np.ndarray  # (R + 2,) by how much an active row is missed
     free: np.ndarray  # (N,) indices of the free weights
     fixed: np.ndarray  # (N,) indices of the pinned weights that are not zero
     matrix: np.ndarray  # (N^2,), or (K^2,) in factor form: Cholesky factor of the free block
     right: np.ndarray  # (R + 3, N) right-hand sides, then solutions
     coefficients: np.ndarray  # (R + 2, N) active rows on the free weights, orthonormal
     triangle: np.ndarray  # (R + 2, R + 2) what they were made orthonormal by
-    lacking: np.ndarray  # (R + 2,) what these are to sum to
+    targets: np.ndarray  # (R + 2,) what these are to sum to
     multipliers: np.ndarray  # (R + 2,) theirs
     active: np.ndarray  # (R + 2,) indices of the active rows
     schur: np.ndarray  # (R + 2, R + 2)

@@ -2,7 +2,7 @@
 
 The same rounds as in ``rounds.py`` (read that first), all samples side by side: free
 weights are gathered to the front and padded to the most any sample has. Samples whose rounds go
-in circles are handed to the kernels.
+cycle are handed to the kernels.
 
 A GPU works ahead of the host that tells it what to do, until the host asks for a value; so the host
 looks once a round, at all that it has to know (``Look``). Where more than one row is active, torch
@@ -44,27 +44,19 @@ class Geometry:
 
     @classmethod
     def of(cls, problem: Problem) -> Geometry:
-        zero, never = (
-            torch.zeros_like(problem.lower),
-            torch.full_like(problem.lower[:, 0], torch.inf),
-        )
+        zero = torch.zeros_like(problem.lower)
         upper = torch.maximum(problem.lower, problem.upper)
         holdings = zero if problem.holdings is None else problem.holdings
         kinks = [holdings] if problem.holdings is not None else []
         kinks += [zero] if problem.gross_limit is not None else []
         inner = [torch.minimum(torch.maximum(kink, problem.lower), upper) for kink in kinks]
         points = [problem.lower, *inner, upper]
-        turnover = never if problem.turnover_limit is None else problem.turnover_limit
-        gross = never if problem.gross_limit is None else problem.gross_limit
         return cls(
             problem,
             holdings,
             zero if problem.cost is None else problem.cost,
             torch.stack(points, dim=-1).sort(dim=-1).values,
-            (
-                torch.cat([problem.row_lower, torch.stack([-never, -never], 1)], dim=1),
-                torch.cat([problem.row_upper, torch.stack([turnover, gross], 1)], dim=1),
-            ),
+            problem.all_limits(),
             problem.risk_diagonal(),
         )
 
@@ -259,13 +251,13 @@ def solve_states(geometry: Geometry, states: Tensor, row_states: Tensor, look: L
     right = right - geometry.cost * geometry.sides(states)[:, 0]
     x, duals = block.with_rows(block.gather(right), block.gather(rows), gaps)
     z = pinned + block.scatter(x, assets)
-    lacking = target - (rows @ z.unsqueeze(2)).squeeze(2)
+    shortfall = target - (rows @ z.unsqueeze(2)).squeeze(2)
     risk_term = problem.risk_times(z)
     row_term = rows[:, :-2] * duals[:, :-2].unsqueeze(2)  # (B, R, N)
     terms = [risk_term.abs().amax(1), problem.expected_return.abs().amax(1)]
     scale = torch.stack([*terms, row_term.abs().amax((1, 2))]).amax(0).unsqueeze(1)
     gradient = risk_term - problem.expected_return + row_term.sum(1)
-    return Round(z, duals, lacking, gradient, scale, block.definite)
+    return Round(z, duals, shortfall, gradient, scale, block.definite)
 
 
 def flip(
@@ -300,13 +292,13 @@ def flip(
     up = ~active & (value > most + ROW_ROUNDING * (1 + most.abs()))
     down = ~active & (value < least - ROW_ROUNDING * (1 + least.abs()))
     new_rows = torch.where(drop, 0, torch.where(up, 1, torch.where(down, -1, row_states)))
-    lacking = torch.where(active & ~drop, now.gaps, 0.0)
-    lacking = torch.where(lacking.abs() > FEASIBLE * (1 + value.abs()), lacking, 0.0)
-    flipped = flipped + (drop | up | down | (lacking != 0)).sum(1)
-    row = lacking.abs().argmax(1, keepdim=True)  # the row that lacks most, if any, frees one weight
+    shortfall = torch.where(active & ~drop, now.gaps, 0.0)
+    shortfall = torch.where(shortfall.abs() > FEASIBLE * (1 + value.abs()), shortfall, 0.0)
+    flipped = flipped + (drop | up | down | (shortfall != 0)).sum(1)
+    row = shortfall.abs().argmax(1, keepdim=True)  # the row missed most, if any, frees one weight
     index = row.unsqueeze(2).expand(-1, -1, states.shape[1])
     coefficient = geometry.rows(states).gather(1, index).squeeze(1)
-    pull = lacking.gather(1, row) * coefficient  # (B, N), zero where nothing lacks
+    pull = shortfall.gather(1, row) * coefficient  # (B, N), zero where no row is missed
     price = torch.where(pull > 0, now.gradient + right, -now.gradient - left)
     possible = (pull > 0) & (low < breaks[..., -1]) | (pull < 0) & (low > breaks[..., 0])
     price = torch.where(possible & ~free, price / coefficient.abs(), torch.inf)
@@ -319,7 +311,7 @@ def flip(
 @torch.no_grad()
 def solve_batched(problem: Problem, start: Tensor | None) -> tuple[Tensor, ...]:
     """Weights (B, N), duals (B, R + 2), states (B, N + R + 2), rounds and residual (B,); the
-    residual is infinite where the rounds go in circles, NaN where P is not positive definite."""
+    residual is infinite where the rounds cycle, NaN where P is not positive definite."""
     geometry = Geometry.of(problem)
     assets = problem.lower.shape[1]
     states, row_states = cold_start(geometry)

@@ -162,10 +162,10 @@ def solve_compiled(
     no_points = np.empty((count, 0))
 
     def walk(sample: int) -> None:
-        """Solve one whose rounds went in circles from a feasible point, if there is any."""
+        """Solve one whose rounds cycle from a feasible point, if there is any."""
         number = sample if samples is None else samples[sample]
-        point, lacking = feasible_point(call.problem, number)
-        if not lacking:
+        point, missed = feasible_point(call.problem, number)
+        if not missed:
             part = slice(sample, sample + 1)
             own = [output[part] for output in outputs]
             one = _part_of(batch, part, count)

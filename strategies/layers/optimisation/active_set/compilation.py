@@ -2,7 +2,7 @@
 
 Numba's cache on disk notices an edit of the file that an entry is in, but not of the helpers that
 it calls. Every entry therefore closes over a hash of all sources of this folder, which Numba makes
-part of the cache's key: an edit anywhere in the folder compiles the entries anew.
+part of the cache's key: an edit anywhere in the folder recompiles the entries.
 """
 
 from __future__ import annotations

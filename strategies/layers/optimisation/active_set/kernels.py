@@ -65,7 +65,7 @@ __all__ = [
 def solve_sample(s, w, state, row_state, point):
     """States without a contradiction; status, rounds, free weights, scale of the gradient.
 
-    From the given states, or cold. Where the rounds go in circles, cold again on P + tau diag(P),
+    From the given states, or cold. Where the rounds cycle, cold again on P + tau diag(P),
     which is led back to P. With a feasible point, first walked from there by the primal method.
     """
     n = s.linear.shape[0]

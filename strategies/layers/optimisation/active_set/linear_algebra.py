@@ -152,16 +152,16 @@ def with_rows(w, m, count, x):
     """Multipliers y and, in x (m,), the solution of ``K x + C'y = right, C x = gaps``.
 
     On entry x holds K^-1 right and ``right`` after its first K^-1 Q'. A dependent row gets no
-    multiplier and does not bind x; what it lacks, and zero for all others, is in ``gaps``
+    multiplier and does not bind x; how far it is missed, and zero for all others, is in ``gaps``
     afterwards. y is in ``duals[active]``.
     """
     schur, step, y = w.schur, w.step, w.duals
     for r in range(count):
         gap = w.gaps[w.active[r]]
         for c in range(r):
-            gap -= w.triangle[r, c] * w.lacking[c]
+            gap -= w.triangle[r, c] * w.targets[c]
         bound = w.triangle[r, r] > 0
-        w.lacking[r] = gap / w.triangle[r, r] if bound else 0.0  # what row r of Q is to sum to
+        w.targets[r] = gap / w.triangle[r, r] if bound else 0.0  # what row r of Q is to sum to
         w.gaps[w.active[r]] = 0.0 if bound else gap
         for c in range(r + 1):
             value = 0.0 if bound or c < r else 1.0
@@ -172,7 +172,7 @@ def with_rows(w, m, count, x):
     w.multipliers[:count] = 0.0
     for _ in range(2 if regular else 0):  # again, so that rows hold to rounding if x starts large
         for r in range(count):
-            value = -w.lacking[r]
+            value = -w.targets[r]
             for i in range(m):
                 value += w.coefficients[r, i] * x[i]
             step[0, r] = value

@@ -1,8 +1,8 @@
 """ActiveSet: the active-set method as a differentiable solver.
 
 On the CPU the rounds run in compiled kernels, elsewhere in batched torch. The rare sample whose
-rounds go in circles is started anew on an easier problem that is led back to the given one, and if
-need be walked by a primal method.
+rounds cycle starts again on an easier problem that is led back to the given one, and is solved by a
+primal method if that fails, too.
 """
 
 from __future__ import annotations
