@@ -10,6 +10,9 @@ import typer
 from deqfolio import options
 from deqfolio.experiments import run
 
+# Options with the names of settings.
+PLAN = ("train", "refit", "rebalance", "window", "purge", "embargo")
+COSTS = ("impact", "borrow", "financing", "cash_rate", "capital")
 # Options that change no result, and so may be given beside an experiment file.
 BESIDE_A_FILE = {"experiment", "report", "out", "workers", "cluster", "restart", "log"}
 
@@ -122,31 +125,14 @@ def backtest(
         return
     if not data or not strategy:
         raise typer.BadParameter("give --data and --strategy, or an experiment file")
-    costs = {
-        "commission": cost_bp / 1e4,
-        "spread": spread_bp / 1e4,
-        "impact": impact,
-        "fixed": fixed_fee,
-        "minimum": minimum_fee,
-        "borrow": borrow,
-        "financing": financing,
-        "cash_rate": cash_rate,
-        "capital": capital,
-    }
-    period = {name: date for name, date in (("start", start), ("end", end)) if date}
+    given = context.params
+    rates = {"spread": spread_bp / 1e4, "fixed": fixed_fee, "minimum": minimum_fee}
+    rates |= {name: given[name] for name in COSTS}
     settings = {
-        "data": {"source": data, **period},
+        "data": {"source": data} | {name: given[name] for name in ("start", "end") if given[name]},
         "strategies": [{"class": name} for name in strategy],
-        "plan": {
-            "train": _rows(train),
-            "refit": _rows(refit),
-            "rebalance": _rows(rebalance),
-            "window": window,
-            "purge": purge,
-            "embargo": embargo,
-            "execution_lag": lag,
-        },
-        "costs": {name: value for name, value in costs.items() if value or name == "commission"},
+        "plan": {name: _rows(given[name]) for name in PLAN} | {"execution_lag": lag},
+        "costs": {"commission": cost_bp / 1e4} | {name: x for name, x in rates.items() if x},
         "simulation": {"whole_shares": whole_shares},
         "training": {"seed": seed, "ensemble": ensemble} | ({"log": log} if log else {}),
     }
@@ -178,6 +164,6 @@ def resume(
     run(read_experiment(folder / EXPERIMENT), folder, workers=workers, cluster=cluster)
 
 
-def _rows(span: str) -> str | int:
-    """A span of time as an option gives it; a plain number counts rows."""
-    return int(span) if span.isdecimal() else span
+def _rows(value: str | int) -> str | int:
+    """A setting of the plan; a span that is a plain number counts rows."""
+    return int(value) if str(value).isdecimal() else value

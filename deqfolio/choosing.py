@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from deqfolio.experiments import import_for_workers, prepare, stoppable
 from deqfolio.options import Cluster, Restart, Storage, Workers
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def cross_validate(
@@ -57,19 +54,15 @@ def cross_validate(
         )
     paths = len(table.loc[table.index[0][0]])
     typer.echo(f"Sharpe ratio over {paths} paths through {len(made.panel)} dates:")
-    typer.echo(table.groupby("strategy", sort=False)["sharpe"].describe().round(3).to_string())
-    alike = [name for name, own in table.groupby("strategy", sort=False) if _constant(own)]
+    by_strategy = table.groupby("strategy", sort=False)
+    typer.echo(by_strategy["sharpe"].describe().round(3).to_string())
+    alike = [name for name, own in by_strategy if len(own) > 1 and (own.nunique() <= 1).all()]
     if alike:
         typer.echo(
             f"\nall paths are the same: {', '.join(alike)}; only strategies that are fitted differ "
             "between paths"
         )
     typer.echo(f"\npaths: {out / 'paths.csv'}")
-
-
-def _constant(paths: pd.DataFrame) -> bool:
-    """Whether all paths are the same, as they are for a rule without a fit."""
-    return len(paths) > 1 and bool((paths.nunique() <= 1).all())
 
 
 def sweep(

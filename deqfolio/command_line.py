@@ -65,6 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; an error is one line, and with --debug a traceback."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
+    if "" not in sys.path:  # module:Class in the working directory, after all installed packages
+        sys.path.append("")
     for path in hidden():
         typer.echo(
             f"warning: {path} has the name of a package of deqfolio and cannot be imported; "

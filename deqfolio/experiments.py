@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,17 +54,10 @@ def prepare(experiment: dict[str, Any]) -> Prepared:
 
 def make_strategy(described: dict[str, Any]) -> Strategy:
     """The strategy of an experiment's entry, which has its class and its parameters."""
-    look_here()
     from strategies import create_strategy
 
     parameters = {name: value for name, value in described.items() if name != "class"}
     return create_strategy(described["class"], parameters)
-
-
-def look_here() -> None:
-    """Let module:Class be found in the working directory, after all installed packages."""
-    if "" not in sys.path:
-        sys.path.append("")
 
 
 def run(
@@ -93,15 +85,15 @@ def run(
     page = report or out / "report.html"
     check_report_path(page)  # before the hours of work, not after
     whole_shares = read_simulation(experiment.get("simulation", {}))
-    look_here()
     callbacks = named_callbacks(read_logs(experiment["training"]), out)
     made = prepare(experiment)
     made.plan.folds(made.panel.dates, max(strategy.lookback for strategy in made.strategies))
 
-    if restart and (out / "plan.json").exists():  # logs of the results to be replaced
+    replaced = restart and (out / "plan.json").exists()
+    if replaced:
         (out / "epochs.csv").unlink(missing_ok=True)
         shutil.rmtree(out / "tensorboard", ignore_errors=True)
-    if not holds_work(out) or (restart and (out / "plan.json").exists()):
+    if replaced or not holds_work(out):
         with written(out):
             out.mkdir(parents=True, exist_ok=True)
             write_text(out / EXPERIMENT, tomli_w.dumps(experiment))

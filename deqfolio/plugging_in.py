@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from deqfolio.experiments import look_here, make_strategy
+from deqfolio.experiments import make_strategy
 from deqfolio.options import DATA, STRATEGY, source_names, strategy_names
 
 
@@ -19,7 +19,6 @@ def strategies(
     ] = None,
 ) -> None:
     """List built-in and installed strategies: what they do, their parameters and ranges."""
-    look_here()
     from strategies.commands import description, listing
 
     typer.echo(listing() if name is None else description(name))
