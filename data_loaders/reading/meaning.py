@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -141,9 +142,15 @@ def _asset(columns: Sequence[Column], candidates: Sequence[int]) -> int | None:
         if rank is None:
             continue
         weak = names.plain(column.name) in names.WEAK
-        if column.kind == "text" or (not weak and column.whole_numbers is not None):
+        if column.kind == "text" or (not weak and not _are_decimals(column)):
             found.append((rank, i))
     return min(found)[1] if found else None
+
+
+def _are_decimals(column: Column) -> bool:
+    """Whether the sample holds numbers with decimals, as prices, and not codes like 7203."""
+    texts = [text for text in column.sample if text]
+    return not texts or all(re.fullmatch(r"-?\d*\.\d*[1-9]\d*", text) for text in texts)
 
 
 def _long(
@@ -205,11 +212,12 @@ def _pairs(table: Table, numbers: list[int]) -> list[tuple[str, str]] | None:
         whole = all(names.field(name) for name in single)
         return None if whole or not single else names.split_names(single)
     if len({len(each) for each in levels}) == 1:
-        for at in range(len(levels[0])):
-            found = [names.field(each[at]) for each in levels]
-            if all(found):
-                rest = [" ".join(each[:at] + each[at + 1 :]) for each in levels]
-                return [(str(known), name) for known, name in zip(found, rest, strict=True)]
+        readings = {at: [names.field(each[at]) for each in levels] for at in range(len(levels[0]))}
+        places = [at for at, found in readings.items() if all(found)]
+        priced = [at for at in places if {*names.PRICES, "return"} & set(readings[at])]
+        for at in priced or places:  # an asset may be called LOW
+            rest = [" ".join(each[:at] + each[at + 1 :]) for each in levels]
+            return [(str(known), name) for known, name in zip(readings[at], rest, strict=True)]
     shown = [" / ".join(each) for each in levels[:4]]
     raise DataError(
         f"{table.source}: columns have several levels ({'; '.join(shown)}), and none of them holds "

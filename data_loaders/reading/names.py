@@ -38,6 +38,7 @@ OTHERS = (
     "closetime quotevolume quoteassetvolume takerbuybase takerbuyquote ignore prevclose "
     "previousclose turnover deliverable lastupdated"
 )  # fields of one asset that stay features under their own names
+CURRENCIES = "btc|eth|usdt?|usdc|busd|eur|gbp|jpy|krw|base|quote|from|to"
 PRICES = ("adjusted_close", "close", "last", "settle", "price")
 DATES = (
     "date datetime timestamp time day observationdate snappedat datum caldt dlycaldt tradedate "
@@ -73,7 +74,7 @@ def field(name: str) -> str | None:
         return _FIELD[word]
     if word in _OTHER:
         return word
-    return "volume" if re.match(r"volume[a-z]{2,5}$", word) else None  # Volume USDT
+    return "volume" if re.fullmatch(f"volume({CURRENCIES})", word) else None  # Volume USDT
 
 
 def fields(names: Sequence[str]) -> list[str | None]:
@@ -131,7 +132,8 @@ def _split(name: str, first: bool) -> tuple[str, str] | None:
     places = list(re.finditer(r"[\s_./:|-]+", name))
     for match in reversed(places) if first else places:
         left, right = name[: match.start()], name[match.end() :]
-        known, asset = (field(left), right) if first else (field(right), left)
+        known, asset = (left, right) if first else (right, left)
+        known = _FIELD.get(plain(known), plain(known) if plain(known) in _OTHER else "")
         if known and asset and plain(asset):
             return known, asset
     return None
