@@ -197,8 +197,9 @@ def _yfinance() -> Any:
 
 
 def _session() -> Any:
-    """None lets yfinance make its own; tests put a local server here."""
-    return None
+    from data_loaders.yahoo_session import session
+
+    return session()
 
 
 def now() -> pd.Timestamp:

@@ -163,6 +163,21 @@ def test_a_passing_fault_is_asked_again(server, fault):
     assert load("yahoo:SPY").dates[-1] == pd.Timestamp("2024-03-14")
 
 
+@pytest.mark.parametrize("fault", ["redirect", "huge", "deep", "types"])
+def test_hostile_answers_are_one_sentence_and_are_not_stored(server, store, fault):
+    server.faults["SPY"] = [fault] * 500
+    (found,) = fetch(["SPY"], store, policy=QUICK, progress=False)
+    assert found.status == "failed"
+    assert found.message
+    assert "\n" not in found.message
+    assert len(found.message) <= 200
+    assert store.latest("yahoo/SPY") is None
+    if fault == "redirect":
+        assert "redirected to another host, localhost" in found.message
+    server.faults.clear()
+    assert fetch(["SPY"], store, policy=QUICK, progress=False)[0].status == "ok"
+
+
 def test_a_limited_crumb_is_no_failure(server):
     server.crumb_limited = True
     assert len(load("yahoo:SPY")) == len(DAYS) - 1

@@ -15,7 +15,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
 import pandas as pd
-from curl_cffi import requests
+
+from data_loaders.yahoo_session import YahooSession
 
 NEW_YORK = "America/New_York"
 
@@ -163,6 +164,17 @@ class Answer(BaseHTTPRequestHandler):
         elif fault == "misaligned":
             body["result"][0]["indicators"]["quote"][0]["close"].pop()
             self.send(200, json.dumps({"chart": body}))
+        elif fault == "redirect":
+            self.send_response(302)
+            self.send_header("Location", f"http://localhost:{self.server.server_port}{self.path}")
+            self.end_headers()
+        elif fault == "huge":
+            self.send(200, text, said=200 << 20)
+        elif fault == "deep":
+            self.send(200, "[" * 200_000)
+        elif fault == "types":
+            body["result"][0]["indicators"]["quote"][0]["close"] = ["x"] * len(history.close)
+            self.send(200, json.dumps({"chart": body}))
         elif fault == "cut":
             self.send(200, text, length=len(text) // 2)
         else:
@@ -172,11 +184,11 @@ class Answer(BaseHTTPRequestHandler):
         error = {"code": code, "description": description}
         self.send(status, json.dumps({"chart": {"result": None, "error": error}}))
 
-    def send(self, status, text, length=None):
+    def send(self, status, text, length=None, said=None):
         content = text.encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Content-Length", str(said or len(content)))
         self.end_headers()
         self.wfile.write(content[:length])
         self.close_connection = True
@@ -199,11 +211,13 @@ def serving():
         thread.join()
 
 
-class LocalSession(requests.Session):
-    """yfinance's own kind of session, with yahoo.com at a local address."""
+class LocalSession(YahooSession):
+    """The session of production, with yahoo.com at a local address."""
+
+    HOSTS = ("127.0.0.1",)
 
     def __init__(self, address, **settings):
-        super().__init__(impersonate="chrome", **settings)
+        super().__init__(**settings)
         self.address = address
 
     def request(self, method, url, *arguments, **rest):
