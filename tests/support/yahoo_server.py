@@ -164,7 +164,7 @@ class Answer(BaseHTTPRequestHandler):
         elif fault == "misaligned":
             body["result"][0]["indicators"]["quote"][0]["close"].pop()
             self.send(200, json.dumps({"chart": body}))
-        elif fault == "redirect":
+        elif fault == "redirect" and self.headers["Host"].startswith("127.0.0.1"):
             self.send_response(302)
             self.send_header("Location", f"http://localhost:{self.server.server_port}{self.path}")
             self.end_headers()
