@@ -1,7 +1,12 @@
 """Strategies: rules and networks that turn what is known into weights.
 
-Read ``base.py`` (the contract), ``baselines.py`` (rules), ``deq.py`` (the flagship), then
-``layers`` (the mathematics, no finance).
+Read in this order: ``base.py`` (the contract), ``baselines.py`` (the simplest rules), ``deq.py``
+(DEQMeanVariance, the main strategy) with ``network_parts.py``, then ``ablations.py`` (the same with
+one part exchanged) and what it is compared with: ``linear_mean_variance.py``,
+``predict_then_optimize.py``, ``classic_rules.py``, ``estimators.py``. What strategies share:
+``features.py``, ``covariance.py``, ``constraints.py`` (limits of weights),
+``strategy_constraints.py`` (the same at a date), ``parameter_ranges.py``. ``registry.py`` finds a
+strategy by its name. The mathematics, which knows no finance, is in ``layers``.
 """
 
 from data_loaders.package_imports import import_on_use

@@ -28,14 +28,19 @@ class EqualWeight(Strategy):
         return normalised(history.trades_throughout.astype(float))
 
 
-class InverseVolatility(Strategy):
-    """Weights in inverse proportion to the volatility of daily returns over the lookback."""
+class WindowRule(Strategy):
+    """A rule whose only parameter is its lookback."""
 
-    equivariant = True
     ranges: ClassVar = {"lookback": at_least(3)}  # two returns have a deviation
 
     def __init__(self, lookback: int = 253):
         self.lookback = lookback
+
+
+class InverseVolatility(WindowRule):
+    """Weights in inverse proportion to the volatility of daily returns over the lookback."""
+
+    equivariant = True
 
     def allocate(self, history: Panel, holdings: pd.Series) -> pd.Series:
         volatility = history.returns.iloc[1:].std().where(history.trades_throughout)
@@ -54,8 +59,8 @@ class MinimumVariance(Strategy):
         lookback: rows of prices behind the covariance.
         cap: largest weight of an asset, a fraction; 0.2 = 20%. Long-only.
         constraints: all limits, in place of ``cap``; an object or plain values.
-        fallback: where no weights satisfy them: "raise" an error, "hold" what is held, or "relax"
-            the caps in proportion. The report counts how often.
+        fallback: where no weights satisfy them: "raise" an error, "hold" the current holdings,
+            or "relax" the caps in proportion. The report counts how often.
     """
 
     equivariant = True
@@ -85,7 +90,7 @@ def optimal(
     history: Panel,
     holdings: pd.Series,
 ) -> pd.Series:
-    """Weights (N,) that solve  max mu'w - w'Sw / 2  under the constraints, or what is held.
+    """Weights (N,) that solve  max mu'w - w'Sw / 2  under the constraints, or the holdings.
 
     Args:
         strategy: whose ``constraints``, ``cap`` and ``fallback`` hold, as of ``MinimumVariance``.

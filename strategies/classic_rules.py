@@ -1,4 +1,4 @@
-"""Rules that spread risk, and one that follows what rose: the classics beside the flagship."""
+"""Classic rules without learning: risk parity, maximum diversification, momentum."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pandas as pd
 
 from data_loaders import Panel
 from strategies.base import Strategy
-from strategies.baselines import normalised
+from strategies.baselines import WindowRule, normalised
 from strategies.covariance import shrunk_covariance
 from strategies.parameter_ranges import above, at_least
 
 STEPS = 100  # of Newton's method, which needs about ten
 
 
-class RiskParity(Strategy):
+class RiskParity(WindowRule):
     """Every asset adds the same risk: w_i (Sw)_i alike for all, on the Ledoit-Wolf covariance.
 
     Maillard, Roncalli & Teiletche (2010); the weights are the solution of the convex problem of
@@ -28,10 +28,6 @@ class RiskParity(Strategy):
     """
 
     equivariant = True
-    ranges: ClassVar = {"lookback": at_least(3)}
-
-    def __init__(self, lookback: int = 253):
-        self.lookback = lookback
 
     def allocate(self, history: Panel, holdings: pd.Series) -> pd.Series:
         trades = history.trades_throughout
@@ -41,7 +37,7 @@ class RiskParity(Strategy):
         return normalised(weights)
 
 
-class MaximumDiversification(Strategy):
+class MaximumDiversification(WindowRule):
     """The highest ratio of the assets' mean volatility to the portfolio's; long-only.
 
     Choueifaty & Coignard (2008): the long-only minimum variance portfolio of the correlation
@@ -52,10 +48,6 @@ class MaximumDiversification(Strategy):
     """
 
     equivariant = True
-    ranges: ClassVar = {"lookback": at_least(3)}
-
-    def __init__(self, lookback: int = 253):
-        self.lookback = lookback
 
     def allocate(self, history: Panel, holdings: pd.Series) -> pd.Series:
         import torch
@@ -72,17 +64,12 @@ class MaximumDiversification(Strategy):
         return normalised(pd.Series(found[0].numpy() / volatility, index=history.assets))
 
 
-class HierarchicalRiskParity(Strategy):
+class HierarchicalRiskParity(WindowRule):
     """Risk split along a tree of assets that move together; Lopez de Prado (2016), by skfolio.
 
     Args:
         lookback: rows of prices behind distances and covariance.
     """
-
-    ranges: ClassVar = {"lookback": at_least(3)}
-
-    def __init__(self, lookback: int = 253):
-        self.lookback = lookback
 
     def allocate(self, history: Panel, holdings: pd.Series) -> pd.Series:
         from skfolio.optimization import HierarchicalRiskParity as Tree

@@ -31,8 +31,8 @@ class MeanVariance(Strategy):
         aversion: a, to variance.
         cap: largest weight of an asset, a fraction. Long-only.
         constraints: all limits, in place of ``cap``; an object or plain values.
-        fallback: where no weights satisfy them: "raise" an error, "hold" what is held, or "relax"
-            the caps in proportion.
+        fallback: where no weights satisfy them: "raise" an error, "hold" the current holdings,
+            or "relax" the caps in proportion.
     """
 
     equivariant = True
@@ -83,8 +83,8 @@ class PredictThenOptimize(Strategy):
         aversion: to variance, in  max mu'w - a/2 w'Sw, with S of Ledoit & Wolf.
         cap: largest weight of an asset, a fraction. Long-only.
         constraints: all limits, in place of ``cap``; an object or plain values.
-        fallback: where no weights satisfy them: "raise" an error, "hold" what is held, or "relax"
-            the caps in proportion.
+        fallback: where no weights satisfy them: "raise" an error, "hold" the current holdings,
+            or "relax" the caps in proportion.
         features: sets of features, see ``features.py``.
     """
 

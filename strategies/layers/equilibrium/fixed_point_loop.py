@@ -160,9 +160,9 @@ def _look(
 class _Watch:
     """When the plain iteration is to measure its residual next.
 
-    Measuring costs a quarter of a cheap f. Far from the tolerance the iteration goes on unwatched
-    for most of the steps that its fastest sample still needs at the rate it has had, but for no
-    more than it has taken.
+    Measuring costs a quarter of a cheap f. Far from the tolerance it is left out for most of the
+    steps that the fastest sample still needs at its rate so far, but for no more steps than have
+    been taken.
     """
 
     def __init__(self, solver: Solver, every_step: bool = False):

@@ -1,7 +1,7 @@
 """Solvers for ``z = f(z)`` on a batch: what each does between two evaluations of f.
 
 A solver is a frozen dataclass of settings. Its ``start`` makes a *step*, an object that turns one
-evaluation of f into the next iterate; iteration.py drives it.
+evaluation of f into the next iterate; fixed_point_loop.py drives it.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class Anderson(_Tolerances):
             raise ValueError(f"onset must lie in [0, 1), got {self.onset}")
 
     def least_ridge(self, dtype: torch.dtype) -> float:
-        """The ridge, or what is below it where rounding reigns."""
+        """The ridge, or the least one that rounding allows."""
         return max(self.ridge, 10 * torch.finfo(dtype).eps)
 
     def start(self, z: Tensor) -> Step:
@@ -186,7 +186,7 @@ class Broyden(_Tolerances):
     """Broyden's good method on ``f(z) - z = 0``, safeguarded as `Anderson` is.
 
     Builds the inverse Jacobian from secants, as minus the identity plus one rank a step
-    (Broyden, Math. Comp. 19, 1965, method 1), and starts it afresh when ``memory`` is full. Finds
+    (Broyden, Math. Comp. 19, 1965, method 1), and restarts it when ``memory`` is full. Finds
     fixed points of maps that are no contractions as well.
 
     Args:
@@ -271,7 +271,7 @@ class _Safeguard:
     def __call__(
         self, proposal: Tensor, image: Tensor, size: Tensor, accelerated: Tensor | None = None
     ) -> Tensor:
-        """What is proposed, or is taken instead; ``accelerated`` (B,): no plain steps."""
+        """The proposal, or the plain step; ``accelerated`` (B,): where the proposal is mixed."""
         worse = (size >= self.size) & ~self.plain
         if worse.device.type != "cpu" or worse.any():  # elsewhere the question costs more
             proposal = torch.where(worse.view(-1, *[1] * (image.ndim - 1)), self.image, proposal)
