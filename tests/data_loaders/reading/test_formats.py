@@ -1,37 +1,18 @@
 """Each source of price files, written as it writes them and read back (docs: own-data.md)."""
 
 import gzip
-import pickle
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.feather
 import pytest
+from price_files import DAYS, NIGHTS, ZZA, ZZB, bars, stacked, walk, yfinance
 
 from data_loaders import DataError, load
 
-DAYS = pd.bdate_range("2020-01-28", periods=40, name="Date")
-NIGHTS = pd.date_range("2020-01-28", periods=40, name="Date")
-
-
-def walk(seed, start=100.0, rows=40):
-    moves = np.random.default_rng(seed).normal(0, 0.01, rows)
-    return np.round(start * np.exp(moves.cumsum()), 4)
-
-
-def bars(seed=1, days=DAYS):
-    """Open, high, low, close and volume of one asset."""
-    close = walk(seed, rows=len(days))
-    opened = np.round(close * 1.002, 4)
-    return pd.DataFrame(
-        {"Open": opened, "High": np.round(opened * 1.01, 4), "Low": np.round(close * 0.99, 4),
-         "Close": close, "Volume": np.arange(len(days)) * 1000 + 123456}, days,
-    )  # fmt: skip
-
-
-ZZA, ZZB = bars(1), bars(2)
 FEATURES = {"open": "Open", "high": "High", "low": "Low", "volume": "Volume"}
 
 
@@ -43,21 +24,6 @@ def same(panel, expected, features=True):
         assert panel.prices[asset].tolist() == frame["Close"].tolist()
         for name, column in FEATURES.items() if features else ():
             assert panel.asset_features[name][asset].tolist() == frame[column].tolist(), name
-
-
-def text(frame, path, **rest):
-    frame.to_csv(path, **rest)
-    return path
-
-
-def stacked(column="ticker"):
-    parts = [frame.assign(**{column: name}).reset_index() for name, frame in
-             (("ZZA", ZZA), ("ZZB", ZZB))]  # fmt: skip
-    return pd.concat(parts, ignore_index=True)
-
-
-def yfinance():
-    return pd.concat({"ZZA": ZZA, "ZZB": ZZB}, axis=1, names=["Ticker", "Price"])
 
 
 ONE = {  # a source with a file for each asset: what it writes of ZZA
@@ -234,107 +200,94 @@ def test_bitwise_the_same_as_pandas(tmp_path):
     assert (panel.prices.to_numpy() == frame.to_numpy()).all()
 
 
-TWO_READINGS = {  # content: the message, then the options it names and the assets they give
-    "Date,Last,Settle\n2020-01-01,1,2\n": (
-        "price='Last' or price='Settle'", {"price": "Settle"}, {"p": 2.0},
-    ),
-    "Date,AAPL,MSFT,Volume\n2020-01-01,1,2,3\n": (
-        "Volume like a field of one asset, AAPL, MSFT like assets: pass layout='wide'",
-        {"layout": "wide"}, {"AAPL": 1.0, "MSFT": 2.0, "Volume": 3.0},
-    ),
-    "Date,Signal,Close\n2020-01-01,1,2\n": (
-        "price='Close' if they are fields", {"price": "Close"}, {"p": 2.0},
-    ),
-    "date,permno,prc,ret\n2020-01-01,10107,2,.1\n": (
-        "kind='returns' or price='prc'", {"price": "prc"}, {"10107": 2.0},
-    ),
-    "date,ticker,bid,ask\n2020-01-01,A,1,2\n": ("price='bid'", {"price": "bid"}, {"A": 1.0}),
-    "date;A\n2020-01-01;30,006\n2020-01-02;31,125\n": (
-        "'30,006' may be 30006 or 30.006: pass thousands=',' or decimal=','",
-        {"decimal": ","}, {"A": 30.006},
-    ),
-    "date,A\n01/02/2020,1\n03/02/2020,2\n": (
-        "date_format='%d/%m/%Y' or '%m/%d/%Y'", {"date_format": "%m/%d/%Y"}, {"A": 1.0},
-    ),
-    "date,A\n2020-01-01,1\n2020-01-02,2,3\n2020-01-03,2\n": (
-        "line 3: has 3 columns.*pass skip='3-3'", {"skip": "3-3"}, {"A": 1.0},
-    ),
-    "date,A\n2020-01-01,1\n2020-01-02,n.v.\n2020-01-03,2\n": (
-        "line 3, column 'A': 'n.v.' is not a number .*pass na=", {"na": "n.v."}, {"A": 1.0},
-    ),
+def kenneth_french(path):
+    """Percent, monthly and yearly tables with text around them."""
+    months = pd.period_range("1990-01", periods=30, freq="M")
+    values = np.random.default_rng(0).normal(0, 4, (30, 2)).round(2)
+    values[3, 1] = -99.99
+    lines = ["This file was made by a script.", "", ",Mkt-RF,SMB"]
+    lines += [
+        f"{m.strftime('%Y%m')}, {a:7.2f}, {b:7.2f}"
+        for m, (a, b) in zip(months, values, strict=True)
+    ]
+    lines += ["", " Annual Factors: January-December", ",Mkt-RF,SMB"]
+    lines += [f"{year}, {a:7.2f}, {b:7.2f}" for year, (a, b) in zip(range(1990, 2010), values[:20],
+                                                                   strict=True)]  # fmt: skip
+    path.write_text("\n".join([*lines, "", "Copyright"]))
+    return months, values / 100
+
+
+def test_kenneth_french(tmp_path):
+    path = tmp_path / "factors.csv"
+    months, values = kenneth_french(path)
+    with pytest.raises(DataError, match="another table follows; pass table=1 for lines 3 to 33"):
+        load(path, kind="returns")
+    with pytest.raises(DataError, match="pass na='-99.99'"):
+        load(path, kind="returns", table=1, unit="percent")
+    panel = load(path, kind="returns", table=1, unit="percent", na="-99.99")
+    values[3, 1] = np.nan
+    np.testing.assert_allclose(panel.returns.iloc[1:, 0], values[:, 0], atol=1e-12)
+    filled = np.nan_to_num(values[:, 1])  # a missing return between two others is none
+    np.testing.assert_allclose(panel.returns.iloc[1:, 1], filled, atol=1e-12)
+    assert panel.dates[1:].tolist() == months.to_timestamp(how="end").normalize().tolist()
+    years = load(path, kind="returns", table=2, unit="percent", na="-99.99")
+    np.testing.assert_allclose(years.returns.iloc[1:, 0], values[:20, 0], atol=1e-12)
+
+
+def test_fred(tmp_path):
+    text = ["observation_date,DEXUSEU,DEXJPUS"]
+    text += [
+        f"{d:%Y-%m-%d},{'.' if i == 4 else 1.09 + i / 1000:},{110 + i}" for i, d in enumerate(DAYS)
+    ]
+    (tmp_path / "fx.csv").write_text("\n".join(text))
+    panel = load(tmp_path / "fx.csv")
+    assert panel.prices["DEXUSEU"].isna().tolist() == [i == 4 for i in range(40)]
+    assert panel.prices["DEXJPUS"].tolist() == [110 + i for i in range(40)]
+
+
+def test_coingecko(tmp_path):
+    price = walk(7)
+    frame = pd.DataFrame({"price": price, "market_cap": price * 1e7, "total_volume": price * 10},
+                         NIGHTS.strftime("%Y-%m-%d 00:00:00 UTC"))  # fmt: skip
+    frame.rename_axis("snapped_at").to_csv(tmp_path / "eth.csv")
+    panel = load(tmp_path / "eth.csv")
+    assert panel.prices["eth"].tolist() == price.tolist()
+    assert sorted(panel.asset_features) == ["market_value", "volume"]
+    assert panel.dates.tolist() == NIGHTS.tolist()
+
+
+def test_crsp(tmp_path):
+    returns = np.random.default_rng(1).normal(0, 0.01, 40).round(6)
+    frame = pd.DataFrame({"PERMNO": 10107, "date": DAYS.strftime("%Y%m%d"), "PRC": walk(1),
+                          "VOL": 5, "RET": returns})  # fmt: skip
+    frame.to_csv(tmp_path / "crsp.csv", index=False)
+    panel = load(tmp_path / "crsp.csv", kind="returns")
+    assert list(panel.assets) == ["10107"]
+    np.testing.assert_allclose(panel.returns["10107"].iloc[1:], returns, atol=1e-12)
+    assert panel.asset_features["volume"]["10107"].iloc[1:].eq(5).all()
+
+
+def test_tokyo_in_utc(tmp_path):
+    utc = DAYS.tz_localize("Asia/Tokyo").tz_convert("UTC")
+    frame = pd.DataFrame({"A": walk(1), "B": walk(2)}, utc)
+    frame.to_csv(tmp_path / "tokyo.csv")
+    frame.to_parquet(tmp_path / "tokyo.parquet")
+    for name in ("tokyo.csv", "tokyo.parquet"):
+        with pytest.raises(DataError, match="timezone='Asia/Tokyo' for 2020-01-28"):
+            load(tmp_path / name)
+        assert load(tmp_path / name, timezone="Asia/Tokyo").dates.tolist() == DAYS.tolist()
+
+
+TESTED_BELOW = {
+    "Kenneth French": test_kenneth_french, "FRED": test_fred, "CoinGecko": test_coingecko,
+    "CRSP": test_crsp, "Tokyo in UTC": test_tokyo_in_utc,
+    "one file per asset": test_one_file_an_asset, "partitioned Parquet": test_partitioned_parquet,
+    "Polars, Arrow": "test_frames.py",
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("content", TWO_READINGS)
-def test_two_readings_are_refused_with_advice_that_works(tmp_path, content):
-    message, options, first = TWO_READINGS[content]
-    (tmp_path / "p.csv").write_text(content)
-    with pytest.raises(DataError, match=message.replace("(", r"\(")):
-        load(tmp_path / "p.csv")
-    panel = load(tmp_path / "p.csv", **options)
-    assert panel.prices.iloc[0].to_dict() == first
-    again = load(tmp_path / "p.csv", start="2019-01-01", end="2020-02-29", **options)
-    assert pickle.loads(pickle.dumps(again.last(1))).assets.equals(panel.assets)
-
-
-def test_thousands_and_decimals_that_are_clear(tmp_path):
-    path = tmp_path / "p.csv"
-    path.write_text('date,A\n2020-01-01,"1,234.50"\n2020-01-02,"999.25"\n')
-    assert load(path).prices["A"].tolist() == [1234.5, 999.25]
-    path.write_text("date;A;B\n2020-01-01;1.234,5;7\n2020-01-02;999,25;8\n")
-    assert load(path).prices["A"].tolist() == [1234.5, 999.25]
-    path.write_text("date;A\n2020-01-01;1 234,5\n2020-01-02;999,25\n")
-    assert load(path).prices["A"].tolist() == [1234.5, 999.25]
-    path.write_text('date,A\n2020-01-01,"1,234,567"\n2020-01-02,"999"\n')
-    assert load(path).prices["A"].tolist() == [1234567, 999]
-
-
-def test_lines_around_the_table_are_left_out_and_said(tmp_path):
-    path = tmp_path / "p.csv"
-    path.write_text("A title\nand more\n\ndate,A,B\n2020-01-01,1,2\n2020-01-02,3,4\nSource: us\n")
-    panel = load(path)
-    assert panel.prices["B"].tolist() == [2, 4]
-    assert panel.caveats == ("Lines 1 to 2 left out; line 7 left out.",)
-    path.write_text("date,A,B\n2020-01-01,1,2\n2020-01-02,3\n")
-    with pytest.raises(DataError, match="line 3: has 2 columns, expected 3"):
-        load(path)
-
-
-def test_marks_of_the_missing(tmp_path):
-    path = tmp_path / "p.csv"
-    path.write_text("date,A,B\n2020-01-01,.,1\n2020-01-02,#N/A N/A,2\n2020-01-03,5,-99.990\n")
-    panel = load(path, na="-99.99")
-    np.testing.assert_array_equal(panel.prices["A"], [np.nan, np.nan, 5])
-    np.testing.assert_array_equal(panel.prices["B"], [1, 2, np.nan])
-    marked = pd.DataFrame({"A": [1.0, -99.99], "B": 2.0}, DAYS[:2])
-    marked.to_parquet(tmp_path / "p.parquet")
-    assert load(tmp_path / "p.parquet", na=-99.99).prices["A"].isna().tolist() == [False, True]
-    values = [-99.99, *np.random.default_rng(0).normal(0, 0.01, 39)]
-    pd.DataFrame({"A": values}, DAYS).to_csv(path)
-    with pytest.raises(DataError, match=r"A is -99.99 on .* pass na='-99.99'"):
-        load(path, kind="returns", unit="percent")
-
-
-def test_a_spreadsheet_is_refused_in_words(tmp_path):
-    (tmp_path / "p.xlsx").write_bytes(b"PK")
-    with pytest.raises(DataError, match="is a spreadsheet: save the sheet with the prices as CSV"):
-        load(tmp_path / "p.xlsx")
-
-
-def test_wrong_options_are_named(tmp_path):
-    ZZA.to_csv(tmp_path / "ZZA.csv")
-    for options, message in (
-        ({"unit": "percents", "kind": "returns"}, "did you mean 'percent'"),
-        ({"unit": "percent"}, "unit is for kind='returns'"),
-        ({"layout": "tall"}, "unknown layout 'tall'"),
-        ({"decimal": ",", "thousands": ","}, "are both ','"),
-        ({"header": "none"}, "header is a number of lines, or names"),
-        ({"skip": "top"}, "skip is a number of lines, or lines like"),
-        ({"table": 0}, "table counts from 1"),
-        ({"table": 3}, "there are 1 tables, asked for 3"),
-        ({"price": "Clse"}, "price='Clse' names no column, there are Open, High"),
-        ({"timezone": "Mars"}, ""),
-    ):  # fmt: skip
-        if message:
-            with pytest.raises(ValueError, match=message):
-                load(tmp_path / "ZZA.csv", **options)
+def test_every_row_of_the_documentation_is_tested_here():
+    page = Path(__file__).parents[3] / "docs" / "how-to" / "own-data.md"
+    table = page.read_text().partition("### I have a file from")[2].partition("###")[0]
+    rows = {line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| ")}
+    assert rows - {"source"} == {*ONE, *MANY, *TESTED_BELOW}
