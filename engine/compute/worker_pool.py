@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future
 from contextlib import contextmanager, suppress
-from multiprocessing import active_children, forkserver, get_context
+from multiprocessing import active_children, forkserver, get_context, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -52,6 +52,7 @@ def start_server(*modules: str) -> None:
     if sys.platform != "linux":
         return
     forkserver.set_forkserver_preload([PRELOAD, *modules])  # no effect if the server runs
+    resource_tracker.ensure_running()  # whose start unblocks SIGINT, were it left to the server's
     # Blocked, not ignored: this process still receives Ctrl-C afterwards. The server inherits it.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
