@@ -52,7 +52,7 @@ def start_server(*modules: str) -> None:
     if sys.platform != "linux":
         return
     forkserver.set_forkserver_preload([PRELOAD, *modules])  # no effect if the server runs
-    resource_tracker.ensure_running()  # whose start unblocks SIGINT, were it left to the server's
+    resource_tracker.ensure_running()  # first, because starting it unblocks SIGINT in this thread
     # Blocked, not ignored: this process still receives Ctrl-C afterwards. The server inherits it.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:

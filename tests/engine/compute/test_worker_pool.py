@@ -173,3 +173,22 @@ def test_ctrl_c_with_workers_is_clean(tmp_path, when):
     assert (out, err) == ("stopped\n", "")
     # CPython ends by the signal, though it was caught, where it fell into an exec of text.
     assert process.returncode in (0, -signal.SIGINT)
+
+
+STARTS_SERVER = """
+import signal
+from multiprocessing import forkserver
+from pathlib import Path
+from engine.compute.worker_pool import start_server
+start_server()
+status = Path(f"/proc/{forkserver._forkserver._forkserver_pid}/status").read_text()
+mask = int(next(line for line in status.splitlines() if line.startswith("SigBlk")).split()[1], 16)
+print(bool(mask >> (signal.SIGINT - 1) & 1), signal.SIGINT in signal.pthread_sigmask(0, []))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forks of a server on Linux only")
+def test_the_server_of_the_workers_never_receives_ctrl_c():
+    run = [sys.executable, "-W", "ignore", "-c", STARTS_SERVER]
+    out = subprocess.run(run, capture_output=True, text=True, timeout=120, check=True).stdout
+    assert out == "True False\n"  # blocked in the server from its start, and not here
