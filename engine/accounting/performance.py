@@ -62,14 +62,12 @@ def sharpe(returns: Returns, periods_per_year: float, floor: float | None = None
     return _number(ratio * periods_per_year**0.5)
 
 
-def information_ratio(
-    returns: Returns, benchmark: Returns, periods_per_year: float, floor: float | None = None
-) -> Number:
+def information_ratio(returns: Returns, benchmark: Returns, periods_per_year: float) -> Number:
     """``sharpe`` of the active returns r - b. Source: Goodwin (1998), The Information Ratio."""
     active = returns - benchmark
-    if floor is None and constant(active, max(_largest(returns), _largest(benchmark))):
+    if constant(active, max(_largest(returns), _largest(benchmark))):
         return np.nan
-    return sharpe(active, periods_per_year, floor)
+    return sharpe(active, periods_per_year)
 
 
 def downside_deviation(

@@ -128,7 +128,9 @@ def test_an_order_of_nothing_is_free_and_a_small_one_pays_the_minimum():
 def test_all_costs_have_their_exact_gradient():
     wanted, held = long_short(3, 4, 0).requires_grad_(), long_short(3, 4, 7).requires_grad_()
     risk = torch.full((3, 4), 5e-6, dtype=torch.float64)
-    for costs in (ALL, Costs(0.01, fixed=1.0, impact=1.0, capital=1e5)):
+    for costs in (
+        ALL, Costs(0.01, fixed=1.0, impact=1.0, capital=1e5), Costs(0.05, spread=0.09),
+    ):  # fmt: skip
 
         def cost(w, h, costs=costs):
             return costs.charge(w, h, risk).cost
@@ -169,6 +171,7 @@ def test_impact_needs_volume_and_capital(walks):
 
 
 def test_costs_are_fractions():
+    assert Costs(capital=0.5).capital == 0.5
     for wrong in ({"fixed": -1}, {"borrow": 3.0}, {"capital": 0.0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             Costs(**wrong)
