@@ -32,7 +32,7 @@ class Share(LearnedStrategy):
 
     def prepare(self, history):
         last = history.dates[-1]
-        return {"day": torch.tensor(float(last.dayofyear), dtype=torch.float64)}
+        return {"day": torch.tensor(float(last.day_of_year), dtype=torch.float64)}
 
     def build(self, inputs):
         return ShareModule()
@@ -103,7 +103,7 @@ def test_a_network_that_knows_holdings_decides_date_by_date():
 def test_a_batch_that_fails_is_decided_date_by_date_until_the_date_that_fails():
     class FailsOn(ShareModule):
         def forward(self, inputs):
-            if (inputs["day"] == float(learner().panel.dates[25].dayofyear)).any():
+            if (inputs["day"] == float(learner().panel.dates[25].day_of_year)).any():
                 raise ValueError("no portfolio")
             return super().forward(inputs)
 
