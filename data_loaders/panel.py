@@ -15,7 +15,10 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 
+from data_loaders.calendars import periods_per_year
 from data_loaders.reading.frames import as_frame, check_index
+from data_loaders.reading.options import Options
+from data_loaders.reading.returns import simple_returns
 from data_loaders.validation import (
     aligned,
     check_assets,
@@ -87,13 +90,19 @@ class Panel:
             self.members = _frame(inside & self._priced, self.dates, self.assets)
 
     @classmethod
-    def from_returns(cls, returns: pd.DataFrame, **rest: Any) -> Panel:
-        """A panel whose ``returns`` are these simple returns (T, N), in fractions.
+    def from_returns(cls, returns: pd.DataFrame, unit: str | None = None, **rest: Any) -> Panel:
+        """A panel whose ``returns`` are these simple returns (T, N).
 
         The panel has one row more: the first, one period earlier, where every price starts
         at 100. NaN is a period in which the asset did not trade.
+
+        Args:
+            unit: "fraction", "percent", "bp" (0.01%) or "gross" (1 + return); by default
+                fractions, and what looks like another unit is refused.
         """
-        return cls(prices_from(returns), **rest)
+        check_index(returns)
+        options = Options(kind="returns", unit=unit)
+        return cls(prices_from(simple_returns(returns, options, "returns")), **rest)
 
     # Parts of a panel are lazy views of the whole: there is one for each decision, and most
     # strategies look at one or two of these attributes only.
@@ -140,16 +149,10 @@ class Panel:
 
     @cached_property
     def periods_per_year(self) -> int:
-        """Rows a year, inferred from the dates: 252 (sessions), 365 (every day), 52 or 12."""
+        """Rows per year, from the dates: 252 (sessions), 365 (every day), 52, 12, 4, 1, or bars."""
         if self._whole is not self:
             return self._whole.periods_per_year
-        days = np.diff(self.dates.values).astype("timedelta64[D]").astype(int)
-        typical = float(np.median(days)) if len(days) else 1.0
-        if typical >= 20:
-            return 12
-        if typical >= 5:
-            return 52
-        return 365 if len(days) >= 7 and days.max() == 1 else 252
+        return periods_per_year(self.dates)
 
     @cached_property
     def members(self) -> pd.DataFrame:

@@ -18,7 +18,7 @@ STALE = 5  # rows with one and the same price, from which on it is stale
 ZEROS = 0.2  # share of returns that are zero, above which an asset is hardly traded
 WINDOWS = 0.05  # share of an asset's windows of a year that miss a price, above which it is said
 SPARSE = 0.5  # share of the listed assets that trade, below which a date is odd
-BREAK = {252: 5, 365: 2, 52: 14, 12: 45}  # days between rows, by rows a year, that are a gap
+BREAK = {252: 5, 365: 2, 52: 14, 12: 45}  # days between rows, by rows per year, that are a hole
 HALT = 5  # rows without a price in a row, from which on they are a halt
 YEARS = 3.0  # of history in which some asset of a fair universe is delisted
 FEW = 3  # places that a message names
@@ -222,7 +222,9 @@ def _calendar(panel: Panel, known: np.ndarray, listed: np.ndarray) -> list[tuple
             detail = f"{len(weekend)} dates on a weekend: {_some(weekend)}"
             found.append(("calendar mismatch", "all", detail))
     days = np.diff(panel.dates.values).astype("timedelta64[D]").astype(int)
-    holes = panel.dates[1:][days > BREAK[panel.periods_per_year]]
+    year = panel.periods_per_year
+    least = BREAK.get(year, 5 if year > 52 else 1.5 * 365 / year)
+    holes = panel.dates[1:][days > least]
     if len(holes):
         detail = f"{len(holes)} holes of up to {days.max()} days, before {_some(holes)}"
         found.append(("missing dates", "all", detail))

@@ -19,7 +19,10 @@ def simple_returns(returns: pd.DataFrame, options: Options, source: str) -> pd.D
     Raises:
         DataError: they look like another unit, or hold a mark of the missing.
     """
-    values = returns.to_numpy()
+    try:
+        values = returns.to_numpy(dtype=np.float64, na_value=np.nan)
+    except (TypeError, ValueError):
+        return returns  # refused where they become prices
     _refuse_marks(returns, values, options, source)
     if options.unit is None and (doubt := unit_doubt(values, returns.index)):
         raise DataError(f"{source}: {doubt}")

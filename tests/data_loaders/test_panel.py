@@ -154,6 +154,17 @@ def test_bad_returns_are_named():
         Panel.from_returns(returns)
 
 
+def test_returns_in_another_unit_are_refused_or_converted():
+    days = pd.bdate_range("2020-01-01", periods=100)
+    returns = pd.DataFrame(np.random.default_rng(0).normal(0, 0.01, (100, 2)), days, ["A", "B"])
+    expected = Panel.from_returns(returns).prices
+    for unit, other in (("percent", 100 * returns.clip(-0.0099)), ("gross", 1 + returns)):
+        with pytest.raises(DataError, match=f"unit='{unit}'"):
+            Panel.from_returns(other)
+    np.testing.assert_allclose(Panel.from_returns(1 + returns, unit="gross").prices, expected)
+    assert Panel.from_returns(returns, unit="fraction").prices.equals(expected)
+
+
 def test_bad_sources_are_named(tmp_path):
     with pytest.raises(DataError, match="did you mean 'sp500'"):
         load("SP-500")

@@ -201,7 +201,9 @@ def test_returns_that_pass_for_prices_are_named(prices):
     gross = 1 + prices[list("ABCDE")].pct_change().iloc[1:]
     kinds = [problem for problem, *_ in found(gross)[1]]
     assert kinds[0] == "not prices"
-    percent = Panel.from_returns(50 * prices[list("ABCDE")].pct_change().iloc[1:].clip(-0.015))
+    percent = Panel.from_returns(
+        50 * prices[list("ABCDE")].pct_change().iloc[1:].clip(-0.015), unit="fraction"
+    )
     assert check(percent).problems["problem"].iloc[0] == "not prices"
 
 

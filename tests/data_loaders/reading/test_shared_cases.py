@@ -231,3 +231,18 @@ def test_advice_on_prices_that_are_not_positive():
     dead = panel.prices["DEAD"].dropna()
     assert dead.index[-1] == pd.Timestamp("2020-05-21")
     assert dead.iloc[-1] == pytest.approx(0.01 * dead.iloc[-2])
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [
+        ("annual_prices.csv", 1),
+        ("quarterly.csv", 4),
+        ("crypto_247_one_day_missing.csv", 365),
+        ("hourly_crypto_newyork_offsets_across_dst.csv", 24 * 365),
+        ("interactive_brokers_hourly_two_spaces.csv", 7 * 252),
+        ("excel_sep_line.csv", 252),
+    ],
+)
+def test_rows_per_year(name, rows):
+    assert load(CASES / name).periods_per_year == rows

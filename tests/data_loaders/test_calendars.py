@@ -1,0 +1,52 @@
+"""Rows per year of calendars whose answer is known."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data_loaders import Panel, load
+from data_loaders.calendars import periods_per_year
+
+
+def bars(days, first, count, step):
+    return pd.DatetimeIndex(
+        [day + pd.Timedelta(first) + i * pd.Timedelta(step) for day in days for i in range(count)]
+    )
+
+
+SESSIONS = pd.bdate_range("2020-01-01", periods=400)
+DAILY = pd.date_range("2020-01-01", periods=500)
+CALENDARS = {
+    "sessions": (SESSIONS, 252),
+    "sessions with holidays": (SESSIONS.delete(np.arange(10, 400, 29)), 252),
+    "every day": (DAILY, 365),
+    "every day but one": (DAILY.delete(200), 365),
+    "weeks": (pd.date_range("2015-01-02", periods=200, freq="W-FRI"), 52),
+    "every other week": (pd.date_range("2015-01-02", periods=100, freq="2W-FRI"), 26),
+    "Tuesdays and Fridays": (DAILY[DAILY.day_of_week.isin([1, 4])], 104),
+    "months": (pd.date_range("2000-01-31", periods=100, freq="ME"), 12),
+    "quarters": (pd.date_range("1980-03-31", periods=120, freq="QE"), 4),
+    "a few quarters": (pd.date_range("1980-03-31", periods=9, freq="QE"), 4),
+    "years": (pd.date_range("1900-12-31", periods=100, freq="YE"), 1),
+    "a few years": (pd.date_range("1990-12-31", periods=8, freq="YE"), 1),
+    "hours, every day": (pd.date_range("2021-01-01", periods=5000, freq="h"), 24 * 365),
+    "four hours, every day": (pd.date_range("2021-01-01", periods=5000, freq="4h"), 6 * 365),
+    "hours of sessions": (bars(SESSIONS, "9h30min", 7, "1h"), 7 * 252),
+    "five minutes of sessions": (bars(SESSIONS[:80], "9h30min", 78, "5min"), 78 * 252),
+    "sessions with a hole of a year": (SESSIONS[:100].union(SESSIONS[360:]), 252),
+    "six days a week": (DAILY[DAILY.day_of_week != 5], 313),
+    "a few sessions": (SESSIONS[:4], 252),
+    "one day": (SESSIONS[:1], 252),
+}
+
+
+@pytest.mark.parametrize("name", CALENDARS)
+def test_rows_per_year(name):
+    dates, expected = CALENDARS[name]
+    assert periods_per_year(dates) == expected
+    assert Panel(pd.DataFrame({"A": 1.0}, dates)).periods_per_year == expected
+
+
+def test_bundled_data():
+    for source in ("sp500", "sp500_index", "factors"):
+        assert load(source).periods_per_year == 252
