@@ -58,6 +58,7 @@ def interpret(table: Table, options: Options, features: bool = False) -> Roles:
     given = isinstance(options.header, str)
     date = _date(table, options)
     others = [i for i in range(len(columns)) if i != date]
+    _refuse_blocks(table, date, others)
     left = [i for i in others if _is_left_out(columns[i], i, features, given)]
     times = [i for i in left if names.is_time(columns[i].name) and _holds_times(columns[i])]
     asset = None
@@ -82,6 +83,20 @@ def interpret(table: Table, options: Options, features: bool = False) -> Roles:
     if unused:
         roles.notes.append(f"column{'s' * (len(unused) > 1)} {_listed(unused)} left out")
     return roles
+
+
+def _refuse_blocks(table: Table, date: int, others: Sequence[int]) -> None:
+    """Refuse blocks side by side that have dates of their own, like Date, ZZA, Date, ZZB."""
+    chosen = table.columns[date]
+    for i in others:
+        column = table.columns[i]
+        same = names.plain(column.name).rstrip("0123456789") == names.plain(chosen.name)
+        if column.kind == "date" and same and list(column.sample[:]) != list(chosen.sample[:]):
+            raise DataError(
+                f"{table.source}: columns {date + 1} and {i + 1} ({chosen.name}, {column.name}) "
+                "hold different dates, so that each block of columns has its own: save each block "
+                "as a file, named after its asset, and load the folder"
+            )
 
 
 def _date(table: Table, options: Options) -> int:

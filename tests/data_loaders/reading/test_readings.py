@@ -179,3 +179,31 @@ def test_units_of_returns(tmp_path, unit):
     with pytest.raises(DataError, match="kind='prices'"):
         load(tmp_path / "p.csv", kind="returns")
     assert len(load(tmp_path / "p.csv", kind="prices")) == 40
+
+
+def test_blocks_with_dates_of_their_own_are_refused(tmp_path):
+    path = tmp_path / "p.csv"
+    path.write_text("Date,A,Date,B\n2020-01-01,1,2020-01-02,5\n2020-01-02,2,2020-01-03,6\n")
+    with pytest.raises(
+        DataError, match="columns 1 and 3 .* hold different dates.* load the folder"
+    ):
+        load(path)
+    path.unlink()
+    (tmp_path / "A.csv").write_text("Date,Close\n2020-01-01,1\n2020-01-02,2\n")
+    (tmp_path / "B.csv").write_text("Date,Close\n2020-01-02,5\n2020-01-03,6\n")
+    np.testing.assert_array_equal(load(tmp_path).prices, [[1, np.nan], [2, 5], [np.nan, 6]])
+    same = tmp_path / "same"
+    same.mkdir()
+    (same / "p.csv").write_text("Date,A,Date,B\n2020-01-01,1,2020-01-01,5\n")
+    assert load(same / "p.csv").prices.to_numpy().tolist() == [[1, 5]]
+
+
+def test_text_beside_prices_is_left_out_of_long_files_and_refused_in_wide_ones(tmp_path):
+    path = tmp_path / "p.csv"
+    path.write_text("date,ticker,close,sector,name\n2020-01-01,A,1,Tech,Alpha\n")
+    panel = load(path)
+    assert panel.prices.to_numpy().tolist() == [[1]]
+    assert panel.caveats == ("Columns sector, name left out.",)
+    path.write_text("date,A,comment\n2020-01-01,1,fine\n2020-01-02,2,good\n")
+    with pytest.raises(DataError, match="column 'comment': 'fine' is not a number"):
+        load(path)
