@@ -92,26 +92,26 @@ def _table(
     twice = sorted(name for name, count in Counter(schema.names).items() if count > 1)
     if twice:
         raise DataError(f"{source}: columns occur more than once: {', '.join(twice[:5])}")
+    labels, kinds = schema.names, schema.types  # each a new list
     columns = []
-    for name, kind in zip(schema.names, schema.types, strict=True):
+    for name, kind in zip(labels, kinds, strict=True):
         sample = _Sample(partial(head, name))
         columns.append(Column(names.levels(name), _kind(kind, sample), sample))
 
     def values(keys: Sequence[int], numbers: Sequence[int]) -> tuple[list[pd.Series], np.ndarray]:
         for i in numbers:
-            if not _numeric(schema.types[i]):
+            if not _numeric(kinds[i]):
                 raise DataError(
-                    f"{source}, column {columns[i].name!r}: holds {schema.types[i]}, expected "
-                    "numbers"
+                    f"{source}, column {columns[i].name!r}: holds {kinds[i]}, expected numbers"
                 )
         out = np.empty((rows, len(numbers)))
         width = max(1, min(BLOCK, BYTES // (8 * max(1, rows))))
         for start in range(0, len(numbers), width):
-            part = [schema.names[i] for i in numbers[start : start + width]]
+            part = [labels[i] for i in numbers[start : start + width]]
             block = read(part)
             arrays = [block.column(name).cast(pa.float64()).to_numpy() for name in part]
             out[:, start : start + width] = np.stack(arrays, axis=1)
-        named = [schema.names[i] for i in keys]
+        named = [labels[i] for i in keys]
         texts = read(named).to_pandas(ignore_metadata=True)
         return [_key(texts[name]) for name in named], out
 

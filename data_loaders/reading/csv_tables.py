@@ -26,7 +26,7 @@ from data_loaders.reading.numbers import (
 )
 from data_loaders.reading.options import Options
 from data_loaders.reading.table import Column, Kind, Table
-from data_loaders.reading.text_layout import Layout, TextFile, after_table, find_layout
+from data_loaders.reading.text_layout import BLANKS, Layout, TextFile, after_table, find_layout
 from data_loaders.validation import DataError
 
 CHUNK = 4 << 20  # bytes of text parsed at a time
@@ -65,6 +65,10 @@ class _Reader:
 
     def __init__(self, file: TextFile, layout: Layout, options: Options, columns: list[Column]):
         self.file, self.layout, self.options, self.columns = file, layout, options, columns
+
+    @property
+    def _delimiter(self) -> str:
+        return "," if self.layout.delimiter == BLANKS else self.layout.delimiter
 
     def place(self, row: int) -> str:
         numbers = (number for number, _ in self._rows())
@@ -113,10 +117,11 @@ class _Reader:
                 stop = rows + batch.num_rows
                 if stop > len(values):
                     values.resize((stop + stop // 8 + 1, values.shape[1]), refcheck=False)
-                for at, i in enumerate(numbers):
-                    values[rows:stop, at] = batch.column(str(i)).to_numpy(zero_copy_only=False)
-                for text, i in zip(texts, keys, strict=True):
-                    text.append(batch.column(str(i)).to_numpy(zero_copy_only=False))
+                for at, text in enumerate(texts):  # the keys come first
+                    text.append(batch.column(at).to_numpy(zero_copy_only=False))
+                for at in range(len(numbers)):
+                    column = batch.column(len(keys) + at)
+                    values[rows:stop, at] = column.to_numpy(zero_copy_only=False)
                 rows = stop
         values.resize((rows, values.shape[1]), refcheck=False)
         empty = np.empty(0, dtype=object)
@@ -174,9 +179,9 @@ class _Reader:
         """Bytes that pyarrow reads, and how many of their lines come before the data."""
         layout, file = self.layout, self.file
         cut = layout.stop is not None or any(top >= layout.start for _, top in self.options.skipped)
-        if cut or file.encoding() == "utf-16":
+        if cut or layout.delimiter == BLANKS or file.encoding() == "utf-16":
             text = io.StringIO()
-            csv.writer(text, delimiter=layout.delimiter).writerows(
+            csv.writer(text, delimiter=self._delimiter).writerows(
                 cells for _, cells in self._rows() if any(cell.strip() for cell in cells)
             )
             yield io.BytesIO(text.getvalue().encode()), 0
@@ -198,7 +203,7 @@ class _Reader:
         return arrow.open_csv(
             stream,
             arrow.ReadOptions(column_names=columns, skip_rows=skip, block_size=CHUNK),
-            arrow.ParseOptions(delimiter=self.layout.delimiter),
+            arrow.ParseOptions(delimiter=self._delimiter),
             arrow.ConvertOptions(
                 column_types=types,
                 include_columns=list(types),

@@ -19,14 +19,20 @@ FORMATS = (
     "%m/%d/%Y %H:%M", "%d/%m/%Y %H:%M", "%d.%m.%Y %H:%M", "%m/%d/%Y %H:%M:%S",
     "%d/%m/%Y %H:%M:%S", "%d.%m.%Y %H:%M:%S", "%m/%d/%y", "%d/%m/%y", "%Y%m", "%Y",
 )  # fmt: skip
-PERIODS = {"%Y%m": "M", "%Y-%m": "M", "%Y": "Y"}  # a row is known at the end of its month or year
+PERIODS = {
+    "%Y%m": "M",
+    "%Y-%m": "M",
+    "%Y": "Y",
+    "quarter": "Q",
+}  # a row is known at the end of its month or year
 OFFSET = re.compile(r"(?<=:\d\d)(\.\d+)?\s*(Z|UTC|GMT|[+-]\d\d(?::?\d\d)?)$")
 UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 EPOCHS = {"s": 10, "ms": 13, "us": 16, "ns": 19}  # digits of times since 2001
 EXCEL = (18264, 73051)  # days from 1950 to 2100
 EXAMPLES = ("America/New_York", "Asia/Tokyo")
 SHAPE = re.compile(
-    r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{4}-\d\d|\d{1,2}[-/.]\d{1,2}[-/.](\d{4}|\d\d)"
+    r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{4}-\d\d|\d{4}[- ]?q[1-4]"
+    r"|\d{1,2}[-/.]\d{1,2}[-/.](\d{4}|\d\d)"
     r"|\d{1,2}[- ][a-z]{3}[- ](\d{4}|\d\d)|[a-z]{3,9}\.? \d{1,2}, \d{4}"
     r"|(1[89]|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01]))"
     r"([t ]\s*\d{1,2}:?\d\d.*)?",
@@ -171,8 +177,13 @@ def _readings(texts: pd.Series, date_format: str | None = None) -> Iterator[tupl
     if date_format:
         formats = [date_format]
     elif texts.str.fullmatch(r"\d+(\.\d+)?").all():
-        form = numeric_format(pd.to_numeric(texts).to_numpy(dtype=np.int64))
+        numbers = pd.to_numeric(texts).to_numpy(dtype=np.float64)
+        form = numeric_format(numbers.astype(np.int64)) if numbers.max() < 9e18 else None
         formats = [form] if form else []
+    elif texts.str.fullmatch(r"\d{4}-\d\d").all():
+        formats = ["%Y-%m"]
+    elif texts.str.fullmatch(r"\d{4}[- ]?[qQ][1-4]").all():
+        formats = ["quarter"]
     elif len(texts):  # a format has the separators of the texts
         marks = _separators(OFFSET.sub("", texts.iloc[0]))
         formats = [form for form in FORMATS if form == "ISO8601" or _separators(form) == marks]
@@ -200,6 +211,9 @@ def _parse(texts: pd.Series, form: str) -> pd.Series:
             )
         except (ValueError, OverflowError):
             return nothing
+    if form == "quarter":
+        plain = texts.str.upper().str.replace(r"[- ]", "", regex=True)
+        return pd.Series(pd.PeriodIndex(plain, freq="Q").to_timestamp(how="end"), texts.index)
     texts = texts.mask(texts.str.lower().isin(["now", "today"]))  # pandas reads them as the clock
     if form == "ISO8601" or ":" in form or "%H" in form:
         texts = texts.str.replace(OFFSET, r"\1", regex=True).str.replace(r"\s+", " ", regex=True)

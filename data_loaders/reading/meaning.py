@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from data_loaders.reading import names
-from data_loaders.reading.dates import numeric_format
+from data_loaders.reading.dates import looks_like_date, numeric_format
 from data_loaders.reading.options import Options
 from data_loaders.reading.table import Column, Table
 from data_loaders.validation import DataError
@@ -56,6 +56,7 @@ def interpret(table: Table, options: Options, features: bool = False) -> Roles:
     """
     columns = table.columns
     given = isinstance(options.header, str)
+    _refuse_other_shapes(table)
     date = _date(table, options)
     others = [i for i in range(len(columns)) if i != date]
     _refuse_blocks(table, date, others)
@@ -99,6 +100,27 @@ def _refuse_blocks(table: Table, date: int, others: Sequence[int]) -> None:
             )
 
 
+def _refuse_other_shapes(table: Table) -> None:
+    """Refuse tables whose dates are in the header, or in columns Year, Month and Day."""
+    columns = table.columns
+    if any(column.kind == "date" for column in columns):
+        return
+    if sum(looks_like_date(column.name) for column in columns) > 2:
+        raise DataError(
+            f"{table.source}: the dates are in the header, one column each: "
+            f"pd.read_csv({table.source!r}, index_col=0).T.to_csv('turned.csv') turns the table"
+        )
+    parts = {names.plain(column.name): column.name for column in columns}
+    if {"year", "month"} <= set(parts):
+        shown = [parts[part] for part in ("year", "month", "day") if part in parts]
+        day = "" if "day" in parts else ".assign(day=28)"
+        raise DataError(
+            f"{table.source}: the dates are in the columns {', '.join(shown)}: frame = "
+            f"pd.read_csv({table.source!r}); frame.assign(date=pd.to_datetime(frame[{shown}]{day}))"
+            f".drop(columns={shown}).to_csv('dated.csv', index=False) makes one column of them"
+        )
+
+
 def _date(table: Table, options: Options) -> int:
     """The column of dates; where none is clear, the one whose reading will say what is wrong."""
     columns = table.columns
@@ -112,6 +134,10 @@ def _date(table: Table, options: Options) -> int:
     indices = [i for i, column in enumerate(columns) if names.is_row_number(column.name)]
     for i in dict.fromkeys([*named, *first, *indices]):
         if columns[i].kind == "number" and numeric_format(columns[i].whole_numbers):
+            return i
+    for i, column in enumerate(columns):
+        numbers = column.kind == "number" and names.may_be_date(column.name)
+        if numbers and (numeric_format(column.whole_numbers) or "").startswith("epoch"):
             return i
     return named[0] if named else 0
 
@@ -173,7 +199,11 @@ def _long(
 ) -> None:
     """Takes of a table with a column of assets, or of one asset."""
     columns = table.columns
-    texts = [i for i in numbers if columns[i].kind == "text" and len(numbers) > 1]
+    texts = [
+        i for i in numbers
+        if len(numbers) > 1
+        and (columns[i].kind == "text" or names.is_identifier(columns[i].name))
+    ]  # fmt: skip
     left += texts
     numbers = [i for i in numbers if i not in texts]
     found = names.fields([columns[i].name for i in numbers])
@@ -286,6 +316,11 @@ def _price(table: Table, numbers: list[int], found: Sequence[str | None], option
             )
         return (same or alike)[0]
     if len(numbers) == 1:
+        if found[0] == "return" and options.kind == "prices":
+            raise DataError(
+                f"{table.source}: column {shown[0]} holds returns: pass kind='returns', or "
+                f"price={shown[0]!r} if they are prices"
+            )
         return numbers[0]
     wanted_fields = ("return",) if options.kind == "returns" else names.PRICES
     priced = [(each, i, name) for each, i, name in zip(found, numbers, shown, strict=True)

@@ -50,7 +50,7 @@ ASSETS = (
     "security tickersymbol stocksymbol underlying code name stock pair coin id market"
 )  # the first of these that a table has names its assets
 WEAK = {"security", "underlying", "code", "name", "stock", "pair", "coin", "id", "market"}
-ROW_NUMBERS = re.compile(r"(unnamed\d*|index\d*|indexlevel\d+|level\d+|rownames?|row|sno|x)$")
+ROW_NUMBERS = re.compile(r"(unnamed\d*|index\d*|indexlevel\d+|level\d+|rownames?|row|sno|id|x)$")
 TICKERS = {"OPEN", "LOW", "HIGH", "VOL", "RET", "OI", "MID", "LAST", "CHG", "WAP", "PRC"}
 
 _FIELD = {word: field for field, words in FIELDS.items() for word in words.split()}
@@ -58,6 +58,11 @@ _OTHER = set(OTHERS.split())
 _DATES, _TIMES = set(DATES.split()), set(TIMES)
 _RANKS = {word: rank for rank, word in enumerate(ASSETS.split())}
 _BARS = {"o": "open", "h": "high", "l": "low", "c": "close", "v": "volume"}
+
+
+def is_identifier(name: str) -> bool:
+    """Whether a column of that name holds codes of assets, whatever else a table has."""
+    return plain(name) in _RANKS and plain(name) not in WEAK
 
 
 @lru_cache(maxsize=100_000)
@@ -90,6 +95,11 @@ def is_date(name: str) -> bool:
     return plain(name) in _DATES
 
 
+def may_be_date(name: str) -> bool:
+    """Whether a name holds a word for dates, as "window_start" and "kline_open_time" do."""
+    return re.search("date|time|stamp|start|epoch", plain(name)) is not None
+
+
 def is_time(name: str) -> bool:
     return plain(name) in _TIMES
 
@@ -118,12 +128,17 @@ def levels(name: str) -> tuple[str, ...]:
 def split_names(names: Sequence[str]) -> list[tuple[str, str]] | None:
     """(field, asset) of names that all hold both, as "Close_ZZA" or "ZZA Adj Close"; else None.
 
-    The field stands first in all of them, or last in all of them.
+    The field stands first in all of them, or last in all of them. Beside "ZZA Volume", a name
+    "ZZA" is its price.
     """
     for first in (True, False):
         found = [_split(name, first) for name in names]
-        if all(found) and len({pair[0] for pair in found if pair}) > 1:
-            return [pair for pair in found if pair]
+        bare = {name for name, pair in zip(names, found, strict=True) if not pair}
+        split = [pair for pair in found if pair]
+        if bare and split and {asset for _, asset in split} <= bare:
+            return [pair or ("price", name) for name, pair in zip(names, found, strict=True)]
+        if split and not bare and len({known for known, _ in split}) > 1:
+            return split
     return None
 
 

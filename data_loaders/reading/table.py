@@ -37,7 +37,7 @@ class Column:
         texts = [text for text in self.sample if text]
         if not texts or not all(_is_whole(text) for text in texts):
             return None
-        return np.array([int(float(text)) for text in texts])
+        return np.array([_whole(text) for text in texts])
 
 
 @dataclass(frozen=True)
@@ -68,4 +68,8 @@ class Table:
 
 def _is_whole(text: str) -> bool:
     head, _, tail = text.strip().lstrip("+-").partition(".")
-    return head.isdecimal() and len(head) < 19 and not tail.strip("0")
+    return head.isdecimal() and len(head) <= 19 and not tail.strip("0")
+
+
+def _whole(text: str) -> int:
+    return int(text.strip().partition(".")[0])

@@ -23,6 +23,7 @@ from data_loaders.reading.table import SAMPLE
 from data_loaders.validation import DataError
 
 DELIMITERS = (",", ";", "\t", "|")
+BLANKS = " "  # any number of them, where no other delimiter makes columns
 HEADERS = 5  # header lines at most
 TOP = 100  # lines in which the table must begin
 T = TypeVar("T")
@@ -68,6 +69,9 @@ class TextFile:
         number = 0
         try:
             with self.text() as stream:
+                if delimiter == BLANKS:
+                    yield from ((at, line.split()) for at, line in enumerate(stream, 1) if line)
+                    return
                 reader = csv.reader(stream, delimiter=delimiter)
                 for cells in reader:
                     number = reader.line_num
@@ -146,11 +150,26 @@ def find_layout(file: TextFile, options: Options) -> Layout:
     if options.table is not None:
         return _chosen(file, delimiter, options, first)
     at = tables[0][0] if tables else 0
+    if at and (header := _header_of_other_width(top[at - 1 :])) is not None:
+        at -= 1
+        top[at] = (top[at][0], header)
     layout = _layout(file, delimiter, top[at:], options)
     left = [number for number, _ in top[:at]]
     if left:
         layout.notes.append(_lines_left_out(left[0], left[-1]))
     return layout
+
+
+def _header_of_other_width(rows: list[tuple[int, list[str]]]) -> list[str] | None:
+    """A header with one cell less than its rows: of rows that end in a delimiter, or begin with
+    dates that have no name."""
+    header, body = rows[0][1], [cells for _, cells in rows[1:]]
+    width = len(body[0])
+    if len(header) != width - 1 or width < 3 or any(looks_like_date(cell) for cell in header):
+        return None
+    if not any(cells[-1].strip() for cells in body if len(cells) == width):
+        return [*header, ""]
+    return ["", *header] if 0 in _date_columns(body) else None
 
 
 def _layout(
@@ -237,6 +256,8 @@ def _is_date(cells: list[str], at: int) -> bool:
     if at >= len(cells):
         return False
     text = cells[at].strip()
+    if re.fullmatch(r"1\d{12}|1\d{15}|1\d{18}", text):
+        return True  # an epoch in ms, us or ns
     if at == 0 and re.fullmatch(r"\d{10}(\d{3}){0,3}|(1[89]|20)\d\d(0[1-9]|1[0-2])?", text):
         return True  # an epoch, a month or a year; elsewhere such a number is a number
     return looks_like_date(text)
@@ -343,7 +364,10 @@ def _delimiter(file: TextFile, options: Options) -> tuple[str, int]:
             continue
         width, rows = max(counts.items(), key=lambda pair: (pair[0] > 1, pair[1]), default=(0, 0))
         scores[delimiter] = (round(rows / max(1, len(lines)), 2), width) if width > 1 else (0.0, 0)
-    return max(scores, key=lambda each: scores[each], default=","), 1
+    best = max(scores, key=lambda each: scores[each], default=",")
+    if scores.get(best, (0.0, 0))[1] < 2 and all(len(line.split()) > 1 for line in lines[-5:]):
+        return BLANKS, 1
+    return best, 1
 
 
 def _reason(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """Two readings, marks, units, times and zones: read, or refused with advice that works."""
 
 import pickle
+import re
 
 import numpy as np
 import pandas as pd
@@ -207,3 +208,88 @@ def test_text_beside_prices_is_left_out_of_long_files_and_refused_in_wide_ones(t
     path.write_text("date,A,comment\n2020-01-01,1,fine\n2020-01-02,2,good\n")
     with pytest.raises(DataError, match="column 'comment': 'fine' is not a number"):
         load(path)
+
+
+def test_dates_in_the_header_or_in_three_columns_are_refused_with_a_call_that_works(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    wide = pd.DataFrame({"A": walk(1), "B": walk(2)}, DAYS.rename("date"))
+    wide.T.rename_axis("ticker").to_csv("p.csv")
+    with pytest.raises(DataError, match="the dates are in the header") as caught:
+        load("p.csv")
+    eval(re.search(r"pd.read_csv.*csv'\)", str(caught.value))[0], {"pd": pd})
+    assert load("turned.csv").prices.equals(load_wide(wide))
+    parts = wide.assign(Year=DAYS.year, Month=DAYS.month, Day=DAYS.day)
+    parts[["Year", "Month", "Day", "A", "B"]].to_csv("q.csv", index=False)
+    with pytest.raises(DataError, match="in the columns Year, Month, Day") as caught:
+        load("q.csv")
+    exec(re.search(r"frame = .*False\)", str(caught.value))[0], {"pd": pd})
+    assert load("dated.csv").prices.equals(load_wide(wide))
+
+
+def load_wide(frame):
+    frame.to_csv("wide.csv")
+    return load("wide.csv").prices
+
+
+def test_periods_are_known_at_their_end(tmp_path):
+    path = tmp_path / "p.csv"
+    for texts, last in (
+        (["2020-01", "2020-02"], "2020-02-29"),
+        (["202001", "202002"], "2020-02-29"),
+        (["2020Q1", "2020Q2"], "2020-06-30"),
+        (["2020-Q1", "2020-Q2"], "2020-06-30"),
+        (["2019", "2020"], "2020-12-31"),
+    ):
+        path.write_text("date,A\n" + "".join(f"{text},1\n" for text in texts))
+        assert load(path).dates[-1] == pd.Timestamp(last), texts
+
+
+def test_columns_set_apart_by_blanks(tmp_path):
+    path = tmp_path / "p.txt"
+    path.write_text("  date      A       B\n2020-01-01  1.5   2\n2020-01-02   2.5  3\n")
+    assert load(path).prices.to_numpy().tolist() == [[1.5, 2], [2.5, 3]]
+
+
+def test_times_in_columns_of_other_names(tmp_path):
+    stamps = DAYS.as_unit("ns").asi8
+    frame = pd.DataFrame({"ticker": "A", "volume": 5, "close": walk(1), "window_start": stamps})
+    frame.to_csv(tmp_path / "polygon.csv", index=False)
+    panel = load(tmp_path / "polygon.csv")
+    assert panel.dates.tolist() == DAYS.tolist()
+    assert panel.prices["A"].tolist() == walk(1).tolist()
+
+
+def test_volume_beside_the_price_of_an_asset_is_no_asset(tmp_path):
+    path = tmp_path / "p.csv"
+    path.write_text("Date,ZZA,ZZA Volume,ZZB,ZZB Volume\n2020-01-02,1,20,3,40\n")
+    panel = load(path)
+    assert panel.prices.iloc[0].to_dict() == {"ZZA": 1, "ZZB": 3}
+    assert panel.asset_features["volume"].iloc[0].to_dict() == {"ZZA": 20, "ZZB": 40}
+
+
+def test_returns_by_name_are_no_prices(tmp_path):
+    path = tmp_path / "p.csv"
+    path.write_text("date,ticker,ret\n2020-01-02,A,.01\n2020-01-03,A,.02\n")
+    with pytest.raises(DataError, match="column ret holds returns: pass kind='returns', or price="):
+        load(path)
+    assert load(path, kind="returns").returns["A"].iloc[1:].round(9).tolist() == [0.01, 0.02]
+    assert load(path, price="ret").prices["A"].tolist() == [0.01, 0.02]
+
+
+def test_other_codes_of_an_asset_are_left_out(tmp_path):
+    path = tmp_path / "p.csv"
+    path.write_text("date,permno,ticker,prc\n2020-01-02,10107,MSFT,5\n2020-01-03,10107,MSFT,6\n")
+    panel = load(path)
+    assert list(panel.assets) == ["MSFT"]
+    assert not panel.asset_features
+    assert "column permno left out" in panel.caveats[0].lower()
+
+
+def test_headers_with_one_cell_less_than_the_rows(tmp_path):
+    path = tmp_path / "p.csv"
+    path.write_text("Date,A,B\n2020-01-02,1,2,\n2020-01-03,3,4,\n")
+    assert load(path).prices["B"].tolist() == [2, 4]
+    path.write_text("A,B\n2020-01-02,1,2\n2020-01-03,3,4\n")  # as R writes row names
+    assert load(path).prices["A"].tolist() == [1, 3]
