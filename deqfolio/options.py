@@ -31,10 +31,10 @@ def log_names(incomplete: str) -> list[str]:
     return [name for name in LOGS if name.startswith(incomplete)]
 
 
-TABLES = (".csv", ".gz", ".parquet")
+TABLES = (".csv", ".gz", ".parquet", ".feather", ".txt", ".tsv", ".zip")
 DATA = (
-    '"sp500" (bundled), "yahoo:SPY,TLT", "synthetic:planted", a file (.csv, .parquet) with a '
-    "row for each date and a column for each asset, or your own source as module:function."
+    '"sp500" (bundled), "yahoo:SPY,TLT", "synthetic:planted", a file (.csv, .parquet), a folder '
+    'or a pattern like "data/*.csv", or your own source as module:function.'
 )
 STRATEGY = "A name that deqfolio strategies lists, or your own as module:Class or file.py:Class."
 
