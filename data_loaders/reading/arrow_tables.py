@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def read_arrow_file(path: Path, content: Any = None) -> Table:
     """
     source: Any = str(path) if content is None else pa.BufferReader(content)
     kind = "Parquet" if path.name.lower().endswith((".parquet", ".pq")) else "Feather"
-    try:
+    with _readable(str(path), kind):
         if kind == "Parquet":
             file = pq.ParquetFile(source)
             head = partial(_first_rows, file)
@@ -43,10 +44,17 @@ def read_arrow_file(path: Path, content: Any = None) -> Table:
 
         whole = feather.read_table(source if content is not None else str(path))
         return _whole(str(path), whole, path.name)
-    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path} is not a readable {kind} file: {error}") from error
+
+
+@contextlib.contextmanager
+def _readable(source: str, kind: str) -> Iterator[None]:
+    """Errors of Arrow as ``DataError``."""
+    try:
+        yield
+    except DataError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, KeyError, MemoryError, OverflowError) as error:
+        raise DataError(f"{source} is not a readable {kind} file: {error}") from error
 
 
 def read_partitioned(folder: Path) -> Table:
@@ -59,15 +67,13 @@ def read_partitioned(folder: Path) -> Table:
     found = sorted(folder.rglob("*.parquet")) + sorted(folder.rglob("*.pq"))
     keys = [part.partition("=")[0] for part in found[0].relative_to(folder).parts if "=" in part]
     schema = pa.schema([(key, pa.string()) for key in keys])
-    try:
+    with _readable(str(folder), "folder of Parquet"):
         parts = dataset.partitioning(schema, flavor="hive")
         files = [str(file) for file in found]
         data = dataset.dataset(
             files, format="parquet", partitioning=parts, partition_base_dir=str(folder)
         )
         return _whole(str(folder), data.to_table(), folder.name)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{folder} is not a readable folder of Parquet files: {error}") from error
 
 
 def from_arrow(data: Any, source: str) -> Table:
@@ -95,10 +101,14 @@ def _table(
     labels, kinds = schema.names, schema.types  # each a new list
     columns = []
     for name, kind in zip(labels, kinds, strict=True):
-        sample = _Sample(partial(head, name))
+        sample = _Sample(partial(head, name), source)
         columns.append(Column(names.levels(name), _kind(kind, sample), sample))
 
     def values(keys: Sequence[int], numbers: Sequence[int]) -> tuple[list[pd.Series], np.ndarray]:
+        with _readable(source, "Parquet"):
+            return _values(keys, numbers)
+
+    def _values(keys: Sequence[int], numbers: Sequence[int]) -> tuple[list[pd.Series], np.ndarray]:
         for i in numbers:
             if not _numeric(kinds[i]):
                 raise DataError(
@@ -125,12 +135,13 @@ def _key(column: pd.Series) -> pd.Series:
 class _Sample(Sequence[str]):
     """The first texts of a column, made when they are looked at."""
 
-    def __init__(self, head: Callable[[], pa.ChunkedArray]):
-        self._head = head
+    def __init__(self, head: Callable[[], pa.ChunkedArray], source: str):
+        self._head, self._source = head, source
 
     @cached_property
     def _texts(self) -> list[str]:
-        return ["" if value is None else str(value) for value in self._head().to_pylist()]
+        with _readable(self._source, "Parquet"):
+            return ["" if value is None else str(value) for value in self._head().to_pylist()]
 
     def __len__(self) -> int:
         return len(self._texts)

@@ -36,7 +36,7 @@ SHAPE = re.compile(
     r"|\d{1,2}[- ][a-z]{3}[- ](\d{4}|\d\d)|[a-z]{3,9}\.? \d{1,2}, \d{4}"
     r"|(1[89]|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01]))"
     r"([t ]\s*\d{1,2}:?\d\d.*)?",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,
 )
 Place = Callable[[int], str]
 
@@ -176,13 +176,13 @@ def _readings(texts: pd.Series, date_format: str | None = None) -> Iterator[tupl
     formats: Sequence[str] = FORMATS
     if date_format:
         formats = [date_format]
-    elif texts.str.fullmatch(r"\d+(\.\d+)?").all():
+    elif texts.str.fullmatch(r"[0-9]+(\.[0-9]+)?").all():
         numbers = pd.to_numeric(texts).to_numpy(dtype=np.float64)
         form = numeric_format(numbers.astype(np.int64)) if numbers.max() < 9e18 else None
         formats = [form] if form else []
-    elif texts.str.fullmatch(r"\d{4}-\d\d").all():
+    elif texts.str.fullmatch(r"[0-9]{4}-[0-9]{2}").all():
         formats = ["%Y-%m"]
-    elif texts.str.fullmatch(r"\d{4}[- ]?[qQ][1-4]").all():
+    elif texts.str.fullmatch(r"[0-9]{4}[- ]?[qQ][1-4]").all():
         formats = ["quarter"]
     elif len(texts):  # a format has the separators of the texts
         marks = _separators(OFFSET.sub("", texts.iloc[0]))

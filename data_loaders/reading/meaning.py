@@ -79,7 +79,7 @@ def interpret(table: Table, options: Options, features: bool = False) -> Roles:
     else:
         _wide(table, numbers, roles, options, left)
     if not roles.takes:
-        raise DataError(f"{table.source} needs a column of dates and at least one of prices")
+        raise _no_prices(table)
     unused = [columns[i].name or str(i + 1) for i in left if i != roles.time and not given]
     if unused:
         roles.notes.append(f"column{'s' * (len(unused) > 1)} {_listed(unused)} left out")
@@ -206,6 +206,8 @@ def _long(
     ]  # fmt: skip
     left += texts
     numbers = [i for i in numbers if i not in texts]
+    if not numbers:
+        raise _no_prices(table)
     found = names.fields([columns[i].name for i in numbers])
     counts = Counter(found)
     chosen = _price(table, numbers, found, options)
@@ -229,10 +231,10 @@ def _wide(
             name = options.asset or table.stem.partition(".")[0]
             if not name:
                 shown = [columns[i].name for i in numbers]
+                kept = next(t for t in roles.takes if t.field == roles.price)
                 raise DataError(
-                    f"{table.source}: the columns {_listed(shown)} are fields of one asset; keep "
-                    "the prices and name them after the asset, as in "
-                    f"frame[[{shown[0]!r}]].set_axis(['NAME'], axis=1)"
+                    f"{table.source}: the columns {_listed(shown)} are fields of one asset: keep "
+                    f"the dates and {columns[kept.position].name}, renamed to the asset"
                 )
             roles.takes = [Take(take.position, take.field, name) for take in roles.takes]
             roles.one = True
@@ -342,6 +344,10 @@ def _price(table: Table, numbers: list[int], found: Sequence[str | None], option
             f"returns ({returns[0]}): pass kind='returns' or price={choice[0][2]!r}"
         )
     return choice[0][1]
+
+
+def _no_prices(table: Table) -> DataError:
+    return DataError(f"{table.source} needs a column of dates and at least one of prices")
 
 
 def _describe(roles: Roles, column: str) -> None:

@@ -18,7 +18,7 @@ MISSING = (
 SCALES = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 NUMBER = re.compile(
     r"[$€£¥]?\s*[+-]?(\d[\d.,'\u2019\u00a0\u202f ]*|[.,]\d+)(e[+-]?\d+)?\s*[%KMBT$€£¥]?",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,
 )
 JUMP = (500, 2000)  # ratio of two neighbours where a point may separate thousands
 

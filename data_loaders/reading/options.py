@@ -10,7 +10,6 @@ from data_loaders.suggestions import did_you_mean, known_names
 KINDS = ("prices", "returns")
 UNITS = {"fraction": 1.0, "percent": 100.0, "bp": 10000.0, "gross": 1.0}
 LAYOUTS = ("wide", "fields", "long")
-SEPARATORS = {"point": ".", "comma": ",", "space": " ", "apostrophe": "'"}
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ class Table:
 
 def _is_whole(text: str) -> bool:
     head, _, tail = text.strip().lstrip("+-").partition(".")
-    return head.isdecimal() and len(head) <= 19 and not tail.strip("0")
+    return head.isascii() and head.isdecimal() and len(head) <= 19 and not tail.strip("0")
 
 
 def _whole(text: str) -> int:

@@ -44,6 +44,14 @@ def test_other_objects_that_hold_prices():
     assert Panel(pa.table(long)).fingerprint == expected
 
 
+def test_an_arrow_table_of_one_asset_has_no_name():
+    table = pa.table(bars().reset_index())
+    with pytest.raises(DataError, match="keep the dates and Close, renamed to the asset"):
+        Panel(table)
+    kept = table.select(["Date", "Close"]).rename_columns(["Date", "ZZA"])
+    assert Panel(kept).fingerprint == Panel(GOOD[["ZZA"]]).fingerprint
+
+
 def test_a_polars_frame():
     polars = pytest.importorskip("polars")
     frame = polars.from_pandas(GOOD.reset_index())

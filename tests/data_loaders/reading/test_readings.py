@@ -269,6 +269,15 @@ def test_volume_beside_the_price_of_an_asset_is_no_asset(tmp_path):
     assert panel.asset_features["volume"].iloc[0].to_dict() == {"ZZA": 20, "ZZB": 40}
 
 
+def test_values_on_both_sides_of_zero_are_returns(tmp_path):
+    returns = pd.DataFrame(np.random.default_rng(0).normal(0, 0.01, (30, 1)), DAYS[:30], ["A"])
+    returns.to_csv(tmp_path / "p.csv")
+    with pytest.raises(DataError, match="usually returns: pass kind='returns'"):
+        load(tmp_path / "p.csv")
+    panel = load(tmp_path / "p.csv", kind="returns")
+    np.testing.assert_allclose(panel.returns.iloc[1:], returns, atol=1e-12)
+
+
 def test_returns_by_name_are_no_prices(tmp_path):
     path = tmp_path / "p.csv"
     path.write_text("date,ticker,ret\n2020-01-02,A,.01\n2020-01-03,A,.02\n")
