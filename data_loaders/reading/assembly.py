@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from data_loaders.reading.dates import drop_unfinished, read_dates, with_times
+from data_loaders.reading.dates import read_dates, with_times, without_unfinished
 from data_loaders.reading.meaning import Roles, interpret
 from data_loaders.reading.numbers import without_marks
 from data_loaders.reading.options import Options
@@ -66,11 +66,17 @@ def read_frames(table: Table, options: Options, features: bool = False) -> Frame
         else:
             dates = with_times(dates, texts[1], lambda row: table.at(row, at))
     notes = [*table.notes, *roles.notes, *notes]
+    finished, note = without_unfinished(dates)
+    rows = np.flatnonzero(finished)  # of the table, for messages
+    if note:
+        dates, values = dates[finished], np.ascontiguousarray(values[finished])
+        assets = None if assets is None else assets[finished]
+        notes.append(note)
     if assets is None:
-        fields = _wide(table, roles, dates, values, notes)
+        fields = _wide(table, roles, dates, values, rows)
     else:
         names = [take.field for take in roles.takes]
-        fields = dict(zip(names, _long(table, dates, assets, values), strict=True))
+        fields = dict(zip(names, _long(table, dates, assets, values, rows), strict=True))
     chosen = table.chosen | ({"date_format": form} if form else {})
     if roles.takes[0].field and len(table.columns) > 2:
         chosen["layout"] = "long" if assets is not None else "fields" if roles.one else "wide"
@@ -95,7 +101,11 @@ def _assets(table: Table, texts: pd.Series, column: int) -> np.ndarray:
 
 
 def _long(
-    table: Table, dates: pd.DatetimeIndex, assets: np.ndarray, values: np.ndarray
+    table: Table,
+    dates: pd.DatetimeIndex,
+    assets: np.ndarray,
+    values: np.ndarray,
+    numbers: np.ndarray,
 ) -> list[pd.DataFrame]:
     """A frame (T, N) of each column (rows,) of a long table."""
     rows, index = pd.factorize(dates, sort=True)
@@ -105,7 +115,7 @@ def _long(
     if len(twice):
         row = int(twice[0])
         raise DataError(
-            f"{table.source}, {table.place(row)}: {assets[row]} has a row for "
+            f"{table.source}, {table.place(int(numbers[row]))}: {assets[row]} has a row for "
             f"{day(dates[row])} already",
             dates=[dates[row]],
             assets=[assets[row]],
@@ -119,10 +129,10 @@ def _long(
 
 
 def _wide(
-    table: Table, roles: Roles, dates: pd.DatetimeIndex, values: np.ndarray, notes: list[str]
+    table: Table, roles: Roles, dates: pd.DatetimeIndex, values: np.ndarray, numbers: np.ndarray
 ) -> dict[str, pd.DataFrame]:
     """A frame (T, N) of each field, in order of the dates."""
-    dates, values = _ordered(table, roles, dates, values, notes)
+    dates, values = _ordered(table, roles, dates, values, numbers)
     by_field: dict[str, list[int]] = {}
     for at, take in enumerate(roles.takes):
         by_field.setdefault(take.field, []).append(at)
@@ -149,20 +159,17 @@ def _wide(
 
 
 def _ordered(
-    table: Table, roles: Roles, dates: pd.DatetimeIndex, values: np.ndarray, notes: list[str]
+    table: Table, roles: Roles, dates: pd.DatetimeIndex, values: np.ndarray, numbers: np.ndarray
 ) -> tuple[pd.DatetimeIndex, np.ndarray]:
     """Newest first becomes oldest first; any other disorder is an error."""
     turned = len(dates) > 1 and dates.is_monotonic_decreasing
     if turned:
         dates, values = dates[::-1], np.ascontiguousarray(values[::-1])
-    if (note := drop_unfinished(dates)) is not None:
-        dates, values = dates[:-1], np.ascontiguousarray(values[:-1])
-        notes.append(note)
     wrong = np.flatnonzero(dates[1:] <= dates[:-1]) + 1
     if len(wrong):
         row = int(wrong[0])
         again = "a second time" if dates[row] in dates[:row] else "after a later date"
-        place = len(dates) - 1 - row if turned else row
+        place = int(numbers[len(dates) - 1 - row if turned else row])
         raise DataError(
             f"{table.at(place, roles.date)}: {day(dates[row])} stands {again}", dates=dates[wrong]
         )

@@ -312,10 +312,17 @@ def with_times(dates: pd.DatetimeIndex, times: pd.Series, place: Place) -> pd.Da
     return (dates + (parsed - parsed.dt.normalize()).to_numpy()).rename("date")
 
 
-def drop_unfinished(dates: pd.DatetimeIndex) -> str | None:
-    """A note if only the last of daily rows has a time of day: its session is unfinished."""
-    if len(dates) < 3 or dates[-1] == dates[-1].normalize():
-        return None
-    if not (dates[:-1] == dates[:-1].normalize()).all():
-        return None
-    return f"last row left out, an unfinished session at {day(dates[-1])}"
+def without_unfinished(dates: pd.DatetimeIndex) -> tuple[np.ndarray, str]:
+    """Which rows (T,) are of finished sessions, and a note if some are not.
+
+    A last date with a time of day, among dates without, is a session that was not finished.
+    """
+    every = np.ones(len(dates), dtype=bool)
+    if len(dates) < 3:
+        return every, ""
+    last = dates.max()
+    finished = np.asarray(dates != last)
+    before = dates[finished]
+    if last == last.normalize() or len(before) < 2 or not (before == before.normalize()).all():
+        return every, ""
+    return finished, f"last row left out, an unfinished session at {day(last)}"

@@ -228,7 +228,7 @@ def _wide(
     if pairs is None:
         if options.layout == "fields" or _are_fields(table, numbers, options):
             _long(table, numbers, roles, options, left)
-            name = options.asset or table.stem.partition(".")[0]
+            name = options.asset or _without_suffix(table.stem)
             if not name:
                 shown = [columns[i].name for i in numbers]
                 kept = next(t for t in roles.takes if t.field == roles.price)
@@ -344,6 +344,13 @@ def _price(table: Table, numbers: list[int], found: Sequence[str | None], option
             f"returns ({returns[0]}): pass kind='returns' or price={choice[0][2]!r}"
         )
     return choice[0][1]
+
+
+def _without_suffix(name: str) -> str:
+    """The name of a file without its type: "BRK.B.csv.gz" is "BRK.B"."""
+    return re.sub(
+        r"(\.(csv|txt|tsv|dat|prn|parquet|pq|feather|arrow|gz|bz2|xz))+$", "", name, flags=re.I
+    )
 
 
 def _no_prices(table: Table) -> DataError:

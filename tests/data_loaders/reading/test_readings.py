@@ -302,3 +302,20 @@ def test_headers_with_one_cell_less_than_the_rows(tmp_path):
     assert load(path).prices["B"].tolist() == [2, 4]
     path.write_text("A,B\n2020-01-02,1,2\n2020-01-03,3,4\n")  # as R writes row names
     assert load(path).prices["A"].tolist() == [1, 3]
+
+
+def test_an_unfinished_session_of_a_long_file_is_left_out(tmp_path):
+    rows = [f"{day:%Y-%m-%d},{name},{i + 1}" for name in "AB" for i, day in enumerate(DAYS[:5])]
+    rows += [f"{DAYS[4]:%Y-%m-%d} 13:45:10,{name},99" for name in "AB"]
+    (tmp_path / "p.csv").write_text("date,ticker,close\n" + "\n".join(rows))
+    panel = load(tmp_path / "p.csv")
+    assert panel.dates.tolist() == DAYS[:5].tolist()
+    assert panel.prices["B"].tolist() == [1, 2, 3, 4, 5]
+    assert "unfinished session" in panel.caveats[0]
+
+
+def test_a_file_names_its_asset(tmp_path):
+    for name in ("BRK.A.csv", "BRK.B.csv", "zza.us.txt"):
+        (tmp_path / name).write_text("Date,Close\n2020-01-02,5\n2020-01-03,6\n")
+    assert list(load(tmp_path).assets) == ["BRK.A", "BRK.B", "zza.us"]
+    assert list(load(tmp_path / "BRK.B.csv", asset="B").assets) == ["B"]
