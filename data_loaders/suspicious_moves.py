@@ -6,6 +6,7 @@ other assets do on the same date. Nothing is repaired.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -47,7 +48,7 @@ def suspicious_moves(panel: Panel) -> list[Move]:
     moves = np.diff(logs, axis=0)
     moves[np.isnan(values[1:])] = np.nan
     with np.errstate(all="ignore"):
-        usual = 1.4826 * np.nanmedian(np.abs(moves), axis=0, keepdims=False)
+        usual = 1.4826 * _median(np.abs(moves), axis=0)
     usual = np.nan_to_num(usual)
     big = np.abs(moves) > np.maximum(USUAL * usual, LEAST_SPIKE)
     for row, column in np.argwhere(big):
@@ -176,10 +177,10 @@ def looks_like_returns(panel: Panel) -> str:
         logs = np.log(values)
         steps = _spread(np.diff(logs, axis=0))
         level = _spread(logs)
-        noisy = float(np.nanmedian(steps / np.where(level > 0, level, np.nan)))
-        centre = float(np.nanmedian(values))
+        noisy = float(_median(steps / np.where(level > 0, level, np.nan)))
+        centre = float(_median(values))
         moves = panel.returns.to_numpy()[1:]
-        typical = 1.4826 * float(np.nanmedian(np.abs(moves)))
+        typical = 1.4826 * float(_median(np.abs(moves)))
     years = max((panel.dates[-1] - panel.dates[0]).days / 365.25, 1e-9)
     yearly = typical * np.sqrt(len(panel) / years)
     if noisy > 1:
@@ -195,7 +196,14 @@ def looks_like_returns(panel: Panel) -> str:
 
 def _spread(values: np.ndarray) -> np.ndarray:
     """A variance (N,) of values (T, N) that single errors do not move."""
-    return np.nanmedian(np.abs(values - np.nanmedian(values, axis=0)), axis=0) ** 2
+    return _median(np.abs(values - _median(values, axis=0)), axis=0) ** 2
+
+
+def _median(values: np.ndarray, axis: int | None = None) -> np.ndarray:
+    """``np.nanmedian``, which is NaN without a warning where there are no values."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "All-NaN slice|Mean of empty slice", RuntimeWarning)
+        return np.nanmedian(values, axis=axis)
 
 
 def _day(panel: Panel, row: int) -> str:

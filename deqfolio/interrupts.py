@@ -15,6 +15,9 @@ STOPPED = 130  # the convention of shells: 128 + SIGINT
 PATIENCE = 15  # seconds that an Interruptible block may take to clean up
 
 
+_interrupted = False  # whether an Interruptible block ended by Ctrl-C
+
+
 def listen() -> None:
     """Handle Ctrl-C until the process has ended; where it is ignored, as by nohup, it stays so."""
     multiprocessing = sys.modules.get("multiprocessing")
@@ -23,7 +26,7 @@ def listen() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _stop)
         sys.unraisablehook = _unraisable
-        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)  # called last: all is done
+        atexit.register(_finish)  # registered first, so called last
 
 
 class Interruptible:
@@ -44,6 +47,8 @@ class Interruptible:
             sys.stderr.write(f"\n{self.line}\n")
             self.stopped = True
         if self.stopped:  # even where the exception was swallowed, or became another one
+            global _interrupted
+            _interrupted = True
             raise SystemExit(STOPPED)
 
     def _interrupt(self, *_: object) -> None:
@@ -54,6 +59,19 @@ class Interruptible:
             signal.signal(signal.SIGALRM, _end)
             signal.setitimer(signal.ITIMER_REAL, PATIENCE)
         raise KeyboardInterrupt
+
+
+def _finish() -> None:
+    """The last exit handler: what is left is Python's own shutdown.
+
+    Where the interrupt fell into an ``exec``, as of a dataclass that is being imported, CPython
+    would end by the signal, although the exception was handled.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if _interrupted:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(STOPPED)
 
 
 def _stop(*_: object) -> None:

@@ -16,11 +16,14 @@ denominator is at least that.
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+import sys
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
+
+if TYPE_CHECKING:  # torch takes a second to import, and whoever has a tensor has it already
+    from torch import Tensor
 
 ROUNDING = 1e-10
 
@@ -41,7 +44,7 @@ def deviation(returns: Returns) -> Number:
     if len(returns) < 2:
         return np.nan
     values = _values(returns)
-    return values.std() if isinstance(values, Tensor) else float(values.std(ddof=1))
+    return values.std() if _is_tensor(values) else float(values.std(ddof=1))
 
 
 def volatility(returns: Returns, periods_per_year: float, floor: float | None = None) -> Number:
@@ -146,7 +149,7 @@ def drawdowns(returns: Returns) -> Any:
     The value of 1 before the first period counts as a high.
     """
     value = wealth(returns)
-    if isinstance(value, Tensor):
+    if _is_tensor(value):
         return value / value.cummax(0).values.clip(1) - 1
     with np.errstate(invalid="ignore"):
         return value / np.maximum.accumulate(value).clip(1) - 1
@@ -174,8 +177,12 @@ def yearly(amounts: Returns, periods: int, periods_per_year: float) -> Number:
     return _number(_values(amounts).sum() / (periods / periods_per_year))
 
 
+def _is_tensor(value: Any) -> bool:
+    return "torch" in sys.modules and isinstance(value, sys.modules["torch"].Tensor)
+
+
 def _values(returns: Returns) -> Any:
-    return returns if isinstance(returns, Tensor) else np.asarray(returns, dtype=float)
+    return returns if _is_tensor(returns) else np.asarray(returns, dtype=float)
 
 
 def _largest(returns: Returns) -> float:
@@ -183,7 +190,7 @@ def _largest(returns: Returns) -> float:
 
 
 def _number(value: Any) -> Number:
-    return value if isinstance(value, Tensor) else float(value)
+    return value if _is_tensor(value) else float(value)
 
 
 def _defined(value: Any) -> Number:

@@ -33,7 +33,7 @@ def test_backtest_writes_a_report_and_a_run(prices, tmp_path, capsys):
     assert "out/report.html" in printed
     page = (tmp_path / "out/report.html").read_text()
     assert "<html" in page
-    assert "What is odd in it" in page
+    assert "Possible data errors" in page
     assert (tmp_path / "out/run/run.json").exists()
 
 
