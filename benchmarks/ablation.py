@@ -36,7 +36,7 @@ def variants(lookback: int) -> dict[str, Strategy]:
         "3 steps": UnrolledMeanVariance(steps=3, **same),
         "30 steps, unrolled": UnrolledMeanVariance(steps=30, **same),
         "without the optimiser": SoftmaxAllocation(**same),
-        "without what is held": DEQMeanVariance(inertia=0.0, **same),
+        "without current holdings": DEQMeanVariance(inertia=0.0, **same),
         WITHOUT_COSTS: DEQMeanVariance(**same),
         ONCE: DEQMeanVariance(**same),
         "minimum variance": MinimumVariance(**same),

@@ -10,7 +10,7 @@ happened. The long-only oracle knows the truth, and has the same cap; its aversi
 best of a grid. Each seed is that of a market and of the training on it.
 
 Each market is prepared once for all networks that see the same of it, and the weights of the test
-dates are those of dates in a row: the same as a backtest holds, which tests/test_trading.py checks.
+dates are those of consecutive dates: the same as a backtest holds, which tests/layers/optimisation/test_consecutive.py checks.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ LAGS = {**SEES, "features": ("lags:1",)}
 PREDICT = (1.0, 3.0, 10.0, 30.0)  # aversions of predict, then optimise
 CHARGED = (0.1, 0.2, 0.3, 0.5)  # share of the cost that it is charged in its optimisation
 MIRRORED = {"mirrors": 3, "mirrored_features": ("signal",)}
-# A Sharpe ratio alone says little of who follows whom; chosen on another market.
+# A Sharpe ratio alone says little about lead-lag; chosen on another market.
 WHO_FOLLOWS = NegativeSharpe() + 100 * PredictionError(scale=0.003)
 PATIENT = {"epochs": 60, "patience": 20, "weight_decay": 0.01, "loss": WHO_FOLLOWS}
 
@@ -86,7 +86,7 @@ def oracle(market: Market, dates: pd.DatetimeIndex, cap: float = CAP) -> float:
 
 
 class Trial:
-    """A market as the networks of one kind see it: training rows, and test dates in a row."""
+    """A market as the networks of one kind see it: training rows, and consecutive test dates."""
 
     def __init__(self, market: Market, like: LearnedStrategy, plan: WalkForward = PLAN):
         panel = market.panel
@@ -204,7 +204,7 @@ def planted_row(seed: int) -> dict[tuple[str, str], float]:
     score(free, "without the optimiser", trial.weights(softmax, 0.0, seed))
     score(dear, "without the optimiser", trial.weights(softmax, COST, seed))
     blind = DEQMeanVariance(inertia=0.0, **SEES)
-    score(dear, "without what is held", trial.weights(blind, COST, seed))
+    score(dear, "without current holdings", trial.weights(blind, COST, seed))
     score(dear, "trained without costs", trial.weights(deq, COST, seed, cost_factor=0.0))
     for name, weights in predicted(trial).items():
         score(dear, name, weights)

@@ -105,10 +105,10 @@ def run_fits(
         return
     # The longest first: no worker is left with one when others have ended.
     waiting.sort(key=lambda key: -len(learner.folds[key.fold].train))
-    running: dict[Future[Fitted], FitKey] = {}
-    failures: dict[FitKey, Exception] = {}
     if not waiting:
         on_last()
+    running: dict[Future[Fitted], FitKey] = {}
+    failures: dict[FitKey, Exception] = {}
     try:
         while waiting or running:
             for key in [key for key in waiting if before(key) is None or before(key) in done]:
@@ -116,16 +116,7 @@ def run_fits(
                 waiting.remove(key)
                 if not waiting:
                     on_last()
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                key = running.pop(future)
-                try:
-                    done[key] = future.result()
-                    on_done(key, done[key])
-                except CancelledError as error:
-                    if not failures:  # nobody here cancelled it
-                        failures[key] = error
-                except Exception as error:
-                    failures[key] = error
+            _collect(running, failures, done, on_done)
             if failures:
                 waiting.clear()
                 first = min(map(keys.index, failures))
@@ -138,3 +129,20 @@ def run_fits(
         raise
     if failures:
         raise failures[min(failures, key=keys.index)]
+
+
+def _collect(
+    running: dict[Future[Fitted], FitKey],
+    failures: dict[FitKey, Exception],
+    done: dict[FitKey, Fitted],
+    on_done: Callable[[FitKey, Fitted], None],
+) -> None:
+    """Wait until a fit ends; move those that ended from ``running`` to ``done`` or ``failures``."""
+    for future in wait(running, return_when=FIRST_COMPLETED).done:
+        key = running.pop(future)
+        try:
+            done[key] = future.result()
+            on_done(key, done[key])
+        except Exception as error:
+            if not (failures and isinstance(error, CancelledError)):  # else it was cancelled here
+                failures[key] = error

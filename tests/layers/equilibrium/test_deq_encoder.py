@@ -227,7 +227,7 @@ def test_asset_three_follows_asset_seven():
 
 
 def pairs(growth: float = 1.0, assets: int = 6, **arguments) -> DEQEncoder:
-    """With a random matrix of who follows whom, where it would start at zero."""
+    """With a random lead-lag matrix, where it would start at zero."""
     module = encoder("pairs", assets=assets, **arguments)
     with torch.no_grad():
         module.cell.pairs += torch.randn(assets, assets, dtype=torch.float64)
