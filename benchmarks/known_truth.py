@@ -10,7 +10,8 @@ happened. The long-only oracle knows the truth, and has the same cap; its aversi
 best of a grid. Each seed is that of a market and of the training on it.
 
 Each market is prepared once for all networks that see the same of it, and the weights of the test
-dates are those of consecutive dates: the same as a backtest holds, which tests/layers/optimisation/test_consecutive.py checks.
+dates are those of consecutive dates, the same as a backtest holds:
+tests/layers/optimisation/test_consecutive.py checks it.
 """
 
 from __future__ import annotations
