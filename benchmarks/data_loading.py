@@ -1,6 +1,6 @@
 """Loading a large panel side by side with plain pandas: time, and peak memory.
 
-    python benchmarks/data_loading.py [--quick] [--folder /tmp]
+    python benchmarks/data_loading.py [--quick] [--more] [--folder /tmp]
 
 3,000 assets by 25 years of daily prices (6,300 rows, 151 MB as float64). Each case runs in its own
 process, best of three; memory is the peak of the process (VmHWM) above what it held after its
@@ -30,7 +30,16 @@ CASES = {
     ),
     "load, csv": ("prices.csv", "load(path)"),
 }
-LIMITS = {"load, parquet": (2.0, 3.0), "load, csv": (15.0, 3.0)}  # seconds, times the array
+MORE = {
+    "load, minute bars": ("minutes.parquet", "load(path)"),
+    "load, a file per asset": ("assets", "load(path)"),
+}
+LIMITS = {  # seconds, times the array
+    "load, parquet": (2.0, 3.0),
+    "load, csv": (15.0, 3.0),
+    "load, minute bars": (5.0, 3.0),
+    "load, a file per asset": (60.0, 20.0),
+}
 
 MEASURE = """
 import json, re, sys, time
@@ -52,7 +61,8 @@ if hasattr(result, "until"):
     for date in dates:
         result.until(date)
     until = (time.perf_counter() - start) / len(dates)
-print(json.dumps([seconds, peak, until]))
+size = (result.prices if until else result).size * 8
+print(json.dumps([seconds, peak, until, size]))
 """
 
 
@@ -67,6 +77,23 @@ def write(folder: Path, rows: int, assets: int) -> None:
     prices.to_csv(folder / "prices.csv")
 
 
+def write_more(folder: Path, rows: int, assets: int) -> None:
+    """Minute bars of 30 assets, and a CSV with the bars of one asset for each asset."""
+    minutes = rows * 1_000_000 // 6300 if assets > 300 else 100_000
+    moves = np.random.default_rng(1).normal(0, 3e-4, (minutes, 30))
+    index = pd.date_range("2015-01-01", periods=minutes, freq="min", name="date")
+    bars = pd.DataFrame(100 * np.exp(moves.cumsum(axis=0)), index, [f"M{i}" for i in range(30)])
+    bars.to_parquet(folder / "minutes.parquet")
+    close = 100 * np.exp(np.random.default_rng(2).normal(0, 0.01, rows).cumsum())
+    days = pd.bdate_range("2000-01-03", periods=rows, name="Date")
+    frame = pd.DataFrame({"Open": close, "High": close * 1.01, "Low": close * 0.99}, days)
+    frame = frame.assign(**{"Close": close, "Adj Close": close * 0.9, "Volume": 1000.0})
+    text = frame.round(6).to_csv()
+    (folder / "assets").mkdir()
+    for i in range(assets):
+        (folder / "assets" / f"A{i:04}.csv").write_text(text)
+
+
 def measure(path: Path, expression: str) -> list[float]:
     words = [sys.executable, "-c", MEASURE.replace("{expression}", expression), str(path)]
     root = Path(__file__).parent.parent
@@ -77,6 +104,7 @@ def measure(path: Path, expression: str) -> list[float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a tenth of the assets, once")
+    parser.add_argument("--more", action="store_true", help="minute bars, and a file per asset too")
     parser.add_argument("--folder", type=Path, help="for the files; default: a temporary one")
     arguments = parser.parse_args()
     rows, assets = 6300, 300 if arguments.quick else 3000
@@ -84,17 +112,22 @@ def main() -> None:
     found = {}
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         write(Path(folder), rows, assets)
+        cases = CASES
+        if arguments.more:
+            write_more(Path(folder), rows, assets)
+            cases = CASES | MORE
         print(f"{rows} rows, {assets} assets: {size / 1e6:.0f} MB as an array\n")
         for _ in range(1 if arguments.quick else 3):
-            for name, (file, expression) in CASES.items():
+            for name, (file, expression) in cases.items():
                 one = measure(Path(folder) / file, expression)
                 found[name] = min(found.get(name, one), one)
     print(f"{'':24}{'s':>8}{'/ pandas':>10}{'peak / array':>14}{'until, us':>11}   limit")
-    for name, (seconds, peak, until) in found.items():
+    for name, (seconds, peak, until, array) in found.items():
         plain = found["pandas.read_csv" if "csv" in name else "pandas.read_parquet"][0]
         view = f"{until * 1e6:.0f}" if until else ""
         limit = "{:g} s, {:g} arrays".format(*LIMITS[name]) if name in LIMITS else ""
-        ratio, memory = f"{seconds / plain:.2f}", f"{peak / size:.2f}"
+        ratio = f"{seconds / plain:.2f}" if name in CASES else ""
+        memory = f"{peak / array:.2f}"
         print(f"{name:24}{seconds:8.2f}{ratio:>10}{memory:>14}{view:>11}   {limit}".rstrip())
 
 

@@ -95,7 +95,8 @@ def _checked_names(data: pd.DataFrame) -> pd.DataFrame:
         name for name in known
         if name not in names.TICKERS and names.field(name) not in (*names.PRICES, "return")
     ]  # fmt: skip
-    if (len(known) > 1 and priced) or (surely and len(surely) * 2 > len(stripped)) or (
+    mixed = len(stripped) > 1 and any(name not in names.TICKERS for name in priced)
+    if mixed or (len(known) > 1 and priced) or (surely and len(surely) * 2 > len(stripped)) or (
         "volume" in found and "VOL" not in stripped
     ):  # fmt: skip
         best = next((n for n in stripped if names.field(n) == "adjusted_close"), None)

@@ -97,6 +97,9 @@ REFUSED = {  # what is wrong: the frame, the message, and how to follow it
         GOOD.assign(flag=pd.Series(True, DAYS, dtype=object)), "holds boolean",
     ),
     "bars of one asset": (bars(), "columns Open, Close, Volume are fields of one asset"),
+    "a close among others": (
+        GOOD.rename(columns={"ZZA": "Close", "ZZB": "signal"}), "columns Close are fields",
+    ),
     "a volume among assets": (GOOD.assign(Volume=1.0), "Volume are fields of one asset"),
 }  # fmt: skip
 
