@@ -141,7 +141,9 @@ def test_all_costs_have_their_exact_gradient():
 def test_multiplied_costs_are_those_of_trading():
     twice = ALL.times(2)
     assert (twice.commission, twice.fixed, twice.minimum) == (0.002, 6.0, 18.0)
-    assert (twice.borrow, twice.capital) == (ALL.borrow, ALL.capital)
+    assert (twice.spread, twice.impact) == (0.004, 1.6)
+    for name in ("borrow", "financing", "cash_rate", "capital"):
+        assert getattr(twice, name) == getattr(ALL, name)
 
 
 def test_costs_that_eat_the_portfolio_are_refused():
@@ -179,3 +181,71 @@ def test_costs_are_fractions():
         Costs(commission=10)
     with pytest.raises(ValueError, match="spread=-0.1"):
         Costs(spread=-0.1)
+
+
+@pytest.mark.parametrize(
+    ("names", "allowed", "refused"),
+    [
+        (("commission", "spread"), (0.0, 0.0999), (-1e-9, 0.1, "0.01", True)),
+        (("impact", "fixed", "minimum"), (0.0, 1e9), (-1e-9, np.inf, np.nan, "1", True)),
+        (("borrow", "financing", "cash_rate"), (-0.0999, 0.999), (-0.1, 1.0, "0.02", False)),
+        (("capital",), (1e-9, 1e15), (0.0, -1.0, np.inf, np.nan, "1e6", True)),
+    ],
+)
+def test_each_setting_has_its_range(names, allowed, refused):
+    for name in names:
+        for value in allowed:
+            assert getattr(Costs(**{"capital": 1e6, name: value}), name) == value
+        for value in refused:
+            with pytest.raises(ValueError, match=f"^{name}="):
+                Costs(**{"capital": 1e6, name: value})
+
+
+@pytest.mark.parametrize("name", ["impact", "fixed", "minimum"])
+def test_costs_that_depend_on_the_size_of_a_trade_need_capital(name):
+    with pytest.raises(ValueError, match="give capital"):
+        Costs(**{name: 1.0})
+
+
+def test_carry_of_a_year_by_hand():
+    costs = Costs(0.0, borrow=0.03, financing=0.05, cash_rate=0.01)
+    weights = torch.tensor([[0.8, -0.3], [1.5, -0.1], [0.6, 0.4]], dtype=torch.float64)
+    # Half of it is cash, 0.3 is short; then 0.4 is borrowed, 0.1 is short; then nothing is.
+    expected = [0.01 * 0.5 - 0.03 * 0.3, -0.05 * 0.4 - 0.03 * 0.1, 0.0]
+    np.testing.assert_allclose(costs.carry(weights), expected, atol=1e-15)
+
+
+def test_fees_are_a_fraction_of_the_value_that_is_given():
+    half = torch.full((2, 1), 0.5, dtype=torch.float64)
+    trade = Costs(0.0, fixed=1.0, capital=100.0).charge(
+        half, 0 * half, None, torch.tensor([50, 20])
+    )
+    np.testing.assert_allclose(trade.cost, [1 / 50, 1 / 20], rtol=1e-14)
+    np.testing.assert_allclose(trade.turnover, [0.5 * 0.98, 0.5 * 0.95], rtol=1e-14)
+
+
+def test_the_cost_equation_takes_few_steps_where_costs_are_small():
+    steps = []
+
+    class Counting(Costs):
+        def paid(self, orders, illiquidity, value):
+            steps.append(1)
+            return super().paid(orders, illiquidity, value)
+
+    Counting(0.001).charge(weights(20, 5), weights(20, 5, 1))
+    assert 3 < len(steps) < 12  # each of them is 0.001 times as large as the one before
+
+
+def test_a_cost_that_the_iteration_does_not_find_is_refused():
+    """k = 0.99 (1 - k)^1.5 is jumped over, from 0 to nearly 1 and back."""
+    one = torch.ones(1, 1).double()
+    with pytest.raises(ValueError, match="too large for the volume"):
+        Costs(0.0, impact=1.0, capital=1.0).charge(one, 0 * one, 0.99 * one)
+
+
+def test_a_cost_that_is_approached_slowly_is_exact():
+    """k = 0.7 (1 - k)^1.5 comes nearer by a factor of 0.85 a step; a Newton step ends it."""
+    one = torch.ones(1, 1).double()
+    found = Costs(0.0, impact=1.0, capital=1.0).charge(one, 0 * one, 0.7 * one).cost.item()
+    assert found == pytest.approx(0.7 * (1 - found) ** 1.5, rel=1e-15)
+    assert 0.3 < found < 0.4

@@ -209,3 +209,47 @@ def test_a_ruined_portfolio_is_followed_to_the_end(walks):
     swaps = np.eye(5)[rng.integers(0, 5, len(rows))]
     result = simulate(targets(walks, rows, swaps), walks, Costs(0.09))
     assert (1 + result.net_returns).prod() < 1e-6
+
+
+def test_what_a_simulation_returns_by_hand():
+    """100 in money, free of costs: 60 in A at 10; A doubles, and all of 160 goes into B at 8."""
+    of = panel([[10, 8], [10, 8], [20, 8], [20, 10]])
+    result = simulate(targets(of, [0, 1], [[0.6, 0.0], [0.0, 1.0]]), of, Costs(0.0, capital=100.0))
+    dates = of.dates
+    fills = pd.DatetimeIndex([dates[1], dates[2]])
+    expected = pd.DataFrame(
+        {
+            "date": dates[[1, 2, 2]],
+            "asset": ["A", "A", "B"],
+            "side": ["buy", "sell", "buy"],
+            "size": [6.0, 6.0, 20.0],
+            "price": [10.0, 20.0, 8.0],
+            "fees": [0.0, 0.0, 0.0],
+            "decided": dates[[0, 1, 1]],
+            "ordered": [6.0, 6.0, 20.0],
+            "paid": [60.0, -120.0, 160.0],
+        }
+    )
+    pd.testing.assert_frame_equal(result.orders, expected)
+    weights = pd.DataFrame([[0.6, 0.0], [0.0, 1.0], [0.0, 1.0]], dates[1:], of.assets)
+    pd.testing.assert_frame_equal(result.weights, weights, check_freq=False)
+    for name, index, values in (
+        ("gross_returns", dates[1:], [0.0, 0.6, 0.25]),
+        ("net_returns", dates[1:], [0.0, 0.6, 0.25]),
+        ("fractional_returns", dates[1:], [0.0, 0.6, 0.25]),
+        ("turnover", fills, [0.6, 120 / 160 + 1]),
+        ("costs", fills, [0.0, 0.0]),
+    ):
+        series = pd.Series(values, index, name=name)
+        pd.testing.assert_series_equal(getattr(result, name), series, check_freq=False)
+    assert 0 <= result.difference < TOLERANCE
+
+
+def test_an_order_of_less_than_a_share_is_reported_as_one_of_none():
+    of = panel([[30, 7], [30, 7], [33, 7]])
+    orders = simulate(
+        targets(of, [0], [[0.2, -0.01]]), of, Costs(0.0, capital=100.0), whole=True
+    ).orders
+    assert orders["side"].tolist() == ["buy", "sell"]  # of 20 and of 1 in money
+    assert orders["size"].tolist() == orders["paid"].tolist() == [0.0, 0.0]
+    np.testing.assert_allclose(orders["ordered"], [20 / 30, 1 / 7])

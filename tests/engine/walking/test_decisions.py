@@ -1,6 +1,7 @@
 """Decisions date by date and in a batch, of rules and of fitted networks."""
 
 from itertools import pairwise
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -12,14 +13,16 @@ from torch import nn
 from engine import Costs, Training, WalkForward
 from engine.planning.walk_forward import Fold
 from engine.training.fit_records import FitKey, Fitted
-from engine.walking.decisions import DecisionTask
+from engine.training.trainer import build
+from engine.walking.decisions import DecisionTask, current_holdings
 from engine.walking.learner import Learner
+from engine.walking.sensitivity import sensitivity
 from engine.walking.weight_checks import AllocationError
-from strategies import EqualWeight, LearnedStrategy, MinimumVariance, Strategy
+from strategies import EqualWeight, ExplicitMeanVariance, LearnedStrategy, MinimumVariance, Strategy
 
 FOLDS = [
     Fold(0, 0, np.array([10, 15]), np.array([16, 21]), 20, np.array([20, 25, 30])),
-    Fold(1, 0, np.array([10, 15, 20, 25]), np.array([16, 21, 26, 31]), 35, np.array([35, 40])),
+    Fold(1, 5, np.array([10, 15, 20, 25]), np.array([16, 21, 26, 31]), 35, np.array([35, 40])),
 ]
 ROWS = [20, 25, 30, 35, 40]
 calls = []  # (samples, whether holdings were given) of each forward pass
@@ -91,7 +94,9 @@ def test_the_target_of_several_fits_is_their_mean():
     assert {(row["fold"], row["seed"]) for row in decided.sensitivity} == {
         (fold, seed) for fold in (0, 1) for seed in range(3)
     }
-    assert run(Share(), fits(0.2), observed=False).sensitivity == []
+    assert run(Share(), fits(0.2, 0.4), observed=False).sensitivity == []
+    assert calls == [(3, False)] * 2 + [(2, False)] * 2  # and nothing besides
+    np.testing.assert_allclose(run(Share(), fits(0.2, 0.4)).targets, [[0.3, 0.0]] * 5, rtol=1e-6)
 
 
 def test_a_network_that_knows_holdings_decides_date_by_date():
@@ -137,7 +142,7 @@ def test_a_rule_is_fitted_on_what_was_known_at_the_refit():
 
     run(Fitter())
     panel = learner().panel
-    assert [len(each.dates) for each in known] == [21, 36]
+    assert [len(each.dates) for each in known] == [21, 31]  # the second fold starts at row 5
     assert [each.dates[-1] for each in known] == list(panel.dates[[20, 35]])
     with pytest.raises(AllocationError, match="net, fitted on 2010-02-01: too short"):
         run(Broken())
@@ -156,10 +161,24 @@ def test_holdings_go_from_one_fold_to_the_next():
     run(Keeps())
     prices = learner().panel.prices.to_numpy()[:, 0]
     assert (seen[0] == 0).all()
+    assert list(seen[0].index) == list(learner().panel.assets)
     for (before, row), holdings in zip(pairwise(ROWS), seen[1:], strict=True):
         worth = 0.4 * prices[row] / prices[before + 1]
         np.testing.assert_allclose(holdings, [worth / (worth + 0.6), 0.0], rtol=1e-13)
         assert list(holdings.index) == list(learner().panel.assets)
+
+
+def test_holdings_by_hand_with_carry():
+    of = learner(Costs(0.0, cash_rate=0.2, borrow=0.8))
+    prices = of.panel.prices.to_numpy()
+    targets = {3: np.array([0.9, 0.0]), 20: np.array([0.7, -0.2]), 30: np.array([0.1, 0.1])}
+    np.testing.assert_allclose(current_holdings(21, targets, of), [0.7, -0.2])  # just filled
+    worth = np.array([0.7, -0.2]) * prices[30] / prices[21]
+    years = (30 - 21) / of.panel.periods_per_year
+    cash = 0.5 + (0.2 * 0.5 - 0.8 * 0.2) * years
+    found = current_holdings(30, targets, of)  # the target of that day is filled on the next
+    np.testing.assert_allclose(found, worth / (worth.sum() + cash), rtol=1e-13)
+    assert list(found.index) == list(of.panel.assets)
 
 
 def test_solves_and_limits_of_each_decision_are_reported():
@@ -173,3 +192,139 @@ def test_solves_and_limits_of_each_decision_are_reported():
     unobserved = run(MinimumVariance(lookback=15, cap=0.5), observed=False)
     assert unobserved.limits == unobserved.solves == []
     pd.testing.assert_frame_equal(unobserved.targets, decided.targets)
+
+
+class Tilted(Share):
+    """A share in the first asset that depends on two features of the date."""
+
+    def prepare(self, history):
+        features = torch.from_numpy(history.returns.iloc[-1].to_numpy().copy())
+        return {"features": 10 * features}
+
+    def build(self, inputs):
+        return TiltedModule()
+
+    def feature_names(self, history):
+        return {"features": [f"{history.dates[-1].date()} {k}" for k in range(2)]}
+
+
+class TiltedModule(ShareModule):
+    def forward(self, inputs):
+        first = (self.share + inputs["features"] @ torch.tensor([1.0, 2.0]).double()).clip(0, 1)
+        return torch.stack([first, torch.zeros_like(first)], -1)
+
+
+def test_sensitivity_is_that_of_each_fit_on_the_test_dates_of_its_fold():
+    seeds = {1: (5, 3), 0: (4, 2)}
+    known = {
+        FitKey("net", fold, seed): Fitted(
+            {"share": torch.tensor(seed / 10)}, pd.DataFrame(), [], []
+        )
+        for fold in seeds
+        for seed in seeds[fold]
+    }
+    found = run(Tilted(), known).sensitivity
+    of, strategy = learner(), Tilted()
+    expected = []
+    for fold in FOLDS:
+        inputs = of.stacked("net", strategy, fold.test)
+        history = of.known(int(fold.test[-1]), 3)
+        restored = of.restored("net", strategy, fold, known)
+        for seed, fitted in zip(sorted(seeds[fold.number]), restored, strict=True):
+            about = {"fold": fold.number, "seed": seed}
+            expected += [{**about, **row} for row in sensitivity(fitted, inputs, seed, history)]
+    assert found == expected
+    assert {row["feature"][:10] for row in found} == {
+        str(of.panel.dates[row].date()) for row in (30, 40)
+    }
+
+
+def test_a_fold_without_test_dates_decides_nothing():
+    folds = [FOLDS[0], Fold(1, 0, FOLDS[1].train, FOLDS[1].ends, 35, np.array([], int))]
+    of = Learner(random_walks(60, 2), folds, WalkForward(), Costs(0.0), Training(), 1)
+    decided = DecisionTask("net", Share(), fits(0.3), folds).run(of)
+    assert list(decided.targets.index) == list(of.panel.dates[[20, 25, 30]])
+    assert {row["fold"] for row in decided.sensitivity} == {0}
+
+
+def test_strategies_of_one_run_have_each_their_own_inputs():
+    class Doubled(Tilted):
+        def prepare(self, history):
+            return {"features": 2 * super().prepare(history)["features"]}
+
+    def decide(strategy, name, of):
+        state = Fitted({"share": torch.tensor(0.5)}, pd.DataFrame(), [], [])
+        known = {FitKey(name, fold, 0): state for fold in (0, 1)}
+        return DecisionTask(name, strategy, known, FOLDS).run(of)
+
+    shared = learner()
+    for name, strategy in (("one", Tilted()), ("two", Doubled())):
+        found, alone = decide(strategy, name, shared), decide(strategy, name, learner())
+        pd.testing.assert_frame_equal(found.targets, alone.targets)
+        assert found.sensitivity == alone.sensitivity != []
+        looks = decide(aware(strategy), name, shared)
+        pd.testing.assert_frame_equal(found.targets, looks.targets)
+
+
+def aware(strategy):
+    """The same, decided date by date, as it looks at the holdings."""
+
+    class Looks(type(strategy)):
+        knows_holdings = True
+
+    return Looks()
+
+
+class Quadratic(ExplicitMeanVariance):
+    """It solves for its weights, and some of them are at the cap."""
+
+    batches: ClassVar[list] = []
+
+    def __init__(self, failing=0, error=KeyError):
+        super().__init__(lookback=12, cap=0.4, hidden=4, inertia=0.0)
+        self.failing, self.error = failing, error  # number of a batch that fails, once solved
+
+    def weights(self, inputs):
+        solved = super().weights(inputs)
+        if len(solved) > 1:
+            self.batches.append(len(solved))
+            if len(self.batches) == self.failing:
+                raise self.error("a batch")
+        return solved
+
+
+def quadratic_decisions(strategy):
+    rows = np.array([15, 20])
+    folds = [Fold(0, 0, rows, rows + 5, 25, np.array([25, 30, 35])),
+             Fold(1, 0, rows, rows + 5, 40, np.array([40, 45]))]  # fmt: skip
+    of = Learner(random_walks(60, 4), folds, WalkForward(), Costs(0.0), Training(), 1)
+    known = {}
+    for seed in range(2):
+        module = build(strategy, of.dataset("net", strategy, folds[0]), Training(seed=seed))
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter += (seed - 0.5) * torch.randn_like(parameter)
+        state = Fitted(module.state_dict(), pd.DataFrame(), [], [])
+        known |= {FitKey("net", fold, seed): state for fold in (0, 1)}
+    Quadratic.batches.clear()
+    return DecisionTask("net", strategy, known, folds).run(of)
+
+
+@pytest.mark.parametrize(
+    "batch", [(0,), (2, KeyError), (2, ValueError), (2, RuntimeError)], ids=str
+)
+def test_limits_that_bind_are_the_same_in_a_batch_and_date_by_date(batch):
+    """Where the second network's batch fails, the limits of the first one's do not count."""
+
+    class Own(Quadratic):
+        def allocate(self, history, holdings):
+            return super().allocate(history, holdings)
+
+    torch.manual_seed(0)
+    found = quadratic_decisions(Quadratic(*batch))
+    torch.manual_seed(0)
+    expected = quadratic_decisions(Own())
+    pd.testing.assert_frame_equal(found.targets, expected.targets, atol=1e-9)
+    lines = [(line["date"], line["limit"], line.get("asset")) for line in expected.limits]
+    assert len({date for date, *_ in lines}) > 2
+    assert [(line["date"], line["limit"], line.get("asset")) for line in found.limits] == lines
