@@ -143,7 +143,11 @@ def test_one_file_an_asset(tmp_path, monkeypatch):
         panel = load(source)
         assert list(panel.assets) == ["ZZA", "ZZB"]
         pd.testing.assert_series_equal(
-            panel.prices["ZZB"], short["Close"], check_names=False, check_freq=False
+            panel.prices["ZZB"],
+            short["Close"],
+            check_names=False,
+            check_freq=False,
+            check_index_type=False,
         )
         assert panel.asset_features["volume"]["ZZA"].tolist() == ZZA["Volume"].tolist()
     assert panel.caveats[0].startswith("2 files")

@@ -114,10 +114,20 @@ def test_what_is_written_is_read_or_refused(tmp_path, drawn):
     assert set(panel.assets) == set(prices.columns)
     known = prices.index[prices.notna().any(axis=1)]
     pd.testing.assert_frame_equal(
-        read.loc[known], prices.loc[known], check_exact=True, check_freq=False, check_names=False
+        read.loc[known],
+        prices.loc[known],
+        check_exact=True,
+        check_freq=False,
+        check_names=False,
+        check_index_type=False,
     )
     if volume is not None:
         got = panel.asset_features["volume"][prices.columns].loc[known]
         pd.testing.assert_frame_equal(
-            got, volume.loc[known], check_exact=True, check_freq=False, check_names=False
+            got,
+            volume.loc[known],
+            check_exact=True,
+            check_freq=False,
+            check_names=False,
+            check_index_type=False,
         )
