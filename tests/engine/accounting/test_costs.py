@@ -150,6 +150,10 @@ def test_costs_that_eat_the_portfolio_are_refused():
     one = torch.ones(1, 3).double() / 3
     with pytest.raises(ValueError, match="come to the whole portfolio"):
         Costs(fixed=50.0, capital=100.0).charge(one, one * 0)
+    one = torch.ones(1, 1).double()
+    # What is left of 1 would pay 0.74; the orders of all of 1 would cost 0.7 + 0.31.
+    with pytest.raises(ValueError, match="come to the whole portfolio"):
+        Costs(0.0, fixed=0.7, impact=1.0, capital=1.0).charge(one, 0 * one, 0.31 * one)
 
 
 def test_impact_needs_volume_and_capital(walks):
@@ -249,3 +253,25 @@ def test_a_cost_that_is_approached_slowly_is_exact():
     found = Costs(0.0, impact=1.0, capital=1.0).charge(one, 0 * one, 0.7 * one).cost.item()
     assert found == pytest.approx(0.7 * (1 - found) ** 1.5, rel=1e-15)
     assert 0.3 < found < 0.4
+
+
+def test_accounts_of_several_periods_with_market_impact():
+    costs = Costs(0.002, impact=1.0, capital=1e4)
+    w, before, growth = weights(3, 2, 0, cash=True), weights(3, 2, 1, cash=True), weights(3, 2, 2)
+    lack = torch.tensor([[1e-4, 2e-4], [3e-4, 1e-4], [2e-4, 2e-4]], dtype=torch.float64)
+    found = settle(w, growth, before, torch.zeros(3).double(), costs, lack)
+    for row in range(3):
+        alone = costs.charge(w[row], before[row], lack[row])
+        earned = sum(w[row, k].item() * (growth[row, k].item() - 1) for k in range(2))
+        assert found.cost[row].item() == pytest.approx(alone.cost.item(), rel=1e-14)
+        assert found.gross_returns[row].item() == pytest.approx(earned, rel=1e-13)
+        net = (1 - alone.cost.item()) * (1 + earned) - 1
+        assert found.net_returns[row].item() == pytest.approx(net, rel=1e-13)
+    free = Costs(0.002).charge(w, before).cost
+    assert (found.cost > 1.5 * free).all()
+
+
+def test_a_large_market_impact_has_its_exact_gradient():
+    wanted, held = weights(2, 3).requires_grad_(), weights(2, 3, 1).requires_grad_()
+    costs, lack = Costs(0.0, impact=1.0, capital=1.0), torch.full((2, 3), 0.4).double()
+    assert torch.autograd.gradcheck(lambda w, h: costs.charge(w, h, lack).cost, (wanted, held))

@@ -253,3 +253,37 @@ def test_an_order_of_less_than_a_share_is_reported_as_one_of_none():
     assert orders["side"].tolist() == ["buy", "sell"]  # of 20 and of 1 in money
     assert orders["size"].tolist() == orders["paid"].tolist() == [0.0, 0.0]
     np.testing.assert_allclose(orders["ordered"], [20 / 30, 1 / 7])
+
+
+def test_whole_shares_with_fees_and_interest_by_hand():
+    of = panel([[10], [10], [11], [12], [12]])
+    costs = Costs(0.0, fixed=1.0, cash_rate=0.5, capital=100.1)
+    result = simulate(targets(of, [0, 2], [[0.5], [1.0]]), of, costs, whole=True)
+    first = 0.5 * 99.1 / 10  # shares, of which 4 are bought: 59.1 in cash, with interest for 2 rows
+    interest = 0.5 / of.periods_per_year * 59.1
+    value = 59.1 + 2 * interest + 48  # before the second fill, of 8 shares in all at 12
+    orders = result.orders
+    np.testing.assert_allclose(orders["ordered"], [first, (value - 1) / 12 - 4], rtol=1e-12)
+    np.testing.assert_allclose(orders["paid"], [41, 49], rtol=1e-12)
+    np.testing.assert_allclose(orders["fees"], [1, 1], rtol=1e-12)
+    np.testing.assert_allclose(result.costs, [1 / 100.1, 1 / value], rtol=1e-12)
+    np.testing.assert_allclose(result.turnover, [40 / 100.1, 48 / value], rtol=1e-12)
+    money = [99.1, 59.1 + interest + 44, value - 1]
+    weights = [40 / 99.1, 44 / money[1], 96 / money[2]]
+    np.testing.assert_allclose(result.weights["A"].iloc[:3], weights, rtol=1e-12)
+    net = [99.1 / 100.1 - 1, money[1] / 99.1 - 1, money[2] / money[1] - 1]
+    np.testing.assert_allclose(result.net_returns.iloc[:3], net, rtol=1e-12)
+
+
+def test_a_short_sale_rounded_down_does_not_overdraw_the_account():
+    """150 in A at 10, paid from 100 and from 50 of B at 30, of which one share alone can be sold.
+
+    15 of A would cost 120 net, 20 too much: 120 of A and 40 of B, that is 12 shares and again one.
+    """
+    of = panel([[10, 30], [10, 30], [10, 30]])
+    wanted = targets(of, [0], [[1.5, -0.5]])
+    orders = simulate(wanted, of, Costs(0.0, capital=100.0), whole=True).orders
+    np.testing.assert_allclose(orders["ordered"], [15, 50 / 30])
+    assert (orders["size"].tolist(), orders["side"].tolist()) == ([12, 1], ["buy", "sell"])
+    orders = simulate(wanted * [1, 0.6], of, Costs(0.0, capital=100.0), whole=True).orders
+    assert orders["size"].tolist() == [15, 1]  # exact multiples are not rounded, nor is a loan cut

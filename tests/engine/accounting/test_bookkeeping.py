@@ -1,0 +1,54 @@
+"""The books of two fills, worked out in money."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from data_loaders import Panel
+from engine import Costs
+from engine.accounting.bookkeeping import keep_book
+from engine.accounting.simulation import fills_of
+
+
+def filled(prices, rows, costs):
+    dates = pd.bdate_range("2020-01-01", periods=len(prices))
+    panel = Panel(pd.DataFrame({"A": prices}, dates, dtype=float))
+    return fills_of(pd.DataFrame(0.0, dates[rows], ["A"]), panel, costs, lag=1)
+
+
+def test_all_entries_of_a_book_by_hand():
+    """100 in money: 4.95 of A at 10, after a fee of 1. A goes to 12, then to 9; all is put in A."""
+    costs = Costs(0.0, fixed=1.0, cash_rate=0.5, capital=100.0)
+    fills = filled([10, 10, 12, 9], [0, 2], costs)
+    book = keep_book(torch.tensor([[0.5], [1.0]], dtype=torch.float64), fills, costs)
+    interest = 0.5 * fills.year * 49.5  # a row, of the 49.5 in cash
+    second, third = 49.5 + interest + 4.95 * 12, 49.5 + 2 * interest + 4.95 * 9
+    bought = third - 1 - 4.95 * 9
+    expected = {
+        "weights": [[0.5], [4.95 * 12 / second], [1.0]],
+        "gross": [0.0, 0.5 * 0.2, 4.95 * 12 / second * (9 / 12 - 1)],
+        "net": [99 / 100 - 1, second / 99 - 1, (third - 1) / second - 1],
+        "carried": [0.0, interest, interest],
+        "value": [99.0, second, third - 1],
+        "cost": [1 / 100, 1 / third],
+        "turnover": [49.5 / 100, bought / third],
+        "orders": [[4.95], [bought / 9]],
+        "fees": [[1.0], [1.0]],
+    }
+    assert set(expected) == set(book._fields)
+    for name, entries in expected.items():
+        np.testing.assert_allclose(getattr(book, name), entries, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize(("price", "ruined"), [(29.9, None), (30.0, "01-03"), (31.0, "01-03")])
+def test_a_portfolio_without_value_is_ruined(price, ruined):
+    """Half a share is sold short at 10, which leaves 15 in cash; at 30 all is lost."""
+    costs = Costs(0.0, capital=10.0)
+    fills = filled([10, 10, price, 10], [0], costs)
+    short = torch.tensor([[-0.5]], dtype=torch.float64)
+    if ruined is None:
+        assert keep_book(short, fills, costs).value[1].item() == pytest.approx(15 - 29.9 / 2)
+        return
+    with pytest.raises(ValueError, match=f"ruined on 2020-{ruined}"):
+        keep_book(short, fills, costs)
