@@ -37,6 +37,11 @@ def test_half_way_by_hand():
     assert torch.allclose(found, (held + 1 / 3) / 2, atol=1e-12)
     free = weights_from_holdings(MeanVarianceLayer(), risk, zero, one, zero)  # nothing is held yet
     assert torch.allclose(free, torch.full((1, 3), 1 / 3, dtype=torch.float64), atol=1e-12)
+    # In a batch it is for each sample to say whether anything is held.
+    both = [torch.cat(pair) for pair in ((zero, held / 3), (one, one), (held, zero))]
+    mixed = weights_from_holdings(MeanVarianceLayer(), risk.expand(2, 3, 3), *both)
+    assert torch.allclose(mixed[:1], found, atol=1e-12)
+    assert torch.allclose(mixed[1:], held / 3 + 2 / 9, atol=1e-12)  # q, moved to a sum of 1
 
 
 @pytest.mark.parametrize("factors", [False, True])
