@@ -34,7 +34,7 @@ from strategies import (
     UnrolledMeanVariance,
 )
 from strategies.layers import Picard
-from strategies.layers.equilibrium import encoder as deq
+from strategies.layers.equilibrium import deq_encoder as deq
 
 COSTS = Costs(0.001)
 FOLD = 2  # of six: 521 decisions
