@@ -174,7 +174,7 @@ def test_consecutive_dates_are_the_books(kind, lag):
     it has in training, and earn there what the books of the decided weights earn.
 
     That is so where an order is filled by the next decision. A decision between order and fill
-    trades from what is held then, in training from the order's target.
+    trades from the holdings at that time, in training from the order's target.
     """
     panel, costs = market(0), COSTS[kind]
     rows = decisions(0, panel, lag)[1:]
