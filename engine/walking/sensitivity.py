@@ -43,7 +43,10 @@ def sensitivity(
     few = {name: value[chosen.long()] for name, value in inputs.items()}
     if len(chosen) < 2:
         return []
-    usual = strategy.weights(few)  # (B, N)
+    try:
+        usual = strategy.weights(few)  # (B, N)
+    except (ConvergenceError, ValueError, RuntimeError):
+        return []  # a network that decides date by date, because it cannot decide several at once
     order = _derangement(len(chosen), seed)
     names = _names(strategy, history)
     rows: list[dict[str, object]] = []

@@ -167,6 +167,22 @@ def test_inputs_without_names_are_numbered_or_taken_whole():
     assert [row["feature"] for row in named] == ["feature 1", "feature 2", "covariance"]
 
 
+def test_a_network_that_cannot_decide_several_dates_at_once_has_no_sensitivity():
+    """Its decisions fall back to single dates; the run must not stop at what is only reported."""
+
+    class Single(Tilt):
+        def forward(self, inputs):
+            if len(inputs["features"]) > 1:
+                raise RuntimeError("one date at a time")
+            return super().forward(inputs)
+
+    strategy = Tilted()
+    strategy.module_ = Single()
+    inputs = {"features": torch.rand(3, 1, 2, dtype=torch.float64)}
+    assert len(strategy.weights({"features": inputs["features"][:1]})) == 1
+    assert sensitivity(strategy, inputs) == []
+
+
 # Through the engine
 
 
