@@ -2,13 +2,16 @@
 
 import ast
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import data_loaders
 
-EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
+ROOT = Path(__file__).parents[2]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 LONGER = {"implicit_layers.py", "replicate_e2e_dro.py"}  # what they show takes more lines
 
 
@@ -40,3 +43,17 @@ def test_examples_are_short_and_say_what_they_show(script):
     text = script.read_text()
     assert len(text.splitlines()) < 40
     assert ast.get_docstring(ast.parse(text))
+
+
+def test_every_benchmark_can_be_imported():
+    """They take minutes, so no test runs them; what they import must exist all the same."""
+    names = [f"benchmarks.{path.stem}" for path in sorted((ROOT / "benchmarks").glob("[!_]*.py"))]
+    code = (
+        "import importlib, sys\n"
+        "sys.path[:0] = ['.', 'benchmarks']\n"
+        f"for name in {names}: importlib.import_module(name)\n"
+    )
+    run = [sys.executable, "-W", "ignore", "-c", code]
+    told = subprocess.run(run, cwd=ROOT, capture_output=True, text=True)
+    assert len(names) > 10
+    assert told.returncode == 0, told.stderr
