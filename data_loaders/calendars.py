@@ -31,6 +31,13 @@ def periods_per_year(dates: pd.DatetimeIndex) -> int:
     return by_day if bars < 1.5 else max(1, round(bars)) * by_day
 
 
+def elapsed_years(dates: pd.DatetimeIndex) -> np.ndarray:
+    """Years (T,) from the row before to each row of ascending dates, of 365.25 days; first 0."""
+    years = np.zeros(len(dates))
+    years[1:] = np.diff(dates.values) / np.timedelta64(1, "s") / (YEAR * 86400)
+    return years
+
+
 def _days_per_year(days: pd.DatetimeIndex, gaps: np.ndarray) -> int:
     typical = float(np.median(gaps))
     if len(days) < ENOUGH:

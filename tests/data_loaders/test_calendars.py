@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from data_loaders import Panel, load
-from data_loaders.calendars import periods_per_year
+from data_loaders.calendars import elapsed_years, periods_per_year
 
 
 def bars(days, first, count, step):
@@ -50,3 +50,9 @@ def test_rows_per_year(name):
 def test_bundled_data():
     for source in ("sp500", "sp500_index", "factors"):
         assert load(source).periods_per_year == 252
+
+
+def test_elapsed_years_are_those_of_the_calendar():
+    dates = pd.DatetimeIndex(["2023-01-06", "2023-01-09", "2024-01-09 06:00"])
+    years = elapsed_years(dates)
+    assert years == pytest.approx([0, 3 / 365.25, 365.25 / 365.25], rel=1e-15)
