@@ -66,6 +66,10 @@ class BacktestResult:
             change, decisions (see ``engine.walking.sensitivity``).
         illiquidity: (K, N) daily volatility over the root of the money traded a day, by fill date;
             empty if the panel has no volume.
+        failure: None, or why the strategy did not finish: date (ISO; None where there is none),
+            stage ("fit", "training", "decision" or "simulation") and reason (a sentence). The rest
+            is then what was decided and earned before that date. A strategy that was ruined has a
+            return of -1 on that date, and zeros after it to the end of the run.
     """
 
     name: str
@@ -88,6 +92,27 @@ class BacktestResult:
     limits: pd.DataFrame = field(default_factory=pd.DataFrame)
     sensitivity: pd.DataFrame = field(default_factory=pd.DataFrame)
     illiquidity: pd.DataFrame = field(default_factory=pd.DataFrame)
+    failure: dict | None = None
+
+    @property
+    def ruined(self) -> bool:
+        """Whether the portfolio lost all of its value."""
+        return self.failure is not None and bool((self.net_returns == -1).any())
+
+    @property
+    def complete(self) -> bool:
+        """Whether its returns reach to the end of the run: it finished, or was ruined."""
+        return self.failure is None or self.ruined
+
+    @property
+    def carry(self) -> pd.Series:
+        """(T,) what interest on cash, financing and borrow fees add to the return of each row.
+
+        ``net_returns == (1 + gross_returns + carry) * (1 - costs) - 1``, and ``costs`` are those of
+        trading alone.
+        """
+        paid = self.costs.reindex(self.net_returns.index, fill_value=0.0)
+        return ((1 + self.net_returns) / (1 - paid) - 1 - self.gross_returns).rename("carry")
 
     def training_summary(self) -> pd.DataFrame:
         """One row per fit, see ``engine.training.summary``."""
@@ -119,6 +144,7 @@ class BacktestResult:
                 "name": self.name,
                 "strategy": self.strategy,
                 "settings": self.settings,
+                "failure": self.failure,
             }
             (scratch / "result.json").write_text(json.dumps(text, indent=2, allow_nan=False))
         return target
@@ -147,8 +173,8 @@ class BacktestResult:
             for path in sorted(source.glob("state-*.safetensors"))
             for _, fold, seed in [path.stem.split("-")]
         }
-        rest = {"settings": text["settings"], "states": states, **frames}
-        return cls(text["name"], text["strategy"], **rest)
+        rest = {"settings": text["settings"], "failure": text.get("failure"), "states": states}
+        return cls(text["name"], text["strategy"], **rest, **frames)
 
 
 # Results of earlier versions may lack these.
@@ -158,6 +184,23 @@ FRAMES = {
     for item in fields(BacktestResult)
     if str(item.type) in ("pd.DataFrame", "pd.Series")
 }
+
+
+def outcome(results: Mapping[str, BacktestResult]) -> str:
+    """How many strategies finished, and which failed, when and why; empty if none did."""
+    failed = {name: r for name, r in results.items() if r.failure is not None}
+    if not failed:
+        return ""
+    counted = f"{len(results) - len(failed)} of {len(results)} strategies finished"
+    return "; ".join([counted, *(failed_on(name, result) for name, result in failed.items())])
+
+
+def failed_on(name: str, result: BacktestResult) -> str:
+    """When and why a strategy failed, in words."""
+    failure = result.failure or {}
+    happened = "was ruined" if result.ruined else f"failed in {failure['stage']}"
+    when = f" on {failure['date']}" if failure["date"] else ""
+    return f"{name} {happened}{when}: {failure['reason']}"
 
 
 def save_run(results: Mapping[str, BacktestResult], directory: str | Path) -> Path:
