@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 
+from data_loaders.benchmark_column import checked, take_out
 from data_loaders.calendars import periods_per_year
 from data_loaders.reading.frames import as_frame, check_index
 from data_loaders.reading.options import Options
@@ -49,6 +50,9 @@ class Panel:
             close. By default every asset is, whenever it trades. A price outside of the
             universe still values current holdings.
         snapshots: {name: identity} of the stored snapshots it was read from, if any.
+        benchmark: name of the column of ``prices`` that strategies are compared with. It is taken
+            out: it is no asset, no strategy is given it or can hold it, and its returns are
+            stored with the results. Or a Series of its prices (T,), index as ``prices``.
 
     Raises:
         DataError: naming the first offending dates and assets.
@@ -63,10 +67,19 @@ class Panel:
         caveats: Sequence[str] = (),
         members: pd.DataFrame | None = None,
         snapshots: Mapping[str, str] | None = None,
+        benchmark: str | pd.Series | None = None,
     ):
         prices, fields, notes = as_frame(prices)
         check_dates(prices.index)
         check_assets(prices.columns)
+        features = {**fields, **(asset_features or {})}
+        market = pd.DataFrame(index=prices.index) if market_features is None else market_features
+        if isinstance(benchmark, str):
+            benchmark, without, note = take_out(benchmark, prices)
+            prices, market = without(prices), without(market)
+            features = {name: without(frame) for name, frame in features.items()}
+            members = None if members is None else without(members)
+            notes += [note] if note else []
         self._whole, self._span = self, slice(0, len(prices))
         self.prices = _frozen(prices, "prices")
         self.prices.attrs.update(prices.attrs)
@@ -74,17 +87,17 @@ class Panel:
         self.asset_features = MappingProxyType(
             {
                 name: _frozen(aligned(frame, self.prices, f"asset feature {name!r}"), name)
-                for name, frame in {**fields, **(asset_features or {})}.items()
+                for name, frame in features.items()
             }
         )
-        market = pd.DataFrame(index=prices.index) if market_features is None else market_features
         self.market_features = _frozen(
             aligned(market, self.prices, "market features", columns=False), "market features"
         )
         self.source = source
         self.caveats = (*caveats, *notes)
         self.snapshots = MappingProxyType(dict(snapshots or {}))
-        self._has_universe = members is not None  # otherwise every asset with a price is a member
+        self._benchmark = None if benchmark is None else checked(benchmark, self.dates)
+        self.has_universe = members is not None  # otherwise every asset with a price is a member
         if members is not None:
             inside = aligned(members, self.prices, "members").to_numpy(dtype=bool)
             self.members = _frame(inside & self._priced, self.dates, self.assets)
@@ -148,6 +161,14 @@ class Panel:
         return _frame(out, self.dates, self.assets)
 
     @cached_property
+    def benchmark(self) -> pd.Series | None:
+        """Prices (T,) of the benchmark, NaN where it has none; its name is that of the Series.
+
+        None without one, and in what a strategy is given.
+        """
+        return None if self._benchmark is None else self._benchmark.iloc[self._span]
+
+    @cached_property
     def periods_per_year(self) -> int:
         """Rows per year, from the dates: 252 (sessions), 365 (every day), 52, 12, 4, 1, or bars."""
         if self._whole is not self:
@@ -178,7 +199,7 @@ class Panel:
         A strategy is given the assets for which this holds over its lookback.
         """
         trades = self._priced.all(axis=0)
-        if self._has_universe:
+        if self.has_universe:
             trades &= self.members.to_numpy()[-1:].all(axis=0)
         return pd.Series(trades, index=self.assets)
 
@@ -210,9 +231,21 @@ class Panel:
         part = object.__new__(Panel)
         part._whole = self._whole
         part._span = slice(first + start, first + max(start, stop))
-        part._has_universe = self._has_universe
+        part.has_universe, part._benchmark = self.has_universe, self._benchmark
         part.source, part.caveats, part.snapshots = self.source, self.caveats, self.snapshots
         return part
+
+    def without_benchmark(self) -> Panel:
+        """The panel as strategies are given it, and all its parts: without a copy."""
+        if self._benchmark is None:
+            return self
+        part = self.rows(0, len(self))
+        part._benchmark = None
+        return part
+
+    def replaced(self, **changes: Any) -> Panel:
+        """A panel of the same content but for these arguments of ``Panel``."""
+        return Panel(**{**self._arguments(), **changes})
 
     def with_delisting_return(self, fraction: float) -> Panel:
         """A panel in which a delisted asset has one more price: the last one times 1 + fraction.
@@ -233,15 +266,8 @@ class Panel:
         values = self.prices.to_numpy().copy()
         values[rows + 1, columns] = values[rows, columns] * (1 + fraction)
         note = f"A holding that is delisted earns {fraction:.0%} after its last price."
-        return Panel(
-            _frame(values, self.dates, self.assets),
-            self.asset_features,
-            self.market_features,
-            self.source,
-            (*self.caveats, note),
-            self.members,
-            self.snapshots,
-        )
+        prices = _frame(values, self.dates, self.assets)
+        return self.replaced(prices=prices, members=self.members, caveats=(*self.caveats, note))
 
     @property
     def delistings(self) -> tuple[np.ndarray, np.ndarray]:
@@ -253,10 +279,12 @@ class Panel:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 of the content: dates, names, prices, features and members, bitwise."""
+        """sha256 of the content: dates, names, prices, features, members, benchmark; bitwise."""
         digest = hashlib.sha256()
         parts = [("prices", self.prices), ("market", self.market_features)]
         parts += [(f"asset:{name}", frame) for name, frame in sorted(self.asset_features.items())]
+        if self.benchmark is not None:
+            parts.append(("benchmark", self.benchmark.to_frame()))
         digest.update(self.dates.values.astype("datetime64[ns]").tobytes())
         for name, frame in parts:
             digest.update("\x1f".join([name, *map(str, frame.columns)]).encode() + b"\x1e")
@@ -270,15 +298,22 @@ class Panel:
 
     def __reduce__(self) -> tuple:
         """Pickle the constructor's arguments, with only the rows that this panel shows."""
-        rest = {
+        rest = self._arguments()
+        prices = rest.pop("prices")
+        return partial(type(self), **rest), (prices,)
+
+    def _arguments(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {
+            "prices": self.prices,
             "asset_features": dict(self.asset_features),
             "market_features": self.market_features,
             "source": self.source,
             "caveats": self.caveats,
             "snapshots": dict(self.snapshots),
-            "members": self.members if self._has_universe else None,
+            "members": self.members if self.has_universe else None,
+            "benchmark": self.benchmark,
         }
-        return partial(type(self), **rest), (self.prices,)
 
     def __len__(self) -> int:
         return self._span.stop - self._span.start

@@ -39,6 +39,7 @@ def load(
     market_features: str | Path | None = None,
     membership: str | Path | None = None,
     delisting_return: float = 0.0,
+    benchmark: str | None = None,
     update: bool = False,
     as_of: DateLike | None = None,
     allow_missing: bool = False,
@@ -89,6 +90,8 @@ def load(
             On other dates an asset is not a member: its prices stay known, it cannot be bought.
         delisting_return: return of a holding after the last price of a delisted asset, a
             fraction; -0.3 is a loss of 30%.
+        benchmark: the column that strategies are compared with; it is taken out of the assets, so
+            that no strategy can hold it.
         update: for Yahoo: fetch prices that are newer than the store.
         as_of: for Yahoo: read what the store held on that date.
         allow_missing: for Yahoo: leave out tickers without prices (the caveats name them);
@@ -133,6 +136,8 @@ def load(
         raise ValueError(
             f"update, as_of and allow_missing are for yahoo: sources, not for {name!r}"
         )
+    if benchmark is not None:
+        panel = panel.replaced(benchmark=benchmark)
     panel = _between(panel, first, last, name, delisting_return)
     return _joined(
         panel, asset_features or {}, market_features, membership, Options(date_format=date_format)
@@ -162,14 +167,15 @@ def _between(
     if outside:
         caveats += (f"Left out, without a price in this span: {', '.join(outside)}.",)
         prices = prices[kept]
-    return Panel(
-        prices,
-        {key: frame[kept].iloc[low:high] for key, frame in panel.asset_features.items()},
-        panel.market_features.iloc[low:high],
-        panel.source,
-        caveats,
-        panel.members[kept].iloc[low:high] if "members" in panel.__dict__ else None,
-        panel.snapshots,
+    return panel.replaced(
+        prices=prices,
+        asset_features={
+            key: frame[kept].iloc[low:high] for key, frame in panel.asset_features.items()
+        },
+        market_features=panel.market_features.iloc[low:high],
+        caveats=caveats,
+        members=panel.members[kept].iloc[low:high] if panel.has_universe else None,
+        benchmark=None if panel.benchmark is None else panel.benchmark.iloc[low:high],
     )
 
 
@@ -207,13 +213,17 @@ def _joined(
     if membership is not None:
         inside, absent = read_members(Path(membership), panel.dates, panel.assets)
         members = members & inside
+        if panel.benchmark is not None:
+            absent = [name for name in absent if name != panel.benchmark.name]
         if absent:
             notes.append(
                 f"{len(absent)} members of {Path(membership).name} have no prices here "
                 f"({', '.join(absent[:5])}{', ...' if len(absent) > 5 else ''}): missing assets "
                 "are often the delisted ones."
             )
-    return Panel(panel.prices, features, market, panel.source, notes, members, panel.snapshots)
+    return panel.replaced(
+        asset_features=features, market_features=market, caveats=notes, members=members
+    )
 
 
 def _names() -> list[str]:

@@ -144,7 +144,7 @@ class Audit:
     def folds_do_not_remember(self) -> None:
         """Fitted a second time, it is not what a fresh copy would be: what it learned in one fold
         leaks into the next."""
-        panel, strategy = self.panel, self.strategy
+        panel, strategy = self.panel.without_benchmark(), self.strategy
         folds = self.plan.folds(panel.dates, strategy.lookback)
         early, late = (panel.until(panel.dates[fold.refit]) for fold in (folds[0], folds[-1]))
         history, none = late.last(strategy.lookback), pd.Series(0.0, index=panel.assets)

@@ -66,7 +66,7 @@ def todays_orders(
     """
     if not 0 < capital < float("inf"):
         raise OrderError(f"the capital should be an amount of money above 0, got {capital:g}")
-    date = panel.dates[-1]
+    panel, date = panel.without_benchmark(), panel.dates[-1]
     if today - date > OLDEST:
         raise OrderError(
             f"prices end on {date.date()}, which is stale on {today.date()}: give newer ones, or "

@@ -33,7 +33,9 @@ def run_settings(panel: Panel, plan: WalkForward, costs: Costs, training: Traini
             "end": str(panel.dates[-1].date()),
             "rows": len(panel),
             "assets": list(panel.assets),
+            **({} if panel.benchmark is None else {"benchmark": panel.benchmark.name}),
         },
+        "universe": panel.has_universe,  # whether an asset can trade and be no member
         "plan": asdict(plan),
         "costs": describe_costs(costs),
         "training": _plain({**asdict(training), "loss": repr(training.loss)}),

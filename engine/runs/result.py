@@ -66,6 +66,8 @@ class BacktestResult:
             change, decisions (see ``engine.walking.sensitivity``).
         illiquidity: (K, N) daily volatility over the root of the money traded a day, by fill date;
             empty if the panel has no volume.
+        benchmark: (T,) simple returns of the panel's benchmark, 0 in the first row, NaN where it
+            has no price; empty without one. Its name is in settings, panel, benchmark.
         failure: None, or why the strategy did not finish: date (ISO; None where there is none),
             stage ("fit", "training", "decision" or "simulation") and reason (a sentence). The rest
             is then what was decided and earned before that date. A strategy that was ruined has a
@@ -92,6 +94,7 @@ class BacktestResult:
     limits: pd.DataFrame = field(default_factory=pd.DataFrame)
     sensitivity: pd.DataFrame = field(default_factory=pd.DataFrame)
     illiquidity: pd.DataFrame = field(default_factory=pd.DataFrame)
+    benchmark: pd.Series = field(default_factory=lambda: pd.Series(dtype=float))
     failure: dict | None = None
 
     @property
@@ -178,7 +181,7 @@ class BacktestResult:
 
 
 # Results of earlier versions may lack these.
-ADDED = ("asset_returns", "fractional_returns", "limits", "sensitivity", "illiquidity")
+ADDED = ("asset_returns", "fractional_returns", "limits", "sensitivity", "illiquidity", "benchmark")
 FRAMES = {
     item.name: str(item.type).removeprefix("pd.")
     for item in fields(BacktestResult)

@@ -19,6 +19,7 @@ from sklearn.base import clone
 from torch import Tensor
 
 from data_loaders import Panel
+from data_loaders.benchmark_column import benchmark_returns
 from engine.accounting.costs import Costs
 from engine.accounting.simulation import Simulation, load_vectorbt, simulate
 from engine.compute.broadcast import broadcast
@@ -66,13 +67,14 @@ class Session:
         threads: int = 1,
         callbacks: Sequence[Callback] = (),
     ):
-        self.panel, self.plan, self.costs = panel, plan or WalkForward(), costs or Costs()
+        self.plan, self.costs = plan or WalkForward(), costs or Costs()
         self.training = training or Training()
         self.workers, self.executor, self.threads = workers, executor, threads
         self.progress, self.callbacks = progress, callbacks
         counts = {"workers": workers, "threads": threads}
         check_arguments(panel, self.plan, self.costs, self.training, counts, callbacks)
-        self.named = named_strategies(strategies, panel)
+        self.panel, self.benchmark = panel.without_benchmark(), panel.benchmark
+        self.named = named_strategies(strategies, self.panel)
         self.learned = {k: s for k, s in self.named.items() if isinstance(s, LearnedStrategy)}
         self.lookback = max(strategy.lookback for strategy in self.named.values())
         self.settings = run_settings(panel, self.plan, self.costs, self.training)
@@ -241,6 +243,7 @@ class Session:
             limits=pd.DataFrame(decided.limits),
             sensitivity=pd.DataFrame(decided.sensitivity),
             illiquidity=learner.measured.reindex(simulated.turnover.index),
+            benchmark=benchmark_returns(self.benchmark, simulated.weights.index),
         )
 
 
