@@ -89,8 +89,8 @@ def benchmark_returns(prices: pd.Series | None, dates: pd.DatetimeIndex) -> pd.S
         dates: consecutive ones of these.
     """
     if prices is None:
-        return pd.Series(dtype=float)
+        return pd.Series(dtype=float, name="benchmark")
     known = prices.ffill()
-    returns = (known / known.shift(1) - 1).where(prices.notna())[dates]
+    returns = (known / known.shift(1) - 1).where(prices.notna())[dates].rename("benchmark")
     returns.iloc[0] = 0.0 if np.isfinite(known[dates[0]]) else np.nan
     return returns

@@ -59,9 +59,7 @@ def test_strategies_are_not_given_it_and_results_hold_its_returns(panel, workers
     growth = (1 + found.benchmark.fillna(0)).prod()
     assert growth == pytest.approx(prices.iloc[-1] / prices.iloc[0], rel=1e-12)
     for name, loaded in load_run(tmp_path / "run").items():
-        pd.testing.assert_series_equal(
-            loaded.benchmark, results[name].benchmark, check_names=False, check_freq=False
-        )
+        pd.testing.assert_series_equal(loaded.benchmark, results[name].benchmark, check_freq=False)
 
 
 def test_another_benchmark_changes_no_decision(panel):
