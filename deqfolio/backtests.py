@@ -88,6 +88,7 @@ def backtest(
     financing: options.Financing = 0.0,
     cash_rate: options.CashRate = 0.0,
     capital: options.Capital = None,
+    risk_free: options.RiskFree = None,
     whole_shares: options.WholeShares = False,
     seed: options.Seed = 0,
     ensemble: options.Ensemble = 1,
@@ -133,7 +134,7 @@ def backtest(
         "strategies": [{"class": name} for name in strategy],
         "plan": {name: _rows(given[name]) for name in PLAN} | {"execution_lag": lag},
         "costs": {"commission": cost_bp / 1e4} | {name: x for name, x in rates.items() if x},
-        "simulation": {"whole_shares": whole_shares},
+        "simulation": {"whole_shares": whole_shares} | _risk_free(risk_free),
         "training": {"seed": seed, "ensemble": ensemble} | ({"log": log} if log else {}),
     }
     for text in set_ or []:
@@ -162,6 +163,16 @@ def resume(
             f"{folder} has no {EXPERIMENT}, so it is not the folder of a run of the command line"
         )
     run(read_experiment(folder / EXPERIMENT), folder, workers=workers, cluster=cluster)
+
+
+def _risk_free(value: str | None) -> dict[str, float | str]:
+    """The setting of the simulation; text that is no number names a file."""
+    if value is None:
+        return {}
+    try:
+        return {"risk_free": float(value)}
+    except ValueError:
+        return {"risk_free": value}
 
 
 def _rows(value: str | int) -> str | int:

@@ -40,13 +40,17 @@ def cross_validate(
     from engine.compute.cluster import on_cluster
     from engine.runs.experiment import read_experiment
     from engine.runs.run_directory import EXPERIMENT
+    from engine.runs.settings import read_simulation
 
-    made = prepare(read_experiment(experiment / EXPERIMENT if experiment.is_dir() else experiment))
+    asked = read_experiment(experiment / EXPERIMENT if experiment.is_dir() else experiment)
+    risk_free = read_simulation(asked["simulation"]).rates
+    made = prepare(asked)
     with stoppable("the same command"), on_cluster(cluster) as executor:
         table = validate(
             *made,
             folds,
             test_folds,
+            risk_free=risk_free,
             run_dir=out,
             restart=restart,
             workers=workers,
@@ -101,7 +105,7 @@ def sweep(
     from engine.research.search import Search, search
     from engine.runs.experiment import read_experiment, with_parameters
     from engine.runs.run_directory import written
-    from engine.runs.settings import read_settings
+    from engine.runs.settings import read_settings, read_simulation
 
     if workers:
         import_for_workers()
@@ -117,6 +121,7 @@ def sweep(
         table["trials"] = trials
     ranges = read_settings(Search, {"ranges": {}, **table}, "sweep")
     number = names.index(name)
+    risk_free = read_simulation(asked["simulation"]).rates
     made = prepare(asked)
     with written(out):  # fails now rather than after hours
         out.mkdir(parents=True, exist_ok=True)
@@ -125,6 +130,7 @@ def sweep(
             made.strategies[number],
             *made[1:],
             ranges=ranges,
+            risk_free=risk_free,
             storage=storage,
             workers=workers,
             executor=executor,

@@ -84,7 +84,8 @@ def run(
 
     page = report or out / "report.html"
     check_report_path(page)  # before the hours of work, not after
-    whole_shares = read_simulation(experiment.get("simulation", {}))
+    simulation = read_simulation(experiment.get("simulation", {}))
+    risk_free = simulation.rates
     callbacks = named_callbacks(read_logs(experiment["training"]), out)
     made = prepare(experiment)
     made.plan.folds(made.panel.dates, max(strategy.lookback for strategy in made.strategies))
@@ -105,7 +106,8 @@ def run(
                 restart=restart,
                 workers=workers,
                 executor=executor,
-                whole_shares=whole_shares,
+                whole_shares=simulation.whole_shares,
+                risk_free=risk_free,
                 callbacks=callbacks,
             )
         except AllocationError as error:

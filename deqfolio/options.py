@@ -109,6 +109,13 @@ CashRate = Annotated[float, _costs("Yearly rate earned on cash.")]
 Capital = Annotated[
     float | None, _costs("Money at the start, where it matters. [default: 1,000,000]")
 ]
+RiskFree = Annotated[
+    str | None,
+    _costs(
+        "Yearly risk-free rate, 0.02 = 2%, or a CSV file of such rates: dates in the first column, "
+        "rates in the second. Ratios are of returns in excess of it. [default: --cash-rate]"
+    ),
+]
 WholeShares = Annotated[bool, _costs("Trade whole shares only.", "--whole-shares")]
 Ensemble = Annotated[
     int,

@@ -16,6 +16,7 @@ from strategies.base import Strategy
 
 if TYPE_CHECKING:  # what needs torch is imported where it is used: torch takes a second
     from engine.accounting.costs import Costs
+    from engine.accounting.risk_free import Rates
     from engine.training.callbacks import Callback
     from engine.training.settings import Training
     from engine.walking.decisions import DecisionTask
@@ -35,6 +36,7 @@ def backtest(
     progress: bool | None = None,
     threads: int = 1,
     whole_shares: bool = False,
+    risk_free: Rates | None = None,
     ledger: TrialLedger | bool = True,
     callbacks: Sequence[Callback] = (),
 ) -> dict[str, BacktestResult]:
@@ -55,6 +57,9 @@ def backtest(
         threads: of torch and BLAS in each process. The problems are many and small: below some
             hundred assets one is the fastest, and never waits for a core that is busy.
         whole_shares: trade no fractions of shares; the result shows what that changes.
+        risk_free: yearly rate, 0.02 = 2%, or a Series of such rates by date, each of which holds
+            until the next; default the costs' ``cash_rate``. Ratios, the report's tests and the
+            losses of training are of returns in excess of it.
         ledger: where to record that this was tried; by default the user's (``ledger.py``).
             False keeps no record: for tests of software, not for research.
         callbacks: every epoch of training is reported to them, see ``training/callbacks.py``.
@@ -63,11 +68,12 @@ def backtest(
         {name: BacktestResult}, in the order given.
 
     Raises:
-        ValueError: too short a history for the plan; AllocationError: weights that are NaN,
-            negative, above 1 in sum (see ``Strategy.short``, ``Strategy.leverage``), of unknown
-            assets, or in assets that do not trade; TrainingError: training that cannot continue;
-            RunMismatch: ``run_dir`` holds another run. What was finished before is in ``run_dir``,
-            and with an AllocationError in its ``finished``.
+        ValueError: too short a history for the plan, or risk-free rates that do not cover it;
+            AllocationError: weights that are NaN, negative, above 1 in sum (see ``Strategy.short``,
+            ``Strategy.leverage``), of unknown assets, or in assets that do not trade;
+            TrainingError: training that cannot continue; RunMismatch: ``run_dir`` holds another
+            run. What was finished before is in ``run_dir``, and with an AllocationError in its
+            ``finished``.
     """
     from engine.walking.decisions import DecisionTask
     from engine.walking.session import Session
@@ -75,7 +81,7 @@ def backtest(
 
     session = Session(
         strategies, panel, plan, costs, training, workers=workers, executor=executor,
-        progress=progress, threads=threads, callbacks=callbacks,
+        progress=progress, threads=threads, callbacks=callbacks, risk_free=risk_free,
     )  # fmt: skip
     folds = session.plan.folds(panel.dates, session.lookback)
     check_folds(folds, panel.dates)

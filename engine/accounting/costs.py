@@ -193,6 +193,12 @@ class Account(NamedTuple):
     weights: Tensor  # (S, N) at the start of each period, after the trade
     asset_returns: Tensor  # (S, N) of prices over each period
     expected_return: Tensor | None = None  # (S, N), where the network has forecasts
+    risk_free: Tensor | None = None  # (S,) simple returns over each period; None is 0
+
+    @property
+    def excess_returns(self) -> Tensor:
+        """(S,) net returns less the risk-free ones."""
+        return self.net_returns if self.risk_free is None else self.net_returns - self.risk_free
 
 
 def settle(

@@ -47,6 +47,17 @@ def deviation(returns: Returns) -> Number:
     return values.std() if _is_tensor(values) else float(values.std(ddof=1))
 
 
+def excess(returns: Returns, other: Returns) -> Any:
+    """Returns (T,) less those of another portfolio or the risk-free ones, r - f.
+
+    Their mean in every row, and so ``constant``, where they vary by the rounding of the two only.
+    """
+    found = returns - other
+    if constant(found, max(_largest(returns), _largest(other))):
+        return found * 0 + _values(found).mean()
+    return found
+
+
 def volatility(returns: Returns, periods_per_year: float, floor: float | None = None) -> Number:
     """Standard deviation (ddof 1) a year, a fraction: std * sqrt(P)."""
     found = deviation(returns)
@@ -67,10 +78,7 @@ def sharpe(returns: Returns, periods_per_year: float, floor: float | None = None
 
 def information_ratio(returns: Returns, benchmark: Returns, periods_per_year: float) -> Number:
     """``sharpe`` of the active returns r - b. Source: Goodwin (1998), The Information Ratio."""
-    active = returns - benchmark
-    if constant(active, max(_largest(returns), _largest(benchmark))):
-        return np.nan
-    return sharpe(active, periods_per_year)
+    return sharpe(excess(returns, benchmark), periods_per_year)
 
 
 def downside_deviation(

@@ -26,9 +26,10 @@ def cost_sweep(
     strategy that is trained at higher costs trades less. The result's other costs stay the same.
 
     Returns:
-        One row per entry of ``basis_points``: sharpe (annualised, net), annual_return (geometric,
-        net), cost_drag (annual_return at the first entry minus that at this one), annual_cost (paid
-        for trading, over the portfolio's value) and annual_turnover; all fractions.
+        One row per entry of ``basis_points``: sharpe (annualised, net, in excess of the risk-free
+        rate), annual_return (geometric, net), cost_drag (annual_return at the first entry minus
+        that at this one), annual_cost (paid for trading, over the portfolio's value) and
+        annual_turnover; all fractions.
 
     Raises:
         ValueError: the panel is not the one of the result.
@@ -40,7 +41,7 @@ def cost_sweep(
     base = read_costs(result.settings["costs"])
     wanted = torch.tensor(result.targets.to_numpy(np.float64))
     fills = fills_of(result.targets, panel, base, result.settings["plan"]["execution_lag"])
-    a_year = panel.periods_per_year
+    a_year, risk_free = panel.periods_per_year, result.risk_free.to_numpy()
     rows = []
     for points in basis_points:
         book = keep_book(wanted, fills, replace(base, commission=points / 1e4, spread=0.0))
@@ -48,7 +49,7 @@ def cost_sweep(
         rows.append(
             {
                 "basis_points": points,
-                "sharpe": performance.sharpe(net, a_year),
+                "sharpe": performance.sharpe(performance.excess(net, risk_free), a_year),
                 "annual_return": performance.annual_return(net, a_year),
                 "annual_cost": performance.yearly(book.cost.numpy(), periods, a_year),
                 "annual_turnover": performance.yearly(book.turnover.numpy(), periods, a_year),

@@ -23,14 +23,14 @@ from data_loaders import Panel
 from data_loaders.atomic import write_text
 from engine.accounting import performance
 from engine.accounting.costs import Costs
-from engine.accounting.simulation import Simulation
+from engine.accounting.risk_free import Rates
 from engine.planning.walk_forward import Fold, WalkForward
 from engine.runs.description import described
 from engine.runs.ledger import TrialLedger, keep_record
 from engine.runs.result import BacktestResult
 from engine.runs.run_directory import written
 from engine.training.settings import Training
-from engine.walking.decisions import DecisionTask
+from engine.walking.decisions import Decided, DecisionTask
 from engine.walking.session import Fits, Session
 from strategies.base import Strategy
 
@@ -50,13 +50,14 @@ def cross_validate(
     executor: Executor | None = None,
     progress: bool | None = None,
     threads: int = 1,
+    risk_free: Rates | None = None,
     ledger: TrialLedger | bool = True,
 ) -> pd.DataFrame:
     """Test strategies on every path through history.
 
     Args:
-        strategies, panel, costs, training: as in ``backtest``. A rule with a ``fit`` of its own
-            learns from what lies before each test block.
+        strategies, panel, costs, training, risk_free: as in ``backtest``. A rule with a ``fit`` of
+            its own learns from what lies before each test block.
         plan: its rebalance, execution lag, purge and embargo count here.
         folds: blocks of history. Training is done folds! / (test_folds! (folds - test_folds)!)
             times for each strategy and seed: 15 times for 6 and 2.
@@ -78,7 +79,7 @@ def cross_validate(
         training = replace(training, warm_start=False)  # splits do not follow each other in time
     session = Session(
         strategies, panel, plan, costs, training, workers=workers, executor=executor,
-        progress=progress, threads=threads,
+        progress=progress, threads=threads, risk_free=risk_free,
     )  # fmt: skip
     plan = session.plan
     splits, paths = purged_splits(plan, panel.dates, session.lookback, folds, test_folds)
@@ -92,10 +93,10 @@ def cross_validate(
     with session.open([fold for fold, _ in splits], run_dir, restart, cross_validation=how):
         for name, _, decided in session.decisions(tasks):
             for path, outcome in enumerate(decided):
-                found = session.simulated(outcome)
-                figures[name, path] = _figures(found, panel)
+                found = _result(name, session, outcome, settings)
+                figures[name, path] = _figures(found)
                 if path == 0:
-                    first[name] = _trial(name, session.named[name], found, settings)
+                    first[name] = found
     keep_record({name: first[name] for name in session.named}, ledger, "cross-validation")
     rows = [
         {"strategy": name, "path": path, **figures[name, path]}
@@ -127,14 +128,14 @@ def path_task(
     return DecisionTask(name, strategy, mine, parts, observed=False)
 
 
-def _trial(
-    name: str, strategy: Strategy, found: Simulation, settings: dict[str, Any]
+def _result(
+    name: str, session: Session, decided: Decided, settings: dict[str, Any]
 ) -> BacktestResult:
-    """A path as the ledger takes it."""
-    nothing = pd.DataFrame()
+    """What a strategy earned along a path, as the ledger takes it."""
+    nothing, found = pd.DataFrame(), session.simulated(decided)
     return BacktestResult(
         name,
-        described(strategy),
+        described(session.named[name]),
         nothing,
         found.weights,
         found.gross_returns,
@@ -144,6 +145,7 @@ def _trial(
         found.orders,
         *(nothing,) * 3,
         settings,
+        risk_free=session.risk_free_returns(found),
     )
 
 
@@ -193,10 +195,10 @@ def purged_splits(
     return splits, paths
 
 
-def _figures(found: Simulation, panel: Panel) -> dict[str, float]:
-    net, a_year = found.net_returns, panel.periods_per_year
+def _figures(found: BacktestResult) -> dict[str, float]:
+    net, a_year = found.net_returns, found.settings["periods_per_year"]
     return {
-        "sharpe": performance.sharpe(net, a_year),
+        "sharpe": performance.sharpe(found.excess_returns, a_year),
         "annual_return": performance.annual_return(net, a_year),
         "volatility": performance.volatility(net, a_year),
         "annual_turnover": performance.yearly(found.turnover, len(net), a_year),

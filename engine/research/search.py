@@ -20,6 +20,7 @@ import pandas as pd
 from data_loaders import Panel
 from data_loaders.suggestions import did_you_mean
 from engine.accounting.costs import Costs
+from engine.accounting.risk_free import Rates, read_risk_free
 from engine.planning.walk_forward import WalkForward
 from engine.research.search_settings import Search
 from engine.research.trials import TRAINING, Trials, ended_slots, missing_slots, spread
@@ -43,7 +44,8 @@ class SearchResult:
 
     Attributes:
         best: {parameter: value}, named as the ranges are.
-        value: its net Sharpe ratio a year over all validation folds.
+        value: its Sharpe ratio a year, net and in excess of the risk-free rate, over all
+            validation folds; 0 where it is not defined, as that of cash.
         trials: one row a trial: state ("complete", "pruned", "failed"), value, the parameters,
             fold_0, fold_1, ... (the ratio up to and with that fold), seconds, error.
         name: of the study in the storage.
@@ -77,6 +79,7 @@ def search(
     training: Training | None = None,
     *,
     ranges: Search,
+    risk_free: Rates | None = None,
     storage: str | None = None,
     workers: int | None = None,
     executor: Executor | None = None,
@@ -88,7 +91,7 @@ def search(
     processes, on several machines, share one if they use the same storage.
 
     Args:
-        strategy, panel, plan, costs, training: as in ``backtest``.
+        strategy, panel, plan, costs, training, risk_free: as in ``backtest``.
         ranges: what to try.
         storage: URL of a database; by default that of the trial ledger.
         workers: run trials in so many processes of this machine.
@@ -112,11 +115,14 @@ def search(
         type(strategy).__module__, repr(strategy.get_params()), dict(ranges.ranges),
         ranges.folds, ranges.pruning, ranges.seed,
     ]  # fmt: skip
+    rates = read_risk_free(risk_free, costs.cash_rate, history.dates)
+    if rates.described() != costs.cash_rate:
+        identity.append(rates.described())
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode())
     name = f"{type(strategy).__name__}-{digest.hexdigest()[:12]}"
     task = Trials(
         strategy, history, validation_folds(first.train, first.refit, ranges.folds),
-        plan, costs, training, ranges, name, url,
+        plan, costs, training, ranges, name, url, risk_free,
     )  # fmt: skip
     with task.study() as study:
         claims = Claims(url, ranges.stale)

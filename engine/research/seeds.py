@@ -9,6 +9,7 @@ from pathlib import Path
 
 from data_loaders import Panel
 from engine.accounting.costs import Costs
+from engine.accounting.risk_free import Rates
 from engine.planning.walk_forward import WalkForward, check_folds
 from engine.runs.description import run_settings
 from engine.runs.ledger import TrialLedger, keep_record
@@ -35,6 +36,7 @@ def backtest_seeds(
     progress: bool | None = None,
     threads: int = 1,
     whole_shares: bool = False,
+    risk_free: Rates | None = None,
     ledger: TrialLedger | bool = True,
     callbacks: Sequence[Callback] = (),
 ) -> dict[int, dict[str, BacktestResult]]:
@@ -63,6 +65,7 @@ def backtest_seeds(
     session = Session(
         strategies, panel, plan, costs, replace(single, ensemble=seeds), workers=workers,
         executor=executor, progress=progress, threads=threads, callbacks=callbacks,
+        risk_free=risk_free,
     )  # fmt: skip
     folds = session.plan.folds(panel.dates, session.lookback)
     check_folds(folds, panel.dates)
@@ -81,7 +84,9 @@ def backtest_seeds(
         for name, fits, decided in session.decisions(tasks):
             for k, seed in enumerate(numbers):
                 alone = replace(single, seed=seed)
-                settings = run_settings(panel, session.plan, session.costs, alone)
+                settings = run_settings(
+                    panel, session.plan, session.costs, alone, session.risk_free
+                )
                 settings["whole_shares"] = whole_shares
                 outcome = decided[min(k, len(decided) - 1)]
                 results[seed][name] = session.result(name, own(fits, seed), outcome, settings)

@@ -22,6 +22,7 @@ from sklearn.base import clone
 from data_loaders import Panel
 from engine.accounting.costs import Costs
 from engine.accounting.performance import sharpe
+from engine.accounting.risk_free import Rates
 from engine.backtest import backtest
 from engine.compute.broadcast import TASK_LOCK
 from engine.compute.cluster import client_of
@@ -61,6 +62,7 @@ class Trials:
     search: Search
     name: str
     url: str
+    risk_free: Rates | None = None
 
     def judge(self, trial: Trial) -> float:
         """The net Sharpe ratio of a proposal over the validation folds, in order of time."""
@@ -82,10 +84,10 @@ class Trials:
                 with TASK_LOCK:  # a worker of a cluster may have several threads
                     found = backtest(
                         {"trial": strategy}, seen, plan, self.costs, training,
-                        progress=False, ledger=False,
+                        progress=False, ledger=False, risk_free=self.risk_free,
                     )  # fmt: skip
                 judged.append(found["trial"])
-                value = sharpe(_joined(judged), self.history.periods_per_year)
+                value = sharpe(_joined(judged).excess_returns, self.history.periods_per_year)
                 value = 0.0 if np.isnan(value) else value  # of returns without a spread
                 trial.report(value, number)
                 if trial.should_prune() and number + 1 < len(self.folds):
@@ -99,11 +101,8 @@ class Trials:
         return value
 
     def record(self, judged: list[BacktestResult]) -> None:
-        last = judged[-1]
-        settings = {**last.settings, "plan": asdict(self.plan)}
-        turnover = pd.concat([each.turnover for each in judged])
-        whole = replace(last, net_returns=_joined(judged), turnover=turnover, settings=settings)
-        whole = replace(whole, name=type(self.strategy).__name__)
+        settings = {**judged[-1].settings, "plan": asdict(self.plan)}
+        whole = replace(_joined(judged), settings=settings, name=type(self.strategy).__name__)
         TrialLedger(self.url).record({whole.name: whole}, kind="sweep")
 
     @contextmanager
@@ -234,5 +233,9 @@ def missing_slots(study: Study, trials: int) -> list[tuple[int, int]]:
     return [(slot, count) for slot, count in attempts.items() if slot not in under_way]
 
 
-def _joined(judged: list[BacktestResult]) -> pd.Series:
-    return pd.concat([each.net_returns for each in judged])
+def _joined(judged: list[BacktestResult]) -> BacktestResult:
+    """The last result with the returns, weights and turnover of all, one after the other."""
+    names = ("net_returns", "risk_free", "weights", "turnover")
+    return replace(
+        judged[-1], **{name: pd.concat([getattr(each, name) for each in judged]) for name in names}
+    )

@@ -11,17 +11,30 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from data_loaders import Panel, quality
 from engine.accounting.costs import Costs
+from engine.accounting.risk_free import RiskFree
 from engine.planning.walk_forward import WalkForward
 from engine.runs.settings import describe_costs
 from engine.training.settings import Training
 from strategies.base import LearnedStrategy, Strategy
 
 
-def run_settings(panel: Panel, plan: WalkForward, costs: Costs, training: Training) -> dict:
-    """What reproduces the run, as JSON can hold it."""
+def run_settings(
+    panel: Panel,
+    plan: WalkForward,
+    costs: Costs,
+    training: Training,
+    risk_free: RiskFree | None = None,
+) -> dict:
+    """What reproduces the run, as JSON can hold it.
+
+    Args:
+        risk_free: the costs' cash rate by default.
+    """
+    risk_free = risk_free or RiskFree(costs.cash_rate)
     return {
         "panel": {
             "source": panel.source,
@@ -39,6 +52,7 @@ def run_settings(panel: Panel, plan: WalkForward, costs: Costs, training: Traini
         "plan": asdict(plan),
         "costs": describe_costs(costs),
         "training": _plain({**asdict(training), "loss": repr(training.loss)}),
+        "risk_free": risk_free.described(),
         "seed": training.seed,
         "periods_per_year": panel.periods_per_year,
         "versions": dict(_versions()),
@@ -48,7 +62,16 @@ def run_settings(panel: Panel, plan: WalkForward, costs: Costs, training: Traini
 def identity(settings: dict, strategies: Mapping[str, Strategy]) -> dict:
     """What tells a run directory apart from that of another run."""
     parts = {name: settings[name] for name in ("panel", "plan", "costs", "training")}
+    if (risk_free := own_risk_free(settings)) is not None:
+        parts["risk_free"] = risk_free
     return {**parts, "strategies": {name: described(each) for name, each in strategies.items()}}
+
+
+def own_risk_free(settings: Mapping[str, Any]) -> Any:
+    """The risk-free rate as settings describe it, where it is not the costs' cash rate; or None."""
+    cash_rate = (settings.get("costs") or {}).get("cash_rate", 0.0)
+    found = settings.get("risk_free", cash_rate)
+    return None if found == cash_rate else found
 
 
 def described(strategy: Strategy) -> dict:

@@ -5,7 +5,7 @@
 [plan]                 arguments of WalkForward
 [costs]                arguments of Costs, or of a user's own class
 [training]             arguments of Training
-[simulation]           whole_shares
+[simulation]           whole_shares, risk_free (a number, or a CSV file of rates)
 [sweep]                what deqfolio sweep tries: trials, folds, [sweep.ranges], ...
 """
 

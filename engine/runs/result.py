@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from data_loaders.atomic import atomic, write_text
+from engine.accounting.performance import excess
+from engine.accounting.risk_free import risk_free_of
 from engine.runs.run_directory import PLAN
 from engine.training.summary import training_summary
 
@@ -53,9 +55,9 @@ class BacktestResult:
             ("qpth", or "reference" where it is not installed).
         states: {(fold, seed): state of the trained module}.
         settings: what reproduces the run: panel (source, fingerprint, snapshots, quality,
-            caveats, start, end, assets), plan, costs, training, seed, periods_per_year, versions;
-            and "simulation_difference", the largest difference between our net returns and those
-            of the order-level simulation.
+            caveats, start, end, assets), plan, costs, risk_free (a number, or what tells a series
+            apart), training, seed, periods_per_year, versions; and "simulation_difference", the
+            largest difference between our net returns and those of the order-level simulation.
         asset_returns: (T, N) simple returns of the assets, 0 after an asset stopped trading;
             weights of the row before, times these, sum to the gross return.
         fractional_returns: (T,) net returns if fractions of shares could be traded; they differ
@@ -64,6 +66,8 @@ class BacktestResult:
             held, of, price, variance (see ``strategies.layers.optimisation.activity``).
         sensitivity: one row per fold, seed and feature of a learned strategy: fold, seed, feature,
             change, decisions (see ``engine.walking.sensitivity``).
+        risk_free: (T,) simple risk-free returns of the same periods as ``net_returns``, see
+            ``accounting.risk_free``; of results without them what the costs' cash rate comes to.
         illiquidity: (K, N) daily volatility over the root of the money traded a day, by fill date;
             empty if the panel has no volume.
         benchmark: (T,) simple returns of the panel's benchmark, 0 in the first row, NaN where it
@@ -95,7 +99,15 @@ class BacktestResult:
     sensitivity: pd.DataFrame = field(default_factory=pd.DataFrame)
     illiquidity: pd.DataFrame = field(default_factory=pd.DataFrame)
     benchmark: pd.Series = field(default_factory=lambda: pd.Series(dtype=float))
+    risk_free: pd.Series = field(default_factory=lambda: pd.Series(dtype=float))
     failure: dict | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.risk_free) or not len(self.net_returns):
+            return
+        dates, fills = pd.DatetimeIndex(self.net_returns.index), self.turnover.index
+        fills = dates.intersection(pd.DatetimeIndex(fills))
+        object.__setattr__(self, "risk_free", risk_free_of(self.settings).returns(dates, fills))
 
     @property
     def ruined(self) -> bool:
@@ -116,6 +128,18 @@ class BacktestResult:
         """
         paid = self.costs.reindex(self.net_returns.index, fill_value=0.0)
         return ((1 + self.net_returns) / (1 - paid) - 1 - self.gross_returns).rename("carry")
+
+    @property
+    def excess_returns(self) -> pd.Series:
+        """(T,) net returns less the risk-free ones, from which ratios are computed.
+
+        Their mean in every row, so that no ratio is defined, where they vary by rounding only and
+        where nothing but cash was ever held: interest above the risk-free rate is no reward for
+        risk.
+        """
+        found = excess(self.net_returns, self.risk_free)
+        only_cash = self.weights.size and not self.weights.fillna(0.0).to_numpy().any()
+        return found * 0 + found.to_numpy().mean() if only_cash else found
 
     def training_summary(self) -> pd.DataFrame:
         """One row per fit, see ``engine.training.summary``."""
@@ -181,7 +205,10 @@ class BacktestResult:
 
 
 # Results of earlier versions may lack these.
-ADDED = ("asset_returns", "fractional_returns", "limits", "sensitivity", "illiquidity", "benchmark")
+ADDED = (
+    "asset_returns", "fractional_returns", "limits", "sensitivity", "illiquidity", "benchmark",
+    "risk_free",
+)  # fmt: skip
 FRAMES = {
     item.name: str(item.type).removeprefix("pd.")
     for item in fields(BacktestResult)

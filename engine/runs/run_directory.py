@@ -2,6 +2,7 @@
 
 RUN/experiment.toml            the experiment, if it was run from the command line
 RUN/plan.json                  the identity of the run: fingerprint of the panel, plan, costs, ...
+RUN/risk_free.csv              the yearly risk-free rates by date, if they were given as a series
 RUN/fits/NAME-FOLD-SEED/       a finished fit, written whole or not at all
 RUN/checkpoints/NAME-...       the progress of an unfinished fit; removed when it ends
 RUN/00-NAME/ ..., run.json     the results (see result.py)
@@ -22,6 +23,7 @@ from engine.training.fit_records import FitKey, Fitted
 
 EXPERIMENT = "experiment.toml"
 PLAN = "plan.json"
+RATES = "risk_free.csv"
 
 
 class RunMismatch(ValueError):

@@ -15,6 +15,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from data_loaders.plugins import installed, load_plugin
 from data_loaders.suggestions import known_names
 from engine.accounting.costs import Costs
+from engine.accounting.risk_free import Rates, read_rates
 from engine.losses import portfolio, returns
 from engine.losses.returns import Loss
 from engine.planning.walk_forward import WalkForward
@@ -80,13 +81,21 @@ def read_logs(table: Mapping[str, Any]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class _Simulation:
+class Simulation:
+    """Args: as of ``backtest``; ``risk_free`` as a text names a CSV file, see ``read_rates``."""
+
     whole_shares: bool = False
+    risk_free: float | str | None = None
+
+    @property
+    def rates(self) -> Rates | None:
+        """The risk-free rate, read where it is in a file."""
+        return read_rates(self.risk_free) if isinstance(self.risk_free, str) else self.risk_free
 
 
-def read_simulation(table: Mapping[str, Any]) -> bool:
-    """Whether a table like ``{"whole_shares": true}`` asks for whole shares."""
-    return read_settings(_Simulation, table, "simulation").whole_shares
+def read_simulation(table: Mapping[str, Any]) -> Simulation:
+    """The simulation of a table like ``{"whole_shares": true, "risk_free": 0.02}``."""
+    return read_settings(Simulation, table, "simulation")
 
 
 def read_loss(given: Any) -> Loss:

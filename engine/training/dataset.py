@@ -18,8 +18,8 @@ from strategies.base import Inputs
 class Dataset:
     """K consecutive decisions, each held from its fill to the next decision's fill.
 
-    With mirrors (see ``mirrors.py``) inputs, growth, years and illiquidity have as many times K
-    rows more, those of one mirrored panel after the other; all else is of the true panel.
+    With mirrors (see ``mirrors.py``) inputs, growth, years, illiquidity and risk_free have as many
+    times K rows more, those of one mirrored panel after the other; all else is of the true panel.
 
     Attributes:
         inputs: prepared inputs, (K, ...) each.
@@ -31,6 +31,7 @@ class Dataset:
         illiquidity: (K, N) at the fills, if there is market impact (see ``Costs.charge``).
         assets: (N,) names, for losses that name one as their benchmark.
         mirrors: how many mirrored panels there are.
+        risk_free: (K,) risk-free returns of the holding periods; None is 0.
     """
 
     inputs: Inputs
@@ -42,6 +43,7 @@ class Dataset:
     illiquidity: Tensor | None = None
     assets: tuple[str, ...] = ()
     mirrors: int = 0
+    risk_free: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -58,6 +60,7 @@ class Dataset:
             growth=self.growth.to(device),
             years=moved(self.years),
             illiquidity=moved(self.illiquidity),
+            risk_free=moved(self.risk_free),
         )
 
     def segments(self, start: int, stop: int) -> list[tuple[int, int]]:

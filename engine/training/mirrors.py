@@ -74,4 +74,5 @@ def with_mirrors(true: Dataset, copies: Sequence[Dataset]) -> Dataset:
         illiquidity=None if true.illiquidity is None else true.illiquidity.repeat(len(every), 1),
         assets=true.assets,
         mirrors=len(copies),
+        risk_free=None if true.risk_free is None else true.risk_free.repeat(len(every)),
     )

@@ -61,6 +61,8 @@ def rollout(
         costs,
         None if data.illiquidity is None else data.illiquidity[rows][kept],
     )
+    if data.risk_free is not None:
+        account = account._replace(risk_free=data.risk_free[rows][kept])
     if expected_return is None:
         return account
     return account._replace(expected_return=expected_return[kept])

@@ -14,6 +14,7 @@ from sklearn.base import clone
 from data_loaders import Panel
 from engine.accounting.costs import Costs
 from engine.accounting.liquidity import illiquidity, measured
+from engine.accounting.risk_free import RiskFree
 from engine.compute.memory import check_memory, free_memory
 from engine.planning.walk_forward import Fold, WalkForward
 from engine.training.dataset import Dataset
@@ -41,11 +42,13 @@ class Learner:
         costs: Costs,
         training: Training,
         threads: int,
+        risk_free: RiskFree | None = None,
     ):
         training.loss.bound(tuple(map(str, panel.assets)))  # an error before hours are spent
         check_mirrored(panel, training.mirrored_features)
         self.panel, self.folds, self.plan = panel, folds, plan
         self.costs, self.training, self.threads = costs, training, threads
+        self.risk_free = risk_free or RiskFree(costs.cash_rate)
         self.valuation = torch.tensor(panel.prices.ffill().fillna(1.0).to_numpy())
         self.valuation_array = self.valuation.numpy()
         self.illiquidity = illiquidity(panel, costs)
@@ -55,7 +58,7 @@ class Learner:
     def __reduce__(self) -> tuple:
         """To other processes goes what it was made from, and nothing that was prepared."""
         parts = self.panel, self.folds, self.plan, self.costs, self.training, self.threads
-        return Learner, parts
+        return Learner, (*parts, self.risk_free)
 
     @cached_property
     def mirrors(self) -> list[Learner]:
@@ -70,6 +73,7 @@ class Learner:
                 self.costs,
                 plain,
                 self.threads,
+                self.risk_free,
             )
             for number in range(settings.mirrors)
         ]
@@ -123,6 +127,7 @@ class Learner:
         dates = self.panel.dates
         span = (dates[fold.ends] - dates[fills]).days.to_numpy().sum() / 365.25
         periods = torch.from_numpy((fold.ends - fills) / self.panel.periods_per_year)
+        accrued = self.risk_free.accrued(dates)
         inputs = self.stacked(name, strategy, fold.train)
         return Dataset(
             inputs=inputs | {"row": torch.from_numpy(fold.train)} | self.drift(fold),
@@ -133,6 +138,7 @@ class Learner:
             years=periods if self.costs.holding else None,
             illiquidity=None if self.illiquidity is None else self.illiquidity[fills],
             assets=tuple(map(str, self.panel.assets)),
+            risk_free=torch.from_numpy(accrued[fold.ends] - accrued[fills]),
         )
 
     def drift(self, fold: Fold) -> Inputs:

@@ -19,8 +19,10 @@ from sklearn.base import clone
 from torch import Tensor
 
 from data_loaders import Panel
+from data_loaders.atomic import write_text
 from data_loaders.benchmark_column import benchmark_returns
 from engine.accounting.costs import Costs
+from engine.accounting.risk_free import Rates, read_risk_free
 from engine.accounting.simulation import Simulation, load_vectorbt, simulate
 from engine.compute.broadcast import broadcast
 from engine.compute.progress import progress_bar
@@ -28,7 +30,7 @@ from engine.compute.threads import limited_threads
 from engine.planning.walk_forward import Fold, WalkForward, fold_table
 from engine.runs.description import described, identity, run_settings
 from engine.runs.result import BacktestResult
-from engine.runs.run_directory import RunDirectory
+from engine.runs.run_directory import RATES, RunDirectory, written
 from engine.training.callbacks import Callback, ProgressBar
 from engine.training.fit_records import FitKey, Fitted
 from engine.training.settings import Training
@@ -66,6 +68,7 @@ class Session:
         progress: bool | None = None,
         threads: int = 1,
         callbacks: Sequence[Callback] = (),
+        risk_free: Rates | None = None,
     ):
         self.plan, self.costs = plan or WalkForward(), costs or Costs()
         self.training = training or Training()
@@ -77,7 +80,8 @@ class Session:
         self.named = named_strategies(strategies, self.panel)
         self.learned = {k: s for k, s in self.named.items() if isinstance(s, LearnedStrategy)}
         self.lookback = max(strategy.lookback for strategy in self.named.values())
-        self.settings = run_settings(panel, self.plan, self.costs, self.training)
+        self.risk_free = read_risk_free(risk_free, self.costs.cash_rate, panel.dates)
+        self.settings = run_settings(panel, self.plan, self.costs, self.training, self.risk_free)
 
     @contextmanager
     def open(
@@ -93,8 +97,13 @@ class Session:
         if run_dir is not None:
             asked = identity(self.settings, self.named) | others
             self.run = RunDirectory(run_dir, asked, restart)
+            if isinstance(rates := self.risk_free.rates, pd.Series):
+                with written(self.run.path):
+                    write_text(
+                        self.run.path / RATES, rates.rename("rate").to_csv(index_label="date")
+                    )
         self.learner = Learner(
-            self.panel, folds, self.plan, self.costs, self.training, self.threads
+            self.panel, folds, self.plan, self.costs, self.training, self.threads, self.risk_free
         )
         place = broadcast(self.learner, self.workers, self.executor)
         self._cancelled_at_exit: list[Future] = []
@@ -203,6 +212,11 @@ class Session:
         lag = self.plan.execution_lag
         return simulate(decided.targets, self.panel, self.costs, lag, whole_shares)
 
+    def risk_free_returns(self, simulated: Simulation) -> pd.Series:
+        """(T,) the risk-free returns of the same periods, see ``RiskFree.returns``."""
+        dates, fills = simulated.net_returns.index, simulated.turnover.index
+        return self.risk_free.returns(pd.DatetimeIndex(dates), pd.DatetimeIndex(fills))
+
     def result(self, name: str, fits: Fits, decided: Decided, settings: dict) -> BacktestResult:
         """Simulate the decisions of a strategy; the result with all that is known about it.
 
@@ -244,6 +258,7 @@ class Session:
             sensitivity=pd.DataFrame(decided.sensitivity),
             illiquidity=learner.measured.reindex(simulated.turnover.index),
             benchmark=benchmark_returns(self.benchmark, simulated.weights.index),
+            risk_free=self.risk_free_returns(simulated),
         )
 
 
