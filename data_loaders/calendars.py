@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
+
+from data_loaders.validation import DataError, day
 
 USUAL = (252, 365, 52, 12, 4, 1)  # rows per year that a calendar is taken for where it is near
 NEAR = 0.12  # relative distance; business days without holidays have 261
 LONG = 10.0  # typical gaps between rows, above which a gap is a hole in the data
 ENOUGH = 60  # rows from which on they are counted; below, the typical gap decides
 YEAR = 365.25  # days
+DAILY = 5.0  # typical days between rows, below which a calendar is not of weeks or longer
+STRETCH = {True: 31, False: 7}  # rows over which the frequency is taken: of days, and of the rest
+CHANGE = {True: 4.0, False: 2.5}  # factor between two stretches that is a change, likewise
 
 
 def periods_per_year(dates: pd.DatetimeIndex) -> int:
@@ -18,17 +25,24 @@ def periods_per_year(dates: pd.DatetimeIndex) -> int:
     Rows are counted over the elapsed time without holes, and the number is set to 252, 365, 52, 12,
     4 or 1 where it is near one of them. Several rows a day are counted per day, times the days per
     year: 24 times 365 for hours of a market that never closes.
+
+    Raises:
+        DataError: the dates change their frequency, from days to weeks for example.
     """
     if len(dates) < 2:
         return USUAL[0]
-    days = dates.normalize().unique()
+    days, bars = _bars(dates)
     gaps = np.diff(days.values) / np.timedelta64(1, "D")
     if not len(gaps):
         return max(1, round(len(dates) * USUAL[0]))
-    by_day = _days_per_year(days, gaps)
-    starts = dates.searchsorted(days)  # the first and the last day may be parts of days
-    bars = float(np.median(np.diff(np.append(starts, len(dates)))))
-    return by_day if bars < 1.5 else max(1, round(bars)) * by_day
+    _check_one_frequency(days, gaps, bars)
+    within_days = bars_per_day(dates)
+    return within_days * _days_per_year(days, gaps, within_days > 1)
+
+
+def bars_per_day(dates: pd.DatetimeIndex) -> int:
+    """Rows on a typical day that has any: 7 for hours of sessions, 1 for days, weeks, months."""
+    return max(1, math.floor(np.median(_bars(dates)[1]) + 0.5)) if len(dates) else 1
 
 
 def elapsed_years(dates: pd.DatetimeIndex) -> np.ndarray:
@@ -38,15 +52,75 @@ def elapsed_years(dates: pd.DatetimeIndex) -> np.ndarray:
     return years
 
 
-def _days_per_year(days: pd.DatetimeIndex, gaps: np.ndarray) -> int:
+def rows_until(dates: pd.DatetimeIndex, date: str | pd.Timestamp) -> int:
+    """How many of the rows are up to a date, the whole of it where it is a text without a time."""
+    moment = pd.Timestamp(date)
+    if isinstance(date, str) and moment == moment.normalize() and ":" not in date:
+        return int(dates.searchsorted(moment + pd.Timedelta("1D"), side="left"))
+    return int(dates.searchsorted(moment, side="right"))
+
+
+def check_periods_per_year(given: float | None) -> float | None:
+    """The number of rows per year that a user gave; None where there is none.
+
+    Raises:
+        DataError: it is no number from 1 on.
+    """
+    if given is None:
+        return None
+    number = isinstance(given, int | float | np.number) and not isinstance(given, bool)
+    if not number or not 1 <= given < math.inf:
+        raise DataError(
+            f"periods_per_year={given!r} should be a number of rows per year from 1 on, like 252 "
+            "for sessions or 8760 for hours; leave it out to have it counted from the dates"
+        )
+    return int(given) if given == int(given) else float(given)
+
+
+def _bars(dates: pd.DatetimeIndex) -> tuple[pd.DatetimeIndex, np.ndarray]:
+    """The days (D,) that have rows, and how many each has (D,)."""
+    days = dates.normalize().unique()
+    starts = dates.searchsorted(days)
+    return days, np.diff(np.append(starts, len(dates)))
+
+
+def _days_per_year(days: pd.DatetimeIndex, gaps: np.ndarray, has_times: bool) -> int:
     typical = float(np.median(gaps))
     if len(days) < ENOUGH:
         steps = ((300, 1), (75, 4), (20, 12), (5, 52))
         for least, count in steps:
             if typical >= least:
                 return count
-        return 365 if len(gaps) >= 7 and gaps.max() == 1 else 252
+        enough = len(gaps) >= 7 or (has_times and (days.day_of_week >= 5).any())
+        return 365 if enough and gaps.max() == 1 else 252
     kept = gaps[gaps <= max(LONG, LONG * typical)]
     counted = len(kept) / (kept.sum() / YEAR)
     nearest = min(USUAL, key=lambda each: abs(counted / each - 1))
     return nearest if abs(counted / nearest - 1) <= NEAR else max(1, round(counted))
+
+
+def _check_one_frequency(days: pd.DatetimeIndex, gaps: np.ndarray, bars: np.ndarray) -> None:
+    """Refuse days (D,) of which some stretch has many times the rows per year of another."""
+    daily = bool(np.quantile(gaps, 0.25) < DAILY)
+    rows = STRETCH[daily]
+    if len(days) < 2 * rows:
+        return
+    local = {  # of the stretch that ends at a day: a hole in the data does not move a median
+        name: pd.Series(values).rolling(rows).median().to_numpy()[rows - 1 :]
+        for name, values in (("gap", gaps), ("bars", bars[1:]))
+    }
+    rate = local["bars"] / local["gap"] * YEAR
+    low, high = rate.min(), rate.max()
+    if high < CHANGE[daily] * low:
+        return
+    fast = rate > np.sqrt(low * high)
+    turn = int(np.flatnonzero(fast != fast[0])[0])
+    before = rate[: turn + 1].max() if fast[0] else rate[: turn + 1].min()
+    after = low if fast[0] else high
+    date = days[turn + rows // 2]
+    raise DataError(
+        f"the dates have about {before:.0f} rows a year until about {day(date)} and about "
+        f"{after:.0f} after it: take one of the two parts (start= or end=, or frame.loc), or pass "
+        "periods_per_year=, the number of rows that a year has",
+        dates=[date],
+    )

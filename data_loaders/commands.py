@@ -35,6 +35,9 @@ Source = Annotated[
 ]
 Start = Annotated[str | None, typer.Option(help="First date of the data, like 2000-01-31.")]
 End = Annotated[str | None, typer.Option(help="Last date of the data.")]
+PeriodsPerYear = Annotated[
+    float | None, typer.Option(help="Rows per year. [default: counted from the dates]")
+]
 Reading = Annotated[
     list[str] | None,
     typer.Option(
@@ -73,7 +76,7 @@ def list_(store: Folder = None) -> None:
 
 
 @app.command()
-def show(source: Source, store: Folder = None) -> None:
+def show(source: Source, store: Folder = None, periods_per_year: PeriodsPerYear = None) -> None:
     """Show the manifests of a Yahoo source's snapshots, or the panel of any other source."""
     import json
 
@@ -83,8 +86,9 @@ def show(source: Source, store: Folder = None) -> None:
     from data_loaders.yahoo_histories import check_tickers
 
     if not source.startswith("yahoo:"):
-        panel = load(source)
-        typer.echo(f"{panel}\nfingerprint: {panel.fingerprint}")
+        panel = load(source, periods_per_year=periods_per_year)
+        typer.echo(f"{panel}\n{panel.periods_per_year:g} rows per year")
+        typer.echo(f"fingerprint: {panel.fingerprint}")
         for caveat in panel.caveats:
             typer.echo(f"caveat: {caveat}")
         return
@@ -174,6 +178,7 @@ def check(
     start: Start = None,
     end: End = None,
     store: Folder = None,
+    periods_per_year: PeriodsPerYear = None,
     options: Reading = None,
     out: Annotated[
         Path,
@@ -184,9 +189,11 @@ def check(
     from data_loaders import quality
     from data_loaders.sources import load
 
-    panel = load(source, start, end, store=store, **_arguments(options))
+    panel = load(
+        source, start, end, store=store, periods_per_year=periods_per_year, **_arguments(options)
+    )
     found = quality.check(panel)
-    typer.echo(f"{panel}\n")
+    typer.echo(f"{panel}\n{panel.periods_per_year:g} rows per year\n")
     table = found.assets
     table["coverage"] = table["coverage"].map("{:.1%}".format)
     table["zero_returns"] = table["zero_returns"].map("{:.1%}".format)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property, partial
 from types import MappingProxyType
 from typing import Any, TypeAlias
@@ -16,11 +17,12 @@ import numpy as np
 import pandas as pd
 
 from data_loaders.benchmark_column import checked, take_out
-from data_loaders.calendars import periods_per_year
+from data_loaders.calendars import check_periods_per_year, periods_per_year, rows_until
 from data_loaders.reading.frames import as_frame, check_index
 from data_loaders.reading.options import Options
 from data_loaders.reading.returns import simple_returns
 from data_loaders.validation import (
+    DataError,
     aligned,
     check_assets,
     check_dates,
@@ -53,6 +55,8 @@ class Panel:
         benchmark: name of the column of ``prices`` that strategies are compared with. It is taken
             out: it is no asset, no strategy is given it or can hold it, and its returns are
             stored with the results. Or a Series of its prices (T,), index as ``prices``.
+        periods_per_year: rows per year, by which figures are annualised; by default they are
+            counted from the dates.
 
     Raises:
         DataError: naming the first offending dates and assets.
@@ -68,6 +72,7 @@ class Panel:
         members: pd.DataFrame | None = None,
         snapshots: Mapping[str, str] | None = None,
         benchmark: str | pd.Series | None = None,
+        periods_per_year: float | None = None,
     ):
         prices, fields, notes = as_frame(prices)
         check_dates(prices.index)
@@ -97,6 +102,7 @@ class Panel:
         self.caveats = (*caveats, *notes)
         self.snapshots = MappingProxyType(dict(snapshots or {}))
         self._benchmark = None if benchmark is None else checked(benchmark, self.dates)
+        self._given_year = check_periods_per_year(periods_per_year)
         self.has_universe = members is not None  # otherwise every asset with a price is a member
         if members is not None:
             inside = aligned(members, self.prices, "members").to_numpy(dtype=bool)
@@ -169,11 +175,16 @@ class Panel:
         return None if self._benchmark is None else self._benchmark.iloc[self._span]
 
     @cached_property
-    def periods_per_year(self) -> int:
-        """Rows per year, from the dates: 252 (sessions), 365 (every day), 52, 12, 4, 1, or bars."""
+    def periods_per_year(self) -> float:
+        """Rows per year: 252 (sessions), 365 (every day), 52, 12, 4, 1, or bars, or as given.
+
+        Raises:
+            DataError: the dates change their frequency, from days to weeks for example.
+        """
         if self._whole is not self:
             return self._whole.periods_per_year
-        return periods_per_year(self.dates)
+        given = self._given_year
+        return periods_per_year(self.dates) if given is None else given
 
     @cached_property
     def members(self) -> pd.DataFrame:
@@ -213,8 +224,11 @@ class Panel:
         return known
 
     def until(self, date: DateLike) -> Panel:
-        """What was known at the close of ``date``: the rows up to it, without a copy."""
-        return self.rows(0, int(self.dates.searchsorted(pd.Timestamp(date), side="right")))
+        """What was known at the close of ``date``: the rows up to it, without a copy.
+
+        Of bars within a day, a text like "2020-01-31" is the whole day, a Timestamp its moment.
+        """
+        return self.rows(0, rows_until(self.dates, date))
 
     def last(self, rows: int) -> Panel:
         """The last ``rows`` rows, without a copy."""
@@ -232,6 +246,7 @@ class Panel:
         part._whole = self._whole
         part._span = slice(first + start, first + max(start, stop))
         part.has_universe, part._benchmark = self.has_universe, self._benchmark
+        part._given_year = self._given_year
         part.source, part.caveats, part.snapshots = self.source, self.caveats, self.snapshots
         return part
 
@@ -279,7 +294,10 @@ class Panel:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 of the content: dates, names, prices, features, members, benchmark; bitwise."""
+        """sha256 of the content: dates, names, prices, features, members, benchmark; bitwise.
+
+        Rows per year belong to it where they were given.
+        """
         digest = hashlib.sha256()
         parts = [("prices", self.prices), ("market", self.market_features)]
         parts += [(f"asset:{name}", frame) for name, frame in sorted(self.asset_features.items())]
@@ -294,13 +312,21 @@ class Panel:
         members = self.members.to_numpy()
         if not np.array_equal(members, self.prices.notna().to_numpy()):
             digest.update(np.ascontiguousarray(members).data)
+        if self._given_year is not None:
+            digest.update(f"periods_per_year {self._given_year!r}".encode())
         return digest.hexdigest()
 
     def __reduce__(self) -> tuple:
-        """Pickle the constructor's arguments, with only the rows that this panel shows."""
+        """Pickle the constructor's arguments, with only the rows that this panel shows.
+
+        Rows per year stay those of the whole panel, as they are in its parts.
+        """
         rest = self._arguments()
         prices = rest.pop("prices")
-        return partial(type(self), **rest), (prices,)
+        known = {}
+        with suppress(DataError):
+            known["periods_per_year"] = self.periods_per_year
+        return partial(type(self), **rest), (prices,), known
 
     def _arguments(self) -> dict[str, Any]:
         """The constructor's arguments."""
@@ -313,6 +339,7 @@ class Panel:
             "snapshots": dict(self.snapshots),
             "members": self.members if self.has_universe else None,
             "benchmark": self.benchmark,
+            "periods_per_year": self._given_year,
         }
 
     def __len__(self) -> int:

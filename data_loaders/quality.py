@@ -107,7 +107,8 @@ def _look(panel: Panel) -> Quality:
         *_calendars(panel, known, listed),
         *_calendar(panel, known, listed),
     ]
-    broken = dict(zip(panel.assets, _broken(gaps, listed, panel.periods_per_year), strict=True))
+    year = round(panel.periods_per_year)
+    broken = dict(zip(panel.assets, _broken(gaps, listed, year), strict=True))
     causes = _gap_causes(gaps, known, listed)
     for at, (asset, row) in enumerate(assets.iterrows()):
         if (share := broken[asset]) > WINDOWS:
@@ -223,7 +224,7 @@ def _calendar(panel: Panel, known: np.ndarray, listed: np.ndarray) -> list[tuple
             found.append(("calendar mismatch", "all", detail))
     days = np.diff(panel.dates.values).astype("timedelta64[D]").astype(int)
     year = panel.periods_per_year
-    least = BREAK.get(year, 5 if year > 52 else 1.5 * 365 / year)
+    least = BREAK.get(round(year), 5 if year > 52 else 1.5 * 365 / year)
     holes = panel.dates[1:][days > least]
     if len(holes):
         detail = f"{len(holes)} holes of up to {days.max()} days, before {_some(holes)}"

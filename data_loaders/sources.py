@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from data_loaders.calendars import check_periods_per_year, rows_until
 from data_loaders.files import is_file_name, read_features, read_members, read_panel
 from data_loaders.panel import DateLike, Panel
 from data_loaders.plugins import SOURCES, installed, is_plugin, plugged_panel
@@ -40,6 +41,7 @@ def load(
     membership: str | Path | None = None,
     delisting_return: float = 0.0,
     benchmark: str | None = None,
+    periods_per_year: float | None = None,
     update: bool = False,
     as_of: DateLike | None = None,
     allow_missing: bool = False,
@@ -64,7 +66,7 @@ def load(
               returns a Panel or prices (T, N), or the name of an installed one (entry points of
               the group ``deqfolio.sources``).
         start: first date to keep, inclusive.
-        end: last date to keep, inclusive.
+        end: last date to keep, inclusive: the whole day where it has no time.
         kind: what a file holds: "prices" or "returns" (simple returns from the row before).
         unit: of returns: "fraction", "percent", "bp" (0.01%) or "gross" (1 + return).
         price: the column, or field, that holds the prices.
@@ -92,6 +94,7 @@ def load(
             fraction; -0.3 is a loss of 30%.
         benchmark: the column that strategies are compared with; it is taken out of the assets, so
             that no strategy can hold it.
+        periods_per_year: rows per year, like 252 or 8760; by default counted from the dates.
         update: for Yahoo: fetch prices that are newer than the store.
         as_of: for Yahoo: read what the store held on that date.
         allow_missing: for Yahoo: leave out tickers without prices (the caveats name them);
@@ -110,6 +113,7 @@ def load(
         thousands,
     )  # fmt: skip
     first, last = _date(start, "start"), _date(end, "end")
+    given = check_periods_per_year(periods_per_year)
     if name in BUNDLED:
         panel = BUNDLED[name].panel()
     elif name.startswith("yahoo:"):
@@ -139,9 +143,10 @@ def load(
     if benchmark is not None:
         panel = panel.replaced(benchmark=benchmark)
     panel = _between(panel, first, last, name, delisting_return)
-    return _joined(
+    panel = _joined(
         panel, asset_features or {}, market_features, membership, Options(date_format=date_format)
     )
+    return panel if given is None else panel.replaced(periods_per_year=given)
 
 
 def _between(
@@ -152,7 +157,9 @@ def _between(
         panel = panel.with_delisting_return(delisting)
     dates = panel.dates
     low = 0 if start is None else int(dates.searchsorted(start, side="left"))
-    high = len(dates) if end is None else int(dates.searchsorted(end, side="right"))
+    high = len(dates)
+    if end is not None:
+        high = rows_until(dates, str(end.date()) if end == end.normalize() else end)
     if low >= high:
         raise DataError(
             f"{name} has no row from {start.date() if start else 'its start'} to "

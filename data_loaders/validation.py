@@ -39,7 +39,11 @@ def check_dates(index: pd.DatetimeIndex) -> None:
         raise DataError(f"row {int(np.flatnonzero(index.isna())[0])} has no date")
     twice = index[index.duplicated()]
     if len(twice):
-        raise DataError(f"dates occur more than once: {days(twice)}", dates=twice)
+        raise DataError(
+            f"dates occur more than once: {days(twice)}; keep one row of each, like the last: "
+            "frame[~frame.index.duplicated(keep='last')]",
+            dates=twice,
+        )
     backwards = index[1:][index[1:] < index[:-1]]
     if len(backwards):
         raise DataError(

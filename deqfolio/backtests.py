@@ -11,6 +11,7 @@ from deqfolio import options
 from deqfolio.experiments import run
 
 # Options with the names of settings.
+DATA = ("start", "end", "periods_per_year")
 PLAN = ("train", "refit", "rebalance", "window", "purge", "embargo")
 COSTS = ("impact", "borrow", "financing", "cash_rate", "capital")
 # Options that change no result, and so may be given beside an experiment file.
@@ -72,6 +73,7 @@ def backtest(
     ] = None,
     start: options.Start = None,
     end: options.End = None,
+    periods_per_year: options.PeriodsPerYear = None,
     train: options.Train = "5Y",
     refit: options.Refit = "1Y",
     rebalance: options.Rebalance = "W-FRI",
@@ -130,7 +132,7 @@ def backtest(
     rates = {"spread": spread_bp / 1e4, "fixed": fixed_fee, "minimum": minimum_fee}
     rates |= {name: given[name] for name in COSTS}
     settings = {
-        "data": {"source": data} | {name: given[name] for name in ("start", "end") if given[name]},
+        "data": {"source": data} | {name: given[name] for name in DATA if given[name] is not None},
         "strategies": [{"class": name} for name in strategy],
         "plan": {name: _rows(given[name]) for name in PLAN} | {"execution_lag": lag},
         "costs": {"commission": cost_bp / 1e4} | {name: x for name, x in rates.items() if x},

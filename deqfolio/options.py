@@ -83,6 +83,10 @@ def _costs(text: str, *names: str) -> Any:
 
 Start = Annotated[str | None, typer.Option(help="First date of the data, like 2000-01-31.")]
 End = Annotated[str | None, typer.Option(help="Last date of the data.")]
+PeriodsPerYear = Annotated[
+    float | None,
+    typer.Option(help="Rows per year of the data, like 252. [default: counted from the dates]"),
+]
 Train = Annotated[
     str, _plan("Training history before the first fit: 5Y, 18M, or a number of rows.")
 ]

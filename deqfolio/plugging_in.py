@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from deqfolio.experiments import make_strategy
-from deqfolio.options import DATA, STRATEGY, source_names, strategy_names
+from deqfolio.options import DATA, STRATEGY, PeriodsPerYear, source_names, strategy_names
 
 
 def strategies(
@@ -41,6 +41,7 @@ def check(
     strategy: Annotated[str, typer.Argument(help=STRATEGY, autocompletion=strategy_names)],
     data: Annotated[str, typer.Option(help=DATA, autocompletion=source_names)] = "sp500",
     start: Annotated[str | None, typer.Option(help="First date of the data.")] = "2014-01-01",
+    periods_per_year: PeriodsPerYear = None,
 ) -> None:
     """Test a strategy for look-ahead and other errors, on changed copies of the data.
 
@@ -50,8 +51,9 @@ def check(
     from engine import StrategyCheckError, check_strategy
 
     chosen = make_strategy({"class": strategy})
+    panel = load(data, start=start, periods_per_year=periods_per_year)
     try:
-        outcomes = check_strategy(chosen, load(data, start=start))
+        outcomes = check_strategy(chosen, panel)
     except StrategyCheckError as failure:
         outcomes = failure.outcomes
     for row in outcomes.itertuples():

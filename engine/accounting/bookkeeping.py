@@ -21,7 +21,7 @@ class Fills:
         dates: (T,) from the first fill on.
         path: (T, N) valuation prices.
         starts: (K,) rows of the fills, increasing.
-        year: length of a row in years.
+        clock: (T,) years that have passed since the first fill.
         illiquidity: (K, N) at the fills, or None (see ``Costs.charge``).
         capital: money before the first fill.
     """
@@ -29,7 +29,7 @@ class Fills:
     dates: pd.DatetimeIndex
     path: Tensor
     starts: Tensor
-    year: float
+    clock: Tensor
     illiquidity: Tensor | None
     capital: float
 
@@ -45,7 +45,7 @@ class Fills:
     @property
     def years(self) -> Tensor:
         """(K - 1,) from one fill to the next."""
-        return self.starts.diff().to(torch.float64) * self.year
+        return self.clock[self.starts].diff()
 
     def check_solvent(self, value: Tensor, rows: Tensor) -> None:
         """Refuse values (M,) at these rows of ``dates`` that are not positive."""
@@ -140,8 +140,8 @@ def _daily(
     rows = torch.arange(len(path))
     period = torch.searchsorted(starts, rows, right=True) - 1  # (T,) the last fill up to the row
     growth = path / fills.prices[period]  # (T, N) since that fill
-    rate = costs.carry(held) * fills.year  # (K,) carry of a row
-    carried = rate[period] * (rows - starts[period])  # (T,) since the fill
+    rate = costs.carry(held)  # (K,) a year
+    carried = rate[period] * (fills.clock - fills.clock[starts[period]])  # (T,) since the fill
     total = 1 + (held[period] * (growth - 1)).sum(-1) + carried  # (T,) value over that after fill
     fills.check_solvent(total, rows)
     weights = drift(held[period], growth, carried)
@@ -149,11 +149,12 @@ def _daily(
     gross = torch.zeros_like(total)
     gross[1:] = (weights[:-1] * (path[1:] / path[:-1] - 1)).sum(-1)
     net = gross.clone()
-    net[1:] += rate[period[:-1]] / total[:-1]
+    accrued = rate[period[:-1]] * fills.clock.diff()  # (T - 1,) from the row before
+    net[1:] += accrued / total[:-1]
     net[starts] = (1 + net[starts]) * (1 - cost) - 1
     after = value * (1 - cost)  # (K,) money after the fill
     earned = torch.zeros_like(total)
-    earned[1:] = (rate * after)[period[:-1]]
+    earned[1:] = accrued * after[period[:-1]]
     traded = orders * fills.prices / value.unsqueeze(-1)
     fees = costs.paid(traded, fills.illiquidity, value)[0] * value.unsqueeze(-1)
     return Book(

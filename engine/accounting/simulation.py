@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from data_loaders import Panel
+from data_loaders.calendars import elapsed_years
 from engine.accounting.bookkeeping import Book, Fills, keep_book, keep_whole_book
 from engine.accounting.costs import Costs
 from engine.accounting.liquidity import illiquidity
@@ -115,7 +116,7 @@ def fills_of(targets: pd.DataFrame, panel: Panel, costs: Costs, lag: int) -> Fil
         dates=prices.index,
         path=torch.tensor(prices.fillna(1.0).to_numpy()),  # nothing is held before a price
         starts=torch.from_numpy(rows - first),
-        year=1 / panel.periods_per_year,
+        clock=torch.from_numpy(elapsed_years(prices.index).cumsum()),
         illiquidity=None if lack is None else lack[rows],
         capital=costs.capital or CAPITAL,
     )

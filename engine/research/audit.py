@@ -133,6 +133,7 @@ class Audit:
             panel.prices.set_axis(dates),
             {name: frame.set_axis(dates) for name, frame in panel.asset_features.items()},
             panel.market_features.set_axis(dates),
+            periods_per_year=panel.periods_per_year,
         )
         _same(self.targets(moved).set_axis(self.base.index), self.base, exactly=True)
 
@@ -177,6 +178,7 @@ class Audit:
             panel.prices[order],
             {name: frame[order] for name, frame in panel.asset_features.items()},
             panel.market_features,
+            periods_per_year=panel.periods_per_year,
         )
         _same(self.targets(turned)[list(panel.assets)], self.base, tolerance=1e-4)
 
@@ -237,11 +239,16 @@ def _noise(panel: Panel, start: int, seed: int) -> Panel:
         return drawn
 
     features = {name: random(frame) for name, frame in panel.asset_features.items()}
-    return Panel(random(panel.prices), features, random(panel.market_features))
+    return panel.replaced(
+        prices=random(panel.prices),
+        asset_features=features,
+        market_features=random(panel.market_features),
+        members=None,
+    )
 
 
 def _with_prices(panel: Panel, prices: pd.DataFrame) -> Panel:
-    return Panel(prices, panel.asset_features, panel.market_features)
+    return panel.replaced(prices=prices, members=None)
 
 
 def _same(

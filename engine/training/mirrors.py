@@ -47,10 +47,9 @@ def mirrored(panel: Panel, number: int, features: Sequence[str] = ()) -> Panel:
     own = {}
     for name, frame in panel.asset_features.items():
         own[name] = frame * np.where(turned, -1.0, 1.0) if name in features else frame
-    return Panel(
-        prices,
-        own,
-        panel.market_features,
+    return panel.replaced(
+        prices=prices,
+        asset_features=own,
         source=f"{panel.source}, mirrored",
         members=panel.members,
     )

@@ -182,7 +182,7 @@ def current_holdings(row: int, targets: dict[int, np.ndarray], learner: Learner)
     weights, prices = targets[decided], learner.valuation_array
     growth = prices[row] / prices[fill]
     if costs.holding:
-        years = (row - fill) / learner.panel.periods_per_year
+        years = learner.clock[row] - learner.clock[fill]
         holdings = drift(weights, growth, costs.carry(weights) * years)
     else:
         holdings = drift(weights, growth)

@@ -12,6 +12,7 @@ import torch
 from sklearn.base import clone
 
 from data_loaders import Panel
+from data_loaders.calendars import elapsed_years
 from engine.accounting.costs import Costs
 from engine.accounting.liquidity import illiquidity, measured
 from engine.accounting.risk_free import RiskFree
@@ -51,6 +52,7 @@ class Learner:
         self.risk_free = risk_free or RiskFree(costs.cash_rate)
         self.valuation = torch.tensor(panel.prices.ffill().fillna(1.0).to_numpy())
         self.valuation_array = self.valuation.numpy()
+        self.clock = elapsed_years(panel.dates).cumsum()  # (T,) years since the first row
         self.illiquidity = illiquidity(panel, costs)
         self._inputs: dict[str, InputCache] = {}
         self._fitting: set[str] = set()  # strategies whose inputs have room in memory
@@ -124,17 +126,16 @@ class Learner:
                 "shorter lookback"
             )
         fills = fold.train + self.plan.execution_lag
-        dates = self.panel.dates
-        span = (dates[fold.ends] - dates[fills]).days.to_numpy().sum() / 365.25
-        periods = torch.from_numpy((fold.ends - fills) / self.panel.periods_per_year)
-        accrued = self.risk_free.accrued(dates)
+        periods = torch.from_numpy(self.clock[fold.ends] - self.clock[fills])
+        rows = (fold.ends - fills).mean()  # of a holding period
+        accrued = self.risk_free.accrued(self.panel.dates)
         inputs = self.stacked(name, strategy, fold.train)
         return Dataset(
             inputs=inputs | {"row": torch.from_numpy(fold.train)} | self.drift(fold),
             growth=self.valuation[fold.ends] / self.valuation[fills],
             rows=fold.train,
             ends=fold.ends,
-            per_year=len(fold.train) / span,
+            per_year=self.panel.periods_per_year / rows,
             years=periods if self.costs.holding else None,
             illiquidity=None if self.illiquidity is None else self.illiquidity[fills],
             assets=tuple(map(str, self.panel.assets)),
@@ -159,7 +160,7 @@ class Learner:
             return {"drift": growth}
         costs = self.costs
         rates = torch.tensor([costs.cash_rate, costs.financing, costs.borrow], dtype=torch.float64)
-        years = (rows - np.append(rows[:1], fills)) / self.panel.periods_per_year
+        years = self.clock[rows] - self.clock[np.append(rows[:1], fills)]
         return {"drift": growth, "carry_rates": torch.from_numpy(years).unsqueeze(1) * rates}
 
     def known(self, row: int, rows: int) -> Panel:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_loaders import Panel, load
+from data_loaders import DataError, Panel, load
 from data_loaders.calendars import elapsed_years, periods_per_year
 
 
@@ -45,6 +45,54 @@ def test_rows_per_year(name):
     dates, expected = CALENDARS[name]
     assert periods_per_year(dates) == expected
     assert Panel(pd.DataFrame({"A": 1.0}, dates)).periods_per_year == expected
+
+
+OTHERS = {
+    "half days": (bars(SESSIONS, "12h", 2, "4h"), 2 * 252),
+    "half days, every day": (pd.date_range("2021-01-01", periods=2000, freq="12h"), 2 * 365),
+    "Mondays, Wednesdays and Fridays": (DAILY[DAILY.day_of_week.isin([0, 2, 4])], 157),
+    "twice a month": (pd.date_range("2000-01-15", periods=200, freq="SME"), 24),
+    "currencies from Sunday to Friday": (DAILY[DAILY.day_of_week != 5], 313),
+    "five minutes, every day": (pd.date_range("2021-01-01", periods=30_000, freq="5min"), 105_120),
+    "hours with a missing day": (
+        pd.date_range("2021-01-01", periods=5000, freq="h").delete(np.arange(2400, 2424)),
+        8760,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_rows_per_year_of_other_calendars(name):
+    dates, expected = OTHERS[name]
+    assert periods_per_year(dates) == expected
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        (SESSIONS[:300], pd.date_range("2021-03-05", periods=100, freq="W-FRI"), "365 .* about 52"),
+        (
+            pd.date_range("2010-01-01", periods=200, freq="W-FRI"),
+            pd.date_range("2013-12-31", periods=40, freq="ME"),
+            "52 .* about 12",
+        ),
+        (
+            pd.date_range("1990-12-31", periods=60, freq="QE"),
+            pd.date_range("2005-12-31", periods=60, freq="ME"),
+            "4 .* about 12",
+        ),
+        (SESSIONS[:100], bars(SESSIONS[100:200], "10h", 7, "1h"), "365 .* about 2557"),
+    ],
+)
+def test_a_change_of_the_frequency_is_refused(first, second, said):
+    dates = first.union(second)
+    panel = Panel(pd.DataFrame({"A": 1.0}, dates))
+    with pytest.raises(DataError, match=said) as raised:
+        _ = panel.periods_per_year
+    turn = raised.value.dates[0]
+    assert abs(dates.searchsorted(turn) - len(first)) <= max(5, 0.06 * len(dates))
+    assert Panel(panel.prices, periods_per_year=60).periods_per_year == 60
+    assert Panel(panel.prices.loc[: first[-1]]).periods_per_year == periods_per_year(first)
 
 
 def test_bundled_data():

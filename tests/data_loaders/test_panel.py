@@ -99,6 +99,41 @@ def test_periods_a_year_are_read_off_the_dates(dates, expected):
     assert panel.last(3).periods_per_year == expected
 
 
+def test_periods_a_year_as_given_stay_with_the_panel(walks):
+    own = Panel(walks.prices, periods_per_year=104.5)
+    assert type(Panel(walks.prices, periods_per_year=252.0).periods_per_year) is int
+    copies = own.until(own.dates[9]), own.last(5), own.rows(2, 8), pickle.loads(pickle.dumps(own))
+    for copy in (own, *copies, own.replace(source="elsewhere"), copies[1].replace(source="x")):
+        assert copy.periods_per_year == 104.5
+    assert pickle.loads(pickle.dumps(walks.last(4))).periods_per_year == walks.periods_per_year
+    prices = {walks.fingerprint, own.fingerprint, own.replace(periods_per_year=100).fingerprint}
+    assert len(prices) == 3
+    assert Panel(walks.prices).fingerprint == walks.replace(source="elsewhere").fingerprint
+    returns = Panel.from_returns(walks.returns.iloc[1:], periods_per_year=50)
+    assert returns.periods_per_year == 50
+
+
+@pytest.mark.parametrize("given", [0, -252, float("nan"), float("inf"), "252", True, [252], 0.5])
+def test_a_year_without_rows_is_refused(walks, given):
+    with pytest.raises(DataError, match="periods_per_year=.* should be a number of rows per year"):
+        Panel(walks.prices, periods_per_year=given)
+    with pytest.raises(DataError, match="periods_per_year="):
+        load("synthetic:null?rows=20&assets=2", periods_per_year=given)
+
+
+def test_bars_within_a_day_are_cut_at_days_and_at_times(tmp_path):
+    dates = pd.date_range("2021-01-01", periods=100, freq="h")
+    panel = Panel(pd.DataFrame({"A": np.arange(1.0, 101)}, dates))
+    assert len(panel.until("2021-01-02")) == 48
+    assert len(panel.until("2021-01-02 00:00")) == len(panel.until(dates[24])) == 25
+    path = tmp_path / "hours.csv"
+    panel.prices.rename_axis("date").to_csv(path)
+    read = load(path, start="2021-01-02", end="2021-01-03")
+    assert (read.dates[0], read.dates[-1]) == (dates[24], dates[71])
+    assert load(path, periods_per_year=8766).periods_per_year == 8766
+    assert read.periods_per_year == 24 * 365
+
+
 def test_bundled_stocks(stocks):
     assert stocks.prices.shape == (1508, 20)
     assert "AAPL" in stocks.assets

@@ -41,9 +41,15 @@ cases = pytest.mark.parametrize(("kind", "lag", "seed"), CASES)
 
 
 def market(seed, rows=90, assets=5):
-    """Random walks on irregular dates; the second asset pauses twice, the third is delisted."""
+    """Random walks on irregular dates; the second asset pauses twice, the third is delisted.
+
+    Of an odd seed the rows are six hours apart, with holes, one of them a year long.
+    """
     rng = np.random.default_rng(seed)
     dates = pd.bdate_range("2020-01-01", periods=2 * rows)
+    if seed % 2:
+        dates = pd.date_range("2020-01-01", periods=2 * rows, freq="6h")
+        dates = dates.where(np.arange(2 * rows) < rows, dates + pd.DateOffset(years=1))
     dates = dates[np.sort(rng.choice(2 * rows, rows, replace=False))]
     prices = 50 * np.exp(rng.normal(0, 0.03, (rows, assets)).cumsum(axis=0))
     prices[20:26, 1] = prices[50:52, 1] = prices[60:, 2] = np.nan
@@ -61,15 +67,14 @@ def decisions(seed, panel, lag):
 
 def wanted(history):
     """Weights (N,) of a date: long and short, with cash or leverage, in what trades."""
-    rng = np.random.default_rng(history.dates[-1].toordinal())
+    rng = np.random.default_rng(int(history.dates[-1].timestamp()))
     return rng.normal(0.2, 0.3, len(history.assets)) * history.prices.iloc[-1].notna().to_numpy()
 
 
 def books_of(panel, targets, lag, costs, **options):
     lack = illiquidity(panel, costs)
     lack = None if lack is None else lack.numpy()
-    prices = panel.prices.to_numpy()
-    return keep_books(prices, targets, lag, asdict(costs), panel.periods_per_year, lack, **options)
+    return keep_books(panel.prices, targets, lag, asdict(costs), lack, **options)
 
 
 @cases

@@ -5,6 +5,9 @@ and for all dates at once, is compared with this loop over money.
 """
 
 import numpy as np
+import pandas as pd
+
+YEAR = pd.Timedelta(days=365.25)
 
 
 def paid_for(order, value, illiquidity, c):
@@ -16,12 +19,13 @@ def paid_for(order, value, illiquidity, c):
     return fee + c["spread"] / 2 * abs(order) + impact
 
 
-def keep_books(prices, targets, lag, c, rows_a_year, illiquidity=None, charged_at=None):
+def keep_books(prices, targets, lag, c, illiquidity=None, charged_at=None):
     """Follow target weights through a market.
 
     Args:
-        prices: (T, N); NaN where an asset does not trade. It is then worth, and is sold at, its
-            last price.
+        prices: (T, N) by date, of any calendar; NaN where an asset does not trade. It is then
+            worth, and is sold at, its last price. Yearly rates accrue over the time from one date
+            to the next.
         targets: weights (N,) by the row of their decision, filled ``lag`` rows later. Cash is the
             remainder. They are fractions of what is left after the costs of the fill.
         c: the arguments of ``Costs``, all of them, by name.
@@ -33,15 +37,17 @@ def keep_books(prices, targets, lag, c, rows_a_year, illiquidity=None, charged_a
         weights (N,) at the close before and after a fill) and of one entry a fill (value: money
         before it; turnover, cost: fractions of that).
     """
-    prices, fills = np.array(prices), {row + lag: w for row, w in targets.items()}
+    dates, prices = prices.index, prices.to_numpy()
+    fills = {row + lag: w for row, w in targets.items()}
     cash, shares = c["capital"] or 1.0, np.zeros(prices.shape[1])
-    last, interest, value = np.ones(prices.shape[1]), 0.0, cash
+    last, yearly, value = np.ones(prices.shape[1]), 0.0, cash
     names = ("gross", "net", "before", "after", "turnover", "cost", "value")
     kept = {name: [] for name in names}
     for row in range(len(prices)):
         worth_before = shares * last
         last = np.where(np.isnan(prices[row]), last, prices[row])
-        cash += interest  # of the holdings since the last fill, for one row
+        if row:  # interest on what is held since the last fill
+            cash += yearly * ((dates[row] - dates[row - 1]) / YEAR)
         worth = shares * last
         now = cash + worth.sum()
         before = after = worth / now
@@ -61,8 +67,8 @@ def keep_books(prices, targets, lag, c, rows_a_year, illiquidity=None, charged_a
             now, shares, cash = left, fills[row] * left / last, left * (1 - fills[row].sum())
             after = fills[row]
             short = -np.minimum(shares * last, 0).sum()
-            interest = c["cash_rate"] * max(cash, 0) + c["financing"] * min(cash, 0)
-            interest = (interest - c["borrow"] * short) / rows_a_year
+            yearly = c["cash_rate"] * max(cash, 0) + c["financing"] * min(cash, 0)
+            yearly -= c["borrow"] * short
         if row >= min(fills):
             for name, entry in (("before", before), ("after", after), ("gross", gross)):
                 kept[name].append(entry)

@@ -18,18 +18,21 @@ def filled(prices, rows, costs):
 
 
 def test_all_entries_of_a_book_by_hand():
-    """100 in money: 4.95 of A at 10, after a fee of 1. A goes to 12, then to 9; all is put in A."""
+    """100 in money: 4.95 of A at 10, after a fee of 1. A goes to 12, then to 9; all is put in A.
+
+    The fill is on a Thursday, so that the weekend lies before the last row.
+    """
     costs = Costs(0.0, fixed=1.0, cash_rate=0.5, capital=100.0)
     fills = filled([10, 10, 12, 9], [0, 2], costs)
     book = keep_book(torch.tensor([[0.5], [1.0]], dtype=torch.float64), fills, costs)
-    interest = 0.5 * fills.year * 49.5  # a row, of the 49.5 in cash
-    second, third = 49.5 + interest + 4.95 * 12, 49.5 + 2 * interest + 4.95 * 9
+    interest = 0.5 / 365.25 * 49.5  # a day, of the 49.5 in cash
+    second, third = 49.5 + interest + 4.95 * 12, 49.5 + 4 * interest + 4.95 * 9
     bought = third - 1 - 4.95 * 9
     expected = {
         "weights": [[0.5], [4.95 * 12 / second], [1.0]],
         "gross": [0.0, 0.5 * 0.2, 4.95 * 12 / second * (9 / 12 - 1)],
         "net": [99 / 100 - 1, second / 99 - 1, (third - 1) / second - 1],
-        "carried": [0.0, interest, interest],
+        "carried": [0.0, interest, 3 * interest],
         "value": [99.0, second, third - 1],
         "cost": [1 / 100, 1 / third],
         "turnover": [49.5 / 100, bought / third],

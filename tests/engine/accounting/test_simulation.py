@@ -145,9 +145,9 @@ def test_the_books_equal_a_ledger_of_money_and_shares(traded, whole):
     prices = traded.prices.to_numpy()
     by_date = dict(list(result.orders.groupby("date")))
     shares, cash, value = np.zeros(20), 2e5, 2e5
-    rate, returns = 0.0, []
+    yearly, returns = 0.0, []
     for row, date in enumerate(traded.dates[11:], start=11):
-        cash += rate
+        cash += yearly * (date - traded.dates[row - 1]).days / 365.25
         if date in by_date:
             for order in by_date[date].itertuples():
                 sign = 1 if order.side == "buy" else -1
@@ -155,7 +155,6 @@ def test_the_books_equal_a_ledger_of_money_and_shares(traded, whole):
             cash -= by_date[date]["paid"].sum()
             short = -(shares * prices[row]).clip(max=0).sum()
             yearly = 0.02 * max(cash, 0) - 0.06 * max(-cash, 0) - 0.03 * short
-            rate = yearly / traded.periods_per_year
         now = cash + shares @ prices[row]
         returns.append(now / value - 1)
         value = now
@@ -259,9 +258,9 @@ def test_whole_shares_with_fees_and_interest_by_hand():
     of = panel([[10], [10], [11], [12], [12]])
     costs = Costs(0.0, fixed=1.0, cash_rate=0.5, capital=100.1)
     result = simulate(targets(of, [0, 2], [[0.5], [1.0]]), of, costs, whole=True)
-    first = 0.5 * 99.1 / 10  # shares, of which 4 are bought: 59.1 in cash, with interest for 2 rows
-    interest = 0.5 / of.periods_per_year * 59.1
-    value = 59.1 + 2 * interest + 48  # before the second fill, of 8 shares in all at 12
+    first = 0.5 * 99.1 / 10  # shares, of which 4 are bought: 59.1 in cash, with interest for 4 days
+    interest = 0.5 / 365.25 * 59.1
+    value = 59.1 + 4 * interest + 48  # before the second fill, of 8 shares in all at 12
     orders = result.orders
     np.testing.assert_allclose(orders["ordered"], [first, (value - 1) / 12 - 4], rtol=1e-12)
     np.testing.assert_allclose(orders["paid"], [41, 49], rtol=1e-12)

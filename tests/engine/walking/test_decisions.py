@@ -174,7 +174,7 @@ def test_holdings_by_hand_with_carry():
     targets = {3: np.array([0.9, 0.0]), 20: np.array([0.7, -0.2]), 30: np.array([0.1, 0.1])}
     np.testing.assert_allclose(current_holdings(21, targets, of), [0.7, -0.2])  # just filled
     worth = np.array([0.7, -0.2]) * prices[30] / prices[21]
-    years = (30 - 21) / of.panel.periods_per_year
+    years = (of.panel.dates[30] - of.panel.dates[21]).days / 365.25
     cash = 0.5 + (0.2 * 0.5 - 0.8 * 0.2) * years
     found = current_holdings(30, targets, of)  # the target of that day is filled on the next
     np.testing.assert_allclose(found, worth / (worth.sum() + cash), rtol=1e-13)

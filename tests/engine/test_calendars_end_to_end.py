@@ -1,0 +1,80 @@
+"""Backtests on bars within a day and on other calendars, with figures worked out by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data_loaders import Panel
+from engine import Costs, Training, WalkForward, backtest
+from engine.accounting import performance
+from strategies import DEQMeanVariance, EqualWeight, Strategy
+
+
+class AllCash(Strategy):
+    lookback = 1
+
+    def allocate(self, history, holdings):
+        return pd.Series(0.0, history.assets)
+
+
+CALENDARS = {
+    "hours": pd.date_range("2021-01-01", periods=3000, freq="h"),
+    "hours of sessions": pd.DatetimeIndex(
+        [
+            day + pd.Timedelta(hours=9.5 + hour)
+            for day in pd.bdate_range("2021", periods=80)
+            for hour in range(7)
+        ]
+    ),
+    "sessions with a hole of a year": pd.bdate_range("2018", periods=500).delete(
+        np.arange(200, 460)
+    ),
+    "weeks": pd.date_range("2018-01-05", periods=120, freq="W-FRI"),
+    "quarters": pd.date_range("2000-03-31", periods=60, freq="QE"),
+}
+
+
+def market(dates, seed=0, assets=2):
+    moves = np.random.default_rng(seed).normal(1e-4, 0.01, (len(dates), assets))
+    return Panel(pd.DataFrame(100 * np.exp(moves.cumsum(axis=0)), dates).add_prefix("S"))
+
+
+@pytest.mark.parametrize("name", CALENDARS)
+def test_cash_earns_its_rate_a_year_on_any_calendar(name):
+    """5% a year, paid as simple interest on what the last fill left in cash."""
+    panel, every = market(CALENDARS[name]), 2 if name == "quarters" else 10
+    plan = WalkForward(train=every, refit=1000, rebalance=every)
+    result = backtest([AllCash()], panel, plan, Costs(0.0, cash_rate=0.05), progress=False)
+    net = next(iter(result.values())).net_returns
+    first = panel.dates.get_loc(net.index[0])
+    fills = panel.dates[first::every]
+    fills = fills.append(panel.dates[-1:]) if fills[-1] != panel.dates[-1] else fills
+    years = np.diff(fills.values) / np.timedelta64(1, "s") / (365.25 * 86400)
+    earned = (1 + 0.05 * years).prod()
+    assert performance.wealth(net.to_numpy())[-1] == pytest.approx(earned, rel=1e-12)
+    elapsed = (net.index[-1] - net.index[0]) / pd.Timedelta(days=365.25)
+    assert earned ** (1 / elapsed) - 1 == pytest.approx(0.05, abs=0.0013)
+
+
+def test_the_sharpe_ratio_of_hours_is_annualised_by_their_number():
+    panel = market(CALENDARS["hours"])
+    plan = WalkForward(train=100, refit=3000, rebalance=24, execution_lag=0)
+    result = backtest([EqualWeight()], panel, plan, Costs(0.0), progress=False)
+    net = next(iter(result.values())).net_returns
+    year = next(iter(result.values())).settings["periods_per_year"]
+    assert year == 24 * 365
+    by_hand = net.mean() / net.std(ddof=1) * np.sqrt(24 * 365)
+    assert performance.sharpe(net, year) == pytest.approx(by_hand, rel=1e-12)
+
+
+def test_a_strategy_learns_on_hours():
+    panel = market(CALENDARS["hours"][:744], assets=3)
+    plan = WalkForward(train="20D", refit="5D", rebalance="D")
+    strategy = DEQMeanVariance(lookback=24, hidden=4, cap=0.6)
+    costs = Costs(0.0005, cash_rate=0.05)
+    found = backtest([strategy], panel, plan, costs, Training(epochs=2), progress=False)
+    result = next(iter(found.values()))
+    assert (result.targets.index.hour == 23).all()
+    assert len(result.folds) == 2
+    assert result.training["loss"].notna().all()
+    np.testing.assert_allclose(result.targets.sum(axis=1), 1.0, atol=1e-6)
