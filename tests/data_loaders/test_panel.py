@@ -103,12 +103,12 @@ def test_periods_a_year_as_given_stay_with_the_panel(walks):
     own = Panel(walks.prices, periods_per_year=104.5)
     assert type(Panel(walks.prices, periods_per_year=252.0).periods_per_year) is int
     copies = own.until(own.dates[9]), own.last(5), own.rows(2, 8), pickle.loads(pickle.dumps(own))
-    for copy in (own, *copies, own.replace(source="elsewhere"), copies[1].replace(source="x")):
+    for copy in (own, *copies, own.replaced(source="elsewhere"), copies[1].replaced(source="x")):
         assert copy.periods_per_year == 104.5
     assert pickle.loads(pickle.dumps(walks.last(4))).periods_per_year == walks.periods_per_year
-    prices = {walks.fingerprint, own.fingerprint, own.replace(periods_per_year=100).fingerprint}
+    prices = {walks.fingerprint, own.fingerprint, own.replaced(periods_per_year=100).fingerprint}
     assert len(prices) == 3
-    assert Panel(walks.prices).fingerprint == walks.replace(source="elsewhere").fingerprint
+    assert Panel(walks.prices).fingerprint == walks.replaced(source="elsewhere").fingerprint
     returns = Panel.from_returns(walks.returns.iloc[1:], periods_per_year=50)
     assert returns.periods_per_year == 50
 
