@@ -46,7 +46,7 @@ def as_csv(data: ReportData) -> dict[str, str]:
     results = data.results
     frames = {name: _indexed(getattr(data, name), index) for name, index in TABLES.items()}
     frames["months"] = _stacked(data.months).rename(columns=str)
-    for field in ("net_returns", "gross_returns", "turnover", "costs"):
+    for field in ("net_returns", "gross_returns", "risk_free", "turnover", "costs"):
         lines = pd.DataFrame({name: getattr(result, field) for name, result in results.items()})
         frames[field] = _indexed(lines.rename_axis("date"), True)
     frames["targets"] = _stacked({n: r.targets for n, r in results.items()})

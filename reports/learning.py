@@ -21,7 +21,7 @@ def seeds(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
     for result in results.values():
         if len(result.training):
             who = f"{result.strategy.get('class')} {result.strategy.get('parameters')}"
-            ratio = sharpe(result.net_returns, result.settings["periods_per_year"])
+            ratio = sharpe(result.excess_returns, result.settings["periods_per_year"])
             ratios[who, result.settings.get("seed")] = ratio
     table = pd.DataFrame([(who, ratio) for (who, _), ratio in ratios.items()])
     if table.empty:

@@ -132,6 +132,7 @@ def render(data: ReportData) -> str:
             headline=wording.headline(data),
             selection=wording.selection_sentence(data),
             missing=wording.not_shown(data),
+            risk_free=wording.risk_free(data),
             colours=sections.colours_of(data.ranked),
             shown=shown,
             rest=len(data.ranked) - len(shown),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from engine.accounting import performance
 from engine.accounting.performance import sharpe
 from engine.runs.result import BacktestResult
 from reports import learning
@@ -83,9 +84,8 @@ def gather(
     results = dict(results)
     year = results[subject].settings["periods_per_year"]
     table = catalogue.metric_table(results, benchmark)
-    returns = pd.concat({n: r.net_returns for n, r in results.items()}, axis=1, join="inner")
-    rivals = returns.drop(columns=[benchmark] if benchmark else [])
-    active = rivals.sub(returns[benchmark], axis=0) if benchmark else rivals
+    excess = pd.concat({n: r.excess_returns for n, r in results.items()}, axis=1, join="inner")
+    active = _active(results, excess, benchmark)
     found = {name: sharpe(active[name], 1) for name in active.columns}
     count = trials_of(results, benchmark, tried)
     assets = trading.asset_table(results[subject], year)
@@ -96,11 +96,11 @@ def gather(
         benchmark=benchmark,
         metrics=table,
         luck=luck_table(
-            returns, active, benchmark, year, count, trials.ratios(found, results, tried)
+            excess, active, benchmark, year, count, trials.ratios(found, results, tried)
         ),
         trials=count,
         overfitting=selection.overfitting(active),
-        superior=selection.superior_ability(returns, benchmark) if benchmark else np.nan,
+        superior=selection.superior_ability(excess, benchmark) if benchmark else np.nan,
         history=trials.history(results, tried),
         drawdowns=drawdowns.drawdown_periods(results[subject].net_returns).head(WORST),
         years=pd.DataFrame({name: table["year"] for name, table in months.items()}),
@@ -120,6 +120,18 @@ def gather(
         checks=_stacked(results, lambda result: learning.checks(result.checks)),
         differing=_differing(results),
     )
+
+
+def _active(
+    results: Mapping[str, BacktestResult], excess: pd.DataFrame, benchmark: str | None
+) -> pd.DataFrame:
+    """Net returns less the benchmark's, without its column; without one the excess returns."""
+    if benchmark is None:
+        return excess
+    other = results[benchmark].net_returns
+    rivals = [name for name in excess.columns if name != benchmark]
+    lines = {n: performance.excess(results[n].net_returns, other) for n in rivals}
+    return pd.DataFrame({name: line[excess.index] for name, line in lines.items()}, excess.index)
 
 
 def chosen(results: Mapping[str, BacktestResult]) -> tuple[str, str | None]:
@@ -158,7 +170,7 @@ def trials_of(
 
 
 def luck_table(
-    returns: pd.DataFrame,
+    excess: pd.DataFrame,
     active: pd.DataFrame,
     benchmark: str | None,
     periods_per_year: float,
@@ -173,16 +185,16 @@ def luck_table(
     that the best of ``count`` trials without skill reaches).
 
     Args:
-        returns: (T, S) net returns, one column a strategy.
-        active: the same less those of the benchmark, without its column; without a benchmark the
-            returns themselves.
+        excess: (T, S) returns in excess of the risk-free rate, one column a strategy.
+        active: net returns less those of the benchmark, without its column; without a benchmark
+            ``excess``.
         ratios: Sharpe ratios a period of the trials, whose spread deflates.
     """
-    table = sharpe_tests.sharpe_intervals(returns, periods_per_year)
+    table = sharpe_tests.sharpe_intervals(excess, periods_per_year)
     columns = ["difference", "error", "difference low", "difference high", "p", "studentised"]
     table[[*columns, "block", "active", "deflated"]] = np.nan
     if benchmark:
-        found = sharpe_tests.sharpe_differences(returns, benchmark, periods_per_year)
+        found = sharpe_tests.sharpe_differences(excess, benchmark, periods_per_year)
         table.update(found.rename(columns={"low": "difference low", "high": "difference high"}))
     for name in active.columns:
         table.loc[name, "active"] = selection.probabilistic_sharpe(active[name])
@@ -203,7 +215,7 @@ def _factors(results: Mapping[str, BacktestResult], factors: pd.DataFrame | None
 
     def fitted(result: BacktestResult) -> pd.DataFrame:
         year = result.settings["periods_per_year"]
-        return relative.factor_regression(result.net_returns, factors, year).reset_index()
+        return relative.factor_regression(result.excess_returns, factors, year).reset_index()
 
     return _stacked(results, fitted)
 
@@ -228,7 +240,7 @@ def _folds(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
     tables = []
     for name, result in results.items():
         year = result.settings["periods_per_year"]
-        scores = calendars.fold_returns(result.net_returns, starts, year)
+        scores = calendars.fold_returns(result.net_returns, result.excess_returns, starts, year)
         table = refits.reset_index(drop=True).rename_axis("fold").reset_index()
         table["strategy"] = name
         table[["return", "Sharpe"]] = np.array(scores, dtype=float)

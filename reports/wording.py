@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from markupsafe import Markup
 
+from engine.accounting.risk_free import risk_free_in
 from reports.formats import chance, number, percent
 from reports.report_data import ReportData
 
@@ -85,6 +88,18 @@ def selection_sentence(data: ReportData) -> str:
             f"p-value {size} (test for superior predictive ability)."
         )
     return " ".join(said)
+
+
+def risk_free(data: ReportData) -> str:
+    """What ratios are in excess of."""
+    found = risk_free_in(data.first.settings)
+    if isinstance(found, Mapping):
+        rate = f"the risk-free rate, {percent(found['mean'], 2)} a year on average over its dates"
+    else:
+        rate = f"the risk-free rate, {percent(found, 2)} a year" if found else ""
+    if not rate:
+        return "The risk-free rate is 0."
+    return f"Sharpe and Sortino ratios, alpha and beta are of returns in excess of {rate}."
 
 
 def not_shown(data: ReportData) -> list[str]:

@@ -2,7 +2,11 @@
 
 ``returns`` are simple returns of T equal periods as fractions (0.01 = 1%), oldest first, in a
 series, an array or a tensor; a tensor gives a tensor with its gradient. ``periods_per_year`` (P) is
-the number of such periods in a year: 252 sessions, 52 weeks. The risk-free rate is 0.
+the number of such periods in a year: 252 sessions, 52 weeks.
+
+Sharpe, Sortino and Omega ratios are given the returns in ``excess`` of the risk-free ones, as
+``BacktestResult.excess_returns`` and ``Account.excess_returns`` are; growth and drawdowns are of
+the returns themselves.
 
 A metric that is undefined is NaN, never infinite:
 
@@ -65,9 +69,10 @@ def volatility(returns: Returns, periods_per_year: float, floor: float | None = 
 
 
 def sharpe(returns: Returns, periods_per_year: float, floor: float | None = None) -> Number:
-    """Mean over standard deviation (ddof 1) a year: mean / std * sqrt(P).
+    """Mean over standard deviation (ddof 1) of excess returns, a year: mean / std * sqrt(P).
 
-    Source: Sharpe (1994), The Sharpe Ratio; annualised as if returns were uncorrelated.
+    Source: Sharpe (1994), The Sharpe Ratio; annualised as if returns were uncorrelated. Undefined
+    for cash alone.
     """
     if floor is None and constant(returns):
         return np.nan
@@ -77,14 +82,18 @@ def sharpe(returns: Returns, periods_per_year: float, floor: float | None = None
 
 
 def information_ratio(returns: Returns, benchmark: Returns, periods_per_year: float) -> Number:
-    """``sharpe`` of the active returns r - b. Source: Goodwin (1998), The Information Ratio."""
+    """Mean over standard deviation (ddof 1) of r - b, a year: the risk-free return cancels.
+
+    Source: Goodwin (1998), The Information Ratio. quantstats shows it per period, as empyrical
+    does (excess_sharpe): divided by sqrt(P).
+    """
     return sharpe(excess(returns, benchmark), periods_per_year)
 
 
 def downside_deviation(
     returns: Returns, periods_per_year: float, target: float = 0.0, floor: float | None = None
 ) -> Number:
-    """Root mean square of returns below the target a year: sqrt(mean(min(r - target, 0)^2) P).
+    """Root mean square of excess returns below the target: sqrt(mean(min(r - target, 0)^2) P).
 
     The squares are averaged over all periods, also those above. ``target`` and result are
     fractions a year. Source: Sortino and Price (1994), Performance Measurement in a Downside
@@ -101,9 +110,10 @@ def downside_deviation(
 def sortino(
     returns: Returns, periods_per_year: float, target: float = 0.0, floor: float | None = None
 ) -> Number:
-    """Mean return above the target over ``downside_deviation``, both a year.
+    """Mean excess return above the target over ``downside_deviation``, both a year.
 
-    Source: Sortino and Price (1994), as above.
+    The target counts beyond the risk-free rate; the report's is 0. Source: Sortino and Price
+    (1994), Performance Measurement in a Downside Risk Framework.
     """
     if not len(returns):
         return np.nan
@@ -115,9 +125,10 @@ def sortino(
 
 
 def omega(returns: Returns, threshold: float = 0.0, floor: float | None = None) -> Number:
-    """Sum of the returns above the threshold (a period) over the size of the sum of those below.
+    """Sum of the excess returns above a threshold over the size of the sum of those below.
 
-    At 0 it is the profit factor, too. Source: Keating and Shadwick (2002), A Universal
+    The threshold, a period, counts beyond the risk-free return; the report's is 0, so that cash is
+    neither gain nor loss. Source: Keating and Shadwick (2002), A Universal
     Performance Measure.
     """
     if not len(returns):
@@ -174,7 +185,8 @@ def max_drawdown(returns: Returns) -> Number:
 def calmar(returns: Returns, periods_per_year: float, floor: float | None = None) -> Number:
     """``annual_return`` over the size of ``max_drawdown``, whole history.
 
-    Source: Young (1991), Calmar Ratio: A Smoother Tool (there over 36 months).
+    Of net returns: the risk-free rate has no place in its definition. Source: Young (1991), Calmar
+    Ratio: A Smoother Tool (there over 36 months).
     """
     growth, depth = annual_return(returns, periods_per_year), -max_drawdown(returns)
     return _ratio(growth, depth, floor, returns)

@@ -141,10 +141,22 @@ def risk_free_of(settings: Mapping[str, Any]) -> RiskFree:
     Raises:
         ValueError: it was a series, of which settings hold the fingerprint only.
     """
-    found = settings.get("risk_free", (settings.get("costs") or {}).get("cash_rate", 0.0))
+    found = risk_free_in(settings)
     if not isinstance(found, Real):
         raise ValueError("the risk-free rates of the run are in its folder, risk_free.csv")
     return RiskFree(float(found))
+
+
+def risk_free_in(settings: Mapping[str, Any]) -> Any:
+    """The risk-free rate as settings describe it; those of earlier versions by the cash rate."""
+    return settings.get("risk_free", (settings.get("costs") or {}).get("cash_rate", 0.0))
+
+
+def own_risk_free(settings: Mapping[str, Any]) -> Any:
+    """``risk_free_in`` where it is not the costs' cash rate, which is the default; or None."""
+    default = risk_free_in({"costs": settings.get("costs")})
+    found = risk_free_in(settings)
+    return None if found == default else found
 
 
 def _by_date(given: pd.Series) -> pd.Series:

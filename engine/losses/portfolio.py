@@ -22,7 +22,7 @@ EQUAL_WEIGHT = "1/N"
 
 @dataclass(frozen=True)
 class _Relative(Loss):
-    """A loss on net returns less those of a benchmark, which pays no costs.
+    """A loss on net returns less those of a benchmark, which pays no costs; interest cancels.
 
     ``benchmark``: an asset of the panel (which may be an index), or "1/N": all assets in equal
     parts at the start of every period.

@@ -3,6 +3,8 @@
 loss = NegativeSharpe() + 0.1 * NegativeLogGrowth()
 
 A measure of which more is better is negated, as its name says (NegativeSharpe); others are not.
+Sharpe, Sortino and Omega ratios are of excess returns, as in the report; growth, drawdowns and
+tails are of net returns, and in a mean the risk-free rate is a constant that moves no optimum.
 Losses on the weights, against a benchmark and on forecasts are in ``portfolio.py``.
 """
 
@@ -59,13 +61,13 @@ class Loss:
 
 @dataclass(frozen=True)
 class NegativeSharpe(Loss):
-    """-(Sharpe ratio a year) of net returns, see ``performance.sharpe``. Sharpe (1994).
+    """-(Sharpe ratio a year) of excess returns, see ``performance.sharpe``. Sharpe (1994).
 
     Needs at least 3 periods.
     """
 
     def __call__(self, account: Account, periods_per_year: float) -> Tensor:
-        returns = account.net_returns
+        returns = account.excess_returns
         if returns.numel() < 3:
             raise ValueError(f"a Sharpe ratio needs at least 3 periods, got {returns.numel()}")
         return -performance.sharpe(returns, periods_per_year, FLOOR)
@@ -92,15 +94,15 @@ class NegativeLogGrowth(Loss):
 
 @dataclass(frozen=True)
 class NegativeSortino(Loss):
-    """-(Sortino ratio a year) of net returns, see ``performance.sortino``. Sortino, Price (1994).
+    """-(Sortino ratio a year) of excess returns, as ``performance.sortino``. Sortino, Price (1994).
 
-    ``target``: a year, a fraction; 0.02 = 2%.
+    ``target``: a year, beyond the risk-free rate, a fraction; 0.02 = 2%.
     """
 
     target: float = 0.0
 
     def __call__(self, account: Account, periods_per_year: float) -> Tensor:
-        return -performance.sortino(account.net_returns, periods_per_year, self.target, FLOOR)
+        return -performance.sortino(account.excess_returns, periods_per_year, self.target, FLOOR)
 
 
 @dataclass(frozen=True)
@@ -139,16 +141,16 @@ class MaxDrawdown(Loss):
 
 @dataclass(frozen=True)
 class NegativeOmega(Loss):
-    """-(gains above the threshold) / (losses below it), sums of net returns.
+    """-(gains above the threshold) / (losses below it), sums of excess returns.
 
-    Keating and Shadwick (2002). ``threshold``: a year, a fraction. The ratio has no unit and is
-    not annualised.
+    Keating and Shadwick (2002). ``threshold``: a year, beyond the risk-free rate, a fraction. The
+    ratio has no unit and is not annualised.
     """
 
     threshold: float = 0.0
 
     def __call__(self, account: Account, periods_per_year: float) -> Tensor:
-        return -performance.omega(account.net_returns, self.threshold / periods_per_year, FLOOR)
+        return -performance.omega(account.excess_returns, self.threshold / periods_per_year, FLOOR)
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,10 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from data_loaders import Panel, quality
 from engine.accounting.costs import Costs
-from engine.accounting.risk_free import RiskFree
+from engine.accounting.risk_free import RiskFree, own_risk_free
 from engine.planning.walk_forward import WalkForward
 from engine.runs.settings import describe_costs
 from engine.training.settings import Training
@@ -65,13 +64,6 @@ def identity(settings: dict, strategies: Mapping[str, Strategy]) -> dict:
     if (risk_free := own_risk_free(settings)) is not None:
         parts["risk_free"] = risk_free
     return {**parts, "strategies": {name: described(each) for name, each in strategies.items()}}
-
-
-def own_risk_free(settings: Mapping[str, Any]) -> Any:
-    """The risk-free rate as settings describe it, where it is not the costs' cash rate; or None."""
-    cash_rate = (settings.get("costs") or {}).get("cash_rate", 0.0)
-    found = settings.get("risk_free", cash_rate)
-    return None if found == cash_rate else found
 
 
 def described(strategy: Strategy) -> dict:

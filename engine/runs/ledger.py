@@ -20,7 +20,15 @@ import numpy as np
 import pandas as pd
 
 from engine.accounting import performance
-from engine.runs.storage import StorageError, connect, create_tables, storage_errors, upsert
+from engine.accounting.risk_free import own_risk_free, risk_free_in
+from engine.runs.storage import (
+    StorageError,
+    add_columns,
+    connect,
+    create_tables,
+    storage_errors,
+    upsert,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy import Table
@@ -56,8 +64,10 @@ class TrialLedger:
         with storage_errors(self.url):
             again = {"runs": self._table.c.runs + 1, "last_run": now}
             for result in results.values():
-                row = {"kind": kind, "first_run": now, "last_run": now, "runs": 1}
-                upsert(self._engine, self._table, row | _trial(result, benchmark), again)
+                found = _trial(result, benchmark)
+                mended = {name: found[name] for name in ("sharpe", "risk_free")}  # of old rows
+                row = {"kind": kind, "first_run": now, "last_run": now, "runs": 1} | found
+                upsert(self._engine, self._table, row, again | mended)
 
     def trials(self) -> pd.DataFrame:
         """All trials, oldest first, one row each; for the columns see ``COLUMNS``."""
@@ -86,12 +96,17 @@ class TrialLedger:
             return "no trial yet: every backtest and sweep is recorded here"
         shown = ["last_run", "kind", "name", "runs", "start", "end", "sharpe", "active_sharpe"]
         latest = found.sort_values("last_run").tail(most)
-        differing = _differing_settings(latest)
+        differing, excess = _differing_settings(latest), in_excess(latest)
         latest = latest[shown].assign(last_run=latest["last_run"].dt.strftime("%Y-%m-%d %H:%M"))
         width = max(map(len, differing))
         latest["what differs".ljust(width)] = [text.ljust(width) for text in differing]
         table = latest.to_string(index=False, float_format=lambda x: f"{x:.2f}", na_rep="-")
         lines = "\n".join(line.rstrip() for line in table.splitlines())
+        if not excess.all():
+            lines += (
+                "\n\nThe sharpe of these counts interest on cash as skill, as an earlier version "
+                f"recorded it: {', '.join(sorted(set(latest['name'][~excess])))}; run them again"
+            )
         return f"{len(found)} trials, the latest last (UTC):\n\n{lines}"
 
     @cached_property
@@ -105,6 +120,7 @@ class TrialLedger:
         table = sqlalchemy.Table("deqfolio_trials", sqlalchemy.MetaData(), *columns)
         with storage_errors(self.url):
             create_tables(table.metadata, self._engine)
+            add_columns(table, self._engine)
         return table
 
 
@@ -164,12 +180,23 @@ COLUMNS = {  # name: (type of SQLAlchemy, description)
     "whole_shares": ("Boolean", "whether only whole shares were traded"),
     "periods_per_year": ("Float", "of the returns"),
     "observations": ("Integer", "number of returns"),
-    "sharpe": ("Float", "net, a year"),
+    "sharpe": ("Float", "net, in excess of the risk-free rate, a year; see ``in_excess``"),
     "active_sharpe": ("Float", "of the net return beyond 1/N in the same run, a year"),
     "annual_return": ("Float", "net, geometric"),
     "volatility": ("Float", "a year"),
     "turnover": ("Float", "traded value over portfolio value, a year"),
+    "risk_free": ("Text", "yearly rate or what tells a series apart, JSON; none in older rows"),
 }
+
+
+def in_excess(trials: pd.DataFrame) -> np.ndarray:
+    """Whether the ``sharpe`` of each row is in excess of the risk-free rate.
+
+    Rows that an earlier version recorded are of net returns, interest on cash included, until the
+    same configuration is run again. Without interest that is the same number.
+    """
+    interest = [json.loads(costs or "{}").get("cash_rate", 0) for costs in trials["costs"]]
+    return trials["risk_free"].notna().to_numpy() | (np.array(interest, dtype=float) == 0)
 
 
 def _trial(result: BacktestResult, benchmark: BacktestResult | None) -> dict[str, Any]:
@@ -190,12 +217,16 @@ def _trial(result: BacktestResult, benchmark: BacktestResult | None) -> dict[str
         "training": _json(settings["training"] if result.strategy.get("learned") else {}),
         "whole_shares": bool(settings.get("whole_shares", False)),
     }
-    row["id"] = hashlib.sha256(_json([row[name] for name in IDENTITY]).encode()).hexdigest()
+    identity = [row[name] for name in IDENTITY]
+    if (own := own_risk_free(settings)) is not None:
+        identity.append(own)
+    row["id"] = hashlib.sha256(_json(identity).encode()).hexdigest()
+    row["risk_free"] = _json(risk_free_in(settings))
     active = np.nan
     if benchmark is not None and benchmark is not result:
         active = performance.information_ratio(net, benchmark.net_returns, a_year)
     figures = {
-        "sharpe": performance.sharpe(net, a_year),
+        "sharpe": performance.sharpe(result.excess_returns, a_year),
         "active_sharpe": active,
         "annual_return": performance.annual_return(net, a_year),
         "volatility": performance.volatility(net, a_year),

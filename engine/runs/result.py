@@ -67,7 +67,7 @@ class BacktestResult:
         sensitivity: one row per fold, seed and feature of a learned strategy: fold, seed, feature,
             change, decisions (see ``engine.walking.sensitivity``).
         risk_free: (T,) simple risk-free returns of the same periods as ``net_returns``, see
-            ``accounting.risk_free``; of results without them what the costs' cash rate comes to.
+            ``accounting.risk_free``; by default what the rate in the settings comes to.
         illiquidity: (K, N) daily volatility over the root of the money traded a day, by fill date;
             empty if the panel has no volume.
         benchmark: (T,) simple returns of the panel's benchmark, 0 in the first row, NaN where it
@@ -103,7 +103,7 @@ class BacktestResult:
     failure: dict | None = None
 
     def __post_init__(self) -> None:
-        if len(self.risk_free) or not len(self.net_returns):
+        if self.risk_free.index.equals(self.net_returns.index) or not len(self.net_returns):
             return
         dates, fills = pd.DatetimeIndex(self.net_returns.index), self.turnover.index
         fills = dates.intersection(pd.DatetimeIndex(fills))

@@ -190,6 +190,27 @@ class Claims:
         return upsert(self._engine, self._table, row, {"time": now}, late) == 1
 
 
+def add_columns(table: Table, engine: Engine) -> None:
+    """Add the columns that a table of an earlier version lacks, empty."""
+    from sqlalchemy import inspect, text
+    from sqlalchemy.exc import DBAPIError
+
+    def missing() -> list[Any]:
+        there = {column["name"] for column in inspect(engine).get_columns(table.name)}
+        return [column for column in table.columns if column.name not in there]
+
+    for column in missing():
+        kind = column.type.compile(engine.dialect)
+        try:
+            with engine.begin() as connection:
+                connection.execute(
+                    text(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}")
+                )
+        except DBAPIError:
+            if column in missing():  # else another process did so at the same moment
+                raise
+
+
 def create_tables(metadata: MetaData, engine: Engine) -> None:
     """Create the tables that are missing; another process may do so at the same moment."""
     from sqlalchemy.exc import DBAPIError

@@ -91,12 +91,13 @@ def _growth(data: ReportData, results: Results, colours: Colours) -> dict[str, A
 def _rolling(data: ReportData, results: Results, colours: Colours) -> dict[str, Any]:
     """Sharpe ratio, volatility and beta over a moving year, or half of a shorter history."""
     net = {name: result.net_returns for name, result in results.items()}
+    excess = {name: result.excess_returns for name, result in results.items()}
     year = data.periods_per_year
     window = int(min(year, len(net[data.subject]) // 2))
     drawn: dict[str, Any] = {"window": window, "rolling": None, "volatility": None, "beta": None}
     if window < SHORTEST_WINDOW:
         return drawn
-    lines = {name: rolling.rolling_sharpe(line, window, year) for name, line in net.items()}
+    lines = {name: rolling.rolling_sharpe(line, window, year) for name, line in excess.items()}
     if not (lines := _known(lines)):
         return drawn
     label = f"Sharpe ratio of the last {window} periods by date."
@@ -105,9 +106,9 @@ def _rolling(data: ReportData, results: Results, colours: Colours) -> dict[str, 
     label = f"Volatility of the last {window} periods by date."
     drawn["volatility"] = charts.line_chart(label, spreads, colours, percent=True)
     if data.benchmark:
-        other = net[data.benchmark]
+        other = excess[data.benchmark]
         betas = {
-            name: rolling.rolling_beta(net[name], other, window)
+            name: rolling.rolling_beta(excess[name], other, window)
             for name in lines
             if name != data.benchmark
         }

@@ -39,9 +39,9 @@ def last_five_years(returns: pd.Series, periods_per_year: float) -> float:
 
 
 def fold_returns(
-    returns: pd.Series, starts: pd.Series, periods_per_year: float
+    returns: pd.Series, excess: pd.Series, starts: pd.Series, periods_per_year: float
 ) -> list[tuple[float, float]]:
-    """(compound return, ``sharpe``) of each fold; a fold lasts until the next one starts."""
+    """(compound return, ``sharpe`` of the excess) by fold; each lasts until the next one starts."""
     fold = starts.searchsorted(returns.index, side="right") - 1
-    parts = [returns[fold == number] for number in range(len(starts))]
-    return [(cumulative_return(part), sharpe(part, periods_per_year)) for part in parts]
+    parts = [fold == number for number in range(len(starts))]
+    return [(cumulative_return(returns[k]), sharpe(excess[k], periods_per_year)) for k in parts]

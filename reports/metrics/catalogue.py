@@ -69,20 +69,22 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
         Metric("years won", distribution.share_won, "years", "percent", True),
     ),
     "Return for risk": (
-        Metric("Sharpe", performance.sharpe, "net year", "number", True),
-        Metric("Sharpe s.e.", sharpe_tests.sharpe_standard_error, "net year", "number"),
-        Metric("Sharpe above 0", selection.probabilistic_sharpe, "net", "percent", True),
-        Metric("Sharpe before costs", performance.sharpe, "gross year", "number", True),
-        Metric("Sortino", performance.sortino, "net year", "number", True),
+        Metric("Sharpe", performance.sharpe, "excess year", "number", True),
+        Metric("Sharpe s.e.", sharpe_tests.sharpe_standard_error, "excess year", "number"),
+        Metric("Sharpe above 0", selection.probabilistic_sharpe, "excess", "percent", True),
+        Metric("Sharpe before costs", performance.sharpe, "untraded year", "number", True),
+        Metric("Sortino", performance.sortino, "excess year", "number", True),
         Metric("Calmar", performance.calmar, "net year", "number", True),
-        Metric("Omega", performance.omega, "net", "number", True),
+        Metric("Omega", performance.omega, "excess", "number", True),
         Metric(
-            "growth-optimal leverage", distribution.growth_optimal_leverage, "net", "times", None
+            "growth-optimal leverage", distribution.growth_optimal_leverage, "excess", "times", None
         ),
     ),
     "Risk": (
         Metric("volatility", performance.volatility, "net year", "percent", False),
-        Metric("downside deviation", performance.downside_deviation, "net year", "percent", False),
+        Metric(
+            "downside deviation", performance.downside_deviation, "excess year", "percent", False
+        ),
         Metric("max drawdown", performance.max_drawdown, "net", "percent", True),
         Metric("mean drawdown", drawdowns.mean_drawdown, "net", "percent", True),
         Metric("longest drawdown", drawdowns.longest_drawdown, "net", "periods", False),
@@ -156,7 +158,7 @@ def metric_table(
     Those against the benchmark are NaN for the benchmark itself, without one, and where it
     has no dates in common.
     """
-    other = results[benchmark].net_returns if benchmark else None
+    other = results[benchmark] if benchmark else None
     rows = {}
     for name, result in results.items():
         given = inputs_of(name, result, None if name == benchmark else other)
@@ -164,17 +166,22 @@ def metric_table(
     return pd.DataFrame.from_dict(rows, orient="index", dtype=float)
 
 
-def inputs_of(name: str, result: BacktestResult, other: pd.Series | None = None) -> dict[str, Any]:
+def inputs_of(
+    name: str, result: BacktestResult, other: BacktestResult | None = None
+) -> dict[str, Any]:
     """The data that metrics can ask for by name.
 
-    months, years: compound returns of calendar months and years. joint, other: the returns and
-    the benchmark's on common dates; fit: their regression, where it is defined.
+    excess, untraded: net returns, and those before the costs of trading, less the risk-free ones.
+    months, years: compound returns of calendar months and years. joint, other: net returns and
+    the benchmark's on common dates; fit: regression of the excess returns, where it is defined.
     """
     net = check_returns(result.net_returns, name)
     months = calendars.monthly_returns(net)
     given = {
         "net": net,
         "gross": check_returns(result.gross_returns, name),
+        "excess": check_returns(result.excess_returns, name),
+        "untraded": performance.excess(result.gross_returns + result.carry, result.risk_free),
         "months": pd.Series(months.drop(columns="year").to_numpy().ravel()).dropna(),
         "years": months["year"],
         "year": result.settings["periods_per_year"],
@@ -184,10 +191,11 @@ def inputs_of(name: str, result: BacktestResult, other: pd.Series | None = None)
         "weights": result.weights,
     }
     if other is not None:
-        common = net.index.intersection(other.index)
+        common = net.index.intersection(other.net_returns.index)
         if len(common) > 1:
-            given |= {"joint": net[common], "other": other[common]}
-            if fit := relative.on_benchmark(net[common], other[common]):
+            given |= {"joint": net[common], "other": other.net_returns[common]}
+            ours, theirs = given["excess"][common], other.excess_returns[common]
+            if fit := relative.on_benchmark(ours, theirs):
                 given["fit"] = fit
     return given
 

@@ -31,7 +31,8 @@ def excess_kurtosis(returns: pd.Series) -> float:
 def value_at_risk(returns: pd.Series) -> float:
     """The 5% quantile of the returns of a period, a fraction: -0.02 is a loss of 2%.
 
-    The empirical quantile, without a distribution behind it; linear between observations.
+    The empirical quantile, without a distribution behind it; linear between observations, as in
+    empyrical. quantstats shows that of a normal distribution, which understates fat tails.
     Source: Jorion (2006), Value at Risk.
     """
     return float(np.quantile(returns, 0.05)) if len(returns) else np.nan
@@ -40,7 +41,8 @@ def value_at_risk(returns: pd.Series) -> float:
 def expected_shortfall(returns: pd.Series) -> float:
     """Mean of the returns at or below ``value_at_risk``, a fraction.
 
-    Source: Acerbi and Tasche (2002), On the Coherence of Expected Shortfall.
+    As in empyrical; quantstats takes that of a normal distribution. Source: Acerbi and Tasche
+    (2002), On the Coherence of Expected Shortfall.
     """
     if not len(returns):
         return np.nan
@@ -105,8 +107,9 @@ def autocorrelation(returns: pd.Series) -> float:
 def growth_optimal_leverage(returns: pd.Series) -> float:
     """Leverage of the highest expected log growth, to second order: mean / mean(r**2).
 
-    Source: Thorp (2006), The Kelly Criterion in Blackjack, Sports Betting and the Stock
-    Market, section 7. (Win rates and payoffs, as for coins, do not describe returns.)
+    Of excess returns, as what is borrowed is paid for. Source: Thorp (2006), The Kelly Criterion in
+    Blackjack, Sports Betting and the Stock Market, section 7. quantstats shows the stake of a coin,
+    p - (1 - p) / payoff ratio, which does not change with the size of returns.
     """
     square = float(np.mean(returns.to_numpy(dtype=float) ** 2)) if len(returns) else 0.0
     return float(returns.mean() / square) if square > 0 else np.nan

@@ -50,7 +50,8 @@ def drawdown_periods(returns: pd.Series) -> pd.DataFrame:
 def longest_drawdown(returns: pd.Series) -> float:
     """Periods from the first loss below a high until the value is back at it, the longest.
 
-    One that still lasts counts up to the last date; 0 without a loss.
+    One that still lasts counts up to the last date; 0 without a loss. Periods, as a year has P of
+    them: quantstats counts calendar days, up to the last date below the high.
     """
     return float(drawdown_periods(returns)["length"].max()) if max_drawdown(returns) < 0 else 0.0
 

@@ -1,7 +1,9 @@
 """A strategy against a benchmark or factors: active return, regression, capture.
 
 The conventions are those of ``accounting.performance``; ``benchmark`` has the dates of
-``returns``, and the active return of a period is r - b.
+``returns``, and the active return of a period is r - b. Regressions are of excess returns on excess
+returns (the capital asset pricing model); in r - b the risk-free return cancels, and capture is of
+the returns themselves.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ def regression(values: np.ndarray, regressors: np.ndarray) -> Any:
     rows = len(values)
     design = np.column_stack([np.ones(rows), regressors])
     size = np.abs(design).max(axis=0)
-    if rows <= design.shape[1] + 1 or not size.all():
+    if rows <= design.shape[1] or not size.all():
         return None
     if np.linalg.matrix_rank(design / size, tol=ROUNDING * rows) < design.shape[1]:
         return None
@@ -39,7 +41,7 @@ def regression(values: np.ndarray, regressors: np.ndarray) -> Any:
 
 
 def on_benchmark(returns: pd.Series, benchmark: pd.Series) -> Any:
-    """``regression`` of the returns on the benchmark's; None where these are constant."""
+    """``regression`` of excess returns on the benchmark's; None where these are constant."""
     if constant(benchmark):
         return None
     return regression(returns.to_numpy(dtype=float), benchmark.to_numpy(dtype=float))
@@ -59,7 +61,7 @@ def tracking_error(returns: pd.Series, benchmark: pd.Series, periods_per_year: f
 
 
 def beta(fit: Any) -> float:
-    """Slope of the returns on the benchmark's: cov(r, b) / var(b)."""
+    """Slope of excess returns on the benchmark's: cov(r, b) / var(b); from three periods on."""
     return float(fit.params[1])
 
 
@@ -72,9 +74,10 @@ def beta_standard_error(fit: Any) -> float:
 
 
 def alpha(fit: Any, periods_per_year: float) -> float:
-    """Annual intercept of the returns on the benchmark's, a fraction: (mean r - beta mean b) P.
+    """Annual intercept of excess returns on the benchmark's, a fraction: (mean r - beta mean b) P.
 
-    Source: Jensen (1968), The Performance of Mutual Funds; risk-free rate 0, not compounded.
+    Source: Jensen (1968), The Performance of Mutual Funds; as in quantstats not compounded, so
+    that its standard error is that of a sum. empyrical compounds it: (1 + alpha / P)^P - 1.
     """
     return float(fit.params[0] * periods_per_year)
 
@@ -90,9 +93,10 @@ def r_squared(fit: Any) -> float:
 
 
 def treynor(fit: Any, periods_per_year: float) -> float:
-    """Annual mean return over ``beta``, a fraction; NaN where beta is 0.
+    """Annual mean excess return over ``beta``, a fraction; NaN where beta is 0.
 
-    Source: Treynor (1965), How to Rate Management of Investment Funds.
+    Source: Treynor (1965), How to Rate Management of Investment Funds. quantstats divides the
+    return over the whole history by beta, which grows with its length.
     """
     mean, slope = fit.model.endog.mean(), beta(fit)
     return float(mean * periods_per_year / slope) if abs(slope) > ROUNDING else np.nan
@@ -102,6 +106,7 @@ def up_capture(returns: pd.Series, benchmark: pd.Series) -> float:
     """Geometric mean return over the benchmark's, in the periods in which the benchmark rose.
 
     A fraction: 0.8 gains 80% of what the benchmark gains. Source: Bacon (2008), section 3.
+    empyrical compounds both means to a year before it divides, which drives the ratio from 1.
     """
     return _capture(returns, benchmark, benchmark > 0)
 
@@ -110,6 +115,7 @@ def down_capture(returns: pd.Series, benchmark: pd.Series) -> float:
     """Geometric mean return over the benchmark's, in the periods in which the benchmark fell.
 
     A fraction: 0.8 loses 80% of what the benchmark loses. Source: Bacon (2008), section 3.
+    empyrical compounds both means to a year first, as for the up capture.
     """
     return _capture(returns, benchmark, benchmark < 0)
 
@@ -128,7 +134,9 @@ def hit_rate(returns: pd.Series, benchmark: pd.Series) -> float:
 def factor_regression(
     returns: pd.Series, factors: pd.DataFrame, periods_per_year: float
 ) -> pd.DataFrame:
-    """Least squares of the returns on factors (T, K) of the same periods, HAC errors.
+    """Least squares of excess returns on factors (T, K) of the same periods, HAC errors.
+
+    Factors should be returns in excess, too, or of long-short portfolios, as published ones are.
 
     Returns:
         One row for "alpha" (annual, a fraction) and one per factor: coefficient, error, t, p

@@ -9,7 +9,8 @@ from engine.accounting.performance import ROUNDING
 
 
 def rolling_sharpe(returns: pd.Series, window: int, periods_per_year: float) -> pd.Series:
-    """``sharpe`` of the last ``window`` periods, by date; starts when the first window is full."""
+    """``sharpe`` of excess returns over the last ``window`` periods, by date, from the first full
+    window on."""
     windows = returns.astype(float).rolling(window)
     deviation, largest = windows.std(ddof=1), returns.abs().rolling(window).max()
     ratio = windows.mean() / deviation.where(deviation > ROUNDING * largest)
@@ -23,7 +24,7 @@ def rolling_volatility(returns: pd.Series, window: int, periods_per_year: float)
 
 
 def rolling_beta(returns: pd.Series, benchmark: pd.Series, window: int) -> pd.Series:
-    """``beta`` over the last ``window`` common periods, by date, from the first full window on."""
+    """``beta`` of excess returns to the benchmark's over the last ``window`` common periods."""
     common = returns.index.intersection(benchmark.index)
     ours, theirs = returns[common].astype(float), benchmark[common].astype(float)
     spread = theirs.rolling(window).var(ddof=1)

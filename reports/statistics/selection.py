@@ -1,6 +1,6 @@
 """How much of the best result is due to having tried several strategies.
 
-``returns`` are (T, S) net simple returns of equal periods, one column a strategy, without NaN.
+``returns`` are (T, S) excess returns of equal periods, one column a strategy, without NaN.
 """
 
 from __future__ import annotations

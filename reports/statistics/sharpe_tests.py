@@ -1,6 +1,6 @@
 """Standard errors and confidence intervals of Sharpe ratios, and tests of the difference of two.
 
-``returns`` are (T, S) net simple returns, one column a strategy, without NaN; T the rows.
+``returns`` are (T, S) returns in excess of the risk-free rate, one column a strategy, without NaN.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def sharpe_differences(
     quantile of |d* - d|, so that both always agree.
 
     Args:
-        returns: (T, S) net simple returns, one column a strategy, without NaN.
+        returns: (T, S) excess returns, one column a strategy, without NaN.
         benchmark: the column to compare with.
         periods_per_year: rows per year.
         resamples: number of resampled histories.

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from engine.runs.ledger import trial_id
+from engine.runs.ledger import in_excess, trial_id
 from engine.runs.result import BacktestResult
 
 SHOWN = 50  # the latest
@@ -20,7 +20,8 @@ def history(results: Mapping[str, BacktestResult], tried: pd.DataFrame | None) -
 
     Columns: last run (a date, UTC), kind, name, parameters (those in which trials of one class
     differ, and the parts of the settings in which all trials do, in words), runs, start, end,
-    sharpe and active sharpe (annual), this run (whether it is one of the results).
+    sharpe and active sharpe (annual), this run (whether it is one of the results), in excess
+    (whether sharpe is in excess of the risk-free rate, see ``ledger.in_excess``).
     """
     if tried is None or tried.empty:
         return pd.DataFrame()
@@ -30,6 +31,7 @@ def history(results: Mapping[str, BacktestResult], tried: pd.DataFrame | None) -
     table.insert(0, "last run", found["last_run"].dt.strftime("%Y-%m-%d"))
     table.insert(3, "parameters", _parameters(found))
     table["this run"] = found["id"].isin(own(results))
+    table["in excess"] = in_excess(found)
     return table.head(SHOWN).reset_index(drop=True)
 
 

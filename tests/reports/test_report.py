@@ -252,7 +252,7 @@ def test_what_is_not_recorded_is_said(page):
 
 def test_intraday_dates_show_their_time():
     result = make_result("fast", 300)
-    for frame in (result.net_returns, result.gross_returns, result.weights):
+    for frame in (result.net_returns, result.gross_returns, result.risk_free, result.weights):
         frame.index = pd.date_range("2022-03-01 09:30", periods=300, freq="30min")
     assert "2022-03-01 09:30" in text_of(render(gather({"fast": result})))
 

@@ -5,9 +5,10 @@ import shutil
 import numpy as np
 import pytest
 from markets import random_walks
+from sqlalchemy import text
 
 from engine import Costs, WalkForward, backtest, cross_validate
-from engine.runs.ledger import TrialLedger
+from engine.runs.ledger import TrialLedger, in_excess
 from engine.runs.storage import StorageError
 from strategies import EqualWeight, InverseVolatility, MinimumVariance
 
@@ -44,13 +45,14 @@ def test_trials_of_a_name_are_told_apart(walks, ledger):
     ]
 
 
-@pytest.mark.parametrize("change", ["costs", "plan", "whole_shares", "panel"])
+@pytest.mark.parametrize("change", ["costs", "plan", "whole_shares", "panel", "risk_free"])
 def test_whatever_changes_the_result_is_another_trial(walks, ledger, change):
     changed = {
         "costs": {"costs": Costs(0.002)},
         "plan": {"plan": WalkForward(train="2Y", refit="1Y", rebalance="QE")},
         "whole_shares": {"whole_shares": True},
         "panel": {"panel": random_walks(900, 5, seed=1)},
+        "risk_free": {"risk_free": 0.01},
     }[change]
     asked = {"strategies": EqualWeight(), "panel": walks, "plan": PLAN, "ledger": ledger}
     backtest(**asked)
@@ -138,3 +140,26 @@ def test_a_file_that_is_no_database_is_named(tmp_path):
 def test_a_url_that_cannot_work_says_why(url, said):
     with pytest.raises(StorageError, match=said):
         TrialLedger(url)
+
+
+def test_a_table_of_an_earlier_version_gains_the_risk_free_rate(walks, ledger):
+    """Its Sharpe ratios with interest on cash are named until the same is run again."""
+    costs = Costs(cash_rate=0.05)
+    for each in (MinimumVariance(), EqualWeight()):
+        backtest(each, walks, PLAN, costs, ledger=ledger)
+    backtest(InverseVolatility(), walks, PLAN, ledger=ledger)  # without interest
+    now = ledger.trials()
+    assert (in_excess(now)).all()
+    assert "counts interest" not in ledger.summary()
+    with ledger._engine.begin() as connection:
+        connection.execute(text("ALTER TABLE deqfolio_trials DROP COLUMN risk_free"))
+        connection.execute(text("UPDATE deqfolio_trials SET sharpe = 7"))
+    older = TrialLedger(ledger.url)
+    found = older.trials()
+    assert found["name"][~in_excess(found)].tolist() == ["MinimumVariance", "EqualWeight"]
+    assert "counts interest on cash as skill" in older.summary()
+    backtest(EqualWeight(), walks, PLAN, costs, ledger=older)
+    found = older.trials()
+    assert found["name"][~in_excess(found)].tolist() == ["MinimumVariance"]
+    assert found["sharpe"].tolist() == [7, now["sharpe"][1], 7]
+    assert found["runs"].tolist() == [1, 2, 1]
