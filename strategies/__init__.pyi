@@ -15,6 +15,7 @@ from strategies.constraints import Exposure as Exposure
 from strategies.constraints import Group as Group
 from strategies.deq import DEQMeanVariance as DEQMeanVariance
 from strategies.estimators import EstimatorStrategy as EstimatorStrategy
+from strategies.layers import *  # noqa: F403
 from strategies.linear_mean_variance import LinearMeanVariance as LinearMeanVariance
 from strategies.parameter_ranges import above as above
 from strategies.parameter_ranges import at_least as at_least

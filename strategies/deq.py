@@ -18,6 +18,8 @@ from strategies.constraints import Constraints
 from strategies.covariance import FORMS, prepared_risk
 from strategies.features import feature_table
 from strategies.layers.equilibrium.deq_encoder import CELLS, DEQEncoder
+from strategies.layers.equilibrium.fixed_point import Adjoint, Implicit, Phantom, Unrolled
+from strategies.layers.equilibrium.fixed_point_solvers import Anderson, Broyden, Picard, Solver
 from strategies.layers.optimisation.consecutive import weights_from_holdings, weights_on_dates
 from strategies.layers.optimisation.mean_variance import MeanVarianceLayer
 from strategies.network_parts import (
@@ -32,6 +34,17 @@ from strategies.network_parts import (
 from strategies.parameter_ranges import above, at_least, one_of
 from strategies.strategy_constraints import FALLBACKS, constraints_of, limits_of
 
+FIXED_POINTS: dict[str, Solver | None] = {
+    "auto": None,
+    "picard": Picard(),
+    "anderson": Anderson(),
+    "broyden": Broyden(),
+}
+ADJOINTS: dict[str, Adjoint] = {
+    "implicit": Implicit(),
+    "phantom": Phantom(),
+    "unrolled": Unrolled(),
+}
 SPEED = 5.0  # the cost of trading spans decades: its logarithm is learned so many times faster
 
 
@@ -69,6 +82,10 @@ class DEQMeanVariance(LearnedStrategy):
         risk: "covariance" (dense, N x N numbers a date), "factor" (its principal components and
             specific variances, see ``covariance.py``), or "auto": dense up to 250 assets.
         factors: how many components, where the risk is in factor form.
+        fixed_point: what solves for the equilibrium: "picard", "anderson", "broyden", or "auto",
+            see `DEQEncoder`. One with other settings: override ``encoder``.
+        adjoint: its gradient: "implicit" (exact), "phantom" (an approximation), or "unrolled"
+            (through the iterations, which have to be plain ones: "auto" or "picard").
     """
 
     ranges: ClassVar = {
@@ -83,6 +100,8 @@ class DEQMeanVariance(LearnedStrategy):
         "solver": one_of(*SOLVERS),
         "risk": one_of(*FORMS),
         "factors": at_least(1),
+        "fixed_point": one_of(*FIXED_POINTS),
+        "adjoint": one_of(*ADJOINTS),
     }
 
     def __init__(
@@ -100,6 +119,8 @@ class DEQMeanVariance(LearnedStrategy):
         solver: str = "active_set",
         risk: str = "auto",
         factors: int = 10,
+        fixed_point: str = "auto",
+        adjoint: str = "implicit",
     ):
         self.lookback = lookback
         self.hidden = hidden
@@ -114,6 +135,8 @@ class DEQMeanVariance(LearnedStrategy):
         self.solver = solver
         self.risk = risk
         self.factors = factors
+        self.fixed_point = fixed_point
+        self.adjoint = adjoint
 
     @property
     def knows_holdings(self) -> bool:  # type: ignore[override]
@@ -166,6 +189,8 @@ class DEQMeanVariance(LearnedStrategy):
             cell=self.cell,
             assets=assets if self._tells_apart else None,
             embedding=self.embedding,
+            solver=FIXED_POINTS[self.fixed_point],
+            adjoint=ADJOINTS[self.adjoint],
         )
 
 

@@ -1,17 +1,3 @@
-from strategies.layers.equilibrium.deq_encoder import DEQEncoder as DEQEncoder
-from strategies.layers.equilibrium.fixed_point import Implicit as Implicit
-from strategies.layers.equilibrium.fixed_point import Phantom as Phantom
-from strategies.layers.equilibrium.fixed_point import Unrolled as Unrolled
-from strategies.layers.equilibrium.fixed_point import fixed_point as fixed_point
-from strategies.layers.equilibrium.fixed_point_solution import ConvergenceError as ConvergenceError
-from strategies.layers.equilibrium.fixed_point_solvers import Anderson as Anderson
-from strategies.layers.equilibrium.fixed_point_solvers import Broyden as Broyden
-from strategies.layers.equilibrium.fixed_point_solvers import Picard as Picard
-from strategies.layers.optimisation.cross_check import cross_check as cross_check
-from strategies.layers.optimisation.mean_variance import ActiveSet as ActiveSet
-from strategies.layers.optimisation.mean_variance import FactorRisk as FactorRisk
-from strategies.layers.optimisation.mean_variance import InfeasibleError as InfeasibleError
-from strategies.layers.optimisation.mean_variance import MeanVarianceLayer as MeanVarianceLayer
-from strategies.layers.optimisation.mean_variance import Qpth as Qpth
-from strategies.layers.optimisation.mean_variance import SolveError as SolveError
+from strategies.layers.equilibrium import *  # noqa: F403
+from strategies.layers.optimisation import *  # noqa: F403
 from strategies.layers.solve_record import record_solves as record_solves

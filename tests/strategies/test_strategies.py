@@ -189,6 +189,26 @@ def test_every_cell_and_embedding_runs(walks, cell, embedding):
     assert strategy.equivariant == (embedding == 0)
 
 
+@pytest.mark.parametrize(
+    ("fixed_point", "adjoint"),
+    [("broyden", "implicit"), ("picard", "unrolled"), ("anderson", "phantom")],
+)
+def test_the_equilibrium_does_not_depend_on_how_it_is_found(walks, fixed_point, adjoint):
+    found = []
+    for options in ({}, {"fixed_point": fixed_point, "adjoint": adjoint}):
+        strategy, inputs = network(walks, cap=0.5, **options)
+        with torch.no_grad():
+            strategy.module_.heads.weight.normal_(0, 1)
+        strategy.module_(inputs).square().sum().backward()
+        found.append(strategy.module_.encoder)
+    usual, other = found
+    assert type(other.adjoint).__name__.lower() == adjoint
+    assert type(other.solver).__name__.lower() == fixed_point
+    for one, two in zip(usual.parameters(), other.parameters(), strict=True):
+        tolerance = 0.3 if adjoint == "phantom" else 1e-6  # an approximation, and said to be one
+        assert (one.grad - two.grad).norm() <= tolerance * one.grad.norm()
+
+
 def test_features_are_causal_and_scale_free(walks):
     history = walks.until(walks.dates[600]).last(253)
     features = price_features(history)

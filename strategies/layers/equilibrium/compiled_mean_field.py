@@ -24,7 +24,8 @@ from strategies.layers.equilibrium.fixed_point_solution import (
     OnFailure,
     Report,
     Solution,
-    check_tolerance,
+    Tolerance,
+    tolerance_of,
 )
 from strategies.layers.equilibrium.fixed_point_solvers import Anderson, Picard, Solver
 from strategies.layers.solve_record import FIXED_POINT, open_record
@@ -64,15 +65,15 @@ def mean_field_equilibrium(
     Raises:
         ConvergenceError: as ``fixed_point``.
     """
-    check_tolerance(solver, drive.dtype)
-    check_tolerance(adjoint, drive.dtype)
+    tolerance = tolerance_of(solver, drive.dtype)
+    relative = tolerance_of(adjoint, drive.dtype)._replace(atol=0.0)
     present, record = present.squeeze(2), open_record()  # the record of backward, too
-    found = _run(compiled().solve_equilibria, solver, W1, W2, drive, present)
-    solution = Report(FIXED_POINT, on_failure, record).conclude(solver, *found)
+    found = _run(compiled().solve_equilibria, solver, tolerance, W1, W2, drive, present)
+    solution = Report(FIXED_POINT, on_failure, record).conclude(tolerance, *found)
 
     def pull(W1: Tensor, W2: Tensor, z: Tensor, grad: Tensor) -> Tensor:
-        relative = replace(adjoint, atol=0.0)  # type: ignore[type-var]
-        found = _run(compiled().solve_adjoints, relative, W1.mT, W2.mT, z, present, grad)
+        kernel = compiled().solve_adjoints
+        found = _run(kernel, adjoint, relative, W1.mT, W2.mT, z, present, grad)
         return Report("adjoint", on_failure, record).conclude(relative, *found).value
 
     value = _Attach.apply(W1, W2, drive, present, solution.value, pull)
@@ -108,30 +109,30 @@ class _Attach(torch.autograd.Function):
         return of_W1, of_W2, t, None, None, None
 
 
-def _run(kernel: Any, solver: Solver, *tensors: Tensor) -> tuple[Tensor, ...]:
+def _run(kernel: Any, solver: Solver, tolerance: Tolerance, *tensors: Tensor) -> tuple[Tensor, ...]:
     """Call a kernel on the batch, in one part for each of torch's threads; it releases the GIL.
 
     Returns:
-        value (B, N, H); residual, residual after half of the steps allowed, and steps (B,).
+        value (B, N, H); residual (B,); those on the way (2, B), see ``Report``; steps (B,).
     """
     W1, W2, *arrays = (each.detach().contiguous().numpy() for each in tensors)
     count = len(arrays[0])
     found = np.empty(arrays[0].shape)
-    residual, midway = np.zeros(count), np.zeros(count)
+    residual, on_the_way = np.zeros(count), np.zeros((count, 2))
     steps = np.zeros(count, dtype=np.int64)
     mixing = (1, 0.0, math.inf)  # plain steps only
     if isinstance(solver, Anderson):
         mixing = int(solver.memory), float(solver.least_ridge(torch.float64)), float(solver.onset)
-    floor = float(solver.atol / solver.rtol)
-    settings = (float(solver.rtol), floor, int(solver.max_steps), *mixing)
+    floor = float(tolerance.atol / tolerance.rtol)
+    settings = (float(tolerance.rtol), floor, int(tolerance.max_steps), *mixing)
 
     def work(part: slice) -> None:
         own = (array[part] for array in arrays)
-        out = (array[part] for array in (found, residual, midway, steps))
+        out = (array[part] for array in (found, residual, on_the_way, steps))
         kernel(W1, W2, *own, settings, *out)
 
     in_parts(count, min(torch.get_num_threads(), count // FEWEST), work)
-    return tuple(map(torch.from_numpy, (found, residual, midway, steps)))
+    return tuple(map(torch.from_numpy, (found, residual, on_the_way.T, steps)))
 
 
 @cache
@@ -146,7 +147,7 @@ def compiled() -> Any:
 
         one, matrix = np.zeros((1, 1, 1)), np.zeros((1, 1))
         settings = (1e-9, 1e-4, 9, 2, 1e-12, 0.0)
-        out = (one.copy(), np.zeros(1), np.zeros(1), np.zeros(1, dtype=np.int64))
+        out = (one.copy(), np.zeros(1), np.zeros((1, 2)), np.zeros(1, dtype=np.int64))
         kernels.solve_equilibria(matrix, matrix, one, matrix, settings, *out)
         kernels.solve_adjoints(matrix, matrix, one, matrix, one, settings, *out)
     finally:

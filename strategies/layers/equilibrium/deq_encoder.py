@@ -22,7 +22,11 @@ from strategies.layers.equilibrium.encoder_cells import (
     PairCell,
 )
 from strategies.layers.equilibrium.fixed_point import Adjoint, Implicit, fixed_point
-from strategies.layers.equilibrium.fixed_point_solution import OnFailure, Solution
+from strategies.layers.equilibrium.fixed_point_solution import (
+    OnFailure,
+    Solution,
+    tolerance_of,
+)
 from strategies.layers.equilibrium.fixed_point_solvers import Anderson, Picard, Solver
 
 _CELLS: dict[str, type[MeanFieldCell | GraphCell | MonotoneCell]] = {
@@ -43,10 +47,11 @@ class DEQEncoder(nn.Module):
     Args:
         features: F.
         hidden: H.
-        cell: "mean_field", "graph", "monotone", or "pairs", which needs ``assets``.
+        cell: "mean_field", "graph", "monotone", or "pairs", which needs ``assets``; or a `Cell` of
+            your own, made for F and the embedding's length, and H.
         solver: see `fixed_point`; by default `Anderson`, mixing once plain steps are slow, for the
             mean-field cell, and `Picard` for the others or an adjoint that needs it.
-        adjoint: see `fixed_point`; by default `Implicit` with the same solver.
+        adjoint: see `fixed_point`; by default `Implicit`.
         bound: of the cell's contraction, in (0, 1); for the monotone cell one minus its margin.
         assets: N, where assets have embeddings, or the cell is "pairs".
         embedding: length of the vector learned for each asset, appended to its features.
@@ -58,7 +63,7 @@ class DEQEncoder(nn.Module):
         features: int,
         hidden: int,
         *,
-        cell: str = "mean_field",
+        cell: str | Cell = "mean_field",
         solver: Solver | None = None,
         adjoint: Adjoint | None = None,
         bound: float = 0.95,
@@ -67,7 +72,12 @@ class DEQEncoder(nn.Module):
         on_failure: OnFailure = "raise",
     ):
         super().__init__()
-        if cell not in CELLS:
+        if not isinstance(cell, str | Cell):
+            raise TypeError(
+                f"cell must be one of {list(CELLS)} or a Cell of encoder_cells.py, got "
+                f"{type(cell).__name__}: write its map as the method problem of a Cell"
+            )
+        if isinstance(cell, str) and cell not in CELLS:
             hint = did_you_mean(cell, CELLS)
             raise ValueError(f"cell must be one of {list(CELLS)}, got {cell!r}{hint}")
         if not 0 < bound < 1:
@@ -82,8 +92,11 @@ class DEQEncoder(nn.Module):
         self.embedding = (
             nn.Parameter(torch.randn(assets, embedding)) if assets and embedding else None
         )
-        make = partial(PairCell, assets=assets or 0) if cell == "pairs" else _CELLS[cell]
-        self.cell: Cell = make(features + embedding, hidden, bound)
+        if isinstance(cell, str):
+            make = partial(PairCell, assets=assets or 0) if cell == "pairs" else _CELLS[cell]
+            self.cell: Cell = make(features + embedding, hidden, bound)
+        else:
+            self.cell = cell
         if solver is None:
             implicit = adjoint is None or isinstance(adjoint, Implicit)
             if cell == "mean_field" and implicit:
@@ -91,17 +104,19 @@ class DEQEncoder(nn.Module):
             else:  # the monotone cell's splitting contracts slowly once its weights have grown
                 solver = Picard(max_steps=5000 if cell == "monotone" else 500)
         self.solver: Solver = solver
-        self.adjoint: Adjoint = adjoint or Implicit(solver)
+        tolerance_of(solver, torch.float64)  # raises where it is no solver
+        self.adjoint: Adjoint = Implicit() if adjoint is None else adjoint
         self.on_failure: OnFailure = on_failure
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """x (B, N, F) and mask (B, N), true where an asset trades -> (B, N, H)."""
         return self.equilibrium(x, mask).value
 
-    def equilibrium(self, x: Tensor, mask: Tensor | None = None) -> Solution:
+    def equilibrium(self, x: Tensor, mask: Tensor | None = None, history: bool = False) -> Solution:
         """The whole `Solution`; its value (B, N, H) is zero where an asset does not trade.
 
-        Features of assets that do not trade are not read. The residual is that of the cell's state.
+        Features of assets that do not trade are not read. The residual is that of the cell's state;
+        with ``history``, that of every evaluation is kept.
 
         Raises:
             ConvergenceError: see `fixed_point`.
@@ -112,16 +127,18 @@ class DEQEncoder(nn.Module):
             x = torch.cat([x, self.embedding.expand(x.shape[0], -1, -1)], dim=2)
         cell, adjoint = self.cell, self.adjoint
         if (
-            isinstance(cell, MeanFieldCell)
+            not history
+            and isinstance(cell, MeanFieldCell)
+            and cell.own_kernel == "mean field"
             and isinstance(adjoint, Implicit)
-            and compilable(x, self.solver, adjoint.solver)
+            and compilable(x, self.solver, adjoint.solver_beside(self.solver))
         ):
             return mean_field_equilibrium(
                 *cell.weights(),
                 cell.inject(x),
                 present,
                 self.solver,
-                adjoint.solver,
+                adjoint.solver_beside(self.solver),
                 self.on_failure,
             )
         f, inputs = cell.problem(x, present)
@@ -132,6 +149,7 @@ class DEQEncoder(nn.Module):
             solver=self.solver,
             adjoint=adjoint,
             on_failure=self.on_failure,
+            history=history,
         )
         return replace(solution, value=cell.read(solution.value))
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -26,8 +26,8 @@ from strategies.layers.equilibrium.fixed_point_solution import (
     Report,
     Solution,
     check_image,
-    check_tolerance,
     norm,
+    tolerance_of,
 )
 from strategies.layers.equilibrium.fixed_point_solvers import Picard, Solver
 from strategies.layers.solve_record import FIXED_POINT, open_record
@@ -58,13 +58,19 @@ class Implicit:
     application of f. What is kept for it does not grow with the steps. A second derivative raises.
 
     Args:
-        solver: for that linear system. Only its ``rtol`` counts: gradients have no scale.
+        solver: for that linear system; None is the one of the forward solve, which copes with f's
+            slope. Only its ``rtol`` counts: gradients have no scale.
     """
 
-    solver: Solver = field(default_factory=Picard)
+    solver: Solver | None = None
+
+    def solver_beside(self, forward: Solver) -> Solver:
+        """The solver of the linear system, where the fixed point is found by ``forward``."""
+        return forward if self.solver is None else self.solver
 
     def run(self, problem: Problem, solver: Solver) -> Solution:
-        check_tolerance(self.solver, problem.z0.dtype)
+        backward = self.solver_beside(solver)
+        tolerance_of(backward, problem.z0.dtype)  # an unfit one raises before anything is solved
         solution = _solve_forward(problem, solver)
         if not torch.is_grad_enabled():
             return solution
@@ -82,7 +88,7 @@ class Implicit:
                 return product
 
             with _full_precision(v):
-                return solve_linear(pull, v, self.solver, report).value
+                return solve_linear(pull, v, backward, report).value
 
         return replace(solution, value=_Attach.apply(image, solution.value, cotangent))
 
@@ -131,9 +137,9 @@ class Unrolled:
     def run(self, problem: Problem, solver: Solver) -> Solution:
         if not isinstance(solver, Picard):
             raise TypeError(f"Unrolled() needs solver=Picard(), got {solver}: or use Implicit()")
-        check_tolerance(solver, problem.z0.dtype)
-        z, B = problem.z0, problem.z0.shape[0]
-        residual = midway = z.new_zeros(B)
+        tolerance = tolerance_of(solver, problem.z0.dtype)
+        z, B, floor = problem.z0, problem.z0.shape[0], tolerance.atol / tolerance.rtol
+        residual, on_the_way = z.new_zeros(B), z.new_zeros(2, B)
         steps = torch.zeros(B, dtype=torch.long, device=z.device)
         active = torch.ones(B, dtype=torch.bool, device=z.device)
         traced = []
@@ -141,10 +147,11 @@ class Unrolled:
             image = problem.f(z, *problem.inputs)
             check_image(image, z)
             with torch.no_grad():
-                scale = norm(image) + solver.atol / solver.rtol
+                scale = norm(image) + floor
                 relative = norm(image - z) / scale.clamp_min(torch.finfo(z.dtype).tiny)
             residual = torch.where(active, relative, residual)
-            midway = residual if count == solver.max_steps // 2 else midway
+            if count in tolerance.marks:
+                on_the_way[tolerance.marks.index(count)] = residual
             traced.append(residual)
             steps += active
             # Each further tensor of a step would be kept for backward: none where none is needed.
@@ -152,11 +159,11 @@ class Unrolled:
             if not active.all():
                 following = torch.where(active.view(-1, *[1] * (z.ndim - 1)), following, z)
             z = following
-            active = active & (relative > solver.rtol)
+            active = active & (relative > tolerance.rtol)
             if not active.any():
                 break
         history = torch.stack(traced) if problem.history and traced else None
-        return problem.report.conclude(solver, z, residual, midway, steps, history)
+        return problem.report.conclude(tolerance, z, residual, on_the_way, steps, history)
 
 
 def fixed_point(
@@ -194,8 +201,14 @@ def fixed_point(
     for i, x in enumerate(inputs):
         if x.ndim == 0 or x.shape[0] != z0.shape[0]:
             raise ValueError(f"inputs[{i}] must lead with B={z0.shape[0]}, got {tuple(x.shape)}")
+        if torch.promote_types(x.dtype, z0.dtype) != z0.dtype:
+            raise TypeError(
+                f"inputs[{i}] is {x.dtype} and z0 is {z0.dtype}: cast one, as in z0.double()"
+            )
     if on_failure not in ("raise", "flag"):
         raise ValueError(f"on_failure must be 'raise' or 'flag', got {on_failure!r}")
+    if isinstance(adjoint, type) or not hasattr(adjoint, "run"):
+        raise TypeError(f"adjoint must be Implicit(), Unrolled() or Phantom(), got {adjoint!r}")
     report = Report(FIXED_POINT, on_failure, open_record())
     with _full_precision(z0):
         return adjoint.run(Problem(f, z0, tuple(inputs), history, report), solver)

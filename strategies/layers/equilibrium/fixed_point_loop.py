@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -12,9 +11,11 @@ from torch import Tensor
 from strategies.layers.equilibrium.fixed_point_solution import (
     Report,
     Solution,
+    Tolerance,
     check_image,
-    check_tolerance,
     norm,
+    runaway_error,
+    tolerance_of,
 )
 from strategies.layers.equilibrium.fixed_point_solvers import Picard, Solver
 
@@ -29,6 +30,7 @@ def solve(
     report: Report,
     inputs: tuple[Tensor, ...] = (),
     history: bool = False,
+    absolute: bool = True,
 ) -> Solution:
     """Drive the solver until each sample has converged, failed, or used up its steps.
 
@@ -39,22 +41,25 @@ def solve(
         z0: (B, ...) the first iterate.
         inputs: tensors (B, ...) that f takes after z.
         history: keep the residual of each evaluation.
+        absolute: whether the solver's ``atol`` counts.
 
     Raises:
         ConvergenceError: where a sample did not converge and ``on_failure`` is "raise".
         TypeError, ValueError: where the tolerance, or what f returns, does not fit z0.
     """
-    check_tolerance(solver, z0.dtype)
-    B, floor = z0.shape[0], solver.atol / solver.rtol
+    tolerance = tolerance_of(solver, z0.dtype)
+    if not absolute:
+        tolerance = tolerance._replace(atol=0.0)
+    B, floor = z0.shape[0], tolerance.atol / tolerance.rtol
     value = z0.clone(memory_format=torch.contiguous_format)
     residual = z0.new_zeros(B)
     steps = torch.zeros(B, dtype=torch.long, device=z0.device)
     rows = torch.arange(B, device=z0.device)  # which samples are evaluated
     active = torch.ones(B, dtype=torch.bool, device=z0.device)  # which of those count
-    midway, traced = residual.clone(), []
+    on_the_way, traced = z0.new_zeros(2, B), []
     z, gap, step = z0, torch.empty_like(value), solver.start(z0)
-    watch = _Watch(solver, every_step=history or not _is_plain(solver))
-    for count in range(1, (solver.max_steps if B else 0) + 1):
+    watch = _Watch(tolerance, every_step=history or not _is_plain(solver))
+    for count in range(1, (tolerance.max_steps if B else 0) + 1):
         image = f(z, *inputs)
         if count == 1:
             check_image(image, z)
@@ -62,19 +67,22 @@ def solve(
             z = image
             continue
         gap = torch.sub(image, z, out=gap)  # a fresh tensor a step costs more than the difference
-        size, scale = norm(gap), norm(image) + floor
-        relative = size / scale.clamp_min(torch.finfo(z.dtype).tiny)
-        least, ended = _look(relative, active, solver.rtol, count == solver.max_steps)
+        size, scale = norm(gap), norm(image)
+        relative = size / (scale + floor).clamp_min(torch.finfo(z.dtype).tiny)
+        if count == 1:
+            start, before = norm(z) + scale, (z, size)
+        least, ended = _look(relative, active, tolerance.rtol, count == tolerance.max_steps)
         watch.note(count, least)
-        if count == solver.max_steps // 2:
-            midway[rows] = relative
+        if count in tolerance.marks:
+            on_the_way[tolerance.marks.index(count), rows] = relative
         if history:
             traced.append(residual.index_put((rows[active],), relative[active]))
         if ended is not None:
             here, still = ended
             at = rows[here]
             value.index_copy_(0, at, z.index_select(0, here))
-            residual[at], steps[at] = relative[here], count
+            error = runaway_error(size, scale, start, before[1], norm(z - before[0]))
+            residual[at], steps[at] = torch.maximum(relative, error)[here], count
             active = active.index_fill(0, here, False)
             if len(still) == 0:
                 break
@@ -82,10 +90,12 @@ def solve(
                 z, image, gap, size = z[still], image[still], gap[still], size[still]
                 inputs = tuple(x[still] for x in inputs)
                 step.keep(still)
+                start = start[still]
                 rows, active = rows[still], active[still]
+        before = z, size
         z = step(z, image, gap, size)
     trace = torch.stack(traced) if traced else None
-    return report.conclude(solver, value, residual, midway, steps, trace)
+    return report.conclude(tolerance, value, residual, on_the_way, steps, trace)
 
 
 def solve_linear(
@@ -96,13 +106,12 @@ def solve_linear(
     Only ``rtol`` counts: v may have any scale.
     """
     if _is_plain(solver):
-        return _sum_series(pull, v, solver, report)
-    without_scale = replace(solver, atol=0.0)  # type: ignore[type-var]
-    return solve(lambda g: v + pull(g), v, without_scale, report)
+        return _sum_series(pull, v, tolerance_of(solver, v.dtype), report)
+    return solve(lambda g: v + pull(g), v, solver, report, absolute=False)
 
 
 def _sum_series(
-    pull: Callable[[Tensor], Tensor], v: Tensor, solver: Solver, report: Report
+    pull: Callable[[Tensor], Tensor], v: Tensor, tolerance: Tolerance, report: Report
 ) -> Solution:
     """The plain iteration from g = v, as the sum of its differences.
 
@@ -111,19 +120,20 @@ def _sum_series(
     """
     B, tiny = v.shape[0], torch.finfo(v.dtype).tiny
     value = v.clone(memory_format=torch.contiguous_format)
-    residual, midway = v.new_zeros(B), v.new_zeros(B)
+    residual, on_the_way = v.new_zeros(B), v.new_zeros(2, B)
     steps = torch.zeros(B, dtype=torch.long, device=v.device)
     active = torch.ones(B, dtype=torch.bool, device=v.device)
-    term, watch = v, _Watch(solver)
-    for count in range(1, (solver.max_steps if B else 0) + 1):
+    term, watch = v, _Watch(tolerance)
+    for count in range(1, (tolerance.max_steps if B else 0) + 1):
         term = pull(term)
         if count < watch.due:
             value += term
             continue
         relative = norm(term) / norm(value).clamp_min(tiny)
-        least, ended = _look(relative, active, solver.rtol, count == solver.max_steps)
+        least, ended = _look(relative, active, tolerance.rtol, count == tolerance.max_steps)
         watch.note(count, least)
-        midway = relative if count == solver.max_steps // 2 else midway
+        if count in tolerance.marks:
+            on_the_way[tolerance.marks.index(count)] = relative
         if ended is not None:
             here, still = ended
             residual[here], steps[here] = relative[here], count
@@ -132,7 +142,7 @@ def _sum_series(
                 break
             term = term.masked_fill(_like(~active, term), 0.0)  # what has ended grows no more
         value += term
-    return report.conclude(solver, value, residual, midway, steps)
+    return report.conclude(tolerance, value, residual, on_the_way, steps)
 
 
 def _look(
@@ -165,9 +175,9 @@ class _Watch:
     been taken.
     """
 
-    def __init__(self, solver: Solver, every_step: bool = False):
-        self.rtol, self.every_step = solver.rtol, every_step
-        self.marks = (solver.max_steps // 2, solver.max_steps)
+    def __init__(self, tolerance: Tolerance, every_step: bool = False):
+        self.rtol, self.every_step = tolerance.rtol, every_step
+        self.marks = (*tolerance.marks, tolerance.max_steps)
         self.due = 1
         self.last: tuple[int, float] | None = None
 

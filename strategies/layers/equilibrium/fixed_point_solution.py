@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,7 +20,9 @@ from strategies.layers.solve_record import SolveRecord
 OnFailure = Literal["raise", "flag"]
 
 # Rounding alone leaves a relative residual of a few units in the last place.
-_REACHABLE = 10.0
+_REACHABLE, _COMFORTABLE = 10.0, 100.0
+_FAR = 1e3  # times the norms of z0 and f(z0): so far out any step is small beside the iterate
+_SLOWING = 1.5  # a residual that falls geometrically falls by twice as much in the second half
 
 
 class ConvergenceError(RuntimeError):
@@ -46,7 +48,8 @@ class Solution:
         converged: (B,) bool.
         steps: (B,) evaluations of f that the sample took.
         residual: (B,) ``|f(z) - z| / (|f(z)| + atol / rtol)`` at ``value``, 2-norms over all but
-            the first dimension; converged: at most rtol.
+            the first dimension; converged: at most rtol. Of a sample that ran away, see
+            ``runaway_error``, the estimated relative error of ``value``.
         history: (most steps, B) the residual at each evaluation, or None where not asked for.
     """
 
@@ -55,6 +58,19 @@ class Solution:
     steps: Tensor
     residual: Tensor
     history: Tensor | None = None
+
+
+class Tolerance(NamedTuple):
+    """When a solve ends, in numbers; see ``Picard``."""
+
+    rtol: float
+    atol: float
+    max_steps: int
+
+    @property
+    def marks(self) -> tuple[int, int]:
+        """After how many steps the residual is kept for the message of a failure."""
+        return self.max_steps // 4, self.max_steps // 2
 
 
 @dataclass(frozen=True)
@@ -73,22 +89,22 @@ class Report:
 
     def conclude(
         self,
-        solver: Solver,
+        tolerance: Tolerance,
         value: Tensor,
         residual: Tensor,
-        midway: Tensor,
+        on_the_way: Tensor,
         steps: Tensor,
         history: Tensor | None = None,
     ) -> Solution:
         """The solution, recorded; arguments as its attributes.
 
         Args:
-            midway: (B,) the residuals after half of the steps allowed.
+            on_the_way: (2, B) the residuals after a quarter and after half of the steps allowed.
 
         Raises:
             ConvergenceError: where a sample did not converge and ``on_failure`` is "raise".
         """
-        solution = Solution(value, residual <= solver.rtol, steps, residual, history)
+        solution = Solution(value, residual <= tolerance.rtol, steps, residual, history)
         if self.record is not None:
             self.record.add(self.kind, steps, residual, solution.converged)
         if self.on_failure == "flag" or bool(solution.converged.all()):
@@ -98,17 +114,20 @@ class Report:
         shown = ", ".join(f"{s} ({r:.1e})" for s, r in zip(samples[:8], failed, strict=False))
         raise ConvergenceError(
             f"{self.kind}: {len(failed)} of {len(residual)} samples did not reach "
-            f"rtol={solver.rtol:g}: sample (residual) {shown}{', ...' if len(failed) > 8 else ''}. "
-            f"{_remedy(solution, solver, midway)}",
+            f"rtol={tolerance.rtol:g}: sample (residual) {shown}"
+            f"{', ...' if len(failed) > 8 else ''}. "
+            f"{_remedy(solution, tolerance, on_the_way)}",
             samples,
             failed,
         )
 
 
-def _remedy(solution: Solution, solver: Solver, midway: Tensor) -> str:
-    """What to do about a failed solve, from how its residual moved in the second half."""
-    residual, most = solution.residual, solver.max_steps
+def _remedy(solution: Solution, tolerance: Tolerance, on_the_way: Tensor) -> str:
+    """What to do about a failed solve, from how its residual moved."""
+    residual, most = solution.residual, tolerance.max_steps
     broken = ~residual.isfinite()
+    if bool((solution.steps[~solution.converged & ~broken] < most).any()):
+        return "The iterates run away as the residual falls: f seems to have no fixed point."
     if bool((broken & (solution.steps == 1)).any()):
         return "f is not finite at the first iterate: look for NaN or infinity in its inputs."
     if bool(broken.any()):
@@ -116,7 +135,7 @@ def _remedy(solution: Solution, solver: Solver, midway: Tensor) -> str:
     if most == 1:
         return "max_steps=1 leaves no room: raise it."
     worst = int(residual.argmax())
-    before, after = float(midway[worst]), float(residual[worst])
+    early, before, after = (float(each[worst]) for each in (*on_the_way, residual))
     rate = (after / before) ** (1 / (most - most // 2))
     if rate > 0.9999:
         return (
@@ -124,25 +143,54 @@ def _remedy(solution: Solution, solver: Solver, midway: Tensor) -> str:
             f"{most}): f is no contraction here, or rounds too coarsely; bound its weights, damp "
             f"it, take Broyden(), or loosen rtol."
         )
-    needed = most + math.ceil(1.1 * math.log(solver.rtol / after) / math.log(rate))
+    if early > 0 and math.log(after / before) > _SLOWING * math.log(before / early):
+        return (
+            f"The residual falls ever more slowly ({early:.1e}, {before:.1e} and {after:.1e} after "
+            f"{most // 4}, {most // 2} and {most} steps), as where f has no fixed point or has "
+            f"slope 1 there: look at f before you raise max_steps or take Anderson() or Broyden()."
+        )
+    needed = most + math.ceil(1.1 * math.log(tolerance.rtol / after) / math.log(rate))
     return f"At its rate of late, {rate:.4f} a step, max_steps={needed} would do."
 
 
-def check_tolerance(solver: Solver, dtype: torch.dtype) -> None:
-    """Refuse a tolerance that rounding keeps out of reach.
+def tolerance_of(solver: Solver, dtype: torch.dtype) -> Tolerance:
+    """The tolerance of a solver on states of a dtype.
 
     Raises:
-        TypeError: where the dtype is not real floating point.
-        ValueError: where ``rtol`` lies below what it can reach.
+        TypeError: where the dtype is not real floating point, or the solver is none.
+        ValueError: where ``rtol`` lies below what rounding leaves within reach.
     """
+    if isinstance(solver, type) or not hasattr(solver, "start"):
+        raise TypeError(f"solver must be Picard(), Anderson() or Broyden(), got {solver!r}")
     if not dtype.is_floating_point:
         raise TypeError(f"the state must be real floating point, got {dtype}")
-    reachable = _REACHABLE * torch.finfo(dtype).eps
-    if solver.rtol < reachable:
+    eps = torch.finfo(dtype).eps
+    rtol = max(1e-9, _COMFORTABLE * eps) if solver.rtol is None else solver.rtol
+    reachable = _REACHABLE * eps
+    if rtol < reachable:
         raise ValueError(
-            f"rtol={solver.rtol:g} lies below the precision of {dtype}, which reaches about "
+            f"rtol={rtol:g} lies below the precision of {dtype}, which reaches about "
             f"{reachable:.0e}: loosen rtol in the solver and in the adjoint's, or use float64"
         )
+    return Tolerance(rtol, solver.atol, solver.max_steps)
+
+
+def runaway_error(
+    gap: Tensor, size: Tensor, start: Tensor, gap_before: Tensor, moved: Tensor
+) -> Tensor:
+    """Relative errors (B,) of iterates that seem converged but ran away; zero for all others.
+
+    ``sqrt(1 + z^2)`` comes as near to z as one likes, far out. There the relative residual says
+    little, and the secant through the last two evaluations tells how far away a root would be.
+
+    Args:
+        gap, size, gap_before: norms of ``f(z) - z``, of ``f(z)``, of the ``f(z) - z`` before.
+        start: norms of z0 and of f(z0), added.
+        moved: norms of the difference of the two iterates.
+    """
+    rounded = torch.maximum(gap, torch.finfo(gap.dtype).eps * size)
+    error = rounded * moved / (gap_before - gap).abs() / size
+    return torch.where((size > _FAR * start) & ~(error < 0.1), error, 0.0)
 
 
 def check_image(image: Tensor, z: Tensor) -> None:

@@ -31,7 +31,7 @@ class Solver(Protocol):
     """Settings of a solver."""
 
     @property
-    def rtol(self) -> float: ...
+    def rtol(self) -> float | None: ...
     @property
     def atol(self) -> float: ...
     @property
@@ -45,16 +45,18 @@ class _Tolerances:
     """What all solvers share.
 
     Args:
-        rtol, atol: a sample has converged at ``|f(z) - z| <= rtol * |f(z)| + atol``.
+        rtol, atol: a sample has converged at ``|f(z) - z| <= rtol * |f(z)| + atol``; see
+            ``Solution.residual``. An rtol of None is 1e-9, or 100 rounding units of the state's
+            dtype where that is more: 1.2e-5 in float32.
         max_steps: evaluations of f, at most.
     """
 
-    rtol: float = 1e-9
+    rtol: float | None = None
     atol: float = 1e-13
     max_steps: int = 500
 
     def __post_init__(self) -> None:
-        if not 0 < self.rtol < 1:
+        if self.rtol is not None and not 0 < self.rtol < 1:
             raise ValueError(f"rtol must lie in (0, 1), got {self.rtol}")
         if not 0 <= self.atol < math.inf:
             raise ValueError(f"atol must be finite and not negative, got {self.atol}")
@@ -183,17 +185,21 @@ class _AndersonStep:
 
 @dataclass(frozen=True)
 class Broyden(_Tolerances):
-    """Broyden's good method on ``f(z) - z = 0``, safeguarded as `Anderson` is.
+    """Broyden's good method on ``f(z) - z = 0``.
 
     Builds the inverse Jacobian from secants, as minus the identity plus one rank a step
     (Broyden, Math. Comp. 19, 1965, method 1), and restarts it when ``memory`` is full. Finds
-    fixed points of maps that are no contractions as well.
+    fixed points of maps that are no contractions as well; of a linear map of D dimensions in at
+    most 2 D + 1 evaluations (Gay, SIAM J. Numer. Anal. 16, 1979), if memory is as large as that.
+
+    On the way there the residual may rise; to hold it back, as `Anderson` does, costs more steps
+    than it saves.
 
     Args:
         memory: how many ranks are kept.
     """
 
-    memory: int = 12
+    memory: int = 20
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -213,16 +219,15 @@ class _BroydenStep:
         self.v = z.new_zeros(B, memory, D)
         self.count = 0  # ranks in use
         self.last: tuple[Tensor, Tensor] | None = None  # z and gap of the evaluation before
-        self.safeguard = _Safeguard(z)
 
     def __call__(self, z: Tensor, image: Tensor, gap: Tensor, size: Tensor) -> Tensor:
-        point, error = z.flatten(1), gap.flatten(1)
+        point, error = z.flatten(1), gap.flatten(1).clone()
         if self.last is not None:
             self._learn(point - self.last[0], error - self.last[1])
-        self.last = point, error.clone()
+        self.last = point, error
         u, v = self.u[:, : self.count], self.v[:, : self.count]
         following = image.flatten(1) - _combine(_inner(error, v), u)  # z - H gap
-        return self.safeguard(following.view_as(image), image, size)
+        return following.view_as(image)
 
     def _learn(self, s: Tensor, y: Tensor) -> None:
         """Make H y = s by the smallest change to H's inverse."""
@@ -243,7 +248,6 @@ class _BroydenStep:
         self.u, self.v = self.u[rows], self.v[rows]
         if self.last is not None:
             self.last = self.last[0][rows], self.last[1][rows]
-        self.safeguard.keep(rows)
 
 
 def _inner(x: Tensor, vectors: Tensor) -> Tensor:

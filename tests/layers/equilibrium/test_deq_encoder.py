@@ -306,4 +306,59 @@ def test_what_does_not_fit_is_named():
     with pytest.raises(ValueError, match="5 assets and the encoder knows 6 apart"):
         named(x[:, :5])
     with pytest.raises(ValueError, match="reaches about"):
-        DEQEncoder(3, 4)(x.float())
+        DEQEncoder(3, 4, solver=Picard(rtol=1e-9))(x.float())
+    with pytest.raises(TypeError, match="GRUCell: write its map as the method problem of a Cell"):
+        DEQEncoder(3, 4, cell=torch.nn.GRUCell(3, 4))
+    with pytest.raises(TypeError, match="got 'anderson'"):
+        DEQEncoder(3, 4, solver="anderson")
+
+
+def test_the_first_line_anybody_writes():
+    """In torch's default dtype; it equals the encoder in float64 to that dtype's precision."""
+    torch.manual_seed(0)
+    x, module = torch.randn(3, 6, 4), DEQEncoder(4, 16)
+    z = module(x)
+    z.square().sum().backward()
+    slope = module.cell.mean.grad.double()
+    module.zero_grad()
+    exact = module.double()(x.double())
+    exact.square().sum().backward()
+    torch.testing.assert_close(z.double(), exact.detach(), rtol=0, atol=1e-4)
+    torch.testing.assert_close(slope, module.cell.mean.grad, rtol=1e-3, atol=1e-3)
+
+
+class SineCell(MeanFieldCell):
+    """A subclass with another map, as exact a contraction as its parent's."""
+
+    def problem(self, x, present):
+        W1, W2 = self.weights()
+
+        def f(z, injected, present):
+            return torch.sin(z @ W1 + z.mean(1, keepdim=True) @ W2 + injected) * present
+
+        return f, (self.inject(x), present)
+
+
+def test_a_cell_of_ones_own_is_not_taken_for_its_parent():
+    torch.manual_seed(0)
+    x = features()
+    module = DEQEncoder(3, 5, cell=SineCell(3, 5, 0.95)).double()
+    with torch.no_grad():
+        z = module(x)
+        W1, W2 = module.cell.weights()
+        image = torch.sin(z @ W1 + z.mean(1, keepdim=True) @ W2 + module.cell.inject(x))
+    torch.testing.assert_close(z, image, rtol=1e-8, atol=1e-9)
+    patched = DEQEncoder(3, 5).double()
+    patched.load_state_dict(module.state_dict())
+    assert not torch.allclose(patched(x), z, atol=1e-3)
+    patched.cell.problem = module.cell.problem
+    torch.testing.assert_close(patched(x), z, rtol=1e-8, atol=1e-9)
+
+
+def test_the_history_ends_in_the_residual():
+    module, x = DEQEncoder(3, 5).double(), features()
+    plain, traced = module.equilibrium(x), module.equilibrium(x, history=True)
+    assert plain.history is None
+    torch.testing.assert_close(traced.value, plain.value, rtol=1e-8, atol=1e-9)
+    assert traced.history.shape == (int(traced.steps.max()), 4)
+    assert traced.history[-1].equal(traced.residual)

@@ -3,6 +3,7 @@
 import warnings
 
 import pytest
+import scipy.optimize
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from strategies.layers import (
 )
 from strategies.layers.solve_record import record_solves
 
+RTOL, ATOL = 1e-9, 1e-13  # the defaults in float64
 SOLVERS = [Picard(), Picard(damping=0.3), Anderson(), Broyden()]
 TIGHT = [Picard(rtol=1e-13), Anderson(rtol=1e-13), Broyden(rtol=1e-13)]
 by_name = pytest.mark.parametrize(
@@ -66,7 +68,7 @@ def test_linear_map_has_its_closed_form(solver):
     exact = dense_solve(torch.eye(6, dtype=x.dtype) - W.T, x)
     torch.testing.assert_close(solution.value, exact, rtol=0, atol=1e-7)
     assert solution.converged.all()
-    assert (solution.residual <= solver.rtol).all()
+    assert (solution.residual <= RTOL).all()
 
 
 @pytest.mark.parametrize("solver", TIGHT, ids=["picard", "anderson", "broyden"])
@@ -189,7 +191,7 @@ def test_random_contractions(B, D, contraction, seed):
         solution = fixed_point(f, z0, inputs=(x,), solver=solver)
         gap = (f(solution.value, x) - solution.value).norm(dim=1)
         size = f(solution.value, x).norm(dim=1)
-        assert (gap <= 1.01 * (solver.rtol * size + solver.atol)).all()
+        assert (gap <= 1.01 * (RTOL * size + ATOL)).all()
         values.append(solution.value)
     error = 1e-9 * D**0.5 / (1 - contraction)
     for value in values[1:]:
@@ -292,8 +294,7 @@ def test_anderson_does_the_same_at_any_scale(scale):
     torch.testing.assert_close(scaled.value / scale, unit.value, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("solver", [Anderson(), Broyden()])
-def test_a_mixed_iterate_that_is_worse_is_taken_back(solver):
+def test_a_mixed_iterate_that_is_worse_is_taken_back():
     """Slopes that turn throw the secants off: after a rise comes a plain step from before it."""
     W, x = (t.detach() for t in tanh_problem(20, 1, 0.95))
     seen = []
@@ -303,7 +304,7 @@ def test_a_mixed_iterate_that_is_worse_is_taken_back(solver):
         seen.append((image - z).norm(dim=1))
         return image
 
-    fixed_point(f, torch.zeros_like(x), solver=solver)
+    fixed_point(f, torch.zeros_like(x), solver=Anderson())
     size = torch.stack(seen)
     rose = (size[1:-1] > size[:-2]) & (size[:-2] > 1e-9)
     assert rose.sum() > 3
@@ -319,6 +320,67 @@ def test_broyden_and_anderson_solve_what_is_no_contraction():
         torch.testing.assert_close(solution.value, x / 4, rtol=0, atol=1e-7)
         (slope,) = torch.autograd.grad(solution.value.sum(), x)
         torch.testing.assert_close(slope, torch.full_like(x, 0.25), rtol=1e-7, atol=0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_broyden_solves_a_linear_map_in_twice_its_dimensions(seed):
+    """However far it is from a contraction (Gay 1979, theorem 2.2)."""
+    generator = torch.Generator().manual_seed(seed)
+    A = 3 * torch.randn(5, 5, generator=generator, dtype=torch.float64)
+    b = torch.randn(3, 5, generator=generator, dtype=torch.float64)
+    solution = fixed_point(lambda z: z @ A.T + b, torch.zeros_like(b), solver=Broyden())
+    exact = dense_solve(torch.eye(5, dtype=A.dtype) - A, b)
+    torch.testing.assert_close(solution.value, exact, rtol=1e-6, atol=1e-8)
+    assert solution.steps.max() <= 2 * 5 + 2
+
+
+def scipy_cases():
+    """The systems F(x) = 0 of scipy's own tests of its nonlinear solvers, and their starts."""
+
+    def cubic(x):
+        scale = torch.tensor([3, 2, 1.5, 1, 0.5], dtype=torch.float64)
+        return -scale * x - 0.01 * (x @ x) * x
+
+    def tridiagonal(x):
+        A = torch.tensor([[-2, 1, 0], [1, -2, 1], [0, 1, -2]], dtype=torch.float64)
+        return A @ x - torch.tensor([1, 2, 3], dtype=torch.float64)
+
+    def curved(x):
+        J = torch.tensor([[-4.256, 14.7], [0.8394989, 0.59964207]], dtype=torch.float64)
+        one = (x[0] + 3) * (x[1] ** 5 - 7) + 18
+        two = torch.sin(x[1] * torch.exp(x[0]) - 1)
+        return -torch.linalg.solve(J, torch.stack([one, two]))
+
+    starts = [[1.0] * 5, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [1.0, 2.0, 3.0], [-0.5, 1.4]]
+    return list(zip([cubic, lambda x: x, tridiagonal, curved], starts, strict=True))
+
+
+@pytest.mark.parametrize(("system", "start"), scipy_cases())
+def test_broyden_is_as_good_as_scipys_on_its_own_cases(system, start):
+    start = torch.tensor(start, dtype=torch.float64)
+    taken = 0
+
+    def counted(x):
+        nonlocal taken
+        taken += 1
+        return system(torch.from_numpy(x)).numpy()
+
+    scipy.optimize.broyden1(counted, start.numpy(), f_tol=1e-9)
+    solution = fixed_point(
+        lambda z: z + system(z[0]).unsqueeze(0), start.unsqueeze(0), solver=Broyden()
+    )
+    assert system(solution.value[0]).abs().max() < 1e-7
+    assert solution.steps.max() <= taken + 3
+
+
+def test_broyden_is_not_stopped_by_a_residual_that_rises():
+    """A map five times too steep for a contraction."""
+    W, x = (t.detach() for t in tanh_problem(50, 10, 5.0))
+    solution = fixed_point(
+        lambda z: torch.tanh(z @ W + x), torch.zeros_like(x), solver=Broyden(), history=True
+    )
+    assert (solution.history.diff(dim=0) > 0).any()
+    assert solution.converged.all()
 
 
 def test_broyden_survives_a_full_memory():
@@ -524,6 +586,30 @@ def test_too_few_steps_says_how_many_would_do():
     assert steps[1] > 0.8 * needed.max_steps
 
 
+@pytest.mark.parametrize("solver", [Picard(), Anderson(), Broyden()])
+@pytest.mark.parametrize(
+    "f", [lambda z: z + 1, lambda z: (1 + z.square()).sqrt(), lambda z: z + 1 / (1 + z.abs())]
+)
+def test_a_map_without_a_fixed_point_is_not_a_slow_one(f, solver):
+    """No number of steps is promised, and no iterate far out is taken for a fixed point."""
+    z0 = torch.zeros(2, 1, dtype=torch.float64)
+    with pytest.raises(ConvergenceError) as error:
+        fixed_point(f, z0, solver=solver)
+    assert "would do" not in str(error.value)
+    assert "no fixed point" in str(error.value)
+
+
+@pytest.mark.parametrize("solver", [Picard(max_steps=5000), Anderson(), Broyden()])
+def test_a_fixed_point_far_away_is_found(solver):
+    """10,000 times as far as the first step."""
+    z0 = torch.zeros(2, 3, dtype=torch.float64)
+    rates = torch.tensor([0.5, 0.9, 0.99], dtype=torch.float64)
+    solution = fixed_point(lambda z: rates * z + 1, z0, solver=solver)
+    torch.testing.assert_close(solution.value[0], 1 / (1 - rates), rtol=1e-6, atol=0)
+    near = fixed_point(lambda z: 3 * torch.tanh(z), z0 + 1e-6, solver=Picard())
+    assert near.value.min() > 2.9
+
+
 @pytest.mark.parametrize("adjoint", [Implicit(), Unrolled()])
 @pytest.mark.parametrize(
     ("f", "says"),
@@ -605,12 +691,40 @@ def test_empty_batch():
 # Arguments
 
 
+@pytest.mark.parametrize("adjoint", [Implicit(), Phantom(), Unrolled()])
+@pytest.mark.parametrize("solver", [Picard(), Anderson(), Broyden()])
+def test_float32_works_at_its_precision(solver, adjoint):
+    if adjoint == Unrolled() and solver != Picard():
+        return
+    W, x = (t.detach().float().requires_grad_() for t in tanh_problem(4, 6, 0.9))
+    value = fixed_point(
+        lambda z: torch.tanh(z @ W + x), torch.zeros_like(x), solver=solver, adjoint=adjoint
+    ).value
+    (slope,) = torch.autograd.grad(value.sum(), W)
+    exact = fixed_point(lambda z: torch.tanh(z @ W.double() + x.double()), x.double() * 0).value
+    (wanted,) = torch.autograd.grad(exact.sum(), W)
+    torch.testing.assert_close(value.double(), exact, rtol=0, atol=2e-4)
+    error = (slope - wanted).norm() / wanted.norm()
+    assert error < (0.5 if adjoint == Phantom() else 1e-3)
+
+
+def test_the_gradient_is_solved_for_as_the_fixed_point_is():
+    """1.5 cos(z) + t is steeper than 1 at its fixed point: plain steps run away there."""
+    t = torch.tensor([[2.5]], dtype=torch.float64, requires_grad=True)
+    for solver in (Anderson(), Broyden()):
+        z = fixed_point(lambda z: 1.5 * torch.cos(z) + t, torch.zeros_like(t), solver=solver).value
+        (slope,) = torch.autograd.grad(z.sum(), t)
+        steep = 1.5 * torch.sin(z.detach())
+        assert steep > 1
+        torch.testing.assert_close(slope, 1 / (1 + steep))
+
+
 def test_float32_refuses_what_it_cannot_reach():
     z0 = torch.zeros(2, 3)
     for adjoint, solver in (
-        (Implicit(), Picard()),
-        (Unrolled(), Picard()),
-        (Implicit(), Picard(rtol=1e-5)),
+        (Implicit(), Picard(rtol=1e-9)),
+        (Unrolled(), Picard(rtol=1e-9)),
+        (Implicit(Picard(rtol=1e-9)), Picard()),
     ):
         with pytest.raises(ValueError, match="reaches about 1e-06"):
             fixed_point(lambda z: torch.cos(z) / 2, z0, solver=solver, adjoint=adjoint)
@@ -636,6 +750,12 @@ def test_what_does_not_fit_is_named():
         fixed_point(lambda z, a, b: z, z0, inputs=(z0, torch.zeros(3, 1)))
     with pytest.raises(ValueError, match="'raise' or 'flag'"):
         fixed_point(lambda z: z / 2, z0, on_failure="ignore")
+    with pytest.raises(TypeError, match=r"Broyden\(\), got 'anderson'"):
+        fixed_point(lambda z: z / 2, z0, solver="anderson")
+    with pytest.raises(TypeError, match="adjoint must be"):
+        fixed_point(lambda z: z / 2, z0, adjoint=Implicit)
+    with pytest.raises(TypeError, match=r"inputs\[0\] is torch.float64 and z0 is torch.float32"):
+        fixed_point(lambda z, x: z / 2 + x, z0.float(), inputs=(z0,))
     with pytest.raises(TypeError, match="Unrolled"):
         fixed_point(lambda z: z / 2, z0, solver=Anderson(), adjoint=Unrolled())
 
