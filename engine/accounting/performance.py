@@ -54,12 +54,17 @@ def deviation(returns: Returns) -> Number:
 def excess(returns: Returns, other: Returns) -> Any:
     """Returns (T,) less those of another portfolio or the risk-free ones, r - f.
 
-    Their mean in every row, and so ``constant``, where they vary by the rounding of the two only.
+    Their mean in every row, and so ``constant``, where they vary by the rounding of the two only;
+    0 where the mean is no more than that, either.
     """
-    found = returns - other
-    if constant(found, max(_largest(returns), _largest(other))):
-        return found * 0 + _values(found).mean()
-    return found
+    found, largest = returns - other, max(_largest(returns), _largest(other))
+    return level(found, largest) if constant(found, largest) else found
+
+
+def level(returns: Returns, largest: float) -> Any:
+    """The mean of the returns (T,) in every row; 0 where it is rounding of numbers so large."""
+    mean = _values(returns).mean()
+    return returns * 0 + (0.0 if abs(mean) <= ROUNDING * largest else mean)
 
 
 def volatility(returns: Returns, periods_per_year: float, floor: float | None = None) -> Number:
@@ -119,7 +124,7 @@ def sortino(
         return np.nan
     excess = _values(returns).mean() * periods_per_year - target
     downside = downside_deviation(returns, periods_per_year, target, floor)
-    if floor is None and not downside > ROUNDING * _largest(returns):
+    if floor is None and (constant(returns) or not downside > ROUNDING * _largest(returns)):
         return np.nan
     return _number(excess / downside)
 

@@ -124,7 +124,7 @@ def read_rates(path: str | Path) -> pd.Series:
     if not Path(path).is_file():
         raise ValueError(f"risk_free: there is no file {path}; or give a number, 0.02 for 2%")
     try:
-        table = pd.read_csv(path, index_col=0)
+        table = pd.read_csv(path, index_col=0, float_precision="round_trip")
         (column,) = table.columns
         return pd.Series(table[column].to_numpy(), pd.to_datetime(table.index), name="rate")
     except (ValueError, TypeError) as error:

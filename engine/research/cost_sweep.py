@@ -41,15 +41,15 @@ def cost_sweep(
     base = read_costs(result.settings["costs"])
     wanted = torch.tensor(result.targets.to_numpy(np.float64))
     fills = fills_of(result.targets, panel, base, result.settings["plan"]["execution_lag"])
-    a_year, risk_free = panel.periods_per_year, result.risk_free.to_numpy()
+    a_year = panel.periods_per_year
     rows = []
     for points in basis_points:
         book = keep_book(wanted, fills, replace(base, commission=points / 1e4, spread=0.0))
-        net, periods = book.net.numpy(), len(book.net)
+        net, periods = pd.Series(book.net.numpy(), fills.dates), len(book.net)
         rows.append(
             {
                 "basis_points": points,
-                "sharpe": performance.sharpe(performance.excess(net, risk_free), a_year),
+                "sharpe": performance.sharpe(result.in_excess(net), a_year),
                 "annual_return": performance.annual_return(net, a_year),
                 "annual_cost": performance.yearly(book.cost.numpy(), periods, a_year),
                 "annual_turnover": performance.yearly(book.turnover.numpy(), periods, a_year),

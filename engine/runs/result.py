@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from data_loaders.atomic import atomic, write_text
-from engine.accounting.performance import excess
+from engine.accounting import performance
 from engine.accounting.risk_free import risk_free_of
 from engine.runs.run_directory import PLAN
 from engine.training.summary import training_summary
@@ -131,15 +131,19 @@ class BacktestResult:
 
     @property
     def excess_returns(self) -> pd.Series:
-        """(T,) net returns less the risk-free ones, from which ratios are computed.
+        """(T,) net returns less the risk-free ones, from which ratios are computed."""
+        return self.in_excess(self.net_returns)
+
+    def in_excess(self, returns: pd.Series) -> pd.Series:
+        """Returns (T,) of the strategy, at other costs for example, less the risk-free ones.
 
         Their mean in every row, so that no ratio is defined, where they vary by rounding only and
         where nothing but cash was ever held: interest above the risk-free rate is no reward for
         risk.
         """
-        found = excess(self.net_returns, self.risk_free)
+        found = performance.excess(returns, self.risk_free)
         only_cash = self.weights.size and not self.weights.fillna(0.0).to_numpy().any()
-        return found * 0 + found.to_numpy().mean() if only_cash else found
+        return performance.level(found, returns.abs().max()) if only_cash else found
 
     def training_summary(self) -> pd.DataFrame:
         """One row per fit, see ``engine.training.summary``."""

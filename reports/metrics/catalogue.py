@@ -181,7 +181,7 @@ def inputs_of(
         "net": net,
         "gross": check_returns(result.gross_returns, name),
         "excess": check_returns(result.excess_returns, name),
-        "untraded": performance.excess(result.gross_returns + result.carry, result.risk_free),
+        "untraded": result.in_excess(result.gross_returns + result.carry),
         "months": pd.Series(months.drop(columns="year").to_numpy().ravel()).dropna(),
         "years": months["year"],
         "year": result.settings["periods_per_year"],

@@ -111,8 +111,9 @@ def growth_optimal_leverage(returns: pd.Series) -> float:
     Blackjack, Sports Betting and the Stock Market, section 7. quantstats shows the stake of a coin,
     p - (1 - p) / payoff ratio, which does not change with the size of returns.
     """
-    square = float(np.mean(returns.to_numpy(dtype=float) ** 2)) if len(returns) else 0.0
-    return float(returns.mean() / square) if square > 0 else np.nan
+    if constant(returns):
+        return np.nan
+    return float(returns.mean() / np.mean(returns.to_numpy(dtype=float) ** 2))
 
 
 def student_t(returns: pd.Series) -> tuple[float, float, float]:

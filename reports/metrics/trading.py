@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from engine.accounting.performance import annual_return, excess, sharpe
+from engine.accounting.performance import annual_return, sharpe
 from engine.runs.result import BacktestResult
 
 DUST = 1e-6  # a smaller weight counts as none
@@ -125,7 +125,7 @@ def sharpe_by_cost(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
         name: pd.Series(
             {
                 round(1e4 * rate, 6): sharpe(
-                    excess(charged(result.gross_returns, result.turnover, rate), result.risk_free),
+                    result.in_excess(charged(result.gross_returns, result.turnover, rate)),
                     result.settings["periods_per_year"],
                 )
                 for rate in rates
@@ -157,7 +157,7 @@ def whole_shares(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
                 "return, whole": annual_return(whole, year),
                 "return, fractions": annual_return(fractions, year),
                 "Sharpe, whole": sharpe(result.excess_returns, year),
-                "Sharpe, fractions": sharpe(excess(fractions, result.risk_free), year),
+                "Sharpe, fractions": sharpe(result.in_excess(fractions), year),
             }
     return pd.DataFrame.from_dict(rows, orient="index")
 

@@ -93,3 +93,5 @@ def test_the_names_in_it_are_known():
     (result,) = load_run("run").values()
     assert result.strategy["class"] == "strategies.deq:DEQMeanVariance"
     assert result.settings["costs"]["borrow"] == 0.02
+    assert (result.risk_free == 0).all()  # its cash earned nothing
+    assert result.excess_returns.equals(result.net_returns)

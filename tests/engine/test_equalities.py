@@ -16,8 +16,9 @@ from books import keep_books
 from torch import nn
 
 from data_loaders import Panel
-from engine import Costs, Training, WalkForward
+from engine import Costs, NegativeOmega, NegativeSharpe, NegativeSortino, Training, WalkForward
 from engine.accounting.liquidity import illiquidity
+from engine.accounting.risk_free import RiskFree
 from engine.accounting.simulation import simulate
 from engine.planning.walk_forward import Fold
 from engine.training.fit_records import FitKey, Fitted
@@ -107,12 +108,13 @@ class Weights(nn.Module):
         return inputs["weights"]
 
 
-def learner_of(panel, rows, lag, costs, gap=()):
+def learner_of(panel, rows, lag, costs, gap=(), risk_free=None):
     """All decisions but the last are training data, all are tested; ``gap``: those left out."""
     ends = np.append(rows[1:], len(panel.dates) - 1) + lag
     kept = np.delete(np.arange(len(rows) - 1), gap)
     fold = Fold(0, 0, rows[kept], ends[kept], int(rows[-1]), rows)
-    return Learner(panel, [fold], WalkForward(execution_lag=lag), costs, Training(), 1), fold
+    plan = WalkForward(execution_lag=lag)
+    return Learner(panel, [fold], plan, costs, Training(), 1, risk_free), fold
 
 
 def check_account(account, books, periods):
@@ -140,6 +142,33 @@ def test_training_is_the_books(kind, lag, seed, gap):
     for stop in (3, 8):  # a block is entered with the weights of the decision before it
         part = rollout(Weights(), data, (stop - 1, stop), costs)
         assert part.net_returns.item() == pytest.approx(account.net_returns[stop - 2].item())
+
+
+@pytest.mark.parametrize("loss", [NegativeSharpe, NegativeSortino, NegativeOmega])
+@pytest.mark.parametrize("lag", range(3))
+@pytest.mark.parametrize("seed", range(2))
+def test_training_and_report_have_the_same_excess_returns(loss, lag, seed):
+    """Between fills, the risk-free returns of a result's rows compound to those of training."""
+    panel, costs = market(seed), COSTS["carry"]
+    first = panel.dates[0]
+    rates = pd.Series([0.5, -0.05, 0.3], [first, *first + pd.to_timedelta(["17D", "43D"])])
+    rows = decisions(seed, panel, lag)
+    learner, fold = learner_of(panel, rows, lag, costs, risk_free=RiskFree(rates))
+    data = learner.dataset("drawn", Drawn(), fold)
+    account = rollout(Weights(), data, (1, len(data)), costs)
+
+    fills = panel.dates[rows + lag]
+    grown = (1 + RiskFree(rates).returns(panel.dates[rows[0] + lag :], fills)).cumprod()[fills]
+    books = books_of(panel, {r: wanted(panel.rows(0, r + 1)) for r in rows}, lag, costs)
+    net = np.diff(books["value"]) / books["value"][:-1]
+    excess = (net - (np.diff(grown) / grown[:-1]).to_numpy())[1:]
+    np.testing.assert_allclose(account.excess_returns, excess, atol=1e-12)
+    by_hand = {
+        NegativeSharpe: excess.mean() / excess.std(ddof=1) * 6,
+        NegativeSortino: excess.mean() / np.sqrt(np.mean(np.minimum(excess, 0) ** 2)) * 6,
+        NegativeOmega: excess[excess > 0].sum() / -excess[excess < 0].sum(),
+    }
+    assert -loss()(account, 36.0).item() == pytest.approx(by_hand[loss], rel=1e-9)
 
 
 class Recorder(Strategy):
