@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from strategies.base import Inputs
 from strategies.layers.optimisation.mean_variance import ActiveSet, FactorRisk, Qpth
+from strategies.layers.second_derivatives import refuse_second_derivative
 
 SOLVERS = {"active_set": ActiveSet, "qpth": Qpth}
 LIMIT = "limit."  # inputs so named are the optimiser's constraints
@@ -54,8 +54,8 @@ class _ScaledCovariance(torch.autograd.Function):
         return risk
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, Tensor]:
+        refuse_second_derivative("the risk's gradient", "write the scaling in torch")
         covariance, scale = ctx.saved_tensors
         pull = grad * covariance
         by_row = (pull * scale.unsqueeze(-2)).sum(-1)

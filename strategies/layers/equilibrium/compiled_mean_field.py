@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from strategies.layers.equilibrium.fixed_point import refuse_second_derivative
+from strategies.layers.equilibrium.fixed_point import ONCE
 from strategies.layers.equilibrium.fixed_point_solution import (
     OnFailure,
     Report,
@@ -28,6 +28,7 @@ from strategies.layers.equilibrium.fixed_point_solution import (
     tolerance_of,
 )
 from strategies.layers.equilibrium.fixed_point_solvers import Anderson, Picard, Solver
+from strategies.layers.second_derivatives import refuse_second_derivative
 from strategies.layers.solve_record import FIXED_POINT, open_record
 from strategies.layers.threads import in_parts
 
@@ -100,7 +101,7 @@ class _Attach(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        refuse_second_derivative()
+        refuse_second_derivative(*ONCE)
         W1, W2, present, z = ctx.saved_tensors  # z (B, N, H)
         t = ctx.pull(W1, W2, z, grad)  # (B, N, H), the gradient of the drive
         share = 1 / present.sum(1, keepdim=True).clamp_min(1)  # (B, 1)

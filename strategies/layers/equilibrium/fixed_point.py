@@ -30,7 +30,10 @@ from strategies.layers.equilibrium.fixed_point_solution import (
     tolerance_of,
 )
 from strategies.layers.equilibrium.fixed_point_solvers import Picard, Solver
+from strategies.layers.second_derivatives import refuse_second_derivative
 from strategies.layers.solve_record import FIXED_POINT, open_record
+
+ONCE = "a fixed point's gradient", "use adjoint=Unrolled()"
 
 
 @dataclass(frozen=True)
@@ -240,21 +243,8 @@ class _Attach(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        refuse_second_derivative()
+        refuse_second_derivative(*ONCE)
         return ctx.cotangent(grad), None, None
-
-
-def refuse_second_derivative() -> None:
-    """Raises RuntimeError in a backward pass that keeps a graph.
-
-    once_differentiable lets torch.autograd.grad(..., inputs) pass in silence: it cuts the graph,
-    and a path that is cut is not an error there.
-    """
-    if torch.is_grad_enabled():
-        raise RuntimeError(
-            "a fixed point's gradient is not differentiable (create_graph=True): use "
-            "adjoint=Unrolled() for second derivatives"
-        )
 
 
 def _depends_on_others(image: Tensor, z: Tensor) -> bool:

@@ -45,8 +45,10 @@ __all__ = [
 class MeanVarianceLayer(nn.Module):
     """Weights that solve the mean-variance problem, with exact gradients.
 
-    Gradients flow to every tensor argument. At a weakly active constraint (at its limit with a
-    multiplier of zero) the weights have a kink; the gradient is then that of one side.
+    Gradients flow to every tensor argument. At a weakly active limit (reached, with a multiplier of
+    zero, to 1e-12) the weights have a kink. The gradient is then that of the side on which the
+    limit is not in the way, as though it was not there; with ``Qpth`` a mixture of both sides.
+    Second derivatives are refused in words; ``Reference`` of ``reference.py`` has them.
 
         layer = MeanVarianceLayer()
         weights = layer(risk, expected_return, upper=0.2)

@@ -26,6 +26,7 @@ from torch import Tensor
 
 SLACK = 1e-12  # how far constraints may miss each other before a problem counts as infeasible
 NAMED = 5  # samples named in a message
+ONCE = "the weights' gradient", "take the solver Reference() of reference.py"
 _BY_SAMPLE = ("budget", "turnover_limit", "gross_limit", "tracking")  # one number a sample
 
 

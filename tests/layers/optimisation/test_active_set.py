@@ -208,6 +208,52 @@ def test_every_gradient_agrees_with_finite_differences(case: str, form: str) -> 
     assert torch.autograd.gradcheck(solve, inputs, eps=1e-6, atol=1e-6, rtol=1e-6)
 
 
+WEAK: dict[str, dict[str, Any]] = {
+    "bound": {"lower": 0.0},
+    "group": {"lower": -1.0, "rows": torch.tensor([[1.0, 1, 0]]), "row_upper": 0.4},
+    "kink of a slack gross limit": {"lower": -1.0, "gross_limit": 2.0},
+    "reached gross limit": {"lower": -1.0, "gross_limit": 1.0},
+    "reached turnover limit": {"holdings": torch.zeros(3), "turnover_limit": 1.0, "lower": -1.0},
+}
+
+
+@pytest.mark.parametrize("compute", ["compiled", "batched"])
+@pytest.mark.parametrize("case", WEAK)
+def test_the_gradient_at_a_weak_limit_is_as_though_it_was_not_there(
+    case: str, compute: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With P = I and q = (0, .4, .6) the budget alone gives z = q: every limit is just reached."""
+    if compute == "batched":
+        monkeypatch.setattr(COMPILED, BatchedSolve)
+    risk = torch.eye(3, dtype=torch.float64)
+    incoming = torch.tensor([[1.0, 3.0, -1.0]], dtype=torch.float64)
+    states = LAYER.solve(risk, torch.zeros(3).double(), **WEAK[case]).states
+    assert states is not None
+    width = states.shape[1]
+    pinned = torch.zeros(1, width, dtype=torch.int8)
+    pinned[0, 3:] = 1
+    for start in (None, pinned, torch.ones(1, width, dtype=torch.int8)):
+        q = torch.tensor([[0.0, 0.4, 0.6]], dtype=torch.float64, requires_grad=True)
+        weights = LAYER(risk, q, start=start, **WEAK[case])
+        torch.testing.assert_close(weights, q.detach(), rtol=0, atol=1e-14)
+        (gradient,) = torch.autograd.grad(weights, q, incoming)
+        torch.testing.assert_close(gradient, incoming - 1, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("solver", ["compiled", "batched", "qpth"])
+def test_second_derivatives_are_refused_in_words(
+    solver: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if solver == "batched":
+        monkeypatch.setattr(COMPILED, BatchedSolve)
+    layer = MeanVarianceLayer(Qpth() if solver == "qpth" else ActiveSet())
+    loadings, specific, q = factors(2, 4)
+    q.requires_grad_()
+    weights = layer(dense(loadings, specific), q)
+    with pytest.raises(RuntimeError, match=r"take the solver Reference\(\)"):
+        torch.autograd.grad(weights.square().sum(), q, create_graph=True)
+
+
 def test_gradients_of_what_the_batch_shares_are_sums_also_over_threads() -> None:
     loadings, specific, q = factors(5, 6)
     rows = torch.tensor([[1.0, 1, 1, 0, 0, 0]], dtype=torch.float64)

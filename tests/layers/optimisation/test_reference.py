@@ -70,6 +70,18 @@ def test_its_gradients_agree_with_finite_differences():
     assert torch.autograd.gradcheck(weights, inputs, eps=1e-6, atol=1e-6)
 
 
+def test_its_second_derivatives_agree_with_finite_differences():
+    risk, q, constraints = make_problem("factor", 2, 5, seed=1)
+    scale = risk.diagonal(dim1=1, dim2=2).mean()
+
+    def weights(risk, q):
+        problem = build_problem((risk + risk.mT) / 2, q, **constraints)
+        return Reference().solve(problem).weights
+
+    inputs = [(risk / scale).requires_grad_(), (q / scale).requires_grad_()]
+    assert torch.autograd.gradgradcheck(weights, inputs, eps=1e-6, atol=1e-6)
+
+
 def test_rows_that_say_the_same_twice_and_fixed_weights():
     risk, q, _ = drawn(2)
     lower = torch.zeros(9, dtype=torch.float64)

@@ -10,6 +10,8 @@ break point of a pinned weight w - P u - C'v.
 
 from __future__ import annotations
 
+import numpy as np
+
 from strategies.layers.optimisation.active_set.compilation import helper
 from strategies.layers.optimisation.active_set.linear_algebra import (
     factorise,
@@ -44,9 +46,9 @@ def solve_for_incoming(s, w, state, row_state, incoming):
     size = factorise(s, w, m, 0.0)
     u = w.right[0, :m]
     for a in range(m):
-        u[a] = incoming[w.free[a]]
+        u[a] = incoming[w.free[a]] if size >= 0 else np.nan  # P is indefinite where it was not read
     count = orthonormal_rows(s, w, row_state, m)
-    solve_free(s, w, m, size, 0.0, 1 + count)
+    solve_free(s, w, m, max(size, 0), 0.0, 1 + count)
     w.gaps[:] = 0.0
     with_rows(w, m, count, u)
     return m, count

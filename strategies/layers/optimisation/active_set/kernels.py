@@ -32,6 +32,7 @@ from strategies.layers.optimisation.active_set.primal import primal_step
 from strategies.layers.optimisation.active_set.rounds import (
     clip_free,
     flip,
+    let_go_of_weak,
     residual_of,
     solve_state,
 )
@@ -151,6 +152,7 @@ def solve_batch(sources):
             if status[b] == SOLVED:
                 residual[b] = residual_of(s, w, m, scale)
                 clip_free(w, state, m)
+                let_go_of_weak(s, w, state, row_state, scale)
                 weights[b] = w.z
                 duals[b] = w.duals
             elif status[b] == STALLED and consecutive:

@@ -26,6 +26,7 @@ from strategies.layers.optimisation.active_set.tolerances import (
     RETURN_TOLERANCE,
     ROUNDING,
     ROW_ROUNDING,
+    WEAK,
 )
 
 
@@ -227,6 +228,28 @@ def free_for_row(s, w, state, row):
             direction = step
     if which >= 0:
         state[which] = segment_beside(w, which, w.breaks[state[which] // 2, which], direction)
+
+
+@helper
+def let_go_of_weak(s, w, state, row_state, scale):
+    """At a solution, let go of every limit whose multiplier is zero.
+
+    The weights stay where they are, and their gradient is as though the limit was not there.
+    """
+    last = w.breaks.shape[0] - 1
+    for row in range(s.limits.shape[1]):
+        if s.limits[0, row] < s.limits[1, row] and abs(w.duals[row]) <= WEAK * scale:
+            row_state[row] = 0
+    for i in range(s.linear.shape[0]):
+        room = WEAK * max(scale, w.diagonal[i])
+        if state[i] % 2 == 1 or (last == 1 and abs(w.gradient[i]) > room):
+            continue
+        at = w.breaks[state[i] // 2, i]
+        left, right = slopes(s, w, i, at)
+        if at < w.breaks[last, i] and w.gradient[i] + right <= room:
+            state[i] = segment_beside(w, i, at, 1)
+        elif at > w.breaks[0, i] and w.gradient[i] + left >= -room:
+            state[i] = segment_beside(w, i, at, -1)
 
 
 @helper

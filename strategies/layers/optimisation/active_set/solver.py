@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from strategies.layers.optimisation.active_set.batched import differentiate_batched, solve_batched
 from strategies.layers.optimisation.active_set.calls import (
@@ -27,7 +26,8 @@ from strategies.layers.optimisation.active_set.calls import (
     solve_compiled,
 )
 from strategies.layers.optimisation.checks import check_jointly, check_problem
-from strategies.layers.optimisation.problem import Problem, Solution, status_of
+from strategies.layers.optimisation.problem import ONCE, Problem, Solution, status_of
+from strategies.layers.second_derivatives import refuse_second_derivative
 
 CHECKS = ("used", "entries", "definite")
 
@@ -113,8 +113,8 @@ class CompiledSolve(torch.autograd.Function):
         return weights
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, gradient):
+        refuse_second_derivative(*ONCE)
         _ = ctx.saved_tensors
         call, chain = ctx.call, ctx.chain
         found = gradients_compiled(ctx.batch, chain, call, ctx.arrays, gradient)
@@ -144,8 +144,8 @@ class BatchedSolve(torch.autograd.Function):
         return weights
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, gradient):
+        refuse_second_derivative(*ONCE)
         call, weights = ctx.call, ctx.saved_tensors[0]
         found = differentiate_batched(call.problem, weights, call.duals, call.states, gradient)
         return None, None, *(found[name] for name in compress(NAMES, call.needed))

@@ -10,6 +10,7 @@ START_HALVINGS = 16  # of the turnover and gross multipliers; more digits save n
 RETURN_TOLERANCE = 1e-12  # of a multiplier, relative to P_ii
 ROUNDING = 1e-14  # of a weight beyond its segment; of a multiplier, relative to the gradient
 ROW_ROUNDING = 1e-13  # of a row beyond its limit
+WEAK = 1e-12  # of a multiplier, relative to the gradient or P_ii: below it counts as zero
 FEASIBLE = 1e-12  # how far bounds and rows may miss each other; what an active row may lack
 DEPENDENT_ROW = 1e-10  # part of a row that has to be new, or it is a combination of rows before it
 DEPENDENT_EIGENVALUE = 1e-11  # of C K^-1 C', relative, below which rows depend on each other
