@@ -1,0 +1,113 @@
+"""Results of returns alone, without holdings or orders: of a benchmark, a fund, another program."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from data_loaders.calendars import periods_per_year
+from data_loaders.reading.frames import check_index
+from data_loaders.reading.returns import unit_doubt
+from data_loaders.validation import DataError, check_dates, days
+from engine.runs.result import BacktestResult
+
+SOURCE = "returns given by the caller"
+
+
+def result_of_returns(
+    returns: pd.Series, name: str | None = None, *, a_year: float | None = None, **settings: Any
+) -> BacktestResult:
+    """A result with these returns and nothing else.
+
+    Rows without a return before the first and after the last are left out.
+
+    Args:
+        returns: (T,) simple returns by date, fractions, the first one included.
+        name: to show; by default that of the Series.
+        a_year: periods per year; by default from the dates.
+        settings: to add to those of the result.
+
+    Raises:
+        DataError: no dates, not in order, gaps, returns of -100% or less, or returns that look
+            like percent or prices.
+    """
+    name = str(name or returns.name or "strategy")
+    check_index(returns.to_frame(name))
+    try:
+        given = returns.astype(float)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"the returns of {name} are no numbers: {error}") from None
+    known = np.flatnonzero(given.notna())
+    if not len(known):
+        raise DataError(f"{name} has no return")
+    given = given.iloc[known[0] : known[-1] + 1]
+    dates = pd.DatetimeIndex(given.index)
+    check_dates(dates)
+    bad = dates[~np.isfinite(given.to_numpy())]
+    if len(bad):
+        raise DataError(
+            f"{name} has no finite return on {days(bad)}: give 0 where nothing was earned, or "
+            "leave the dates out",
+            dates=bad,
+        )
+    if doubt := unit_doubt(given.to_numpy()[:, None], dates):
+        reading = doubt.partition(": pass")[0]
+        raise DataError(
+            f"{name} should be simple returns, fractions like 0.01 for 1%, but {reading}: divide "
+            "percent by 100, take 1 from growth factors, and pct_change() of prices"
+        )
+    if (given < -1).any():
+        raise DataError(f"{name} has a return below -100% on {days(dates[given < -1])}")
+    empty = pd.DataFrame(index=dates)
+    return BacktestResult(
+        name=name,
+        strategy={"class": "", "parameters": {}},
+        targets=pd.DataFrame(),
+        weights=empty,
+        gross_returns=pd.Series(dtype=float),
+        net_returns=given.rename("net_returns"),
+        turnover=pd.Series(dtype=float, index=dates[:0]),
+        costs=pd.Series(dtype=float, index=dates[:0]),
+        orders=pd.DataFrame(),
+        folds=pd.DataFrame(),
+        training=pd.DataFrame(),
+        solves=pd.DataFrame(),
+        settings={
+            "panel": {"source": SOURCE, "start": str(dates[0].date()), "end": str(dates[-1].date())},
+            "costs": {},
+            "periods_per_year": a_year or periods_per_year(dates),
+            **settings,
+        },
+    )
+
+
+def as_results(given: object) -> dict[str, BacktestResult]:
+    """Results by name, of results or of returns: a Series, a frame, or a mapping of Series.
+
+    Raises:
+        TypeError: something else, or both in one mapping; DataError: see ``result_of_returns``.
+    """
+    if isinstance(given, pd.Series):
+        given = {str(given.name or "strategy"): given}
+    if isinstance(given, pd.DataFrame):
+        given = {str(name): given[name] for name in given.columns}
+    if not isinstance(given, Mapping):
+        raise TypeError(
+            "a report needs {name: result} as backtest returns them, or simple returns: a Series, "
+            f"a DataFrame with a column per strategy, or {{name: Series}}; got "
+            f"{type(given).__name__}"
+        )
+    if all(isinstance(each, BacktestResult) for each in given.values()):
+        return dict(given)
+    if all(isinstance(each, pd.Series) for each in given.values()):
+        return {str(name): result_of_returns(each, str(name)) for name, each in given.items()}
+    odd = sorted({type(each).__name__ for each in given.values()})
+    raise TypeError(f"expected results, or a Series of returns for each name, got {', '.join(odd)}")
+
+
+def has_holdings(result: BacktestResult) -> bool:
+    """Whether more is known than its returns."""
+    return bool(len(result.weights.columns))
