@@ -175,8 +175,10 @@ def aligned(prices: pd.Series, subject: BacktestResult) -> tuple[BacktestResult,
     name = str(prices.name)
     year = subject.settings["periods_per_year"] * (len(kept) / len(dates))
     found = result_of_returns(pd.Series(returns, kept), name, a_year=year)
-    interest = (1 + subject.risk_free).cumprod()[found.net_returns.index]
-    interest = (interest / interest.shift(1, fill_value=1.0) - 1).rename("risk_free")
+    growth = (1 + subject.risk_free).cumprod()
+    until = growth[found.net_returns.index]
+    begun = growth.shift(1, fill_value=1.0)[until.index[0]]
+    interest = (until / until.shift(1, fill_value=begun) - 1).rename("risk_free")
     said = _said(name, len(dates), int(matched.sum()), len(between))
     return replace(found, risk_free=interest), said
 
@@ -191,5 +193,7 @@ def _said(name: str, rows: int, matched: int, between: int) -> str:
             "compounded up to the next date that both have."
         )
     if between:
-        said += f" {between:,} of its rows lie between the dates, and are compounded up to the next."
+        said += (
+            f" {between:,} of its rows lie between the dates, and are compounded up to the next."
+        )
     return said

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from engine.runs.ledger import TrialLedger
 from engine.runs.result import BacktestResult
-from engine.runs.storage import StorageError
 from reports.report import check_report_path, write_data
-from reports.report_data import chosen, gather
+from reports.report_data import gather
 from reports.terminal import terminal_summary
 
 
@@ -22,17 +19,20 @@ def write_and_summarise(
     out: Path,
     factors: Path | None = None,
     groups: Path | None = None,
+    benchmark: str | None = None,
+    about: str | None = None,
 ) -> str:
     """Write the report of results to ``out``; returns the summary for a terminal.
 
     Args:
         factors: CSV file of factor returns: dates in the first column, one column for each factor.
         groups: CSV file with the columns asset and group.
+        benchmark, about: as ``benchmark`` and ``subject`` of ``write_report``.
     """
     check_report_path(out)
     table = read_factors(factors) if factors else None
     named = read_groups(groups) if groups else None
-    data = gather(results, table, named, _tried(results))
+    data = gather(results, table, named, True, benchmark, about)
     path = write_data(data, out)
     return f"{terminal_summary(data)}\n\nreport: {path}"
 
@@ -73,12 +73,3 @@ def _read(path: Path, what: str, **how: Any) -> pd.DataFrame:
     except ValueError as error:  # torn lines, no lines, another encoding
         reason = " ".join(str(error).split())
         raise ValueError(f"{path} is not a readable CSV file of {what}: {reason}") from error
-
-
-def _tried(results: Mapping[str, BacktestResult]) -> pd.DataFrame | None:
-    """The trials on the same assets and period, as the ledger has them; None without a ledger."""
-    try:
-        return TrialLedger().on_the_same(results[chosen(results)[0]])
-    except StorageError as error:
-        warnings.warn(f"trials of other runs are not counted: {error}", RuntimeWarning, 2)
-        return None

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from data_loaders import Panel
@@ -21,11 +18,6 @@ from strategies.baselines import EqualWeight
 NAME = "EqualWeight"
 
 
-def is_equal_weight(result: BacktestResult) -> bool:
-    """Whether the strategy is 1/N."""
-    return str(result.strategy.get("class", "")).endswith(f":{NAME}")
-
-
 def equal_weight_of(result: BacktestResult) -> tuple[BacktestResult | None, str]:
     """1/N at the fills and costs of a result; or None, and why it cannot be computed exactly.
 
@@ -37,9 +29,9 @@ def equal_weight_of(result: BacktestResult) -> tuple[BacktestResult | None, str]
         return None, reason
     dates = pd.DatetimeIndex(result.asset_returns.index)
     prices = prices_from(result.asset_returns.iloc[1:]).set_axis(dates)
-    panel = Panel(prices, periods_per_year=settings["periods_per_year"])
-    assets = len(panel.assets)
-    targets = pd.DataFrame(1 / assets, pd.DatetimeIndex(result.turnover.index), panel.assets)
+    panel = Panel(prices)
+    weight = 1 / len(panel.assets)
+    targets = pd.DataFrame(weight, pd.DatetimeIndex(result.turnover.index), panel.assets)
     done = simulate(targets, panel, read_costs(settings["costs"]), lag=0)
     empty = pd.DataFrame()
     return replace(
@@ -62,3 +54,29 @@ def equal_weight_of(result: BacktestResult) -> tuple[BacktestResult | None, str]
         states={},
         settings={**settings, "simulation_difference": done.difference},
     ), ""
+
+
+def _lacking(result: BacktestResult) -> str:
+    """Why 1/N cannot be computed exactly, in words; empty if it can."""
+    settings, costs = result.settings, result.settings.get("costs", {})
+    if not (has_holdings(result) and len(result.asset_returns) and len(result.turnover)):
+        return "the results hold no returns of the assets"
+    if result.turnover.index[0] != result.asset_returns.index[0]:
+        return "the results do not begin with their first fill"
+    table = (settings.get("panel", {}).get("quality") or {}).get("assets", [])
+    first, last = (str(when.date()) for when in (result.targets.index[0], result.weights.index[-1]))
+    throughout = [
+        row["gaps"] == 0 and str(row["first"]) <= first and str(row["last"]) >= last
+        for row in table
+    ]
+    if len(throughout) != len(result.asset_returns.columns) or not all(throughout):
+        return "not every asset has a price on every date"
+    if settings.get("universe", True):
+        return "the universe changed, or the run does not say whether it did"
+    if costs.get("impact"):
+        return "market impact needs the volumes"
+    if settings.get("whole_shares"):
+        return "whole shares need the prices"
+    if costs.get("class"):
+        return "the costs are of a class of the user's own"
+    return ""

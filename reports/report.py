@@ -27,6 +27,7 @@ from reports.figures import sections
 from reports.figures.axes import PALETTE
 from reports.metrics import catalogue
 from reports.report_data import ReportData, flat, gather
+from reports.returns_alone import as_results
 from reports.statistics import bootstrap
 
 PAGE = Path(__file__).parent / "page"
@@ -35,11 +36,14 @@ ORDER_COLUMNS = ("date", "decided", "asset", "side", "ordered", "size", "price",
 
 
 def write_report(
-    results: Mapping[str, BacktestResult],
+    results: Mapping[str, BacktestResult] | Mapping[str, pd.Series] | pd.DataFrame | pd.Series,
     path: str | Path,
+    *,
+    benchmark: str | Path | pd.Series | None = None,
+    subject: str | None = None,
     factors: pd.DataFrame | None = None,
     groups: Mapping[str, str] | None = None,
-    tried: pd.DataFrame | None = None,
+    tried: pd.DataFrame | bool = True,
 ) -> Path:
     """Write the report of ``results`` to ``path``: the whole page or, on an error, nothing.
 
@@ -47,25 +51,33 @@ def write_report(
     "report-tables" with the same as CSV, and with returns, turnover, costs and targets.
 
     Args:
-        results: {name shown: result}, in the order of the tables. The learned strategy (the
-            first with a training history, else the first that is not the benchmark) is
-            compared with ``EqualWeight`` or, without it, with the next strategy.
+        results: {name shown: result}, in the order of the tables. Or returns alone, simple ones
+            by date as fractions: a Series, a frame with a column per strategy, or a mapping of
+            Series. What needs holdings or orders is then left out, and the page says so.
         path: of the HTML file; its folder is made where it is missing.
+        benchmark: what the strategies are compared with: a name in ``results``; the name of the
+            panel's benchmark; a Series, or a file, of prices or simple returns by date. By
+            default the panel's benchmark where it has one, else ``EqualWeight`` (1/N), which is
+            computed where it was not run, else the next strategy; the page says which.
+        subject: the strategy that the report is about; by default the first that is not the
+            benchmark.
         factors: (T, K) returns of factors by date, fractions, on which the returns of the
             strategies are regressed.
         groups: {asset: group}, by which contributions are added up.
-        tried: what else was tried on these data, ``TrialLedger().on_the_same(result)``; the
-            deflated Sharpe ratio counts it.
+        tried: what else was tried on these data, which the deflated Sharpe ratio counts: by
+            default what the user's ledger knows; a table, ``TrialLedger(url).on_the_same(result)``;
+            False: nothing.
 
     Returns:
         The path written.
 
     Raises:
         OSError: the path cannot be written (see ``check_report_path``).
-        ValueError: there is no result, or returns hold a NaN.
+        ValueError: there is no result or strategy of that name, returns hold a NaN, or the
+            benchmark does not cover the dates, or can be read as prices and as returns.
     """
     check_report_path(path)
-    return write_data(gather(results, factors, groups, tried), path)
+    return write_data(gather(as_results(results), factors, groups, tried, benchmark, subject), path)
 
 
 def write_data(data: ReportData, path: str | Path) -> Path:

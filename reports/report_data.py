@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +13,13 @@ from engine.accounting import performance
 from engine.accounting.performance import sharpe
 from engine.runs.result import BacktestResult
 from reports import learning
+from reports.common_dates import on_common_dates
+from reports.comparison import EQUAL_WEIGHT, Given, compared
+from reports.formats import day
 from reports.metrics import calendars, capacity, catalogue, drawdowns, relative, trading
+from reports.returns_alone import has_holdings
 from reports.statistics import selection, sharpe_tests, trials
 
-BENCHMARK = "EqualWeight"
 WORST = 10  # drawdowns listed
 
 
@@ -27,7 +29,8 @@ class ReportData:
 
     results: dict[str, BacktestResult]  # by name, as given
     subject: str  # the strategy that the report is about
-    benchmark: str | None  # the strategy it is compared with
+    benchmark: str | None  # the strategy, or series, it is compared with
+    notes: tuple[str, ...]  # how the benchmark was found, and matched
     metrics: pd.DataFrame  # one row a strategy, ``catalogue.METRICS``
     luck: pd.DataFrame  # one row a strategy, see ``luck_table``
     trials: int  # how many configurations were tried
@@ -63,6 +66,11 @@ class ReportData:
         return self.first.settings["periods_per_year"]
 
     @property
+    def held(self) -> dict[str, BacktestResult]:
+        """The results of which more is known than their returns."""
+        return {name: result for name, result in self.results.items() if has_holdings(result)}
+
+    @property
     def pair(self) -> list[str]:
         """The subject, and the benchmark if there is one."""
         return [self.subject, *([self.benchmark] if self.benchmark else [])]
@@ -77,15 +85,22 @@ def gather(
     results: Mapping[str, BacktestResult],
     factors: pd.DataFrame | None = None,
     groups: Mapping[str, str] | None = None,
-    tried: pd.DataFrame | None = None,
+    tried: pd.DataFrame | bool = False,
+    benchmark: Given = None,
+    subject: str | None = None,
 ) -> ReportData:
     """The data of a report; for the arguments see ``reports.write_report``."""
-    subject, benchmark = chosen(results)
-    results = dict(results)
+    results, subject, benchmark, notes = compared(results, subject, benchmark)
+    tried = trials.of_ledger(results[subject]) if tried is True else tried
+    tried = None if isinstance(tried, bool) else tried
     year = results[subject].settings["periods_per_year"]
     table = catalogue.metric_table(results, benchmark)
-    excess = pd.concat({n: r.excess_returns for n, r in results.items()}, axis=1, join="inner")
-    active = _active(results, excess, benchmark)
+    paired = on_common_dates({subject: results[subject], **results})
+    often = paired[subject].settings["periods_per_year"]
+    excess = pd.DataFrame({name: paired[name].excess_returns for name in results})
+    if benchmark and len(excess) and excess.index[0] != results[subject].net_returns.index[0]:
+        notes += (f"The comparison begins on {day(excess.index[0])}.",)
+    active = _active(paired, excess, benchmark)
     found = {name: sharpe(active[name], 1) for name in active.columns}
     count = trials_of(results, benchmark, tried)
     assets = trading.asset_table(results[subject], year)
@@ -94,9 +109,10 @@ def gather(
         results=results,
         subject=subject,
         benchmark=benchmark,
+        notes=notes,
         metrics=table,
         luck=luck_table(
-            excess, active, benchmark, year, count, trials.ratios(found, results, tried)
+            excess, active, benchmark, often, count, trials.ratios(found, results, tried)
         ),
         trials=count,
         overfitting=selection.overfitting(active),
@@ -134,23 +150,6 @@ def _active(
     return pd.DataFrame({name: line[excess.index] for name, line in lines.items()}, excess.index)
 
 
-def chosen(results: Mapping[str, BacktestResult]) -> tuple[str, str | None]:
-    """(subject, benchmark) of a report, see ``write_report``; None where there is one result."""
-    if not results:
-        raise ValueError("there is no result to report: results are empty")
-    equal = [name for name, result in results.items() if _class(result) == BENCHMARK][:1]
-    learned = [name for name, result in results.items() if len(result.training)]
-    others = [name for name in results if name not in equal]
-    subject = [*learned, *others, *results][0]
-    rivals = [name for name in [*equal, *results] if name != subject]
-    return subject, rivals[0] if rivals else None
-
-
-def _class(result: BacktestResult) -> str:
-    """The name of the strategy's class, without its module."""
-    return re.split(r"[.:]", str(result.strategy.get("class", "")))[-1]
-
-
 def trials_of(
     results: Mapping[str, BacktestResult],
     benchmark: str | None,
@@ -163,7 +162,7 @@ def trials_of(
     """
     noted = 0
     if tried is not None and len(tried):
-        noted = int((~tried["strategy"].str.contains(f':{BENCHMARK}"', regex=False)).sum())
+        noted = int((~tried["strategy"].str.contains(f':{EQUAL_WEIGHT}"', regex=False)).sum())
     stated = [result.settings.get("trials") for result in results.values()]
     known = [int(number) for number in stated if isinstance(number, int | float) and number > 0]
     return max([len(results) - (benchmark is not None), 1, noted, *known])
@@ -264,5 +263,6 @@ def flat(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str
 
 def _differing(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
     """Rows: the settings in which the results differ; columns: strategies."""
-    table = pd.DataFrame({name: dict(flat(r.settings)) for name, r in results.items()}).fillna("")
+    rows = {name: dict(flat(r.settings)) for name, r in results.items() if has_holdings(r)}
+    table = pd.DataFrame(rows, index=None if rows else [], columns=results).fillna("")
     return table[table.nunique(axis=1) > 1]

@@ -11,7 +11,7 @@ import pandas as pd
 from data_loaders.calendars import periods_per_year
 from data_loaders.reading.frames import check_index
 from data_loaders.reading.returns import unit_doubt
-from data_loaders.validation import DataError, check_dates, days
+from data_loaders.validation import DataError, check_dates, day, days
 from engine.runs.result import BacktestResult
 
 SOURCE = "returns given by the caller"
@@ -76,7 +76,12 @@ def result_of_returns(
         training=pd.DataFrame(),
         solves=pd.DataFrame(),
         settings={
-            "panel": {"source": SOURCE, "start": str(dates[0].date()), "end": str(dates[-1].date())},
+            "panel": {
+                "source": SOURCE,
+                "start": day(dates[0]),
+                "end": day(dates[-1]),
+                "caveats": [],
+            },
             "costs": {},
             "periods_per_year": a_year or periods_per_year(dates),
             **settings,

@@ -18,11 +18,12 @@ def headline(data: ReportData) -> Markup:
     periods = len(data.first.net_returns)
     years = periods / data.periods_per_year
     span = f"{years:.1f} years" if years >= 1 else f"{periods} periods ({years:.2f} years)"
+    net = " after costs" if data.held else ""
     who = Markup("Over {} <bdi>{}</bdi>").format(span, subject)
     row = data.metrics.loc[subject]
     if row["annual return"] == -1:
-        return who + " lost everything: at some point its value after costs was 0."
-    alone = who + f" returned {percent(row['annual return'])} per year after costs"
+        return who + f" lost everything: at some point its value{net} was 0."
+    alone = who + f" returned {percent(row['annual return'])} per year{net}"
     if benchmark is None:
         return alone + (
             f", a Sharpe ratio of {number(row['Sharpe'])} \N{PLUS-MINUS SIGN} "
@@ -35,8 +36,8 @@ def headline(data: ReportData) -> Markup:
             "spread have none."
         ).format(benchmark)
     size = number(abs(difference)) if abs(difference) >= 0.005 else "less than 0.01"
-    compared = Markup(" had a Sharpe ratio {} {} than <bdi>{}</bdi> after costs; ").format(
-        size, "higher" if difference > 0 else "lower", benchmark
+    compared = Markup(" had a Sharpe ratio {} {} than <bdi>{}</bdi>{}; ").format(
+        size, "higher" if difference > 0 else "lower", benchmark, net
     )
     reason = "the history is too short to say how likely that is by chance."
     if np.isfinite(p):
@@ -105,6 +106,7 @@ def risk_free(data: ReportData) -> str:
 def not_shown(data: ReportData) -> list[str]:
     """What the report would show with more data, and which data."""
     missing = {
+        "Weights, turnover, costs, orders and training: only returns were given.": not data.held,
         "Capacity: the portfolio value at which market impact takes the gain needs the volume of "
         'each asset, the asset feature "volume" of the panel.': data.capacity.empty,
         "Shadow prices: no strategy solves an optimisation of this package, or the run is from a "

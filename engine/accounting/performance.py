@@ -63,6 +63,8 @@ def excess(returns: Returns, other: Returns) -> Any:
 
 def level(returns: Returns, largest: float) -> Any:
     """The mean of the returns (T,) in every row; 0 where it is rounding of numbers so large."""
+    if not len(returns):
+        return returns
     mean = _values(returns).mean()
     return returns * 0 + (0.0 if abs(mean) <= ROUNDING * largest else mean)
 

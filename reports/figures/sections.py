@@ -12,6 +12,7 @@ from markupsafe import Markup
 from engine.accounting import performance
 from engine.runs.result import BacktestResult
 from reports import learning
+from reports.common_dates import on_common_dates
 from reports.figures import charts
 from reports.figures.axes import ASSET_COLOURS, STRATEGY_COLOURS
 from reports.figures.timeline import timeline
@@ -44,7 +45,7 @@ def draw(data: ReportData) -> dict[str, Any]:
         **_growth(data, results, colours),
         **_rolling(data, results, colours),
         **_trading(data, results, colours),
-        **_weights(shown),
+        **_weights({name: result for name, result in shown.items() if name in data.held}),
         "limits": _limits(shown),
         "folds": _folds(data, colours),
         "plan": _plan(data.results),
@@ -66,7 +67,7 @@ def _growth(data: ReportData, results: Results, colours: Colours) -> dict[str, A
         "ruined": {n: day(w.index[w <= 0][0]) for n, w in wealth.items() if w.iloc[-1] <= 0},
         "shaded": len(shade),
         "equity": charts.line_chart(
-            f"Growth of 1 after costs, logarithmic. At the end: {ends}.",
+            f"Growth of 1{' after costs' if data.held else ''}, logarithmic. At the end: {ends}.",
             wealth, colours, log=True, shade=shade, height=340,
         ),
         "drawdowns": charts.line_chart(
@@ -90,28 +91,36 @@ def _growth(data: ReportData, results: Results, colours: Colours) -> dict[str, A
 
 def _rolling(data: ReportData, results: Results, colours: Colours) -> dict[str, Any]:
     """Sharpe ratio, volatility and beta over a moving year, or half of a shorter history."""
-    net = {name: result.net_returns for name, result in results.items()}
-    excess = {name: result.excess_returns for name, result in results.items()}
     year = data.periods_per_year
-    window = int(min(year, len(net[data.subject]) // 2))
+    window = int(min(year, len(data.first.net_returns) // 2))
     drawn: dict[str, Any] = {"window": window, "rolling": None, "volatility": None, "beta": None}
     if window < SHORTEST_WINDOW:
         return drawn
-    lines = {name: rolling.rolling_sharpe(line, window, year) for name, line in excess.items()}
+
+    def span(result: BacktestResult) -> tuple[int, float]:
+        """As many periods of another calendar, and how many of them a year has."""
+        own = result.settings["periods_per_year"]
+        return max(2, round(window * own / year)), own
+
+    lines = {n: rolling.rolling_sharpe(r.excess_returns, *span(r)) for n, r in results.items()}
     if not (lines := _known(lines)):
         return drawn
     label = f"Sharpe ratio of the last {window} periods by date."
     drawn["rolling"] = charts.line_chart(label, lines, colours, height=260)
-    spreads = {name: rolling.rolling_volatility(net[name], window, year) for name in lines}
+    spreads = {
+        name: rolling.rolling_volatility(results[name].net_returns, *span(results[name]))
+        for name in lines
+    }
     label = f"Volatility of the last {window} periods by date."
     drawn["volatility"] = charts.line_chart(label, spreads, colours, percent=True)
     if data.benchmark:
-        other = excess[data.benchmark]
-        betas = {
-            name: rolling.rolling_beta(excess[name], other, window)
-            for name in lines
-            if name != data.benchmark
-        }
+        betas = {}
+        for name in lines:
+            if name != data.benchmark:
+                pair = {"ours": results[name], "theirs": results[data.benchmark]}
+                ours, theirs = on_common_dates(pair).values()
+                both = ours.excess_returns, theirs.excess_returns
+                betas[name] = rolling.rolling_beta(*both, span(ours)[0])
         if betas := _known(betas):
             label = f"Beta to {data.benchmark} over the last {window} periods by date."
             drawn["beta"] = charts.line_chart(label, betas, colours)
@@ -147,6 +156,8 @@ def _trading(data: ReportData, results: Results, colours: Colours) -> dict[str, 
 
 def _weights(results: Results) -> dict[str, Any]:
     """One stack a strategy; the largest assets over all strategies get the colours."""
+    if not results:
+        return {"weights": {}, "coloured": [], "small": 0}
     sizes = pd.concat([result.weights.abs().mean() for result in results.values()], axis=1)
     order = sizes.fillna(0).mean(axis=1).sort_values(ascending=False, kind="stable").index
     large, small = order[: len(ASSET_COLOURS)], order[len(ASSET_COLOURS) :]

@@ -12,7 +12,9 @@ import pandas as pd
 
 from engine.accounting import performance
 from engine.runs.result import BacktestResult
+from reports.common_dates import on_common_dates
 from reports.metrics import calendars, distribution, drawdowns, relative, trading
+from reports.returns_alone import has_holdings
 from reports.statistics import selection, sharpe_tests
 
 COLUMNS = (
@@ -120,17 +122,21 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
         Metric("largest weight", trading.largest_weight, "weights", "percent", False),
     ),
     "Against the benchmark": (
-        Metric("active return", relative.active_return, "joint other year", "percent2", True),
-        Metric("tracking error", relative.tracking_error, "joint other year", "percent2"),
+        Metric("active return", relative.active_return, "joint other often", "percent2", True),
+        Metric("tracking error", relative.tracking_error, "joint other often", "percent2"),
         Metric(
-            "information ratio", performance.information_ratio, "joint other year", "number", True
+            "information ratio",
+            performance.information_ratio,
+            "joint other often",
+            "number",
+            True,
         ),
-        Metric("alpha", relative.alpha, "fit year", "percent2", True),
-        Metric("alpha s.e.", relative.alpha_standard_error, "fit year", "percent2"),
+        Metric("alpha", relative.alpha, "fit often", "percent2", True),
+        Metric("alpha s.e.", relative.alpha_standard_error, "fit often", "percent2"),
         Metric("beta", relative.beta, "fit", "number"),
         Metric("beta s.e.", relative.beta_standard_error, "fit", "number"),
         Metric("R squared", relative.r_squared, "fit", "percent"),
-        Metric("Treynor", relative.treynor, "fit year", "percent2", True),
+        Metric("Treynor", relative.treynor, "fit often", "percent2", True),
         Metric("up capture", relative.up_capture, "joint other", "percent", True),
         Metric("down capture", relative.down_capture, "joint other", "percent", False),
         Metric("hit rate", relative.hit_rate, "joint other", "percent", True),
@@ -173,29 +179,29 @@ def inputs_of(
 
     excess, untraded: net returns, and those before the costs of trading, less the risk-free ones.
     months, years: compound returns of calendar months and years. joint, other: net returns and
-    the benchmark's on common dates; fit: regression of the excess returns, where it is defined.
+    the benchmark's on common dates, often: how many of these a year has; fit: regression of the
+    excess returns, where it is defined. Of returns alone nothing is known about costs and holdings.
     """
     net = check_returns(result.net_returns, name)
     months = calendars.monthly_returns(net)
     given = {
         "net": net,
-        "gross": check_returns(result.gross_returns, name),
         "excess": check_returns(result.excess_returns, name),
-        "untraded": result.in_excess(result.gross_returns + result.carry),
         "months": pd.Series(months.drop(columns="year").to_numpy().ravel()).dropna(),
         "years": months["year"],
         "year": result.settings["periods_per_year"],
         "periods": len(net),
-        "turnover": result.turnover,
-        "costs": result.costs,
-        "weights": result.weights,
     }
+    if has_holdings(result):
+        given["gross"] = check_returns(result.gross_returns, name)
+        given["untraded"] = result.in_excess(result.gross_returns + result.carry)
+        given |= {key: getattr(result, key) for key in ("turnover", "costs", "weights")}
     if other is not None:
-        common = net.index.intersection(other.net_returns.index)
-        if len(common) > 1:
-            given |= {"joint": net[common], "other": other.net_returns[common]}
-            ours, theirs = given["excess"][common], other.excess_returns[common]
-            if fit := relative.on_benchmark(ours, theirs):
+        ours, theirs = on_common_dates({"ours": result, "theirs": other}).values()
+        if len(ours.net_returns) > 1:
+            given |= {"joint": ours.net_returns, "other": theirs.net_returns}
+            given["often"] = ours.settings["periods_per_year"]
+            if fit := relative.on_benchmark(ours.excess_returns, theirs.excess_returns):
                 given["fit"] = fit
     return given
 

@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
-from engine.runs.ledger import in_excess, trial_id
+from engine.runs.ledger import TrialLedger, in_excess, trial_id
 from engine.runs.result import BacktestResult
+from engine.runs.storage import StorageError
+from reports.returns_alone import has_holdings
 
 SHOWN = 50  # the latest
 PARTS = ("plan", "costs", "training")
+
+
+def of_ledger(result: BacktestResult) -> pd.DataFrame | None:
+    """The trials on the assets and dates of a result, as the user's ledger has them.
+
+    None, with a warning, where it does not answer, and for returns without assets.
+    """
+    if not has_holdings(result):
+        return None
+    try:
+        return TrialLedger().on_the_same(result)
+    except StorageError as error:
+        warnings.warn(f"trials of other runs are not counted: {error}", RuntimeWarning, 2)
+        return None
 
 
 def history(results: Mapping[str, BacktestResult], tried: pd.DataFrame | None) -> pd.DataFrame:
@@ -37,7 +54,7 @@ def history(results: Mapping[str, BacktestResult], tried: pd.DataFrame | None) -
 
 def own(results: Mapping[str, BacktestResult]) -> set[str]:
     """The ledger's ids of the results themselves."""
-    return {trial_id(result) for result in results.values()}
+    return {trial_id(result) for result in results.values() if has_holdings(result)}
 
 
 def ratios(
