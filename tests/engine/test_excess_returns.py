@@ -78,7 +78,7 @@ def test_excess_returns_are_those_of_independent_books(panel, results, share):
 
 
 def test_a_tenth_in_stocks_has_the_sharpe_ratio_of_all(results):
-    data = gather({name: results[name] for name in ("a tenth", "all")})
+    data = gather({name: results[name] for name in ("a tenth", "all")}, benchmark="all")
     tenth, whole = data.metrics["Sharpe"]
     assert tenth == pytest.approx(whole, rel=5e-3)
     found = data.luck.loc["a tenth"]
@@ -124,7 +124,7 @@ def test_a_varying_risk_free_asset_has_no_ratio(monthly, results):
 
 
 def test_undefined_is_a_dash_on_the_page(results):
-    page = render(gather({name: results[name] for name in ("all", "cash")}))
+    page = render(gather({name: results[name] for name in ("all", "cash")}, benchmark="cash"))
     assert "in excess of the risk-free rate, 5.00% a year" in page
     row = re.search(r"<tr[^>]*><th scope=.row.>(<[^>]*>)*cash.*?</tr>", page, re.S)
     cells = re.findall(r"<td[^>]*>(.*?)</td>", row.group())
