@@ -75,6 +75,7 @@ def run(
 
     from data_loaders.atomic import write_text
     from engine import AllocationError, backtest
+    from engine.accounting.risk_free import read_risk_free
     from engine.compute.cluster import on_cluster
     from engine.runs.run_directory import EXPERIMENT, holds_work, written
     from engine.runs.settings import read_logs, read_simulation
@@ -88,6 +89,7 @@ def run(
     risk_free = simulation.rates
     callbacks = named_callbacks(read_logs(experiment["training"]), out)
     made = prepare(experiment)
+    read_risk_free(risk_free, made.costs.cash_rate, made.panel.dates)
     made.plan.folds(made.panel.dates, max(strategy.lookback for strategy in made.strategies))
 
     replaced = restart and (out / "plan.json").exists()

@@ -153,6 +153,14 @@ def test_check_says_what_a_failure_means(prices, tmp_path, capsys):
             "got 'grahp'; did you mean 'graph'?",
         ),
         (
+            ["--data", "prices.csv", "--strategy", "EqualWeight", "--risk-free", "2"],
+            "the risk-free rate is 2, which reads as 200% a year, or as 2%",
+        ),
+        (
+            ["--data", "prices.csv", "--strategy", "EqualWeight", "--risk-free", "bills.csv"],
+            "there is no file bills.csv; or give a number",
+        ),
+        (
             ["--data", "prices.csv", "--strategy", "EqualWeight", "--report", "/proc/no/r.html"],
             "/proc/no",
         ),
@@ -307,6 +315,22 @@ def test_settings_given_are_settings_used(prices, tmp_path):
     settings = load_run("runs/backtest")["EqualWeight"].settings
     assert settings["costs"]["spread"] == 0.002
     assert settings["plan"]["window"] == "rolling"
+
+
+def test_the_risk_free_rate_is_a_number_or_a_file(prices, tmp_path, capsys):
+    words = ["backtest", "--data", prices, "--strategy", "EqualWeight", *SHORT]
+    assert main([*words, "--risk-free", "0.03"]) == 0
+    (result,) = load_run("runs/backtest").values()
+    assert result.settings["risk_free"] == 0.03
+    assert result.risk_free.sum() > 0
+    (tmp_path / "bills.csv").write_text("date,rate\n2005-01-01,0.01\n2030-01-01,0.02\n")
+    assert main([*words, "--risk-free", "bills.csv"]) == 1
+    assert "risk_free changed since" in capsys.readouterr().err
+    assert main([*words, "--risk-free", "bills.csv", "--out", "other"]) == 0
+    assert main(["resume", "other"]) == 0
+    (result,) = load_run("other").values()
+    assert result.settings["risk_free"]["mean"] == 0.015
+    assert main(["cross-validate", "other", "--folds", "3"]) == 0
 
 
 def test_orders_tell_what_binds_and_take_the_runs_own_prices(prices, capsys, walks):
