@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # torch takes a second to import, and whoever has a tensor ha
     from torch import Tensor
 
 ROUNDING = 1e-10
+NOISE = 1e-14  # of the difference of two returns, which are differences of numbers near 1
 
 Returns: TypeAlias = "pd.Series | np.ndarray | Tensor"
 Number: TypeAlias = Any  # a float; of a tensor a tensor without dimensions
@@ -54,11 +55,12 @@ def deviation(returns: Returns) -> Number:
 def excess(returns: Returns, other: Returns) -> Any:
     """Returns (T,) less those of another portfolio or the risk-free ones, r - f.
 
-    Their mean in every row, and so ``constant``, where they vary by the rounding of the two only;
-    0 where the mean is no more than that, either.
+    A difference up to ``NOISE`` is 0: a year in cash among others has no ratio of its own. Where
+    all vary by the rounding of the two only, their mean in every row, so that they are
+    ``constant``.
     """
     found, largest = returns - other, max(_largest(returns), _largest(other))
-    return level(found, largest) if constant(found, largest) else found
+    return level(found, largest) if constant(found, largest) else found * (abs(found) > NOISE)
 
 
 def level(returns: Returns, largest: float) -> Any:

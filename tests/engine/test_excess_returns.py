@@ -21,7 +21,9 @@ from engine.research.search import Search, search
 from engine.runs.result import BacktestResult, load_run
 from reports import summary_table
 from reports.formats import DASH
+from reports.metrics.calendars import fold_returns
 from reports.metrics.catalogue import GROUPS, metric_table
+from reports.metrics.rolling import rolling_sharpe
 from reports.report import render
 from reports.report_data import gather
 from reports.wording import headline, risk_free
@@ -121,6 +123,20 @@ def test_a_varying_risk_free_asset_has_no_ratio(monthly, results):
     assert (own.excess_returns == 0).all()
     table = metric_table({"bills": own, "all": results["all"]}, "all").loc["bills"]
     assert table[RATIOS].isna().all()
+
+
+def test_a_year_in_cash_has_no_ratio_of_its_own(results):
+    """The rounding of interest is no return: by fold, and in a moving window."""
+    made = results["all"]
+    net = made.net_returns.copy()
+    net[:150] = made.risk_free[:150] * (1 + 1e-12 * (-1.0) ** np.arange(150))
+    excess = dataclasses.replace(made, net_returns=net).excess_returns
+    starts = pd.Series(net.index[[0, 150]])
+    (_, in_cash), (_, invested) = fold_returns(net, excess, starts, 252)
+    assert np.isnan(in_cash)
+    assert np.isfinite(invested)
+    assert rolling_sharpe(excess, 50, 252)[:101].isna().all()
+    assert rolling_sharpe(excess, 50, 252)[101:].notna().all()
 
 
 def test_undefined_is_a_dash_on_the_page(results):
