@@ -20,6 +20,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from data_loaders.atomic import atomic
+from engine.accounting.risk_free import Rates
 from engine.runs.result import BacktestResult
 from engine.runs.run_directory import written
 from reports import export, formats, wording
@@ -44,6 +45,7 @@ def write_report(
     factors: pd.DataFrame | None = None,
     groups: Mapping[str, str] | None = None,
     tried: pd.DataFrame | bool = True,
+    risk_free: Rates | None = None,
 ) -> Path:
     """Write the report of ``results`` to ``path``: the whole page or, on an error, nothing.
 
@@ -67,6 +69,8 @@ def write_report(
         tried: what else was tried on these data, which the deflated Sharpe ratio counts: by
             default what the user's ledger knows; a table, ``TrialLedger(url).on_the_same(result)``;
             False: nothing.
+        risk_free: of returns alone: a yearly rate, 0.02 = 2%, or a Series of such rates by date;
+            default 0. Results of a backtest have theirs.
 
     Returns:
         The path written.
@@ -77,7 +81,8 @@ def write_report(
             benchmark does not cover the dates, or can be read as prices and as returns.
     """
     check_report_path(path)
-    return write_data(gather(as_results(results), factors, groups, tried, benchmark, subject), path)
+    found = as_results(results, risk_free)
+    return write_data(gather(found, factors, groups, tried, benchmark, subject), path)
 
 
 def write_data(data: ReportData, path: str | Path) -> Path:

@@ -12,13 +12,19 @@ from data_loaders.calendars import periods_per_year
 from data_loaders.reading.frames import check_index
 from data_loaders.reading.returns import unit_doubt
 from data_loaders.validation import DataError, check_dates, day, days
+from engine.accounting.risk_free import Rates, read_risk_free
 from engine.runs.result import BacktestResult
 
 SOURCE = "returns given by the caller"
 
 
 def result_of_returns(
-    returns: pd.Series, name: str | None = None, *, a_year: float | None = None, **settings: Any
+    returns: pd.Series,
+    name: str | None = None,
+    *,
+    a_year: float | None = None,
+    risk_free: Rates | None = None,
+    **settings: Any,
 ) -> BacktestResult:
     """A result with these returns and nothing else.
 
@@ -28,6 +34,8 @@ def result_of_returns(
         returns: (T,) simple returns by date, fractions, the first one included.
         name: to show; by default that of the Series.
         a_year: periods per year; by default from the dates.
+        risk_free: yearly rate, or rates by date, see ``backtest``; default 0. The first return is
+            taken to be of a period as long as the typical one.
         settings: to add to those of the result.
 
     Raises:
@@ -61,6 +69,11 @@ def result_of_returns(
         )
     if (given < -1).any():
         raise DataError(f"{name} has a return below -100% on {days(dates[given < -1])}")
+    rates = read_risk_free(risk_free, 0.0, dates)
+    interest = rates.returns(dates, dates)
+    if len(dates) > 1:
+        first = dates[0] + pd.Timedelta(np.median(np.diff(dates.values)))
+        interest.iloc[0] = rates.accrued(pd.DatetimeIndex([dates[0], first]))[1]
     empty = pd.DataFrame(index=dates)
     return BacktestResult(
         name=name,
@@ -83,17 +96,23 @@ def result_of_returns(
                 "caveats": [],
             },
             "costs": {},
+            "risk_free": rates.described(),
             "periods_per_year": a_year or periods_per_year(dates),
             **settings,
         },
+        risk_free=interest,
     )
 
 
-def as_results(given: object) -> dict[str, BacktestResult]:
+def as_results(given: object, risk_free: Rates | None = None) -> dict[str, BacktestResult]:
     """Results by name, of results or of returns: a Series, a frame, or a mapping of Series.
 
+    Args:
+        risk_free: of returns alone, see ``result_of_returns``.
+
     Raises:
-        TypeError: something else, or both in one mapping; DataError: see ``result_of_returns``.
+        TypeError: something else, or both in one mapping; DataError: see ``result_of_returns``;
+            ValueError: results of backtests have the risk-free rate that they were run with.
     """
     if isinstance(given, pd.Series):
         given = {str(given.name or "strategy"): given}
@@ -106,9 +125,17 @@ def as_results(given: object) -> dict[str, BacktestResult]:
             f"{type(given).__name__}"
         )
     if all(isinstance(each, BacktestResult) for each in given.values()):
+        if risk_free is not None:
+            raise ValueError(
+                "results of a backtest have the risk-free rate that they were run with: give it to "
+                "backtest(risk_free=...)"
+            )
         return dict(given)
     if all(isinstance(each, pd.Series) for each in given.values()):
-        return {str(name): result_of_returns(each, str(name)) for name, each in given.items()}
+        return {
+            str(name): result_of_returns(each, str(name), risk_free=risk_free)
+            for name, each in given.items()
+        }
     odd = sorted({type(each).__name__ for each in given.values()})
     raise TypeError(f"expected results, or a Series of returns for each name, got {', '.join(odd)}")
 
