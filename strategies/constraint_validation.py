@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
+from strategies.layers.optimisation.budget import budget_ends
+
 NOT_NEGATIVE = ("gross_limit", "turnover_limit", "turnover_cost", "tracking")
 
 
@@ -46,7 +48,11 @@ def check_constraints(constraints: Any) -> None:
     """ValueError where a limit is not a number, or two limits contradict each other."""
     for name in ("lower", "upper"):
         _number(name, getattr(constraints, name), infinite=True)
-    _number("budget", constraints.budget)
+    least, most = budget_ends(constraints.budget)
+    for end in (least, most):
+        _number("budget", end)
+    if least > most:
+        raise ValueError(f"budget: the least, {least:g}, is above the most, {most:g}")
     for name in NOT_NEGATIVE:
         value = getattr(constraints, name)
         if value is not None:
@@ -64,10 +70,11 @@ def check_constraints(constraints: Any) -> None:
         )
         if floor > cap:
             raise ValueError(f"{asset} has a floor of {floor:g} above its cap of {cap:g}")
-    if constraints.gross_limit is not None and constraints.gross_limit < abs(constraints.budget):
+    nearest = max(least, -most, 0.0)  # to zero that the sum can be
+    if constraints.gross_limit is not None and constraints.gross_limit < nearest:
         raise ValueError(
-            f"the budget of {constraints.budget:g} cannot be held within a gross_limit of "
-            f"{constraints.gross_limit:g}"
+            f"the budget of {nearest if least > 0 else -nearest:g} cannot be held within a "
+            f"gross_limit of {constraints.gross_limit:g}"
         )
     if bool(constraints.benchmark) != (constraints.tracking > 0):
         raise ValueError("a benchmark goes with a positive tracking, and the reverse")

@@ -30,6 +30,7 @@ from strategies.constraint_validation import (
     check_keys,
     check_row,
 )
+from strategies.layers.optimisation.budget import budget_ends
 
 INFINITY = float("inf")
 
@@ -75,7 +76,8 @@ class Constraints:
         lower, upper: bounds of every weight, fractions; 0.1 = 10 %. A negative lower bound allows
             short positions, within ``gross_limit``.
         floors, caps: bounds of single assets, in place of ``lower`` and ``upper``.
-        budget: sum of the weights; 0 for dollar-neutral.
+        budget: sum of the weights; 0 for dollar-neutral. Or the least and the most it may be:
+            with (0, 1) cash is a choice.
         groups, exposures: limits of sums of weights.
         gross_limit: of the sum of absolute weights; 1.6 with a budget of 1 is 130/30.
         turnover_cost: in the objective, ``c sum |z - holdings|``, in the unit of expected returns;
@@ -93,7 +95,7 @@ class Constraints:
     upper: float = 1.0
     floors: Mapping[str, float] = field(default_factory=dict)
     caps: Mapping[str, float] = field(default_factory=dict)
-    budget: float = 1.0
+    budget: float | Sequence[float] = 1.0
     groups: Sequence[Group] = ()
     exposures: Sequence[Exposure] = ()
     gross_limit: float | None = None
@@ -105,11 +107,18 @@ class Constraints:
     def __post_init__(self) -> None:
         object.__setattr__(self, "groups", tuple(self.groups))
         object.__setattr__(self, "exposures", tuple(self.exposures))
+        if isinstance(self.budget, list):  # of a file
+            object.__setattr__(self, "budget", tuple(self.budget))
         check_constraints(self)
 
     @property
     def rows(self) -> list[Group | Exposure]:
         return [*self.groups, *self.exposures]
+
+    @property
+    def budget_ends(self) -> tuple[float, float]:
+        """What the weights sum to, at least and at most."""
+        return budget_ends(self.budget)
 
     @property
     def needs_holdings(self) -> bool:
@@ -177,10 +186,8 @@ class Constraints:
                         limit = _percent(weight + sign * by)
                         found.append(f"{asset} at {_percent(weight)}, its {bound} is {limit}")
             elif name == "budget":
-                found.append(
-                    f"weights sum to {_percent(weights.sum().item())}, the budget is "
-                    f"{_percent(self.budget)}"
-                )
+                total = _percent(weights.sum().item())
+                found.append(f"weights sum to {total}, the budget is {self._budget_words}")
             elif isinstance(rows.get(name), Exposure):
                 found.append(f"{name} by {float(value):g}")
             else:
@@ -197,10 +204,11 @@ class Constraints:
     ) -> dict[str, Tensor]:
         """By how much weights (..., N) miss each limit, by its name; not positive where met."""
         floors, caps = self._bounds(assets)
+        total, (least, most) = weights.sum(-1), self.budget_ends
         missed = {
             "floors": (floors if lower is None else lower) - weights,
             "caps": weights - (caps if upper is None else upper),
-            "budget": (weights.sum(-1) - self.budget).abs(),
+            "budget": torch.maximum(total - most, least - total),
         }
         for row in self.rows:
             value = (weights * self._by_asset(assets, row.loadings, 0.0)).sum(-1)
@@ -232,15 +240,19 @@ class Constraints:
         for row in self.rows:
             value = float(weights @ self._by_asset(assets, row.loadings, 0.0))
             text = _percent if isinstance(row, Group) else "{:g}".format
-            for limit in {row.lower, row.upper}:
-                if abs(value - limit) <= tolerance:
-                    found.append(f"{row.name} at its limit of {text(limit)}")
+            for side in {row.lower, row.upper}:
+                if abs(value - side) <= tolerance:
+                    found.append(f"{row.name} at its limit of {text(side)}")
+        least, most = self.budget_ends
+        for end in (least, most) if least < most else ():
+            if abs(float(weights.sum()) - end) <= tolerance:
+                found.append(f"sum of weights at its limit of {_percent(end)}")
         totals = [("gross exposure", self.gross_limit, weights)]
         if holdings is not None:
             totals.append(("turnover", self.turnover_limit, weights - holdings))
-        for name, most, parts in totals:
-            if most is not None and abs(float(parts.abs().sum()) - most) <= tolerance:
-                found.append(f"{name} at its limit of {_percent(most)}")
+        for name, limit, parts in totals:
+            if limit is not None and abs(float(parts.abs().sum()) - limit) <= tolerance:
+                found.append(f"{name} at its limit of {_percent(limit)}")
         return found
 
     def describe(self) -> list[tuple[str, str]]:
@@ -248,7 +260,7 @@ class Constraints:
         lines = [("each weight", f"{_percent(self.lower)} to {_percent(self.upper)}")]
         lines += [(name, f"at least {_percent(floor)}") for name, floor in self.floors.items()]
         lines += [(name, f"at most {_percent(cap)}") for name, cap in self.caps.items()]
-        lines.append(("sum of weights", _percent(self.budget)))
+        lines.append(("sum of weights", self._budget_words))
         lines += [(group.name, _range(group, _percent)) for group in self.groups]
         lines += [(exposure.name, _range(exposure, "{:g}".format)) for exposure in self.exposures]
         if self.gross_limit is not None:
@@ -298,7 +310,12 @@ class Constraints:
     @property
     def gross(self) -> float:
         """What the absolute weights may sum to."""
-        return abs(self.budget) if self.gross_limit is None else self.gross_limit
+        return max(map(abs, self.budget_ends)) if self.gross_limit is None else self.gross_limit
+
+    @property
+    def _budget_words(self) -> str:
+        least, most = map(_percent, self.budget_ends)
+        return least if least == most else f"{least} to {most}"
 
     def check_names(self, assets: Sequence[str]) -> None:
         """ValueError where a limit names what is not among the assets."""

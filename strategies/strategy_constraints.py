@@ -106,13 +106,13 @@ def limits(
     )
     found["lower"], found["upper"] = found["lower"] * trades, found["upper"] * trades
     if fallback == "relax":
-        found["upper"], relaxed = relax_caps(found["upper"], constraints.budget)
+        found["upper"], relaxed = relax_caps(found["upper"], constraints.budget_ends[0])
         if relaxed.any():
             count_fallback("relax")
-    most = float(found["upper"].sum())
-    if fallback == "raise" and most < constraints.budget - SLACK:
+    most, needed = float(found["upper"].sum()), constraints.budget_ends[0]
+    if fallback == "raise" and most < needed - SLACK:
         raise InfeasibleError(
-            f"caps sum to {most:.12g}, budget is {constraints.budget:g}: {int(trades.sum())} of "
+            f"caps sum to {most:.12g}, budget is {needed:g}: {int(trades.sum())} of "
             f"{len(trades)} assets can be held at {history.dates[-1].date()}, which takes prices "
             f"on all {len(history)} rows of the lookback",
             [0],
@@ -132,7 +132,7 @@ def broken(strategy: Any, weights: pd.Series, history: Panel, holdings: pd.Serie
     given = getattr(strategy, "constraints", None)
     if isinstance(given, Constraints | Mapping):
         constraints = constraints_of(given, 1.0)
-        budget = constraints.budget
+        budget = constraints.budget_ends[0]
     else:
         cap = getattr(strategy, "cap", None)
         if not isinstance(cap, Real) or not (weights.abs() > float(cap) + TOLERANCE).any():

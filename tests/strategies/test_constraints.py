@@ -69,6 +69,11 @@ def test_what_cannot_be_met_is_refused_by_name() -> None:
 def test_a_file_says_the_same() -> None:
     assert Constraints.from_dict(json.loads(json.dumps(EVERYTHING.to_dict()))) == EVERYTHING
     assert Constraints().to_dict() == {}
+    cash = Constraints(budget=(0, 1))
+    assert Constraints.from_dict(json.loads(json.dumps(cash.to_dict()))) == cash
+    assert ("sum of weights", "0 % to 100 %") in cash.describe()
+    full = torch.tensor([0.5, 0.5, 0.0, 0.0, 0.0])
+    assert "sum of weights at its limit of 100 %" in cash.binding(ASSETS, full)
     text = """
         upper = 0.3
         [[groups]]

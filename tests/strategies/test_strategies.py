@@ -15,6 +15,8 @@ from strategies import (
     Group,
     InverseVolatility,
     LearnedStrategy,
+    LinearMeanVariance,
+    MeanVariance,
     MinimumVariance,
     Strategy,
     load_strategy,
@@ -145,6 +147,31 @@ def test_constraints_hold_in_every_strategy_that_takes_them(walks, constraints):
         missed = GROUPED.missed(list(walks.assets), torch.tensor(weights.to_numpy()))
         assert max(float(value.max()) for value in missed.values()) < 1e-12
         assert weights["A0"] + weights["A1"] > 0.1
+
+
+def test_cash_is_a_choice_of_every_optimiser(walks):
+    """What loses on average is not bought; less of it than all where its risk is not worth it."""
+    cash = Constraints(upper=0.5, budget=(0, 1))
+    assert MinimumVariance(constraints=cash).allocate(walks.last(253), CASH).abs().sum() == 0
+    bold = MeanVariance(aversion=0.5, constraints=cash).allocate(walks.last(253), CASH)
+    timid = MeanVariance(aversion=500.0, constraints=cash).allocate(walks.last(253), CASH)
+    assert 0 < timid.sum() < bold.sum() <= 1 + 1e-12
+    for inertia in (0.0, 1.0):
+        learned, inputs = network(walks, constraints=cash, inertia=inertia)
+        assert inputs["limit.budget"].shape == (40, 2)
+        with torch.no_grad():
+            learned.module_.heads.weight.normal_(0, 0.3)
+        drift = torch.ones(40, 5, dtype=torch.float64)
+        total = learned.module_(inputs | ({"drift": drift} if inertia else {})).sum(1)
+        assert ((total > 0.01) & (total < 0.99)).any()
+        assert (total > -1e-12).all()
+        assert (total < 1 + 1e-12).all()
+    for delta in (0.0, 0.1):
+        linear = LinearMeanVariance(lookback=60, delta=delta, constraints=cash)
+        inputs = stack([linear.prepare(walks.until(d).last(60)) for d in walks.dates[-40:]])
+        total = linear.build(inputs).double()(inputs).sum(1)
+        assert (total < 0.99).any()
+        assert ((total > -1e-9) & (total < 1 + 1e-9)).all()
 
 
 def test_turnover_is_limited_from_the_holdings(walks):

@@ -58,6 +58,11 @@ BROKEN = [
     ([0.5, 0.3, 0, 0], {"constraints": WHOLE}, "weights sum to 80 %, the budget is 100 %$"),
     (
         [0.5, 0.3, 0.2, 0],
+        {"constraints": {"budget": (0.0, 0.9)}},
+        "weights sum to 100 %, the budget is 0 % to 90 %$",
+    ),
+    (
+        [0.5, 0.3, 0.2, 0],
         {"constraints": Constraints(groups=[Group("tech", ["A0", "A1"], upper=0.7)])},
         "tech by 10 %$",
     ),
@@ -208,6 +213,8 @@ def test_an_error_that_nobody_foresaw_is_named_and_placed(panel):
         ({"turnover_limit": -1.0}, "turnover_limit must not be negative, got -1"),
         ({"gross_limit": 0.5}, "the budget of 1 cannot be held within a gross_limit of 0.5"),
         ({"budget": float("nan")}, "budget should be a number, got nan"),
+        ({"budget": None}, r"a pair such as \(0, 1\), with which cash is a choice, got None"),
+        ({"budget": [1.0, 0.5]}, "budget: the least, 1, is above the most, 0.5"),
         ({"groups": [{"name": "g", "asets": ["A0"]}]}, r"groups\[0\]: unknown key 'asets'; known"),
         ({"groups": [{"name": "g"}]}, r"groups\[0\] needs assets"),
         ({"groups": "tech"}, "groups is a list of tables, got 'tech'"),

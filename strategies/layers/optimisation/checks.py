@@ -51,7 +51,10 @@ def check_problem(problem: Problem) -> None:
         diagonal = risk.diagonal(dim1=-2, dim2=-1)
         refuse(diagonal <= 0, "the diagonal of the risk is not positive")
         asymmetry = (risk - risk.mT).abs().amax(dim=(-2, -1))
-        refuse((asymmetry > 1e-8 * diagonal.amax(-1)).unsqueeze(1), "the risk is not symmetric")
+        refuse(
+            (asymmetry > 1e-8 * diagonal.amax(-1)).unsqueeze(1),
+            "the risk is not symmetric: give (P + P.mT) / 2",
+        )
         failed = torch.linalg.cholesky_ex(risk).info.unsqueeze(1) > 0
         refuse(failed, "the risk is not positive definite")
     _check_bounds(problem)
@@ -99,7 +102,7 @@ def _check_rows(problem: Problem) -> None:
                 problem,
                 short,
                 f"{reach} {float(most[i, row]):.12g}, {problem.row_name(row)} is "
-                f"{'at least ' if row else ''}{float(low[i]):.12g}",
+                f"{'at least ' if low[i] < high[i] else ''}{float(low[i]):.12g}",
             )
         over = high < least[:, row] - SLACK
         if over.any():
@@ -109,7 +112,7 @@ def _check_rows(problem: Problem) -> None:
                 problem,
                 over,
                 f"{reach} {float(least[i, row]):.12g}, {problem.row_name(row)} is "
-                f"{'at most ' if row else ''}{float(high[i]):.12g}",
+                f"{'at most ' if low[i] < high[i] else ''}{float(high[i]):.12g}",
             )
 
 

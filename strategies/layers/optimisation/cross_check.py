@@ -219,9 +219,9 @@ def _with_gradient(problem: Problem, solver: Solver, pull: Tensor) -> _Answer:
 
 def _roomy(problem: Problem) -> Tensor:
     """Whether the bounds leave more than one portfolio of that budget, (B,) bool."""
-    budget = problem.row_lower[:, 0]
     most, least = problem.upper.sum(-1), problem.lower.sum(-1)
-    return torch.minimum(most - budget, budget - least) > 1e-6
+    room = torch.minimum(most - problem.row_lower[:, 0], problem.row_upper[:, 0] - least)
+    return room > 1e-6
 
 
 def _gap(one: Tensor, two: Tensor) -> float:

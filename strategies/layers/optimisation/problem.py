@@ -4,7 +4,8 @@ For each sample of a batch the weights are
 
     argmin_z  1/2 z'Pz - q'z + cost'|z - z0|
 
-    subject to   1'z = budget,  lower <= z <= upper,  row_lower <= rows z <= row_upper,
+    subject to   1'z = budget, or between two,  lower <= z <= upper,
+                 row_lower <= rows z <= row_upper,
                  sum |z - z0| <= turnover limit,  sum |z| <= gross limit
 
 with P the risk (symmetric positive definite), q the expected return and z0 the holdings traded
@@ -24,10 +25,18 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from strategies.layers.optimisation.budget import budget_ends
+
 SLACK = 1e-12  # how far constraints may miss each other before a problem counts as infeasible
 NAMED = 5  # samples named in a message
 ONCE = "the weights' gradient", "take the solver Reference() of reference.py"
-_BY_SAMPLE = ("budget", "turnover_limit", "gross_limit", "tracking")  # one number a sample
+_BY_SAMPLE = (
+    "budget",
+    "budget_upper",
+    "turnover_limit",
+    "gross_limit",
+    "tracking",
+)  # one number a sample
 
 
 class InfeasibleError(ValueError):
@@ -206,7 +215,7 @@ def build_problem(
     *,
     lower: Tensor | float = 0.0,
     upper: Tensor | float = 1.0,
-    budget: Tensor | float = 1.0,
+    budget: Tensor | float | Sequence[Tensor | float] = 1.0,
     rows: Tensor | None = None,
     row_lower: Tensor | float | None = None,
     row_upper: Tensor | float | None = None,
@@ -226,7 +235,8 @@ def build_problem(
         expected_return: q, (B, N) or (N,). Only its ratio to P matters.
         lower, upper: bounds of the weights, fractions (0.1 = 10 %): a number, (N,) or (B, N). An
             asset that cannot trade is kept where it is by equal bounds.
-        budget: sum of the weights, a number or (B,); 0 for dollar-neutral.
+        budget: sum of the weights, a number or (B,); 0 for dollar-neutral. Or a pair of those, the
+            least and the most it may be, or both as (B, 2): with (0, 1) cash is a choice.
         rows: further rows, (R, N) or (B, R, N): a group's 0 and 1, or betas.
         row_lower, row_upper: limits of ``rows z``: a number, (R,) or (B, R); equal ones make
             an equality (its gradient goes to ``row_upper``), None or infinite ones are no limit.
@@ -247,6 +257,7 @@ def build_problem(
         raise ValueError("holdings go with a turnover_cost or a turnover_limit")
     if (benchmark is None) != (tracking is None):
         raise ValueError("benchmark and tracking go together")
+    least, most = budget_ends(budget)
     assets = expected_return.shape[-1]
     parts = _risk_parts(risk, expected_return)
     device = parts[0].device
@@ -271,7 +282,8 @@ def build_problem(
         "benchmark": (benchmark, assets),
         "row_lower": (row_lower, matrix.shape[1] - 1),
         "row_upper": (row_upper, matrix.shape[1] - 1),
-        "budget": (budget, 1),
+        "budget": (least, 1),
+        "budget_upper": (None if most is least else most, 1),
         "turnover_limit": (turnover_limit, 1),
         "gross_limit": (gross_limit, 1),
         "tracking": (tracking, 1),
@@ -281,15 +293,15 @@ def build_problem(
     def by_sample(name: str) -> Tensor | None:
         return given[name].squeeze(1) if name in given else None
 
-    column = given["budget"]  # (B, 1)
+    first, last = given["budget"], given.get("budget_upper", given["budget"])  # (B, 1)
     problem = Problem(
         _collapse(parts[0]) if len(parts) == 1 else FactorRisk(*map(_collapse, parts)),
         given["expected_return"],
         given["lower"],
         given["upper"],
         matrix,
-        column if rows is None else torch.cat([column, given["row_lower"]], dim=1),
-        column if rows is None else torch.cat([column, given["row_upper"]], dim=1),
+        first if rows is None else torch.cat([first, given["row_lower"]], dim=1),
+        last if rows is None else torch.cat([last, given["row_upper"]], dim=1),
         given.get("holdings"),
         given.get("turnover_cost"),
         by_sample("turnover_limit"),

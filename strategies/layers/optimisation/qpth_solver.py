@@ -82,7 +82,8 @@ def _onto_constraints(weights: Tensor, problem: Problem) -> Tensor:
     """Clip to the bounds and spread the rest of the budget over the room that is left."""
     for _ in range(3):  # once suffices except for rounding
         weights = weights.clamp(problem.lower, problem.upper)
-        gap = problem.row_upper[:, :1] - weights.sum(1, keepdim=True)
+        total = weights.sum(1, keepdim=True)
+        gap = total.clamp(problem.row_lower[:, :1], problem.row_upper[:, :1]) - total
         room = torch.where(gap > 0, problem.upper - weights, weights - problem.lower)
         weights = weights + gap * room / room.sum(1, keepdim=True).clamp(min=1e-300)
     return weights.clamp(problem.lower, problem.upper)
@@ -115,7 +116,7 @@ class _Solve(torch.autograd.Function):
             solve = QPFunction(verbose=-1, maxIter=max_steps, check_Q_spd=False)
             ctx.outer = solve(*ctx.inner)
         node = ctx.outer.grad_fn
-        duals = torch.cat([node.nus, node.lams], dim=1)
+        duals = node.lams if node.nus is None else torch.cat([node.nus, node.lams], dim=1)
         ctx.mark_non_differentiable(duals)
         return ctx.outer.detach(), duals
 
@@ -123,5 +124,7 @@ class _Solve(torch.autograd.Function):
     def backward(ctx, gradient, _):
         refuse_second_derivative(*ONCE)
         with _one_thread():
-            gradients = torch.autograd.grad(ctx.outer, ctx.inner, gradient, retain_graph=True)
+            gradients = torch.autograd.grad(
+                ctx.outer, ctx.inner, gradient, retain_graph=True, materialize_grads=True
+            )  # without equalities there is none of theirs
         return *gradients, None

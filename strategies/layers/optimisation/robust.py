@@ -307,6 +307,10 @@ def _of(constraints: dict, samples: Tensor, batch: int) -> dict:
     if len(samples) == batch:
         return constraints
     chosen = dict(constraints)
+    if isinstance(ends := constraints.get("budget"), Sequence):
+        chosen["budget"] = tuple(
+            end[samples] if isinstance(end, Tensor) and end.dim() else end for end in ends
+        )
     for name, value in constraints.items():
         shared = {"rows": 2, "budget": 0, "gross_limit": 0}.get(name, 1)  # dimensions for all
         if isinstance(value, Tensor) and value.dim() > shared and len(value) == batch:

@@ -461,7 +461,7 @@ def test_what_the_weights_do_not_depend_on_is_checked_as_far_as_asked(
     pairs = [(2, 3), (3, 4), (2, 4)]  # all pairs at -0.9: possible in twos, not in threes
     triangle = [(i, j, -0.9) for i, j in pairs] + [(j, i, -0.9) for i, j in pairs]
     assert verdicts(*triangle) == ["", "", "is not positive definite"]
-    assert verdicts((2, 3, 0.5)) == ["", "", "is not symmetric"]
+    assert verdicts((2, 3, 0.5)) == ["", "", "is not symmetric: give (P + P.mT) / 2"]
     between_free = [(0, 1, 1.5), (1, 0, 1.5)]
     assert verdicts(*between_free) == ["is not positive definite"] * 3
     monkeypatch.setattr(

@@ -202,7 +202,7 @@ def test_a_risk_that_is_none_is_refused() -> None:
     with pytest.raises(ValueError, match="not positive definite; sample 2"):
         layer(indefinite, q, upper=0.5)
     risk[3, 0, 1] += 1e-3
-    with pytest.raises(ValueError, match="not symmetric; sample 3"):
+    with pytest.raises(ValueError, match=r"not symmetric: give \(P \+ P\.mT\) / 2; sample 3"):
         layer(risk, q, upper=0.5)
 
 

@@ -35,7 +35,9 @@ def cold_start(geometry: Geometry) -> tuple[Tensor, Tensor]:
         z = torch.minimum(z + width, torch.maximum(geometry.holdings, z - width))
         return torch.minimum(torch.maximum(z, lower), upper)
 
-    budget = problem.row_upper[:, :1]
+    unasked = weights(torch.zeros_like(q[:, :1])).sum(1, keepdim=True)  # at a multiplier of zero
+    least, most = problem.row_lower[:, :1], problem.row_upper[:, :1]
+    budget = torch.minimum(torch.maximum(unasked, least), most)
     reach = q.abs().amax(1, keepdim=True) + geometry.cost.amax(1, keepdim=True)
     reach = reach + diagonal.amax(1, keepdim=True) * (1 + budget.abs())
     low, high = -reach, reach
@@ -45,12 +47,16 @@ def cold_start(geometry: Geometry) -> tuple[Tensor, Tensor]:
         middle = (low + high) / 2
         heavy = weights(middle).sum(1, keepdim=True) > budget
         low, high = torch.where(heavy, middle, low), torch.where(heavy, high, middle)
-    z = weights((low + high) / 2).unsqueeze(-1)
+    free = (least < most) & (least <= unasked) & (unasked <= most)
+    z = weights(torch.where(free, 0.0, (low + high) / 2)).unsqueeze(-1)
     passed = (geometry.breaks <= z).sum(-1).clamp(min=1) - 1  # last break point at or below z
     here = geometry.breaks.gather(-1, passed.unsqueeze(-1))
     pinned = (passed == geometry.breaks.shape[-1] - 1) | (z <= here).squeeze(-1)
     states = torch.where(pinned, 2 * passed, 2 * passed + 1)
-    return states, (geometry.limits[0] == geometry.limits[1]).long()
+    row_states = (geometry.limits[0] == geometry.limits[1]).long()
+    end = (unasked > most).long() - (unasked < least).long()
+    row_states[:, :1] = torch.where(least < most, end, 1)
+    return states, row_states
 
 
 def admit(geometry: Geometry, states: Tensor, row_states: Tensor) -> tuple[Tensor, Tensor]:

@@ -253,9 +253,25 @@ def let_go_of_weak(s, w, state, row_state, scale):
 
 
 @helper
+def symmetric(s, w):
+    """Whether a dense P is, between the weights that are not zero: no other entries were read
+    in one place as P_ij and in another as P_ji."""
+    unequal = 0
+    for i in range(s.risk.shape[0]):
+        for j in range(i if w.z[i] != 0 else 0):
+            if w.z[j] != 0:
+                apart = s.risk[i, j] - s.risk[j, i]
+                unequal += not apart * apart <= 1e-16 * w.diagonal[i] * w.diagonal[j]
+    return unequal == 0
+
+
+@helper
 def residual_of(s, w, m, scale):
-    """Largest residual of the optimality conditions, without unit."""
+    """Largest residual of the optimality conditions, without unit; NaN if what was read of P is
+    not symmetric."""
     worst = 0.0
+    if not symmetric(s, w):
+        return np.nan
     mean = 0.0
     for i in range(s.linear.shape[0]):
         mean += w.diagonal[i] / s.linear.shape[0]

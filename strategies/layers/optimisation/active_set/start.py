@@ -17,7 +17,7 @@ def cold_start(s, w, state, row_state, tau):
     only_equalities(s, row_state)
     multiplier = w.multipliers[:2]
     multiplier[:] = 0.0
-    separable_optimum(s, w, tau, 0.0, 0.0)
+    row_state[0] = separable_optimum(s, w, tau, 0.0, 0.0)
     top = 0.0
     for i in range(s.linear.shape[0]):
         top = max(top, abs(s.linear[i]), w.diagonal[i])
@@ -30,7 +30,7 @@ def cold_start(s, w, state, row_state, tau):
         low, high = 0.0, 4 * top
         for _ in range(START_HALVINGS):
             multiplier[kink] = (low + high) / 2
-            separable_optimum(s, w, tau, multiplier[0], multiplier[1])
+            row_state[0] = separable_optimum(s, w, tau, multiplier[0], multiplier[1])
             if row_value(s, w, row, w.z) > limit:
                 low = multiplier[kink]
             else:
@@ -42,7 +42,7 @@ def cold_start(s, w, state, row_state, tau):
 def separable_optimum(s, w, tau, turnover, gross):
     """Optimum for diag(P), the budget, and given multipliers of the turnover and gross limits, by
     a safeguarded Newton method on the budget's multiplier (the total falls with it, piecewise
-    linearly)."""
+    linearly). Returns the budget's state: which of its ends binds, 1 for an equality."""
     n = s.linear.shape[0]
     last = w.breaks.shape[0] - 1
     below, above = -np.inf, np.inf
@@ -54,8 +54,10 @@ def separable_optimum(s, w, tau, turnover, gross):
         bottom += inverse[i]
         top += centre[i]
         reach = max(reach, abs(s.linear[i]), w.diagonal[i])
-    dual = (top - s.limits[0, 0]) / bottom
-    for _ in range(50):
+    least, target = s.limits[0, 0], s.limits[1, 0]
+    budget_state = 1
+    dual = (top - target) / bottom if least == target else 0.0
+    for step in range(50):
         total = give = 0.0
         if last > 1:
             for i in range(n):
@@ -70,7 +72,12 @@ def separable_optimum(s, w, tau, turnover, gross):
                 low, high = w.breaks[0, i], w.breaks[1, i]
                 total += low if z < low else (high if z > high else z)
                 give += inverse[i] if low <= z <= high else 0.0
-        excess = total - s.limits[0, 0]
+        if step == 0 and least <= total <= target and least < target:
+            budget_state = 0
+            break
+        if step == 0 and total < least < target:
+            budget_state, target = -1, least
+        excess = total - target
         if abs(excess) <= 1e-7:
             break
         if excess > 0:
@@ -91,6 +98,7 @@ def separable_optimum(s, w, tau, turnover, gross):
     for i in range(n if last == 1 else 0):
         z = centre[i] - dual * inverse[i]
         w.z[i] = min(max(z, w.breaks[0, i]), w.breaks[1, i])
+    return budget_state
 
 
 @helper
