@@ -65,19 +65,22 @@ def backtest(
         callbacks: every epoch of training is reported to them, see ``training/callbacks.py``.
 
     Returns:
-        {name: BacktestResult}, in the order given.
+        {name: BacktestResult}, in the order given. A strategy that fails or is ruined does not
+        stop the others: its result says when and why (``failure``), and holds what was decided and
+        earned before. With ``run_dir``, the same call tries it again, and repeats no finished fit.
+
+    Warns:
+        RuntimeWarning: strategies failed or were ruined; one sentence says which, when and why.
 
     Raises:
         ValueError: too short a history for the plan, or risk-free rates that do not cover it;
-            AllocationError: weights that are NaN, negative, above 1 in sum (see ``Strategy.short``,
-            ``Strategy.leverage``), of unknown assets, or in assets that do not trade;
-            TrainingError: training that cannot continue; RunMismatch: ``run_dir`` holds another
-            run. What was finished before is in ``run_dir``, and with an AllocationError in its
-            ``finished``.
+            RunMismatch: ``run_dir`` holds another run.
+        Where every strategy failed, the error of the first, with the results in its ``finished``.
+        AllocationError: weights that are NaN, negative, above 1 in sum (see ``Strategy.short``,
+            ``Strategy.leverage``), of unknown assets, or in assets that do not trade, or a fit
+            that failed; TrainingError: training that cannot continue.
     """
-    from engine.walking.decisions import DecisionTask
     from engine.walking.session import Session
-    from engine.walking.weight_checks import AllocationError
 
     session = Session(
         strategies, panel, plan, costs, training, workers=workers, executor=executor,
@@ -89,7 +92,7 @@ def backtest(
     results: dict[str, BacktestResult] = {}
 
     def tasks(name: str, fits: dict) -> list[DecisionTask]:
-        return [DecisionTask(name, session.named[name], fits, folds)]
+        return [session.task(name, fits, folds)]
 
     def in_order() -> dict[str, BacktestResult]:
         return {name: results[name] for name in session.named if name in results}
@@ -98,12 +101,10 @@ def backtest(
         with session.open(folds, run_dir, restart):
             for name, fits, (decided,) in session.decisions(tasks):  # trained on the way
                 results[name] = session.result(name, fits, decided, settings)  # simulated
-    except AllocationError as error:
-        error.finished = in_order()
-        raise
     finally:
         keep_record(in_order(), ledger)
         if session.run is not None and results:
             with written(session.run.path):
                 save_run(in_order(), session.run.path)
+    session.check_some_finished(in_order())
     return in_order()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from engine.accounting.costs import NO_ORDER, Costs
+from data_loaders.validation import day
+from engine.accounting.costs import NO_ORDER, Costs, CostsTooHigh
 from strategies.base import drift
 
 
@@ -51,7 +55,31 @@ class Fills:
         """Refuse values (M,) at these rows of ``dates`` that are not positive."""
         ruined = rows[value <= 0]
         if len(ruined):
-            raise ValueError(f"the portfolio is ruined on {self.dates[int(ruined[0])].date()}")
+            reason = "losses of short positions or of leverage took all of the portfolio's value"
+            raise Ruin(self.dates, int(ruined[0]), reason)
+
+    @contextmanager
+    def affordable(self, first: int = 0) -> Iterator[None]:
+        """Name the fill, from number ``first`` on, whose costs come to the whole portfolio."""
+        try:
+            yield
+        except CostsTooHigh as error:
+            raise Ruin(self.dates, int(self.starts[first + error.sample]), str(error)) from error
+
+    def before(self, row: int) -> Fills:
+        """Those of the rows before ``row``."""
+        starts = self.starts[self.starts < row]
+        lack = None if self.illiquidity is None else self.illiquidity[: len(starts)]
+        dates, path, clock = self.dates[:row], self.path[:row], self.clock[:row]
+        return replace(self, dates=dates, path=path, starts=starts, clock=clock, illiquidity=lack)
+
+
+class Ruin(ValueError):
+    """The portfolio is worth nothing any more, at the close of a ``row`` of its dates."""
+
+    def __init__(self, dates: pd.DatetimeIndex, row: int, reason: str):
+        super().__init__(f"the portfolio is ruined on {day(dates[row])}: {reason}")
+        self.row, self.date, self.reason = row, dates[row], reason
 
 
 class Book(NamedTuple):
@@ -68,11 +96,37 @@ class Book(NamedTuple):
     fees: Tensor  # (K, N) money
 
 
+def until_ruin(
+    keep: Callable[[Tensor, Fills, Costs], Any], targets: Tensor, fills: Fills, costs: Costs
+) -> tuple[Any, Fills, Ruin | None]:
+    """What ``keep`` gives for the rows before the portfolio is ruined, these rows, and the ruin.
+
+    Raises:
+        Ruin: not even the first fill can be paid.
+    """
+    ruin = None
+    while True:  # the books of a ruin may hide an earlier one
+        try:
+            return keep(targets[: len(fills.starts)], fills, costs), fills, ruin
+        except Ruin as error:
+            if error.row == 0:
+                raise
+            ruin, fills = error, fills.before(error.row)
+
+
+def net_to_the_end(book: Book, fills: Fills) -> np.ndarray:
+    """Net returns (T,) of books that may end with a ruin: -1 on that row, and zeros after it."""
+    net = np.zeros(len(fills.dates))
+    net[: len(book.net)] = book.net.numpy()
+    net[len(book.net) : len(book.net) + 1] = -1.0
+    return net
+
+
 def keep_book(targets: Tensor, fills: Fills, costs: Costs) -> Book:
     """The books of filling ``targets`` (K, N), fractions of the value after each fill's costs.
 
     Raises:
-        ValueError: the portfolio is ruined, on a date that is named.
+        Ruin: its value falls to zero.
     """
     growth = fills.prices[1:] / fills.prices[:-1]
     carried = costs.carry(targets[:-1]) * fills.years
@@ -84,7 +138,8 @@ def keep_book(targets: Tensor, fills: Fills, costs: Costs) -> Book:
     # Each pass makes at least one more fill final, and usually a few passes make all final.
     value = torch.full_like(targets[:, 0], fills.capital)  # (K,) before the fill
     for _ in range(len(targets) + 1):
-        cost = costs.charge(targets, before, fills.illiquidity, value).cost
+        with fills.affordable():
+            cost = costs.charge(targets, before, fills.illiquidity, value).cost
         factors = torch.cat([torch.ones_like(cost[:1]), (1 - cost[:-1]) * grown])
         earlier, value = value, fills.capital * factors.cumprod(0)
         if costs.proportional or torch.allclose(value, earlier, rtol=1e-14, atol=0):
@@ -110,7 +165,8 @@ def keep_whole_book(targets: Tensor, fills: Fills, costs: Costs) -> tuple[Book, 
         value = cash + shares @ price
         fills.check_solvent(value[None], fills.starts[k : k + 1])
         illiquidity = None if fills.illiquidity is None else fills.illiquidity[k]
-        cost = costs.charge(target, shares * price / value, illiquidity, value).cost
+        with fills.affordable(k):
+            cost = costs.charge(target, shares * price / value, illiquidity, value).cost
         ordered[k] = target * (1 - cost) * value / price - shares
         most = target.sum().clamp(min=1)  # of the value after costs may be invested
         for _ in range(100):

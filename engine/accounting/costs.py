@@ -29,6 +29,14 @@ PER_ORDER = ("fixed", "minimum")
 PER_YEAR = ("borrow", "financing", "cash_rate")
 
 
+class CostsTooHigh(ValueError):
+    """The costs of a trade come to the whole portfolio; ``sample`` is the first such trade."""
+
+    def __init__(self, message: str, sample: int = 0):
+        super().__init__(message)
+        self.sample = sample
+
+
 @dataclass(frozen=True)
 class Costs:
     """Costs of trading (fractions of the value traded: 0.001 = 10 bp) and of holding.
@@ -119,7 +127,7 @@ class Costs:
             value: (...) money before the trade; ``capital`` by default.
 
         Raises:
-            ValueError: the costs come to the whole portfolio.
+            CostsTooHigh: the costs come to the whole portfolio.
         """
         value = self.capital if value is None else value
         money = None if value is None else torch.as_tensor(value).to(targets)
@@ -140,10 +148,14 @@ class Costs:
                 changing = changing & (change >= 1e-16)
                 if not changing.any() or (cost >= 1).any():
                     break
-            if (cost >= 1).any() or (changing & (change > 1e-9)).any():
-                raise ValueError(
+            unpaid = cost >= 1
+            if not unpaid.any():
+                unpaid = changing & (change > 1e-9)
+            if unpaid.any():
+                raise CostsTooHigh(
                     "the costs of a trade come to the whole portfolio; is the capital too small "
-                    f"for the fees, or too large for the volume? {self}"
+                    f"for the fees, or too large for the volume? {self}",
+                    int(unpaid.flatten().nonzero()[0]),
                 )
             by_size = self.paid(orders(cost), illiquidity, money)[1]
             slope = -(targets * orders(cost).sign() * by_size).sum(-1)  # d owed / d cost

@@ -17,7 +17,15 @@ from torch import Tensor
 
 from data_loaders import Panel
 from data_loaders.calendars import elapsed_years
-from engine.accounting.bookkeeping import Book, Fills, keep_book, keep_whole_book
+from data_loaders.validation import day
+from engine.accounting.bookkeeping import (
+    Book,
+    Fills,
+    keep_book,
+    keep_whole_book,
+    net_to_the_end,
+    until_ruin,
+)
 from engine.accounting.costs import Costs
 from engine.accounting.liquidity import illiquidity
 
@@ -44,6 +52,9 @@ class Simulation:
         difference: largest gap between our net returns and vectorbt's.
         fractional_returns: (T,) what net returns would be with fractions of shares; the same
             as ``net_returns`` unless shares are whole.
+        decided: (K,) the decision dates of the targets that were filled.
+        failure: None or, of a portfolio that was ruined, that of a ``BacktestResult``: its net
+            return of that date is -1, and nothing is held or filled from then on.
     """
 
     weights: pd.DataFrame
@@ -54,6 +65,8 @@ class Simulation:
     orders: pd.DataFrame
     difference: float
     fractional_returns: pd.Series
+    decided: pd.DatetimeIndex
+    failure: dict | None = None
 
 
 def simulate(
@@ -68,15 +81,16 @@ def simulate(
 
     Raises:
         SimulationError: our net returns differ from vectorbt's by more than 1e-10.
-        ValueError: the portfolio is ruined, which short positions and leverage allow.
+        Ruin: not even the first fill can be paid.
     """
-    fills = fills_of(targets, panel, costs, lag)
+    every = fills_of(targets, panel, costs, lag)
     wanted = torch.tensor(targets.to_numpy(np.float64))
-    book = fractional = keep_book(wanted, fills, costs)
-    ordered = book.orders
+    book, fills, ruin = until_ruin(keep_book, wanted, every, costs)
+    ordered, fractional = book.orders, net_to_the_end(book, every)
     if whole:
-        book, ordered = keep_whole_book(wanted, fills, costs)
-    orders = _order_frame(book, ordered, fills, targets.index, panel.assets)
+        (book, ordered), fills, ruin = until_ruin(keep_whole_book, wanted, every, costs)
+    decided = targets.index[: len(fills.starts)]
+    orders = _order_frame(book, ordered, fills, decided, panel.assets)
 
     executed = _execute(book, fills, costs)
     value = book.value.numpy()
@@ -89,20 +103,43 @@ def simulate(
             f"the order-level simulation and the accounting differ by {difference:.2e} on "
             f"{fills.dates[int(gaps.argmax())].date()}, more than {TOLERANCE:.0e}"
         )
+    weights = pd.DataFrame(book.weights.numpy(), index=fills.dates, columns=panel.assets)
+    gross, failure = book.gross.numpy(), None
+    if ruin is not None:
+        gross = np.append(gross, np.zeros(len(every.dates) - len(gross)))
+        moved = every.path[ruin.row] / every.path[ruin.row - 1] - 1
+        gross[ruin.row] = max(-1.0, float(book.weights[-1] @ moved))
+        weights = weights.reindex(every.dates, fill_value=0.0)
+        failure = {"date": day(ruin.date), "stage": "simulation", "reason": ruin.reason}
 
-    def series(values: Tensor, name: str) -> pd.Series:
-        index = fills.dates if len(values) == len(fills.dates) else fills.fill_dates
-        return pd.Series(values.numpy(), index=index, name=name)
+    def by_row(values: np.ndarray, name: str) -> pd.Series:
+        return pd.Series(values, index=every.dates, name=name)
+
+    def by_fill(values: Tensor, name: str) -> pd.Series:
+        return pd.Series(values.numpy(), index=fills.fill_dates, name=name)
 
     return Simulation(
-        weights=pd.DataFrame(book.weights.numpy(), index=fills.dates, columns=panel.assets),
-        gross_returns=series(book.gross, "gross_returns"),
-        net_returns=series(book.net, "net_returns"),
-        turnover=series(book.turnover, "turnover"),
-        costs=series(book.cost, "costs"),
+        weights=weights,
+        gross_returns=by_row(gross, "gross_returns"),
+        net_returns=by_row(net_to_the_end(book, every), "net_returns"),
+        turnover=by_fill(book.turnover, "turnover"),
+        costs=by_fill(book.cost, "costs"),
         orders=orders,
         difference=difference,
-        fractional_returns=series(fractional.net, "fractional_returns"),
+        fractional_returns=by_row(fractional, "fractional_returns"),
+        decided=decided,
+        failure=failure,
+    )
+
+
+def nothing_filled(panel: Panel) -> Simulation:
+    """That of no target: a simulation without a row."""
+    dates = panel.dates[:0]
+    none = pd.Series(dtype=float, index=dates)
+    weights = pd.DataFrame(dtype=float, index=dates, columns=panel.assets)
+    columns = ["date", "asset", "side", "size", "price", "fees", "decided", "ordered", "paid"]
+    return Simulation(
+        weights, none, none, none, none, pd.DataFrame(columns=columns), 0.0, none, dates
     )
 
 

@@ -27,7 +27,7 @@ from engine.accounting.risk_free import Rates
 from engine.planning.walk_forward import Fold, WalkForward
 from engine.runs.description import described
 from engine.runs.ledger import TrialLedger, keep_record
-from engine.runs.result import BacktestResult
+from engine.runs.result import BacktestResult, why_failed
 from engine.runs.run_directory import written
 from engine.training.settings import Training
 from engine.walking.decisions import Decided, DecisionTask
@@ -69,8 +69,9 @@ def cross_validate(
             path of each strategy: one configuration is one trial, and any path says the same.
 
     Returns:
-        One row a strategy and path: sharpe, annual_return and volatility (a year, net) and
-        annual_turnover.
+        One row a strategy and path: sharpe, annual_return and volatility (a year, net),
+        annual_turnover and failure: why the path could not be followed to its end (its figures are
+        then NaN) or was ruined; "" for most.
 
     Raises:
         ValueError: folds too many for the history; RunMismatch and other errors of ``backtest``.
@@ -87,7 +88,8 @@ def cross_validate(
     settings = {**session.settings, "plan": session.settings["plan"] | {"cross_validation": how}}
 
     def tasks(name: str, fits: Fits) -> list[DecisionTask]:
-        return [path_task(name, session.named[name], fits, splits, path) for path in paths]
+        parts = ([_part(*splits[split], block) for split, block in path] for path in paths)
+        return [session.task(name, fits, each, observed=False) for each in parts]
 
     figures, first = {}, {}
     with session.open([fold for fold, _ in splits], run_dir, restart, cross_validation=how):
@@ -97,6 +99,7 @@ def cross_validate(
                 figures[name, path] = _figures(found)
                 if path == 0:
                     first[name] = found
+    session.check_some_finished(first)
     keep_record({name: first[name] for name in session.named}, ledger, "cross-validation")
     rows = [
         {"strategy": name, "path": path, **figures[name, path]}
@@ -110,29 +113,16 @@ def cross_validate(
     return table
 
 
-def path_task(
-    name: str,
-    strategy: Strategy,
-    fits: Fits,
-    splits: list[tuple[Fold, dict[int, np.ndarray]]],
-    path: list[tuple[int, int]],
-) -> DecisionTask:
-    """The decisions of a strategy along a path, with the fits of its splits."""
-    parts = []
-    for split, block in path:
-        fold, blocks = splits[split]
-        rows = blocks[block]
-        parts.append(replace(fold, refit=int(rows[0]), test=rows))
-    used = {split for split, _ in path}
-    mine = {key: fit for key, fit in fits.items() if key.fold in used}
-    return DecisionTask(name, strategy, mine, parts, observed=False)
+def _part(fold: Fold, blocks: Mapping[int, np.ndarray], block: int) -> Fold:
+    """A split's fold with one of its test blocks alone."""
+    return replace(fold, refit=int(blocks[block][0]), test=blocks[block])
 
 
 def _result(
     name: str, session: Session, decided: Decided, settings: dict[str, Any]
 ) -> BacktestResult:
     """What a strategy earned along a path, as the ledger takes it."""
-    nothing, found = pd.DataFrame(), session.simulated(decided)
+    nothing, found = pd.DataFrame(), session.simulated(name, decided)
     return BacktestResult(
         name,
         described(session.named[name]),
@@ -146,6 +136,7 @@ def _result(
         *(nothing,) * 3,
         settings,
         risk_free=session.risk_free_returns(found),
+        failure=found.failure,
     )
 
 
@@ -195,11 +186,17 @@ def purged_splits(
     return splits, paths
 
 
-def _figures(found: BacktestResult) -> dict[str, float]:
+def _figures(found: BacktestResult) -> dict[str, float | str]:
     net, a_year = found.net_returns, found.settings["periods_per_year"]
+    excess = found.excess_returns
+    if not found.complete:
+        net, excess = net.iloc[:0], excess.iloc[:0]
     return {
-        "sharpe": performance.sharpe(found.excess_returns, a_year),
+        "sharpe": performance.sharpe(excess, a_year),
         "annual_return": performance.annual_return(net, a_year),
         "volatility": performance.volatility(net, a_year),
-        "annual_turnover": performance.yearly(found.turnover, len(net), a_year),
+        "annual_turnover": (
+            performance.yearly(found.turnover, len(net), a_year) if len(net) else np.nan
+        ),
+        "failure": why_failed(found) if found.failure is not None else "",
     }

@@ -51,10 +51,12 @@ def backtest_seeds(
             are those of an ensemble of as many seeds; results are not written there.
 
     Returns:
-        {seed: {name: BacktestResult}}
+        {seed: {name: BacktestResult}}; a strategy that fails with one seed does not stop the
+        others, as in ``backtest``.
 
     Raises:
-        ValueError: an ensemble, or no seed; and the errors of ``backtest``.
+        ValueError: an ensemble, or no seed; and the errors of ``backtest``, where every strategy
+            failed with every seed.
     """
     single = training or Training()
     if single.ensemble != 1 or seeds < 1:
@@ -77,8 +79,7 @@ def backtest_seeds(
 
     def tasks(name: str, fits: Fits) -> list[DecisionTask]:
         chosen = numbers if name in session.learned else numbers[:1]
-        strategy = session.named[name]
-        return [DecisionTask(name, strategy, own(fits, seed), folds) for seed in chosen]
+        return [session.task(name, fits, folds, [seed]) for seed in chosen]
 
     with session.open(folds, run_dir, restart):
         for name, fits, decided in session.decisions(tasks):
@@ -93,4 +94,10 @@ def backtest_seeds(
     for seed, by_name in results.items():
         results[seed] = {name: by_name[name] for name in session.named}
         keep_record(results[seed], ledger)
+    every = {
+        f"{name} (seed {seed})" if name in session.learned else name: result
+        for seed, by_name in results.items()
+        for name, result in by_name.items()
+    }
+    session.check_some_finished(every)
     return results

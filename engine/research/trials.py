@@ -31,7 +31,7 @@ from engine.compute.worker_pool import local_processes
 from engine.planning.walk_forward import WalkForward
 from engine.research.search_settings import Search
 from engine.runs.ledger import TrialLedger
-from engine.runs.result import BacktestResult
+from engine.runs.result import BacktestResult, why_failed
 from engine.runs.storage import connect_arguments, storage_errors
 from engine.training.errors import TrainingError
 from engine.training.settings import Training
@@ -81,12 +81,15 @@ class Trials:
             for number, (first, last) in enumerate(self.folds):
                 plan = replace(self.plan, train=first, refit=len(self.history))
                 seen = self.history.until(self.history.dates[last])
-                with TASK_LOCK:  # a worker of a cluster may have several threads
+                with TASK_LOCK, warnings.catch_warnings():  # a worker may have several threads
+                    warnings.filterwarnings("ignore", "0 of 1 strategies finished")
                     found = backtest(
                         {"trial": strategy}, seen, plan, self.costs, training,
                         progress=False, ledger=False, risk_free=self.risk_free,
                     )  # fmt: skip
                 judged.append(found["trial"])
+                if judged[-1].ruined:
+                    raise ValueError(f"the trial {why_failed(judged[-1])}")
                 value = sharpe(_joined(judged).excess_returns, self.history.periods_per_year)
                 value = 0.0 if np.isnan(value) else value  # of returns without a spread
                 trial.report(value, number)

@@ -36,6 +36,15 @@ if TYPE_CHECKING:
     from engine.runs.result import BacktestResult
 
 IDENTITY = ("panel", "plan", "costs", "training", "strategy", "whole_shares", "code")
+OUTCOME = (
+    "risk_free",
+    "observations",
+    "sharpe",
+    "active_sharpe",
+    "annual_return",
+    "volatility",
+    "turnover",
+)
 BENCHMARK = "EqualWeight"  # active returns are those beyond the run's strategy of this class
 
 
@@ -55,7 +64,10 @@ class TrialLedger:
         self.url = self._engine.url.render_as_string(hide_password=False)
 
     def record(self, results: Mapping[str, BacktestResult], kind: str = "backtest") -> None:
-        """Record each result; for one that is recorded already, that it was run once more."""
+        """Record each result; for one that is recorded already, that it was run once more.
+
+        A strategy that failed was tried, too: its row has no figures until it is run to the end.
+        """
         now = datetime.now(UTC).replace(tzinfo=None)
         benchmark = next(
             (r for r in results.values() if str(r.strategy["class"]).endswith(f":{BENCHMARK}")),
@@ -64,10 +76,10 @@ class TrialLedger:
         with storage_errors(self.url):
             again = {"runs": self._table.c.runs + 1, "last_run": now}
             for result in results.values():
-                found = _trial(result, benchmark)
-                mended = {name: found[name] for name in ("sharpe", "risk_free")}  # of old rows
-                row = {"kind": kind, "first_run": now, "last_run": now, "runs": 1} | found
-                upsert(self._engine, self._table, row, again | mended)
+                row = _trial(result, benchmark)
+                known = {name: row[name] for name in OUTCOME if row[name] is not None}
+                row |= {"kind": kind, "first_run": now, "last_run": now, "runs": 1}
+                upsert(self._engine, self._table, row, again | known)
 
     def trials(self) -> pd.DataFrame:
         """All trials, oldest first, one row each; for the columns see ``COLUMNS``."""
@@ -85,7 +97,7 @@ class TrialLedger:
         a sweep: it saw none of the later data.
         """
         found = self.trials()
-        first, last = (str(when.date()) for when in result.net_returns.index[[0, -1]])
+        first, last = _period(result)
         same = found["assets"] == _assets(result)
         return found[same & (found["start"] <= last) & (found["end"] >= first)]
 
@@ -222,21 +234,35 @@ def _trial(result: BacktestResult, benchmark: BacktestResult | None) -> dict[str
         identity.append(own)
     row["id"] = hashlib.sha256(_json(identity).encode()).hexdigest()
     row["risk_free"] = _json(risk_free_in(settings))
+    excess = result.excess_returns
+    if not result.complete:
+        net, excess = net.iloc[:0], excess.iloc[:0]
     active = np.nan
-    if benchmark is not None and benchmark is not result:
+    if len(net) and benchmark is not None and benchmark is not result and benchmark.complete:
         active = performance.information_ratio(net, benchmark.net_returns, a_year)
     figures = {
-        "sharpe": performance.sharpe(result.excess_returns, a_year),
+        "sharpe": performance.sharpe(excess, a_year),
         "active_sharpe": active,
         "annual_return": performance.annual_return(net, a_year),
         "volatility": performance.volatility(net, a_year),
-        "turnover": performance.yearly(result.turnover, len(net), a_year),
+        "turnover": performance.yearly(result.turnover, len(net), a_year) if len(net) else np.nan,
     }
     # A database has no NaN.
     figures = {name: value if np.isfinite(value) else None for name, value in figures.items()}
-    start, end = (str(when.date()) for when in net.index[[0, -1]])
+    start, end = _period(result)
     period = {"start": start, "end": end, "periods_per_year": a_year, "observations": len(net)}
     return {**row, **period, **figures}
+
+
+def _period(result: BacktestResult) -> tuple[str, str]:
+    """First and last date of the run's returns, also of one that failed before the end."""
+    if result.complete:
+        first, last = result.net_returns.index[[0, -1]]
+    elif len(result.folds):
+        first, last = result.folds["test_start"].iloc[0], result.folds["last_fill"].iloc[-1]
+    else:
+        first, last = (result.settings["panel"][name] for name in ("start", "end"))
+    return str(pd.Timestamp(first).date()), str(pd.Timestamp(last).date())
 
 
 def _assets(result: BacktestResult) -> str:

@@ -141,6 +141,8 @@ class BacktestResult:
         where nothing but cash was ever held: interest above the risk-free rate is no reward for
         risk.
         """
+        if not len(returns):
+            return returns
         found = performance.excess(returns, self.risk_free)
         only_cash = self.weights.size and not self.weights.fillna(0.0).to_numpy().any()
         return performance.level(found, returns.abs().max()) if only_cash else found
@@ -226,15 +228,15 @@ def outcome(results: Mapping[str, BacktestResult]) -> str:
     if not failed:
         return ""
     counted = f"{len(results) - len(failed)} of {len(results)} strategies finished"
-    return "; ".join([counted, *(failed_on(name, result) for name, result in failed.items())])
+    return "; ".join([counted, *(f"{name} {why_failed(r)}" for name, r in failed.items())])
 
 
-def failed_on(name: str, result: BacktestResult) -> str:
-    """When and why a strategy failed, in words."""
+def why_failed(result: BacktestResult) -> str:
+    """What happened to the strategy of a failed result, when and why, in words."""
     failure = result.failure or {}
     happened = "was ruined" if result.ruined else f"failed in {failure['stage']}"
     when = f" on {failure['date']}" if failure["date"] else ""
-    return f"{name} {happened}{when}: {failure['reason']}"
+    return f"{happened}{when}: {failure['reason']}"
 
 
 def save_run(results: Mapping[str, BacktestResult], directory: str | Path) -> Path:

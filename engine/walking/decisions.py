@@ -14,6 +14,7 @@ from sklearn.base import clone
 
 from engine.compute.threads import limited_threads
 from engine.planning.walk_forward import Fold
+from engine.training.errors import TrainingError
 from engine.training.fit_records import FitKey, Fitted
 from engine.walking.learner import Learner
 from engine.walking.sensitivity import sensitivity
@@ -35,6 +36,7 @@ class Decided(NamedTuple):
     solves: list[dict]
     limits: list[dict]
     sensitivity: list[dict]
+    error: AllocationError | TrainingError | None = None  # that ended it; ``targets`` are before
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class DecisionTask:
         fits: of the strategy in these folds, if it is learned. With several in a fold, the target
             is the mean of their weights.
         folds: in order of time; holdings are carried from one to the next.
+        failed: the error of training in the fold that would follow.
         observed: whether solves, binding limits and sensitivity are looked at.
     """
 
@@ -53,30 +56,58 @@ class DecisionTask:
     fits: Mapping[FitKey, Fitted]
     folds: Sequence[Fold]
     observed: bool = True
+    failed: TrainingError | None = None
 
     def __len__(self) -> int:
         """How many decisions there are."""
         return sum(len(fold.test) for fold in self.folds)
 
     def run(self, learner: Learner, on_decision: Callable[[], object] = lambda: None) -> Decided:
-        """Decide, from the first date to the last; ``on_decision`` is called after each."""
+        """Decide, from the first date to the last; ``on_decision`` is called after each.
+
+        A failure of the strategy ends it, and is returned as its ``error``.
+        """
         targets: dict[int, np.ndarray] = {}  # (N,) by row
-        decided = Decided(pd.DataFrame(), [], [], [])
+        decided = Decided(pd.DataFrame(), [], [], [], self.failed)
         with limited_threads(learner.threads):
             for fold in self.folds:
-                fitted = self._fitted(fold, learner)
-                with record_solves(limits=self.observed) as record:
-                    for row, limits in self._decide(fold, fitted, learner, targets, record):
-                        date = learner.panel.dates[row]
-                        decided.limits.extend({"date": date, **line} for line in limits)
-                        on_decision()
-                if self.observed:
-                    about = {"fold": fold.number, "phase": "allocation"}
-                    decided.solves.extend({**about, **line} for line in record.summary())
-                    decided.sensitivity.extend(self._sensitivity(fold, fitted, learner))
-        weights = np.concatenate(list(targets.values())).reshape(len(targets), -1)
+                try:
+                    self._walk(fold, learner, targets, decided, on_decision)
+                except MemoryError:
+                    raise
+                except AllocationError as error:
+                    decided = decided._replace(error=error)
+                    break
+                except Exception as error:
+                    rows = [row for row in fold.test if row not in targets] or fold.test[-1:]
+                    when = learner.panel.dates[int(rows[0])]
+                    failed = AllocationError.at("decision", self.name, when, reason_of(error))
+                    failed.__cause__ = error
+                    decided = decided._replace(error=failed)
+                    break
+        weights = np.reshape(list(targets.values()), (len(targets), len(learner.panel.assets)))
         dates, assets = learner.panel.dates[list(targets)], learner.panel.assets
         return decided._replace(targets=pd.DataFrame(weights, dates, columns=assets))
+
+    def _walk(
+        self,
+        fold: Fold,
+        learner: Learner,
+        targets: dict[int, np.ndarray],
+        decided: Decided,
+        on_decision: Callable[[], object],
+    ) -> None:
+        """Add what is decided in a fold to ``targets`` and to the tables of ``decided``."""
+        fitted = self._fitted(fold, learner)
+        with record_solves(limits=self.observed) as record:
+            for row, limits in self._decide(fold, fitted, learner, targets, record):
+                date = learner.panel.dates[row]
+                decided.limits.extend({"date": date, **line} for line in limits)
+                on_decision()
+        if self.observed:
+            about = {"fold": fold.number, "phase": "allocation"}
+            decided.solves.extend({**about, **line} for line in record.summary())
+            decided.sensitivity.extend(self._sensitivity(fold, fitted, learner))
 
     def _fitted(self, fold: Fold, learner: Learner) -> list[Strategy]:
         """What decides in a fold: one strategy, or one for each seed that was trained."""
@@ -86,8 +117,8 @@ class DecisionTask:
         try:
             return [clone(self.strategy).fit(known)]
         except Exception as error:
-            when = known.dates[-1].date()
-            raise AllocationError(f"{self.name}, fitted on {when}: {reason_of(error)}") from error
+            failed = AllocationError.at("fit", self.name, known.dates[-1], reason_of(error))
+            raise failed from error
 
     def _decide(
         self,

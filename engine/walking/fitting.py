@@ -8,7 +8,7 @@ where the fit is made.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,11 +17,13 @@ from typing import Any
 
 from torch import Tensor
 
+from data_loaders.validation import day
 from engine.compute.threads import limited_threads
 from engine.training.errors import TrainingError
 from engine.training.fit_records import FitKey, Fitted
 from engine.training.trainer import train
 from engine.walking.learner import Learner
+from engine.walking.weight_checks import reason_of
 from strategies.base import LearnedStrategy
 
 
@@ -43,26 +45,45 @@ class FitTask:
         """Cut the training rows and train.
 
         Raises:
-            TrainingError: it failed; the message says which fit, and its cause why.
+            TrainingError: it failed; the message says which fit and why, ``failure`` when.
+            MemoryError, OSError: what fails is the machine.
         """
         key, strategy = self.key, self.strategy
         with limited_threads(learner.threads):
             learner.check_memory({key.name: strategy})
-            data = learner.training_data(key.name, strategy, learner.folds[key.fold])
             training = replace(learner.training, seed=key.seed)
+            others: list[Exception] = []  # of who is told, not of the strategy
+
+            def told(row: dict) -> None:
+                try:
+                    on_epoch(row)
+                except Exception as error:
+                    others.append(error)
+                    raise
+
             try:
+                data = learner.training_data(key.name, strategy, learner.folds[key.fold])
                 trained = train(
-                    strategy, data, learner.costs, training, on_epoch, self.initial, self.checkpoint
+                    strategy, data, learner.costs, training, told, self.initial, self.checkpoint
                 )
-            except (ValueError, RuntimeError) as error:
-                raise TrainingError(
-                    f"{key.name}, fold {key.fold}, seed {key.seed}: {error}",
-                    getattr(error, "state", None),
-                    getattr(error, "epoch", None),
-                ) from error
+            except Exception as error:
+                if error in others or isinstance(error, MemoryError | OSError):
+                    raise
+                raise training_error(key, learner, error) from error
         state = trained.module.state_dict()
         state = {name: value.detach().cpu().clone() for name, value in state.items()}
         return Fitted(state, trained.history, trained.solves, trained.checks)
+
+
+def training_error(key: FitKey, learner: Learner, error: Exception) -> TrainingError:
+    """The error of a fit, which names it, with its ``failure``."""
+    reason = reason_of(error)
+    message = f"{key.name}, fold {key.fold}, seed {key.seed}: {reason}"
+    state, epoch = getattr(error, "state", None), getattr(error, "epoch", None)
+    failed = TrainingError(message, state, epoch)
+    refit = day(learner.panel.dates[learner.folds[key.fold].refit])
+    failed.failure = {"date": refit, "stage": "training", "reason": reason}
+    return failed
 
 
 def run_fits(
@@ -74,7 +95,7 @@ def run_fits(
     on_done: Callable[[FitKey, Fitted], None],
     on_epoch: Callable[[FitKey, dict], None],
     on_last: Callable[[], None],
-) -> None:
+) -> dict[FitKey, TrainingError]:
     """Run the fits that are not yet ``done``, and put them there.
 
     Args:
@@ -85,10 +106,23 @@ def run_fits(
         on_done: called as each fit ends, in whatever order they end.
         on_last: called once the last of them is submitted.
 
+    Returns:
+        The errors of the fits that failed. What would follow them, later folds of the same
+        strategy and seed, is not trained.
+
     Raises:
-        The error of a fit, of the earliest of the keys where several fail, once those that had
-        begun have ended and are kept.
+        Any error that is not one of training, of the earliest of the keys where there are several,
+        once those that had begun have ended and are kept.
     """
+    failed: dict[FitKey, TrainingError] = {}
+    waiting = [key for key in keys if key not in done]
+
+    def follows(later: FitKey, key: FitKey) -> bool:
+        return (later.name, later.seed) == (key.name, key.seed) and later.fold > key.fold
+
+    def fail(key: FitKey, error: TrainingError) -> None:
+        failed[key] = error
+        waiting[:] = [each for each in waiting if not follows(each, key)]
 
     def before(key: FitKey) -> FitKey | None:
         return key._replace(fold=key.fold - 1) if learner.training.warm_start and key.fold else None
@@ -97,52 +131,67 @@ def run_fits(
         earlier = before(key)
         return make(key, done[earlier].state if earlier else None)
 
-    waiting = [key for key in keys if key not in done]
     if submit is None:
-        for key in waiting:
-            done[key] = task(key).run(learner, partial(on_epoch, key))
-            on_done(key, done[key])
-        return
+        while waiting:
+            key = waiting.pop(0)
+            try:
+                done[key] = task(key).run(learner, partial(on_epoch, key))
+            except TrainingError as error:
+                fail(key, error)
+            else:
+                on_done(key, done[key])
+        return failed
     # The longest first: no worker is left with one when others have ended.
     waiting.sort(key=lambda key: -len(learner.folds[key.fold].train))
-    if not waiting:
-        on_last()
     running: dict[Future[Fitted], FitKey] = {}
-    failures: dict[FitKey, Exception] = {}
+    errors: dict[FitKey, Exception] = {}
+    told = False  # that the last is submitted
     try:
-        while waiting or running:
+        while waiting or running or not told:
             for key in [key for key in waiting if before(key) is None or before(key) in done]:
                 running[submit(task(key))] = key
                 waiting.remove(key)
-                if not waiting:
-                    on_last()
-            _collect(running, failures, done, on_done)
-            if failures:
+            if not waiting and not told:
+                told = True
+                on_last()
+            for key, problem in _collect(running, done, on_done):
+                if isinstance(problem, TrainingError):
+                    fail(key, problem)
+                elif not (errors and isinstance(problem, CancelledError)):  # cancelled below
+                    errors[key] = problem
+            if errors:
                 waiting.clear()
-                first = min(map(keys.index, failures))
-                for future, key in running.items():  # what comes before might fail, too
-                    if keys.index(key) > first:
-                        future.cancel()
+                first = min(map(keys.index, errors))
+                cancel(each for each, key in running.items() if keys.index(key) > first)
     except BaseException:
-        for future in running:
-            future.cancel()
+        cancel(running)
         raise
-    if failures:
-        raise failures[min(failures, key=keys.index)]
+    if errors:
+        raise errors[min(errors, key=keys.index)]
+    return failed
+
+
+def cancel(futures: Iterable[Future[Fitted]]) -> None:
+    for future in futures:
+        future.cancel()
 
 
 def _collect(
     running: dict[Future[Fitted], FitKey],
-    failures: dict[FitKey, Exception],
     done: dict[FitKey, Fitted],
     on_done: Callable[[FitKey, Fitted], None],
-) -> None:
-    """Wait until a fit ends; move those that ended from ``running`` to ``done`` or ``failures``."""
-    for future in wait(running, return_when=FIRST_COMPLETED).done:
+) -> list[tuple[FitKey, Exception]]:
+    """Wait until a fit ends; move those that ended from ``running`` to ``done``.
+
+    Returns:
+        Those that failed, with their errors.
+    """
+    failed: list[tuple[FitKey, Exception]] = []
+    for future in wait(running, return_when=FIRST_COMPLETED).done if running else ():
         key = running.pop(future)
         try:
             done[key] = future.result()
             on_done(key, done[key])
         except Exception as error:
-            if not (failures and isinstance(error, CancelledError)):  # else it was cancelled here
-                failures[key] = error
+            failed.append((key, error))
+    return failed

@@ -55,6 +55,7 @@ class Learner:
         self.clock = elapsed_years(panel.dates).cumsum()  # (T,) years since the first row
         self.illiquidity = illiquidity(panel, costs)
         self._inputs: dict[str, InputCache] = {}
+        self._first: dict[str, Inputs] = {}
         self._fitting: set[str] = set()  # strategies whose inputs have room in memory
 
     def __reduce__(self) -> tuple:
@@ -182,6 +183,13 @@ class Learner:
             )
         return self._inputs[name](rows)
 
+    def first_inputs(self, name: str, strategy: LearnedStrategy) -> Inputs:
+        """The inputs of the first date."""
+        if name not in self._first:
+            known = self.known(int(self.dates[0]), strategy.lookback)
+            self._first[name] = strategy.prepare(known)
+        return self._first[name]
+
     def check_memory(self, strategies: Mapping[str, LearnedStrategy], copies: int = 1) -> None:
         """Refuse what will not fit so many times, before the first fit; asked again, say nothing.
 
@@ -194,8 +202,9 @@ class Learner:
         copied = max(self._copied(fold) for fold in self.folds)
         free = free_memory()
         for name, strategy in strategies.items():
-            prepared = strategy.prepare(self.known(int(self.dates[0]), strategy.lookback))
-            taken = check_memory(name, prepared, dates, copied, free, copies)
+            taken = check_memory(
+                name, self.first_inputs(name, strategy), dates, copied, free, copies
+            )
             free = None if free is None else free - taken
 
     def _copied(self, fold: Fold) -> int:

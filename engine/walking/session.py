@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import pickle
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +23,31 @@ from torch import Tensor
 from data_loaders import Panel
 from data_loaders.atomic import write_text
 from data_loaders.benchmark_column import benchmark_returns
+from data_loaders.validation import day
+from engine.accounting.bookkeeping import Ruin
 from engine.accounting.costs import Costs
 from engine.accounting.risk_free import Rates, read_risk_free
-from engine.accounting.simulation import Simulation, load_vectorbt, simulate
+from engine.accounting.simulation import (
+    Simulation,
+    SimulationError,
+    load_vectorbt,
+    nothing_filled,
+    simulate,
+)
 from engine.compute.broadcast import broadcast
 from engine.compute.progress import progress_bar
 from engine.compute.threads import limited_threads
 from engine.planning.walk_forward import Fold, WalkForward, fold_table
 from engine.runs.description import described, identity, run_settings
-from engine.runs.result import BacktestResult
+from engine.runs.result import BacktestResult, outcome
 from engine.runs.run_directory import RATES, RunDirectory, written
 from engine.training.callbacks import Callback, ProgressBar
+from engine.training.errors import TrainingError
 from engine.training.fit_records import FitKey, Fitted
 from engine.training.settings import Training
 from engine.walking.argument_checks import check_arguments, named_strategies
 from engine.walking.decisions import Decided, DecisionTask
-from engine.walking.fitting import FitTask, run_fits
+from engine.walking.fitting import FitTask, run_fits, training_error
 from engine.walking.learner import Learner
 from strategies.base import LearnedStrategy, Strategy
 
@@ -50,6 +61,8 @@ class Session:
         named, learned: the strategies by the names to show, and those among them that are trained.
         lookback: of the most demanding strategy.
         settings: what reproduces the run, as JSON can hold it.
+        errors: of the fits that failed.
+        raised: of the strategies that failed, by name.
     """
 
     learner: Learner
@@ -82,6 +95,9 @@ class Session:
         self.lookback = max(strategy.lookback for strategy in self.named.values())
         self.risk_free = read_risk_free(risk_free, self.costs.cash_rate, panel.dates)
         self.settings = run_settings(panel, self.plan, self.costs, self.training, self.risk_free)
+        self.settings = run_settings(panel, self.plan, self.costs, self.training)
+        self.errors: dict[FitKey, TrainingError] = {}
+        self.raised: dict[str, Exception] = {}
 
     @contextmanager
     def open(
@@ -119,8 +135,8 @@ class Session:
     ) -> Iterator[tuple[str, Fits, list[Decided]]]:
         """Fit what is learned, and decide.
 
-        In this process rules decide before anything is trained, so that one that fails does so
-        before hours of training; in other processes, once the last fit is submitted.
+        In this process rules decide before anything is trained; in other processes, once the last
+        fit is submitted.
 
         Args:
             tasks: the decisions to make of a strategy, by its name and its fits.
@@ -162,22 +178,52 @@ class Session:
         submit(self.learned)
         yield from map(decided, self.named if self.submit is not None else self.learned)
 
+    @property
+    def seeds(self) -> range:
+        """Those that a learned strategy is trained with."""
+        return range(self.training.seed, self.training.seed + self.training.ensemble)
+
+    def task(
+        self,
+        name: str,
+        fits: Fits,
+        folds: Sequence[Fold],
+        seeds: Sequence[int] | None = None,
+        observed: bool = True,
+    ) -> DecisionTask:
+        """The decisions of a strategy in some folds, up to the first that could not be trained.
+
+        Args:
+            seeds: whose fits decide; default all.
+        """
+        strategy, seeds = self.named[name], self.seeds if seeds is None else seeds
+        decides, failed = list(folds), None
+        if name in self.learned:
+            for end, fold in enumerate(folds):
+                if not all(FitKey(name, fold.number, seed) in fits for seed in seeds):
+                    own = (key for key in self.errors if key.name == name and key.seed in seeds)
+                    decides, failed = decides[:end], self.errors[min(own, key=lambda k: k[1:])]
+                    break
+        numbers = {fold.number for fold in decides}
+        mine = {key: f for key, f in fits.items() if key.seed in seeds and key.fold in numbers}
+        return DecisionTask(name, strategy, mine, decides, observed, failed)
+
     def fit(self, on_last: Callable[[], None]) -> Fits:
         """All fits of the learned strategies; those in the run directory are read from there.
 
         Args:
             on_last: called once the last of them is submitted to other processes.
         """
-        learner, run, training = self.learner, self.run, self.training
-        seeds = range(training.seed, training.seed + training.ensemble)
+        learner, run = self.learner, self.run
+        prepared = {name: each for name, each in self.learned.items() if self._prepares(name, each)}
         keys = [
             FitKey(name, fold.number, seed)
-            for name in self.learned
-            for seed in seeds
+            for name in prepared
+            for seed in self.seeds
             for fold in learner.folds
         ]
-        if copies := self.workers or int(self.executor is None):  # of inputs, on this machine
-            learner.check_memory(self.learned, copies)
+        if prepared and (copies := self.workers or int(self.executor is None)):
+            learner.check_memory(prepared, copies)  # of inputs, on this machine
         done = run.finished(keys) if run is not None else {}
         shown: set[FitKey] = set()  # fits whose epochs are reported as they end
         bar = ProgressBar(len(keys), len(done), len(learner.folds), self.progress)
@@ -202,15 +248,48 @@ class Session:
 
         with ExitStack() as stack:
             callbacks = [stack.enter_context(each) for each in (bar, *self.callbacks)]
-            run_fits(keys, make, learner, self.submit, done, on_done, on_epoch, on_last)
+            self.errors |= run_fits(
+                keys, make, learner, self.submit, done, on_done, on_epoch, on_last
+            )
         if run is not None:
             run.tidy()
         return done
 
-    def simulated(self, decided: Decided, whole_shares: bool = False) -> Simulation:
-        """What orders for the decided targets come to."""
-        lag = self.plan.execution_lag
-        return simulate(decided.targets, self.panel, self.costs, lag, whole_shares)
+    def _prepares(self, name: str, strategy: LearnedStrategy) -> bool:
+        """Whether it can prepare its first date; else it has failed, before anything is trained."""
+        try:
+            self.learner.first_inputs(name, strategy)
+        except MemoryError:
+            raise
+        except Exception as error:
+            for seed in self.seeds:
+                key = FitKey(name, 0, seed)
+                self.errors[key] = training_error(key, self.learner, error)
+                self.errors[key].__cause__ = error
+            return False
+        return True
+
+    def simulated(self, name: str, decided: Decided, whole_shares: bool = False) -> Simulation:
+        """What orders for the decided targets come to, up to the failure of one that failed."""
+        targets, panel, lag = decided.targets, self.panel, self.plan.execution_lag
+        error: Exception | None = decided.error
+        failure = decided.error.failure if decided.error is not None else None
+        if failure is not None:
+            end = panel.dates.searchsorted(pd.Timestamp(failure["date"]), side="right")
+            panel = panel.rows(0, int(end))
+            rows = panel.dates.get_indexer(targets.index)
+            targets = targets[(rows >= 0) & (rows + lag < len(panel))]
+        found = nothing_filled(panel)
+        try:
+            if len(targets):
+                found = simulate(targets, panel, self.costs, lag, whole_shares)
+        except (Ruin, SimulationError) as caught:
+            error = caught
+            when = day(caught.date) if isinstance(caught, Ruin) else None
+            failure = {"date": when, "stage": "simulation", "reason": str(caught)}
+        if error is not None:
+            self.raised.setdefault(name, error)
+        return found if found.failure else replace(found, failure=failure)
 
     def risk_free_returns(self, simulated: Simulation) -> pd.Series:
         """(T,) the risk-free returns of the same periods, see ``RiskFree.returns``."""
@@ -223,7 +302,8 @@ class Session:
         Args:
             settings: of the run, ``whole_shares`` among them.
         """
-        learner, simulated = self.learner, self.simulated(decided, settings["whole_shares"])
+        learner = self.learner
+        simulated = self.simulated(name, decided, settings["whole_shares"])
         fits = dict(sorted(fits.items(), key=lambda item: item[0][1:]))  # by fold and seed
 
         def rows(kind: str) -> list[dict]:
@@ -234,12 +314,12 @@ class Session:
             ]
 
         histories = [f.history.assign(fold=key.fold, seed=key.seed) for key, f in fits.items()]
-        validation = self.training.validation if fits else 0.0
+        validation = self.training.validation if name in self.learned else 0.0
         solved = [{"phase": "training", **row} for row in rows("solves")]
         return BacktestResult(
             name=name,
             strategy=described(self.named[name]),
-            targets=decided.targets,
+            targets=decided.targets.loc[simulated.decided],
             weights=simulated.weights,
             gross_returns=simulated.gross_returns,
             net_returns=simulated.net_returns,
@@ -259,7 +339,17 @@ class Session:
             illiquidity=learner.measured.reindex(simulated.turnover.index),
             benchmark=benchmark_returns(self.benchmark, simulated.weights.index),
             risk_free=self.risk_free_returns(simulated),
+            failure=simulated.failure,
         )
+
+    def check_some_finished(self, results: Mapping[str, BacktestResult]) -> None:
+        """Warn of strategies that failed; where all did, raise the error of the first."""
+        if results and not any(result.complete for result in results.values()):
+            error = next(iter(self.raised.values()))
+            error.finished = results  # type: ignore[attr-defined]
+            raise error
+        if failed := outcome(results):
+            warnings.warn(failed, RuntimeWarning, stacklevel=3)
 
 
 def _portable(strategy: Strategy) -> bool:

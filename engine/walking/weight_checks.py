@@ -5,11 +5,13 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Self
 
 import numpy as np
 import pandas as pd
 
 from data_loaders import Panel
+from data_loaders.validation import day
 from strategies.base import Strategy
 
 DUST = 1e-9  # a weight that no order fills exactly
@@ -20,10 +22,19 @@ NAMED = 5  # assets that a message names
 class AllocationError(ValueError):
     """A strategy gave weights that cannot be held; the message names strategy, date, assets.
 
-    ``finished`` holds the results of the strategies that were done before, by name.
+    ``failure`` is that of a ``BacktestResult``, and ``finished`` holds the results of all
+    strategies of the run, by name.
     """
 
+    failure: dict | None = None
     finished: Mapping = MappingProxyType({})
+
+    @classmethod
+    def at(cls, stage: str, name: str, when: pd.Timestamp, reason: str) -> Self:
+        """The error of a strategy in a stage ("fit" or "decision"), with its ``failure``."""
+        error = cls(f"{name}{', fitted' * (stage == 'fit')} on {day(when)}: {reason}")
+        error.failure = {"date": day(when), "stage": stage, "reason": reason}
+        return error
 
 
 class BrokenLimits(AllocationError):
@@ -70,8 +81,7 @@ def checked_weights(
     except MemoryError:
         raise
     except Exception as error:
-        when = history.dates[-1].date()
-        raise kind(f"{name} on {when}: {reason_of(error)}") from error
+        raise kind.at("decision", name, history.dates[-1], reason_of(error)) from error
     values = values * held
     gross = np.abs(values).sum()
     return values / (gross / leverage) if gross > leverage else values

@@ -191,10 +191,33 @@ def test_a_sale_that_brings_less_than_its_fee(walks):
     assert result.difference < TOLERANCE
 
 
-def test_a_ruin_is_named():
-    of = panel([[10, 10], [10, 10], [35, 10], [35, 10]])
-    with pytest.raises(ValueError, match="ruined on 2020-01-03"):
-        simulate(targets(of, [0], [[-0.5, 0.5]]), of, Costs(0.0))
+def test_a_ruin_ends_with_nothing_on_its_date():
+    """Half is sold short at 10 and half held at 10; at 35 the short half has lost 125%."""
+    of = panel([[10, 10], [10, 10], [12, 10], [35, 10], [35, 10], [5, 10]])
+    found = simulate(targets(of, [0, 3], [[-0.5, 0.5], [0.5, 0.5]]), of, Costs(0.0))
+    np.testing.assert_allclose(found.net_returns, [0, -0.1, -1, 0, 0], atol=1e-15)
+    np.testing.assert_allclose(found.gross_returns, [0, -0.1, -1, 0, 0], atol=1e-15)
+    assert (found.weights.iloc[2:] == 0).all(axis=None)
+    assert len(found.turnover) == len(found.orders["date"].unique()) == 1
+    assert list(found.decided) == [of.dates[0]]
+    assert found.failure["date"] == "2020-01-06"
+    assert "short positions" in found.failure["reason"]
+
+
+def test_a_ruin_between_two_fills_is_found_though_the_value_recovers():
+    of = panel([[10, 10], [10, 10], [35, 10], [10, 10], [100, 10], [100, 10]])
+    found = simulate(targets(of, [0, 3], [[-0.5, 0.5], [-0.5, 0.5]]), of, Costs(0.0))
+    np.testing.assert_allclose(found.net_returns, [0, -1, 0, 0, 0], atol=1e-15)
+    whole = simulate(targets(of, [0, 3], [[-0.5, 0.5]] * 2), of, Costs(0.0), whole=True)
+    np.testing.assert_allclose(whole.net_returns, found.net_returns, atol=1e-15)
+
+
+def test_costs_above_the_whole_portfolio_are_a_ruin():
+    """A fee of 4 leaves 1 of 10 after three orders, and the fourth cannot be paid."""
+    of, whole = panel([[10.0]] * 6), [[1.0], [0.0], [1.0], [0.0]]
+    found = simulate(targets(of, [0, 1, 2, 3], whole), of, Costs(0.0, fixed=4, capital=10), 1)
+    np.testing.assert_allclose(found.net_returns, [-0.4, -4 / 6, -1, 0, 0], atol=1e-12)
+    assert found.failure["reason"].startswith("the costs of a trade come to the whole portfolio")
 
 
 def test_impact_on_a_panel_without_volume_is_refused(stocks):

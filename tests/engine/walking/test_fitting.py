@@ -20,14 +20,13 @@ from small_runs import MONTHLY as PLAN
 from small_runs import run
 
 from data_loaders import Panel
-from engine import AllocationError, Costs, RunMismatch, Training, backtest, load_run
+from engine import Costs, RunMismatch, Training, backtest, load_run
 from engine.compute.broadcast import Parcel, WorkerLost
 from engine.runs.result import unfinished
 from engine.runs.run_directory import RunNotWritten
 from engine.walking.fitting import FitTask
 from engine.walking.learner import Learner
-from engine.walking.session import Session
-from strategies import DEQMeanVariance, EqualWeight, MinimumVariance
+from strategies import DEQMeanVariance
 
 NAME = "DEQMeanVariance"
 
@@ -101,19 +100,6 @@ def test_another_run_is_refused_or_restarted(panel, tmp_path):
         run(random_walks(880, 4, seed=1), run_dir=tmp_path)
     restarted = run(panel, changed, run_dir=tmp_path, restart=True)
     same(restarted[NAME], run(panel, changed)[NAME])
-
-
-def test_a_rule_that_fails_does_so_before_training(panel, tmp_path, monkeypatch):
-    monkeypatch.setattr(Session, "fit", lambda *arguments: pytest.fail("hours of training"))
-    strategies = [
-        DEQMeanVariance(lookback=64, hidden=4, cap=0.5),
-        EqualWeight(),
-        MinimumVariance(lookback=64, cap=0.1),
-    ]
-    with pytest.raises(AllocationError, match=r"MinimumVariance on .*caps sum to 0.4") as caught:
-        backtest(strategies, panel, PLAN, training=QUICK, run_dir=tmp_path, progress=False)
-    assert list(caught.value.finished) == list(load_run(tmp_path)) == ["EqualWeight"]
-    assert unfinished(tmp_path) == ["DEQMeanVariance", "MinimumVariance"]
 
 
 def test_results_come_in_the_order_asked_for(panel, uninterrupted, tmp_path):
