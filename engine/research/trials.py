@@ -97,6 +97,7 @@ class Trials:
                     raise TrialPruned
         except (ValueError, TrainingError, AllocationError) as error:
             trial.set_user_attr("error", str(error))
+            judged += getattr(error, "finished", {}).values()  # it was tried, too
             raise
         finally:
             if judged:
