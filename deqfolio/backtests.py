@@ -12,7 +12,7 @@ from deqfolio.experiments import run
 
 # Options with the names of settings.
 DATA = ("start", "end", "periods_per_year")
-PLAN = ("train", "refit", "rebalance", "window", "purge", "embargo")
+PLAN = ("train", "refit", "rebalance", "holiday", "window", "purge", "embargo")
 COSTS = ("impact", "borrow", "financing", "cash_rate", "capital")
 # Options that change no result, and so may be given beside an experiment file.
 BESIDE_A_FILE = {"experiment", "report", "out", "workers", "cluster", "restart", "log"}
@@ -77,6 +77,7 @@ def backtest(
     train: options.Train = "5Y",
     refit: options.Refit = "1Y",
     rebalance: options.Rebalance = "W-FRI",
+    holiday: options.Holiday = None,
     window: options.Window = "expanding",
     purge: options.Purge = 0,
     embargo: options.Embargo = 0,
@@ -134,7 +135,8 @@ def backtest(
     settings = {
         "data": {"source": data} | {name: given[name] for name in DATA if given[name] is not None},
         "strategies": [{"class": name} for name in strategy],
-        "plan": {name: _rows(given[name]) for name in PLAN} | {"execution_lag": lag},
+        "plan": {name: _rows(given[name]) for name in PLAN if given[name] is not None}
+        | {"execution_lag": lag},
         "costs": {"commission": cost_bp / 1e4} | {name: x for name, x in rates.items() if x},
         "simulation": {"whole_shares": whole_shares} | _risk_free(risk_free),
         "training": {"seed": seed, "ensemble": ensemble} | ({"log": log} if log else {}),
@@ -177,6 +179,8 @@ def _risk_free(value: str | None) -> dict[str, float | str]:
         return {"risk_free": value}
 
 
-def _rows(value: str | int) -> str | int:
-    """A setting of the plan; a span that is a plain number counts rows."""
+def _rows(value: str | int) -> str | int | list[str]:
+    """A setting of the plan; a plain number counts rows, and commas stand between dates."""
+    if "," in str(value):
+        return [date.strip() for date in str(value).split(",")]
     return int(value) if str(value).isdecimal() else value

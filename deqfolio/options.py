@@ -91,7 +91,17 @@ Train = Annotated[
     str, _plan("Training history before the first fit: 5Y, 18M, or a number of rows.")
 ]
 Refit = Annotated[str, _plan("Time between fits: 1Y, 6M, or a number of rows.")]
-Rebalance = Annotated[str, _plan("When to decide: W-FRI, ME, QE, D, or a number of rows.")]
+Rebalance = Annotated[
+    str,
+    _plan(
+        'When to decide: W-FRI, ME, MS, WOM-3FRI, D, "W-FRI 16:00", "last session of month", a '
+        "number of rows, dates with commas between them, or file.py:function."
+    ),
+]
+Holiday = Annotated[
+    str | None,
+    _plan("Where a decision goes that falls on a day without a session: previous or next."),
+]
 Window = Annotated[
     str, _plan("Training history: expanding (all of it) or rolling (as long as --train).")
 ]

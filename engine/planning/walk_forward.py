@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from data_loaders import Panel
-
-NAMED_BY_END = (  # frequencies whose periods ``resample`` names by their last day, which is in them
-    pd.offsets.Week,
-    pd.offsets.MonthEnd,
-    pd.offsets.QuarterEnd,
-    pd.offsets.YearEnd,
-    pd.offsets.BMonthEnd,
-    pd.offsets.BQuarterEnd,
-    pd.offsets.BYearEnd,
-)
+from data_loaders.validation import day
+from engine.planning.decision_dates import HOLIDAY, Rebalance, as_rebalance, decision_rows
 
 
 @dataclass(frozen=True)
@@ -47,25 +40,32 @@ class WalkForward:
     """A walk forward through time: refit, decide until the next refit, repeat.
 
     Args:
-        train: history before the first refit: a span like "5Y", "18M", "300D" (calendar), or a
-            number of rows.
+        train: history before the first refit: a span like "5Y", "18M", "300D", "48h" (calendar),
+            or a number of rows.
         refit: from one refit to the next, likewise.
-        rebalance: pandas frequency of decisions, each on the last session of its period:
-            "W-FRI" weekly, "ME" monthly, "QE" quarterly, "D" every session; or every so many rows.
+        rebalance: when to decide: a pandas frequency like "W-FRI" (Fridays), "ME" (ends of
+            months), "MS" (their beginnings), "WOM-3FRI" (third Fridays) or "D" (every day), each
+            at the last row of the day, or at a time as in "W-FRI 16:00" and "16:00"; "last
+            session of month", "3rd session of quarter"; every so many rows; a list of dates; or a
+            function of the dates, or its name like "my_rules.py:rows" (see ``decision_dates``).
         window: "expanding" trains on all history, "rolling" on the last ``train`` only.
         purge: more rows to leave out between the last training label and the refit.
         embargo: more rows to leave out after test rows, where training rows follow them: only in
             ``cross_validate``, as a walk forward trains on nothing later than it tests.
-        execution_lag: sessions from decision to fill; 1 = the next close, 0 = the same.
+        execution_lag: rows from decision to fill; 1 = the next close, 0 = the same.
+        holiday: "previous" or "next": the session to which a decision goes that falls on a day
+            without one. By default the beginnings of periods ("MS", "QS") go to the next session,
+            all else to the previous one, and a list with such dates is refused.
     """
 
     train: str | int = "5Y"
     refit: str | int = "1Y"
-    rebalance: str | int = "W-FRI"
+    rebalance: Rebalance = "W-FRI"
     window: str = "expanding"
     purge: int = 0
     embargo: int = 0
     execution_lag: int = 1
+    holiday: str | None = None
 
     def __post_init__(self) -> None:
         _span(self.train, "train")
@@ -76,38 +76,34 @@ class WalkForward:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 0:
                 raise ValueError(f"{name} is a whole number of rows from 0 on, got {value!r}")
-        if isinstance(self.rebalance, int) and not isinstance(self.rebalance, bool):
-            if self.rebalance < 1:
-                raise ValueError(f"rebalance is from 1 row on, got {self.rebalance}")
-            return
-        try:
-            if not isinstance(self.rebalance, str):
-                raise TypeError
-            pd.tseries.frequencies.to_offset(self.rebalance)
-        except (TypeError, ValueError):
-            raise ValueError(
-                f"rebalance={self.rebalance!r} is not a pandas frequency; write it like 'W-FRI', "
-                "'ME', 'QE', 'D', or as a number of rows"
-            ) from None
+        if self.holiday not in (None, *HOLIDAY):
+            raise ValueError(f"holiday is 'previous' or 'next', got {self.holiday!r}")
+        object.__setattr__(self, "rebalance", as_rebalance(self.rebalance))
+
+    def described(self) -> dict[str, Any]:
+        """The arguments as JSON can hold them; a function by its module and name."""
+        found = asdict(self)
+        if callable(self.rebalance):
+            found["rebalance"] = f"{self.rebalance.__module__}:{self.rebalance.__qualname__}"
+        if self.holiday is None:
+            del found["holiday"]
+        return found
 
     def decisions(self, dates: pd.DatetimeIndex) -> np.ndarray:
-        """Rows at which decisions are made: the last session of each period.
+        """Rows at which decisions are made, increasing.
 
         The last period counts only where the data show that it is over; a decision that
         could not be filled before the data end is left out.
 
         Raises:
-            ValueError: there is none.
+            ValueError: there is none, or dates of a list are no sessions.
         """
-        if isinstance(self.rebalance, int):
-            rows = np.arange(self.rebalance - 1, len(dates), self.rebalance)
-        else:
-            rows = _last_sessions(dates, self.rebalance)
+        rows = decision_rows(dates, self.rebalance, self.holiday)  # type: ignore[arg-type]
         rows = rows[rows + self.execution_lag < len(dates)]
         if not len(rows):
             raise ValueError(
                 f"rebalance={self.rebalance!r} has no session to decide on, and to fill on "
-                f"{self.execution_lag} later, from {dates[0].date()} to {dates[-1].date()} "
+                f"{self.execution_lag} later, from {day(dates[0])} to {day(dates[-1])} "
                 f"({len(dates)} rows)"
             )
         return rows
@@ -124,7 +120,7 @@ class WalkForward:
         if lookback > len(dates):
             raise ValueError(
                 f"a lookback of {lookback} rows is longer than the history of {len(dates)}, "
-                f"{dates[0].date()} to {dates[-1].date()}"
+                f"{day(dates[0])} to {day(dates[-1])}"
             )
         decisions = self.decisions(dates)
         begin = later(dates, 0, self.train)
@@ -133,7 +129,7 @@ class WalkForward:
             raise ValueError(
                 f"too short a history for the first fold: {self.train} of training and {lookback} "
                 f"rows of lookback are needed before the first decision; the data span "
-                f"{dates[0].date()} to {dates[-1].date()} ({len(dates)} rows)"
+                f"{day(dates[0])} to {day(dates[-1])} ({len(dates)} rows)"
             )
         usable = decisions[decisions + 1 >= lookback]
         folds: list[Fold] = []
@@ -143,7 +139,7 @@ class WalkForward:
             test = testable[(testable >= edge) & (testable < end)]
             if not len(test):
                 raise ValueError(
-                    f"fold {len(folds)}, from {dates[edge].date()}, has no decision: "
+                    f"fold {len(folds)}, from {day(dates[edge])}, has no decision: "
                     f"refit={self.refit!r} must not be shorter than rebalance={self.rebalance!r}"
                 )
             refit = int(test[0])
@@ -217,34 +213,15 @@ def check_folds(folds: list[Fold], dates: pd.DatetimeIndex) -> None:
     for fold in folds:
         if not len(fold.test):
             raise ValueError(f"fold {fold.number} has no decision")
-        when = f"fold {fold.number}, from {dates[fold.test[0]].date()},"
+        when = f"fold {fold.number}, from {day(dates[fold.test[0]])},"
         if fold.test[0] <= before:
-            raise ValueError(f"{when} overlaps with the one before, to {dates[before].date()}")
+            raise ValueError(f"{when} overlaps with the one before, to {day(dates[before])}")
         if (np.diff(fold.test) <= 0).any() or fold.refit > fold.test[0]:
             raise ValueError(f"{when} does not go forward in time")
         if len(fold.ends) and fold.ends.max() > fold.refit:
-            late = dates[fold.ends.max()].date()
+            late = day(dates[fold.ends.max()])
             raise ValueError(f"{when} learns from a label that ends on {late}, after its refit")
         before = int(fold.test[-1])
-
-
-def _last_sessions(dates: pd.DatetimeIndex, frequency: str) -> np.ndarray:
-    """The last row of each period, periods as ``resample`` cuts them; not of one that is not over.
-
-    A week or a month is over with its last day, a period that is named by its first day ("MS")
-    when the next may begin on the day after the data end.
-    """
-    offset, last_day = pd.tseries.frequencies.to_offset(frequency), dates[-1].normalize()
-    by_end = isinstance(offset, NAMED_BY_END)
-    if by_end and offset.n == 1 and getattr(offset, "weekday", 0) is not None:
-        ends = dates.normalize() - offset + offset  # of all at once; resample goes step by step
-        return np.flatnonzero(np.append(ends[1:] != ends[:-1], ends[-1] <= last_day))
-    side = "right" if by_end else "left"
-    numbers = pd.Series(np.arange(len(dates)), index=dates)
-    last = numbers.resample(frequency, closed=side, label="right").last().dropna().astype(int)
-    if not by_end:
-        last_day += offset if isinstance(offset, pd.offsets.BusinessDay) else pd.Timedelta("1D")
-    return last[last.index <= last_day].to_numpy()
 
 
 def later(dates: pd.DatetimeIndex, row: int, span: str | int, times: int = 1) -> int:
@@ -266,11 +243,11 @@ def _span(span: str | int, name: str) -> pd.DateOffset | None:
     """The calendar span; None for a number of rows."""
     if isinstance(span, int) and not isinstance(span, bool) and span > 0:
         return None
-    match = re.fullmatch(r"([1-9]\d*)([YMWD])", str(span))
+    match = re.fullmatch(r"([1-9]\d*)([YMWDh])", str(span))
     if not match:
         raise ValueError(
-            f"{name}={span!r} is not a span of time; write it like '5Y', '6M', '26W', '90D', "
+            f"{name}={span!r} is not a span of time; write it like '5Y', '6M', '90D', '48h', "
             "or as a number of rows"
         )
-    unit = {"Y": "years", "M": "months", "W": "weeks", "D": "days"}[match[2]]
+    unit = {"Y": "years", "M": "months", "W": "weeks", "D": "days", "h": "hours"}[match[2]]
     return pd.DateOffset(**{unit: int(match[1])})

@@ -111,7 +111,7 @@ def search(
     history = panel.until(panel.dates[first.refit])
     url = storage_url(storage)
     identity = [
-        history.fingerprint, asdict(plan), asdict(costs), repr(training),
+        history.fingerprint, plan.described(), asdict(costs), repr(training),
         type(strategy).__module__, repr(strategy.get_params()), dict(ranges.ranges),
         ranges.folds, ranges.pruning, ranges.seed,
     ]  # fmt: skip

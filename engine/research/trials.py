@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -105,7 +105,7 @@ class Trials:
         return value
 
     def record(self, judged: list[BacktestResult]) -> None:
-        settings = {**judged[-1].settings, "plan": asdict(self.plan)}
+        settings = {**judged[-1].settings, "plan": self.plan.described()}
         whole = replace(_joined(judged), settings=settings, name=type(self.strategy).__name__)
         TrialLedger(self.url).record({whole.name: whole}, kind="sweep")
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from data_loaders import Panel, quality
 from engine.accounting.costs import Costs
 from engine.accounting.risk_free import RiskFree, own_risk_free
+from engine.planning.decision_dates import FUNCTION
 from engine.planning.walk_forward import WalkForward
 from engine.runs.settings import describe_costs
 from engine.training.settings import Training
@@ -48,7 +49,8 @@ def run_settings(
             **({} if panel.benchmark is None else {"benchmark": panel.benchmark.name}),
         },
         "universe": panel.has_universe,  # whether an asset can trade and be no member
-        "plan": asdict(plan),
+        "plan": plan.described(),
+        **_decided(plan, panel),
         "costs": describe_costs(costs),
         "training": _plain({**asdict(training), "loss": repr(training.loss)}),
         "risk_free": risk_free.described(),
@@ -61,9 +63,18 @@ def run_settings(
 def identity(settings: dict, strategies: Mapping[str, Strategy]) -> dict:
     """What tells a run directory apart from that of another run."""
     parts = {name: settings[name] for name in ("panel", "plan", "costs", "training")}
+    if "decisions" in settings:
+        parts["decisions"] = settings["decisions"]
     if (risk_free := own_risk_free(settings)) is not None:
         parts["risk_free"] = risk_free
     return {**parts, "strategies": {name: described(each) for name, each in strategies.items()}}
+
+
+def _decided(plan: WalkForward, panel: Panel) -> dict[str, str]:
+    """sha256 of the rows that a function of the plan chooses, as its name says too little."""
+    if not (callable(plan.rebalance) or FUNCTION.fullmatch(str(plan.rebalance))):
+        return {}
+    return {"decisions": hashlib.sha256(plan.decisions(panel.dates).tobytes()).hexdigest()}
 
 
 def described(strategy: Strategy) -> dict:

@@ -60,7 +60,11 @@ class Learner:
 
     def __reduce__(self) -> tuple:
         """To other processes goes what it was made from, and nothing that was prepared."""
-        parts = self.panel, self.folds, self.plan, self.costs, self.training, self.threads
+        plan = self.plan
+        if callable(plan.rebalance):  # a function written at a prompt cannot be sent: its dates can
+            dates = self.panel.dates
+            plan = replace(plan, rebalance=dates[plan.decisions(dates)])
+        parts = self.panel, self.folds, plan, self.costs, self.training, self.threads
         return Learner, (*parts, self.risk_free)
 
     @cached_property

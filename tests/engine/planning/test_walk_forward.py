@@ -39,15 +39,6 @@ def test_periods_are_those_of_resample(frequency, end):
     assert rows.tolist() == last[last.index <= dates[-1]].astype(int).tolist()
 
 
-@pytest.mark.parametrize(("frequency", "end"), [("MS", "2015-11-30"), ("B", "2015-12-25")])
-def test_a_period_named_by_its_first_day_is_over_when_the_next_begins(frequency, end):
-    dates, plan = DATES[end >= DATES], WalkForward(rebalance=frequency, execution_lag=0)
-    assert plan.decisions(dates)[-1] == len(dates) - 1
-    begun = dates.append(pd.DatetimeIndex([dates[-1] + pd.Timedelta("3D")]))
-    expected = len(dates) - (0 if frequency == "B" else 1)
-    assert plan.decisions(begun)[-1] == expected
-
-
 @pytest.mark.parametrize("window", ["expanding", "rolling"])
 @pytest.mark.parametrize(("lag", "purge"), [(0, 0), (1, 0), (3, 0), (1, 10)])
 def test_no_label_reaches_into_the_test_rows(window, lag, purge):
