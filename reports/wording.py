@@ -92,15 +92,23 @@ def selection_sentence(data: ReportData) -> str:
 
 
 def risk_free(data: ReportData) -> str:
-    """What ratios are in excess of."""
-    found = risk_free_in(data.first.settings)
-    if isinstance(found, Mapping):
-        rate = f"the risk-free rate, {percent(found['mean'], 2)} a year on average over its dates"
-    else:
-        rate = f"the risk-free rate, {percent(found, 2)} a year" if found else ""
-    if not rate:
-        return "The risk-free rate is 0."
-    return f"Sharpe and Sortino ratios, alpha and beta are of returns in excess of {rate}."
+    """What ratios are in excess of, and whether cash alone earned more."""
+    settings = data.first.settings
+    found = risk_free_in(settings)
+    cash_rate = (settings.get("costs") or {}).get("cash_rate", 0.0)
+    rate, over = (found["mean"], " on average") if isinstance(found, Mapping) else (found, "")
+    said = "The risk-free rate is 0."
+    if found:
+        said = (
+            "Sharpe, Sortino and Omega ratios, alpha and beta are of returns in excess of the "
+            f"risk-free rate, {percent(rate, 2)} a year{over}."
+        )
+    if cash_rate > rate:
+        said += (
+            f" Cash earned {percent(cash_rate, 2)}: what it earned above the risk-free rate counts "
+            "as skill in all ratios."
+        )
+    return said
 
 
 def not_shown(data: ReportData) -> list[str]:

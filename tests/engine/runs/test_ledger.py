@@ -146,9 +146,12 @@ def test_a_table_of_an_earlier_version_gains_the_risk_free_rate(walks, ledger):
     """Its Sharpe ratios with interest on cash are named until the same is run again."""
     costs = Costs(cash_rate=0.05)
     for each in (MinimumVariance(), EqualWeight()):
-        backtest(each, walks, PLAN, costs, ledger=ledger)
+        (result,) = backtest(each, walks, PLAN, costs, ledger=ledger).values()
     backtest(InverseVolatility(), walks, PLAN, ledger=ledger)  # without interest
     now = ledger.trials()
+    excess = result.net_returns - result.risk_free
+    a_year = result.settings["periods_per_year"]
+    assert now["sharpe"][1] == pytest.approx(excess.mean() / excess.std() * a_year**0.5)
     assert (in_excess(now)).all()
     assert "counts interest" not in ledger.summary()
     with ledger._engine.begin() as connection:
