@@ -95,7 +95,6 @@ class Session:
         self.lookback = max(strategy.lookback for strategy in self.named.values())
         self.risk_free = read_risk_free(risk_free, self.costs.cash_rate, panel.dates)
         self.settings = run_settings(panel, self.plan, self.costs, self.training, self.risk_free)
-        self.settings = run_settings(panel, self.plan, self.costs, self.training)
         self.errors: dict[FitKey, TrainingError] = {}
         self.raised: dict[str, Exception] = {}
 
