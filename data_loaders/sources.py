@@ -140,7 +140,7 @@ def load(
         raise ValueError(
             f"update, as_of and allow_missing are for yahoo: sources, not for {name!r}"
         )
-    if benchmark is not None:
+    if benchmark is not None and (panel.benchmark is None or panel.benchmark.name != benchmark):
         panel = panel.replaced(benchmark=benchmark)
     panel = _between(panel, first, last, name, delisting_return)
     panel = _joined(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -102,6 +103,8 @@ def backtest(
         Path | None,
         typer.Option(help="File of the HTML report. [default: report.html in the folder]"),
     ] = None,
+    benchmark: options.Benchmark = None,
+    about: options.About = None,
     log: options.Log = None,
     workers: options.Workers = None,
     cluster: options.Cluster = None,
@@ -111,10 +114,12 @@ def backtest(
 
     Example: deqfolio backtest --data prices.csv --strategy DEQMeanVariance --strategy EqualWeight
 
-    The report is about the first strategy and compares it with EqualWeight (1/N). The folder of
-    the run contains experiment.toml; deqfolio backtest with that file repeats the run.
+    The report is about the first strategy and compares it with EqualWeight (1/N), which is added
+    where it is missing; --about and --benchmark choose others. The folder of the run contains
+    experiment.toml; deqfolio backtest with that file repeats the run.
     """
-    from engine.runs.experiment import enter, read_experiment
+    from data_loaders.files import is_file_name
+    from engine.runs.experiment import enter, read_experiment, short_name
 
     if experiment is not None:
         for name in set(context.params) - BESIDE_A_FILE:
@@ -141,6 +146,14 @@ def backtest(
         "simulation": {"whole_shares": whole_shares} | _risk_free(risk_free),
         "training": {"seed": seed, "ensemble": ensemble} | ({"log": log} if log else {}),
     }
+    asked = {"benchmark": benchmark, "about": about}
+    settings["report"] = {name: value for name, value in asked.items() if value is not None}
+    names = [short_name(each) for each in strategy]
+    named = (
+        benchmark is not None and re.sub(r" \d+$", "", benchmark) in names
+    )  # "Momentum 2" of several
+    if benchmark and not (named or is_file_name(benchmark)):  # a column
+        settings["data"]["benchmark"] = benchmark
     for text in set_ or []:
         try:
             enter(settings, text)
@@ -166,7 +179,7 @@ def resume(
         raise FileNotFoundError(
             f"{folder} has no {EXPERIMENT}, so it is not the folder of a run of the command line"
         )
-    run(read_experiment(folder / EXPERIMENT), folder, workers=workers, cluster=cluster)
+    run(read_experiment(folder / EXPERIMENT), folder, None, workers, cluster, complete=True)
 
 
 def _risk_free(value: str | None) -> dict[str, float | str]:

@@ -103,7 +103,7 @@ def sweep(
     from data_loaders.atomic import write_text
     from engine.compute.cluster import on_cluster
     from engine.research.search import Search, search
-    from engine.runs.experiment import read_experiment, with_parameters
+    from engine.runs.experiment import read_experiment, short_name, with_parameters
     from engine.runs.run_directory import written
     from engine.runs.settings import read_settings, read_simulation
 
@@ -111,7 +111,7 @@ def sweep(
         import_for_workers()
     asked = read_experiment(experiment)
     table = dict(asked.pop("sweep", {}))
-    names = [each["class"].rpartition(":")[2] for each in asked["strategies"]]
+    names = [short_name(each["class"]) for each in asked["strategies"]]
     name = table.pop("strategy", names[0])
     if name not in names:
         raise ValueError(

@@ -67,8 +67,14 @@ def run(
     workers: int | None = None,
     cluster: str | None = None,
     restart: bool = False,
+    complete: bool = False,
 ) -> None:
-    """Run an experiment in the folder ``out``, write the report and print the summary."""
+    """Run an experiment in the folder ``out``, write the report and print the summary.
+
+    Args:
+        complete: whether it lists all strategies; else 1/N is added where it is what the report
+            compares with.
+    """
     if workers:
         import_for_workers()
     import tomli_w
@@ -78,19 +84,27 @@ def run(
     from engine.accounting.risk_free import read_risk_free
     from engine.compute.cluster import on_cluster
     from engine.runs.run_directory import EXPERIMENT, holds_work, written
-    from engine.runs.settings import read_logs, read_simulation
+    from engine.runs.settings import read_logs, read_report, read_simulation
     from engine.training.callbacks import named_callbacks
+    from engine.walking.argument_checks import named_strategies
     from reports import check_report_path
     from reports.commands import write_and_summarise
+    from reports.comparison import check_comparison
 
     page = report or out / "report.html"
     check_report_path(page)  # before the hours of work, not after
     simulation = read_simulation(experiment.get("simulation", {}))
     risk_free = simulation.rates
     callbacks = named_callbacks(read_logs(experiment["training"]), out)
+    asked = read_report(experiment.get("report", {}))
+    if not complete and asked.benchmark is None and "benchmark" not in experiment["data"]:
+        experiment = _with_equal_weight(experiment)
     made = prepare(experiment)
     read_risk_free(risk_free, made.costs.cash_rate, made.panel.dates)
-    made.plan.folds(made.panel.dates, max(strategy.lookback for strategy in made.strategies))
+    folds = made.plan.folds(made.panel.dates, max(each.lookback for each in made.strategies))
+    first = int(folds[0].test[0]) + made.plan.execution_lag
+    names = named_strategies(made.strategies, made.panel)
+    check_comparison(names, made.panel.rows(first, len(made.panel)), asked.about, asked.benchmark)
 
     replaced = restart and (out / "plan.json").exists()
     if replaced:
@@ -119,7 +133,17 @@ def run(
                 f"{error}. Finished and kept: {', '.join(error.finished)}; their report: deqfolio "
                 f"report {out}"
             ) from error
-    typer.echo(write_and_summarise(results, page))
+    typer.echo(write_and_summarise(results, page, benchmark=asked.benchmark, about=asked.about))
+
+
+def _with_equal_weight(experiment: dict[str, Any]) -> dict[str, Any]:
+    """The experiment with 1/N as its last strategy, if it has none."""
+    from engine.runs.experiment import short_name
+
+    listed = experiment["strategies"]
+    if any(short_name(each["class"]) == "EqualWeight" for each in listed):
+        return experiment
+    return experiment | {"strategies": [*listed, {"class": "EqualWeight"}]}
 
 
 @contextmanager

@@ -70,6 +70,18 @@ Factors = Annotated[
     ),
 ]
 Groups = Annotated[Path | None, typer.Option(help="CSV file with the columns asset and group.")]
+Benchmark = Annotated[
+    str | None,
+    typer.Option(
+        help="What to compare with: the name of a strategy, a column of the data that no strategy "
+        "may then hold, or a file of prices or returns. [default: the benchmark of the data, else "
+        "1/N]"
+    ),
+]
+About = Annotated[
+    str | None,
+    typer.Option(help="The strategy that the report is about. [default: the first]"),
+]
 FinishedRun = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")]
 
 

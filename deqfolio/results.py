@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from deqfolio.experiments import make_strategy
-from deqfolio.options import Factors, FinishedRun, Groups
+from deqfolio.options import About, Benchmark, Factors, FinishedRun, Groups
 
 
 def report(
@@ -16,12 +16,20 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="File of the report. [default: report.html in the run]")
     ] = None,
+    benchmark: Benchmark = None,
+    about: About = None,
     factors: Factors = None,
     groups: Groups = None,
 ) -> None:
-    """Write the report of a finished run and print its summary."""
+    """Write the report of a finished run and print its summary.
+
+    Without --benchmark and --about it is about what the run was asked to compare.
+    """
     from engine import load_run
+    from engine.runs.experiment import read_experiment
     from engine.runs.result import unfinished
+    from engine.runs.run_directory import EXPERIMENT
+    from engine.runs.settings import read_report
     from reports.commands import write_and_summarise
 
     results = load_run(run)
@@ -31,12 +39,19 @@ def report(
             f"resume {run}",
             err=True,
         )
-    typer.echo(write_and_summarise(results, out or run / "report.html", factors, groups))
+    asked = read_experiment(run / EXPERIMENT) if (run / EXPERIMENT).is_file() else {}
+    chosen = read_report(asked.get("report", {}))
+    page, benchmark = out or run / "report.html", benchmark or chosen.benchmark
+    typer.echo(
+        write_and_summarise(results, page, factors, groups, benchmark, about or chosen.about)
+    )
 
 
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs, two or more.")],
     out: Annotated[Path, typer.Option(help="File of the report.")] = Path("compare.html"),
+    benchmark: Benchmark = None,
+    about: About = None,
     factors: Factors = None,
     groups: Groups = None,
 ) -> None:
@@ -48,7 +63,7 @@ def compare(
         raise typer.BadParameter(
             f"expected two or more runs, got {len(runs)}; for one run see deqfolio report"
         )
-    typer.echo(write_and_summarise(read_runs(runs), out, factors, groups))
+    typer.echo(write_and_summarise(read_runs(runs), out, factors, groups, benchmark, about))
 
 
 def orders(

@@ -40,9 +40,9 @@ def read_benchmark(path: str | Path) -> pd.Series:
             raise error from None
     table = frames.fields[frames.price]
     if len(table.columns) != 1:
-        listed = ", ".join(map(str, table.columns[:5]))
+        listed = ", ".join([*map(str, table.columns[:5]), *["..."][: len(table.columns) > 5]])
         raise DataError(
-            f"{path} holds {len(table.columns)} columns ({listed}, ...), and a benchmark is one: "
+            f"{path} holds {len(table.columns)} columns ({listed}), and a benchmark is one: "
             "keep its dates and one column"
         )
     kind = None if frames.price == "price" else "returns"

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 import pandas as pd
 
+from data_loaders import Panel
 from data_loaders.files import is_file_name
 from data_loaders.panel import prices_from
 from data_loaders.suggestions import known_names
 from engine.runs.result import BacktestResult
-from reports.benchmark_series import aligned, benchmark_of, read_benchmark
+from reports.benchmark_series import aligned, benchmark_of, check_coverage, read_benchmark
 from reports.returns_alone import has_holdings
 
 EQUAL_WEIGHT = "EqualWeight"
@@ -78,7 +79,40 @@ def _declared(result: BacktestResult) -> str | None:
     return result.settings.get("panel", {}).get("benchmark") if len(result.benchmark) else None
 
 
-def _class(result: BacktestResult) -> str:
+def check_comparison(
+    names: Iterable[str], tested: Panel, subject: str | None, benchmark: str | None
+) -> None:
+    """Refuse before a run what ``compared`` would refuse after it.
+
+    Args:
+        names: of the strategies.
+        tested: the panel from the first fill on.
+
+    Raises:
+        ValueError: there is no strategy or benchmark of that name; DataError: a benchmark that
+            cannot be read, or does not cover the dates.
+    """
+    names = list(names)
+    own = tested.benchmark
+    if subject is not None and subject not in names:
+        raise ValueError(f"the report has no strategy {subject!r}{known_names(subject, names)}")
+    if benchmark in names:
+        if benchmark == (subject or names[0]) and (subject or len(names) == 1):
+            raise ValueError(f"{benchmark} would be compared with itself: name another benchmark")
+        return
+    if own is not None and benchmark in (None, own.name):
+        check_coverage(own.dropna(), tested.dates)
+    elif benchmark is not None and is_file_name(benchmark):
+        check_coverage(read_benchmark(benchmark), tested.dates)
+    elif benchmark is not None:
+        known = [*names, *([] if own is None else [str(own.name)])]
+        raise ValueError(
+            f"benchmark {benchmark!r} is no strategy or benchmark of the run, and no file"
+            f"{known_names(benchmark, known)}"
+        )
+
+
+def class_of(result: BacktestResult) -> str:
     """The name of the strategy's class, without its module."""
     return re.split(r"[.:]", str(result.strategy.get("class", "")))[-1]
 
@@ -97,7 +131,9 @@ def _with_strategy(
 
 def _by_default(results: dict[str, BacktestResult], subject: str | None) -> Comparison:
     """Against 1/N, computed where it is missing; else against the next strategy."""
-    equal = next((name for name, result in results.items() if _class(result) == EQUAL_WEIGHT), None)
+    equal = next(
+        (name for name, result in results.items() if class_of(result) == EQUAL_WEIGHT), None
+    )
     about = subject or next((name for name in results if name != equal), equal)
     assert about is not None
     rivals = [name for name in results if name != about]

@@ -14,7 +14,7 @@ from engine.accounting.performance import sharpe
 from engine.runs.result import BacktestResult
 from reports import learning
 from reports.common_dates import on_common_dates
-from reports.comparison import EQUAL_WEIGHT, Given, compared
+from reports.comparison import EQUAL_WEIGHT, Given, class_of, compared
 from reports.formats import day
 from reports.metrics import calendars, capacity, catalogue, drawdowns, relative, trading
 from reports.returns_alone import has_holdings
@@ -103,6 +103,8 @@ def gather(
     active = _active(paired, excess, benchmark)
     found = {name: sharpe(active[name], 1) for name in active.columns}
     count = trials_of(results, benchmark, tried)
+    # Those of the ledger are against 1/N, and tell the spread of such ratios only.
+    known = tried if benchmark and class_of(results[benchmark]) == EQUAL_WEIGHT else None
     assets = trading.asset_table(results[subject], year)
     months = {name: calendars.monthly_returns(r.net_returns) for name, r in results.items()}
     return ReportData(
@@ -112,7 +114,7 @@ def gather(
         notes=notes,
         metrics=table,
         luck=luck_table(
-            excess, active, benchmark, often, count, trials.ratios(found, results, tried)
+            excess, active, benchmark, often, count, trials.ratios(found, results, known)
         ),
         trials=count,
         overfitting=selection.overfitting(active),
@@ -165,7 +167,8 @@ def trials_of(
         noted = int((~tried["strategy"].str.contains(f':{EQUAL_WEIGHT}"', regex=False)).sum())
     stated = [result.settings.get("trials") for result in results.values()]
     known = [int(number) for number in stated if isinstance(number, int | float) and number > 0]
-    return max([len(results) - (benchmark is not None), 1, noted, *known])
+    judged = [n for n, r in results.items() if n != benchmark and class_of(r) != EQUAL_WEIGHT]
+    return max([len(judged), 1, noted, *known])
 
 
 def luck_table(

@@ -33,7 +33,8 @@ def terminal_summary(data: ReportData) -> str:
         for name in SHOWN
         if data.metrics[name].notna().any()
     }
-    parts = [textwrap.fill(headline(data).striptags(), WIDTH), _table(data.metrics.index, metrics)]
+    said = [headline(data).striptags(), *data.notes]
+    parts = [*(textwrap.fill(each, WIDTH) for each in said), _table(data.metrics.index, metrics)]
     if data.benchmark:
         luck = data.luck.drop(index=data.benchmark)
         intervals = [

@@ -6,6 +6,7 @@
 [costs]                arguments of Costs, or of a user's own class
 [training]             arguments of Training
 [simulation]           whole_shares, risk_free (a number, or a CSV file of rates)
+[report]               benchmark, about: as of deqfolio report
 [sweep]                what deqfolio sweep tries: trials, folds, [sweep.ranges], ...
 """
 
@@ -17,7 +18,7 @@ from typing import Any
 
 from data_loaders.suggestions import known_names
 
-TABLES = ("data", "plan", "costs", "training", "simulation")
+TABLES = ("data", "plan", "costs", "training", "simulation", "report")
 
 
 def read_experiment(path: Path) -> dict[str, Any]:
@@ -58,7 +59,7 @@ def enter(asked: dict[str, Any], text: str) -> None:
     owner, dot, parameter = left.partition(".")
     if not equals or not dot:
         raise ValueError(f"--set {text}: write it like DEQMeanVariance.hidden=32")
-    named = {each["class"].rpartition(":")[2]: each for each in asked["strategies"]}
+    named = {short_name(each["class"]): each for each in asked["strategies"]}
     places = named | {name: asked[name] for name in TABLES}
     if owner not in places:
         raise ValueError(f"--set {text}: no --strategy has that name{known_names(owner, places)}")
@@ -66,6 +67,11 @@ def enter(asked: dict[str, Any], text: str) -> None:
         places[owner][parameter] = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         places[owner][parameter] = value  # a word needs no quotes
+
+
+def short_name(cls: str) -> str:
+    """The name under which a strategy is shown: "my_alpha:Fast" is Fast."""
+    return cls.rpartition(":")[2]
 
 
 def with_parameters(asked: dict[str, Any], number: int, chosen: dict[str, Any]) -> dict[str, Any]:

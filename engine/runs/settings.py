@@ -98,6 +98,19 @@ def read_simulation(table: Mapping[str, Any]) -> Simulation:
     return read_settings(Simulation, table, "simulation")
 
 
+@dataclass(frozen=True)
+class Report:
+    """Args: ``benchmark`` and ``subject`` of ``reports.write_report``, by name or file."""
+
+    benchmark: str | None = None
+    about: str | None = None
+
+
+def read_report(table: Mapping[str, Any]) -> Report:
+    """What a report is about, of a table like ``{"benchmark": "SPY", "about": "Momentum"}``."""
+    return read_settings(Report, table, "report")
+
+
 def read_loss(given: Any) -> Loss:
     """The loss of a name, built-in or module:Class, or of a table with ``class`` and parameters."""
     table = dict(given) if isinstance(given, Mapping) else {"class": given}
