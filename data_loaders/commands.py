@@ -186,14 +186,20 @@ def check(
     ] = Path("data_check.csv"),
 ) -> None:
     """Check the data, and report what looks wrong; nothing is changed."""
+    from contextlib import suppress
+
     from data_loaders import quality
     from data_loaders.sources import load
+    from data_loaders.validation import DataError
 
     panel = load(
         source, start, end, store=store, periods_per_year=periods_per_year, **_arguments(options)
     )
     found = quality.check(panel)
-    typer.echo(f"{panel}\n{panel.periods_per_year:g} rows per year\n")
+    typer.echo(f"{panel}")
+    with suppress(DataError):  # that they have none is a finding
+        typer.echo(f"{panel.periods_per_year:g} rows per year")
+    typer.echo("")
     table = found.assets
     table["coverage"] = table["coverage"].map("{:.1%}".format)
     table["zero_returns"] = table["zero_returns"].map("{:.1%}".format)

@@ -16,8 +16,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 
+from data_loaders import calendars
 from data_loaders.benchmark_column import checked, take_out
-from data_loaders.calendars import check_periods_per_year, periods_per_year, rows_until
 from data_loaders.reading.frames import as_frame, check_index
 from data_loaders.reading.options import Options
 from data_loaders.reading.returns import simple_returns
@@ -33,7 +33,7 @@ from data_loaders.validation import (
 
 DateLike: TypeAlias = "str | pd.Timestamp"
 
-DELISTED_AFTER = 10  # rows without a price at the end of a panel: the asset is delisted
+DELISTED_AFTER = 10  # rows (of bars: days) without a price at the end: the asset is delisted
 
 
 class Panel:
@@ -102,7 +102,7 @@ class Panel:
         self.caveats = (*caveats, *notes)
         self.snapshots = MappingProxyType(dict(snapshots or {}))
         self._benchmark = None if benchmark is None else checked(benchmark, self.dates)
-        self._given_year = check_periods_per_year(periods_per_year)
+        self._given_year = calendars.check_periods_per_year(periods_per_year)
         self.has_universe = members is not None  # otherwise every asset with a price is a member
         if members is not None:
             inside = aligned(members, self.prices, "members").to_numpy(dtype=bool)
@@ -184,7 +184,7 @@ class Panel:
         if self._whole is not self:
             return self._whole.periods_per_year
         given = self._given_year
-        return periods_per_year(self.dates) if given is None else given
+        return calendars.periods_per_year(self.dates) if given is None else given
 
     @cached_property
     def members(self) -> pd.DataFrame:
@@ -228,7 +228,7 @@ class Panel:
 
         Of bars within a day, a text like "2020-01-31" is the whole day, a Timestamp its moment.
         """
-        return self.rows(0, rows_until(self.dates, date))
+        return self.rows(0, calendars.rows_until(self.dates, date))
 
     def last(self, rows: int) -> Panel:
         """The last ``rows`` rows, without a copy."""
@@ -265,9 +265,9 @@ class Panel:
     def with_delisting_return(self, fraction: float) -> Panel:
         """A panel in which a delisted asset has one more price: the last one times 1 + fraction.
 
-        An asset is delisted if it has no price in the last 10 rows. On the added date it can be
-        sold, but is not a member, so it cannot be bought. Without this, a holding keeps its last
-        price.
+        An asset is delisted if it has no price in the last 10 rows, or days where they are bars. On
+        the added date it can be sold, but is not a member, so it cannot be bought. Without this, a
+        holding keeps its last price.
 
         Args:
             fraction: the return after the last trade; -0.3 is a loss of 30%. Shumway (1997)
@@ -289,7 +289,9 @@ class Panel:
         """Rows of the last prices, and columns, of the assets that are delisted."""
         known = self.prices.notna().to_numpy()
         rows = len(self) - 1 - known[::-1].argmax(axis=0)
-        columns = np.flatnonzero(rows < len(self) - DELISTED_AFTER)
+        columns = np.flatnonzero(
+            rows < len(self) - DELISTED_AFTER * calendars.bars_per_day(self.dates)
+        )
         return rows[columns], columns
 
     @cached_property
@@ -317,10 +319,7 @@ class Panel:
         return digest.hexdigest()
 
     def __reduce__(self) -> tuple:
-        """Pickle the constructor's arguments, with only the rows that this panel shows.
-
-        Rows per year stay those of the whole panel, as they are in its parts.
-        """
+        """Pickle the arguments of what this panel shows; a year has the rows of the whole one."""
         rest = self._arguments()
         prices = rest.pop("prices")
         known = {}

@@ -11,14 +11,18 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import pandas as pd
 
+from data_loaders.calendars import YEAR, bars_per_day, elapsed_years
 from data_loaders.panel import Panel
 from data_loaders.suspicious_moves import looks_like_returns, suspicious_moves
+from data_loaders.validation import DataError, day
 
-STALE = 5  # rows with one and the same price, from which on it is stale
+STALE = 5  # rows with one and the same price, from which on it is stale; or a quarter of a day
 ZEROS = 0.2  # share of returns that are zero, above which an asset is hardly traded
+ZEROS_WITHIN_A_DAY = 0.5  # likewise of bars: a price moves in steps of a tick
 WINDOWS = 0.05  # share of an asset's windows of a year that miss a price, above which it is said
 SPARSE = 0.5  # share of the listed assets that trade, below which a date is odd
 BREAK = {252: 5, 365: 2, 52: 14, 12: 45}  # days between rows, by rows per year, that are a hole
+BARS = 5  # typical steps between bars within a day, above which there is a hole
 HALT = 5  # rows without a price in a row, from which on they are a halt
 YEARS = 3.0  # of history in which some asset of a fair universe is delisted
 FEW = 3  # places that a message names
@@ -98,17 +102,19 @@ def _look(panel: Panel) -> Quality:
         },
         index=pd.Index(panel.assets, name="asset"),
     )
+    year, changes = _year(panel)
+    bars = bars_per_day(panel.dates)
     found = [
-        *_kind(panel),
+        *changes,
+        *_kind(panel, year),
         *_survivorship(panel, last),
         *moves_found,
         *_twins(panel, values),
         *_unfinished(panel, values, known),
         *_calendars(panel, known, listed),
-        *_calendar(panel, known, listed),
+        *_calendar(panel, known, listed, year, bars),
     ]
-    year = round(panel.periods_per_year)
-    broken = dict(zip(panel.assets, _broken(gaps, listed, year), strict=True))
+    broken = dict(zip(panel.assets, _broken(gaps, listed, round(year)), strict=True))
     causes = _gap_causes(gaps, known, listed)
     for at, (asset, row) in enumerate(assets.iterrows()):
         if (share := broken[asset]) > WINDOWS:
@@ -119,16 +125,25 @@ def _look(panel: Panel) -> Quality:
                 f"it then; {causes[at]}"
             )
             found.append(("gaps", asset, detail))
-        if row["longest_stale"] >= STALE:
+        if row["longest_stale"] >= max(STALE, bars // 4):
             detail = f"one price for {row['longest_stale']} rows, to {_stale_until(panel, asset)}"
             found.append(("stale price", asset, detail))
-        if row["zero_returns"] > ZEROS:
+        if row["zero_returns"] > (ZEROS if bars == 1 else ZEROS_WITHIN_A_DAY):
             found.append(("hardly traded", asset, f"{row['zero_returns']:.0%} of returns are zero"))
     return Quality(assets, pd.DataFrame(found, columns=["problem", "where", "detail"]))
 
 
-def _kind(panel: Panel) -> list[tuple[str, str, str]]:
-    doubt = looks_like_returns(panel)
+def _year(panel: Panel) -> tuple[float, list[tuple[str, str, str]]]:
+    """Rows per year; and the finding, where the dates have no such number."""
+    try:
+        return panel.periods_per_year, []
+    except DataError as error:
+        counted = len(panel) / elapsed_years(panel.dates).sum()
+        return counted, [("two frequencies", "all", str(error))]
+
+
+def _kind(panel: Panel, year: float) -> list[tuple[str, str, str]]:
+    doubt = looks_like_returns(panel, year)
     return [("not prices", "all", doubt)] if doubt else []
 
 
@@ -173,7 +188,7 @@ def _unfinished(panel: Panel, values: np.ndarray, known: np.ndarray) -> list[tup
         low = (amounts[-1] < 0.1 * typical)[~np.isnan(amounts[-1])]
         if len(low) and low.mean() > SPARSE:
             reasons.append("its volume is below a tenth of the usual one")
-    detail = f"the last row, {date.date()}, may be unfinished: {'; '.join(reasons)}"
+    detail = f"the last row, {day(date)}, may be unfinished: {'; '.join(reasons)}"
     return [("unfinished session", "all", detail)] if reasons else []
 
 
@@ -198,7 +213,8 @@ def _calendars(panel: Panel, known: np.ndarray, listed: np.ndarray) -> list[tupl
         mine = listed[:, columns[0]].sum() - len(rows)
         detail = (
             f"{_names(panel, columns)} trade on {mine} dates, {_names(panel, list(full))} on "
-            f"{len(panel)}: {mine} in common"
+            f"{len(panel)}: {mine} in common. On the other dates the first are valued at their "
+            "last price and not traded; prices.dropna() keeps the common dates"
         )
         found.append(("two calendars", "all", detail))
     return found
@@ -209,7 +225,9 @@ def _names(panel: Panel, columns: list[int]) -> str:
     return shown + (f" and {len(columns) - FEW} more" if len(columns) > FEW else "")
 
 
-def _calendar(panel: Panel, known: np.ndarray, listed: np.ndarray) -> list[tuple[str, str, str]]:
+def _calendar(
+    panel: Panel, known: np.ndarray, listed: np.ndarray, year: float, bars: int
+) -> list[tuple[str, str, str]]:
     """Dates on which most listed assets do not trade, and holes between dates."""
     found = []
     share = known.sum(axis=1) / np.maximum(1, listed.sum(axis=1))
@@ -217,23 +235,40 @@ def _calendar(panel: Panel, known: np.ndarray, listed: np.ndarray) -> list[tuple
     if len(sparse):
         detail = f"{len(sparse)} dates on which most assets have no price: {_some(sparse)}"
         found.append(("calendar mismatch", "all", detail))
-    if panel.periods_per_year == 252:
+    if year == 252 * bars:
         weekend = panel.dates[panel.dates.day_of_week >= 5]
         if len(weekend):
             detail = f"{len(weekend)} dates on a weekend: {_some(weekend)}"
             found.append(("calendar mismatch", "all", detail))
-    days = np.diff(panel.dates.values).astype("timedelta64[D]").astype(int)
-    year = panel.periods_per_year
-    least = BREAK.get(round(year), 5 if year > 52 else 1.5 * 365 / year)
-    holes = panel.dates[1:][days > least]
-    if len(holes):
-        detail = f"{len(holes)} holes of up to {days.max()} days, before {_some(holes)}"
+    steps = np.diff(panel.dates.values) / np.timedelta64(1, "D")  # days
+    holes = steps > _largest_steps(panel.dates, steps, year, bars)
+    if holes.any():
+        longest = steps[holes].max()
+        size = f"{longest:.0f} days" if longest >= 2 else f"{24 * longest:.3g} hours"
+        count = "1 hole of" if holes.sum() == 1 else f"{holes.sum()} holes of up to"
+        detail = f"{count} {size}, before {_some(panel.dates[1:][holes])}"
+        if longest > YEAR / 4:
+            detail += "; holdings earn what happens in it on one row: start= or end= leaves it out"
         found.append(("missing dates", "all", detail))
     return found
 
 
+def _largest_steps(
+    dates: pd.DatetimeIndex, steps: np.ndarray, year: float, bars: int
+) -> np.ndarray | float:
+    """Days from row to row, above which dates are missing."""
+    usual = BREAK.get(round(year / bars), 5 if year > 52 else 1.5 * 365 / year)
+    if bars == 1 or not len(steps):
+        return usual
+    within = BARS * float(np.median(steps))
+    if year >= 365 * bars:  # never closed
+        return within
+    nights = dates.normalize().values[1:] > dates.normalize().values[:-1]
+    return np.where(nights, max(usual, within), within)
+
+
 def _survivorship(panel: Panel, last: np.ndarray) -> list[tuple[str, str, str]]:
-    years = len(panel) / panel.periods_per_year
+    years = float(elapsed_years(panel.dates).sum())
     gone = len(panel.delistings[1])
     if gone or years < YEARS:
         return []
@@ -288,9 +323,9 @@ def _stale_until(panel: Panel, asset: str) -> str:
     block = prices.ne(prices.shift()).cumsum()
     sizes = block.groupby(block).transform("size").where(prices.notna())
     longest = block[sizes == sizes.max()].iloc[0]
-    return str(block.index[block == longest][-1].date())
+    return day(block.index[block == longest][-1])
 
 
 def _some(dates: pd.Index) -> str:
     more = f" and {len(dates) - FEW} more" if len(dates) > FEW else ""
-    return ", ".join(str(date.date()) for date in dates[:FEW]) + more
+    return ", ".join(day(date) for date in dates[:FEW]) + more

@@ -164,7 +164,7 @@ def _nearest(ratio: float, known: tuple[float, ...], usual: float) -> float | No
     return nearest if abs(ratio / nearest - 1) <= near else None
 
 
-def looks_like_returns(panel: Panel) -> str:
+def looks_like_returns(panel: Panel, periods_per_year: float) -> str:
     """Why prices look like returns, or returns like another unit; "" if they do not.
 
     Prices keep their level: the variance of their log from one row to the next is small beside
@@ -181,8 +181,7 @@ def looks_like_returns(panel: Panel) -> str:
         centre = float(_median(values))
         moves = panel.returns.to_numpy()[1:]
         typical = 1.4826 * float(_median(np.abs(moves)))
-    years = max((panel.dates[-1] - panel.dates[0]).days / 365.25, 1e-9)
-    yearly = typical * np.sqrt(len(panel) / years)
+    yearly = typical * np.sqrt(periods_per_year)
     if noisy > 1:
         unit = "1 + return (kind='returns', unit='gross')" if 0.5 < centre < 2 else "returns"
         return f"values jump around {centre:.3g} without keeping a level, like {unit}"

@@ -9,15 +9,16 @@ from torch import Tensor
 from data_loaders import DataError, Panel
 from engine.accounting.costs import Costs
 
-ROWS = 63  # rows behind the volatility and the volume of a date: a quarter of sessions
+FEWEST = 12  # rows behind the volatility and the volume of a date, where a quarter has fewer
 
 
 def illiquidity(panel: Panel, costs: Costs) -> Tensor | None:
     """l = sigma / sqrt(v) of each date and asset, (T, N); None where no impact is charged.
 
     sigma is the standard deviation of daily returns and v the mean money traded a day, both over
-    the quarter to that close. The first rows of an asset take its first figure. Volume is in
-    shares a session, counted as prices are: as adjusted for splits as these.
+    the quarter to that close. Rows of n a day, or one in n days, need no conversion: the variance
+    and the money traded of a row are both that many times a day's. The first rows of an asset take
+    its first figure. Volume is in shares a row, counted as prices are: as adjusted for splits.
 
     Raises:
         DataError: the panel has no feature "volume", or an asset without any.
@@ -45,6 +46,7 @@ def measured(panel: Panel) -> pd.DataFrame:
     """
     if "volume" not in panel.asset_features:
         return pd.DataFrame()
-    traded = (panel.asset_features["volume"] * panel.prices).rolling(ROWS, min_periods=2).mean()
-    spread = panel.returns.rolling(ROWS, min_periods=2).std()
+    rows = max(FEWEST, round(panel.periods_per_year / 4))
+    traded = (panel.asset_features["volume"] * panel.prices).rolling(rows, min_periods=2).mean()
+    spread = panel.returns.rolling(rows, min_periods=2).std()
     return (spread / traded.where(traded > 0) ** 0.5).ffill().bfill()

@@ -90,9 +90,13 @@ def _growth(data: ReportData, results: Results, colours: Colours) -> dict[str, A
 
 
 def _rolling(data: ReportData, results: Results, colours: Colours) -> dict[str, Any]:
-    """Sharpe ratio, volatility and beta over a moving year, or half of a shorter history."""
+    """Sharpe ratio, volatility and beta over a moving year, or half of a shorter history.
+
+    Where a year has few periods, over as many years as have enough.
+    """
     year = data.periods_per_year
-    window = int(min(year, len(data.first.net_returns) // 2))
+    years = int(np.ceil(SHORTEST_WINDOW / year))
+    window = int(min(round(years * year), len(data.first.net_returns) // 2))
     drawn: dict[str, Any] = {"window": window, "rolling": None, "volatility": None, "beta": None}
     if window < SHORTEST_WINDOW:
         return drawn

@@ -212,7 +212,48 @@ def test_two_calendars_are_named_with_their_common_dates(prices):
     coins = prices[["A"]].reindex(every).interpolate()
     panel = Panel(coins.assign(S=prices["B"], T=prices["C"]))
     told = check(panel).problems.set_index("problem").loc["two calendars", "detail"]
-    assert told == f"S, T trade on 1040 dates, A on {len(every)}: 1040 in common"
+    assert told.startswith(f"S, T trade on 1040 dates, A on {len(every)}: 1040 in common. On the")
+
+
+def hours(rows=2000):
+    dates = pd.date_range("2021-01-01", periods=rows, freq="h")
+    moves = np.random.default_rng(3).normal(0, 0.005, (rows, 2)).cumsum(axis=0)
+    return pd.DataFrame(100 * np.exp(moves), dates, ["A", "B"])
+
+
+def test_bars_within_a_day_are_judged_by_their_own_steps():
+    assert set(check(Panel(hours())).problems["problem"]) == set()
+    prices = hours().drop(hours().index[500:540])
+    prices.iloc[1000:1009, 1] = prices.iloc[1000, 1]
+    told = check(Panel(prices)).problems.set_index("problem")["detail"]
+    assert told["missing dates"] == "1 hole of 41 hours, before 2021-01-23 12:00:00"
+    assert told["stale price"] == f"one price for 9 rows, to {prices.index[1008]}"
+    week = hours()[hours().index.day_of_week < 5].between_time("10:00", "16:00")
+    assert set(check(Panel(week)).problems["problem"]) == set()
+    short = week.drop(week.index[week.index.normalize() == "2021-02-03"][:6])
+    assert set(check(Panel(short)).problems["problem"]) == set()  # a late opening
+    torn = week.drop(week.index[(week.index >= "2021-02-03") & (week.index < "2021-02-12")])
+    assert check(Panel(torn)).problems["problem"].tolist() == ["missing dates"]
+    few = hours(60)
+    few.index = pd.date_range("2021-01-04 10:00", periods=60, freq="min")
+    assert set(check(Panel(few)).problems["problem"]) == set()
+
+
+def test_a_hole_of_a_year_and_a_change_of_the_frequency_are_named(prices):
+    holed = prices.drop(prices.index[300:560])
+    told = check(Panel(holed)).problems.set_index("problem").loc["missing dates", "detail"]
+    assert told.startswith("1 hole of 365 days, before 2017-02-23; holdings earn what happens")
+    weekly = prices[(prices.index < "2017-01-01") | (prices.index.day_of_week == 4)]
+    told = check(Panel(weekly)).problems.set_index("problem").loc["two frequencies", "detail"]
+    assert "about 52 after it: take one of the two parts" in told
+
+
+def test_an_asset_is_not_delisted_within_hours():
+    prices = hours()
+    prices.iloc[-100:, 0] = np.nan  # four days
+    assert len(Panel(prices).delistings[1]) == 0
+    prices.iloc[-300:, 0] = np.nan
+    assert Panel(prices).delistings[1].tolist() == [0]
 
 
 def test_an_unfinished_last_session_is_named(prices):

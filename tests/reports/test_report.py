@@ -153,7 +153,7 @@ def test_the_first_strategy_is_compared_with_equal_weights():
 def test_the_headline_says_how_much_and_how_likely(page):
     sentence = re.sub(r"<[^>]*>", "", re.search(r"<h1>(.*?)</h1>", page)[1])
     assert re.fullmatch(
-        r"Over 5\.2 years DEQMeanVariance had a Sharpe ratio \d\.\d\d (higher|lower) than "
+        r"Over 5\.0 years DEQMeanVariance had a Sharpe ratio \d\.\d\d (higher|lower) than "
         r"EqualWeight after costs; a difference at least this large arises by chance in \d+% of "
         r"cases: this is .*\.",
         sentence,
@@ -165,7 +165,7 @@ def test_headlines_without_a_comparison():
         return headline(gather(results)).striptags()
 
     assert "there is no other strategy" in said({"A": make_result("A", 300)})
-    assert "Over 40 periods (0.16 years)" in said({"A": make_result("A", 40)})
+    assert "Over 40 periods (0.15 years)" in said({"A": make_result("A", 40)})
     flat = {name: make_result(name, 300, net=np.full(300, 1e-4), cls="x:Y") for name in ("A", "B")}
     assert "cannot be compared" in said(flat)
     ruined = np.full(300, 0.001)

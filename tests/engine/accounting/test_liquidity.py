@@ -3,6 +3,7 @@
 from statistics import mean, stdev
 
 import numpy as np
+import pandas as pd
 import pytest
 from markets import random_walks
 
@@ -33,3 +34,19 @@ def test_illiquidity_is_that_of_the_quarter_to_each_date(size):
     frame = panel.prices * 0 + volume
     found = illiquidity(Panel(panel.prices, {"volume": frame}), COSTS)
     np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_illiquidity_of_bars_is_that_of_days():
+    """Hours of 24 a day, each with a 24th of a day's variance and volume."""
+    dates = pd.date_range("2021-01-01", periods=24 * 200, freq="h")
+    moves = np.random.default_rng(0).normal(0, 0.004, len(dates)).cumsum()
+    hours = pd.DataFrame({"A": 100 * np.exp(moves)}, dates)
+    volume = pd.DataFrame({"A": 1000 / 24}, dates)
+    last = illiquidity(Panel(hours, {"volume": volume}), COSTS)[-1].item()
+    days = hours.iloc[23::24].set_axis(dates[23::24].normalize())
+    daily = days * 0 + 1000.0
+    same = illiquidity(Panel(days, {"volume": daily}), COSTS)[-1].item()
+    assert last == pytest.approx(
+        0.004 * 24**0.5 / (1000 * hours["A"].iloc[-2190:].mean()) ** 0.5, rel=0.03
+    )
+    assert last == pytest.approx(same, rel=0.15)  # of 91 days
