@@ -124,9 +124,10 @@ def read_rates(path: str | Path) -> pd.Series:
     if not Path(path).is_file():
         raise ValueError(f"risk_free: there is no file {path}; or give a number, 0.02 for 2%")
     try:
-        table = pd.read_csv(path, index_col=0, float_precision="round_trip")
+        table = pd.read_csv(path, index_col=0, dtype=str)
         (column,) = table.columns
-        return pd.Series(table[column].to_numpy(), pd.to_datetime(table.index), name="rate")
+        rates = table[column].astype(float).to_numpy()  # of text, which is read exactly
+        return pd.Series(rates, pd.to_datetime(table.index), name="rate")
     except (ValueError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(

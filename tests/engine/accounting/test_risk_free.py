@@ -91,3 +91,6 @@ def test_rates_from_a_file(tmp_path):
     (tmp_path / "two.csv").write_text("date,a,b\n2020-01-01,1,2\n")
     with pytest.raises(ValueError, match=r"two\.csv should be a CSV file with dates in its first"):
         read_rates(tmp_path / "two.csv")
+    (tmp_path / "words.csv").write_text("date,rate\n2020-01-01,2%\n")
+    with pytest.raises(ValueError, match=r"words\.csv should be a CSV file.*'2%'"):
+        read_rates(tmp_path / "words.csv")
