@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from engine.runs.result import BacktestResult, load_run
+from reports.run_differences import described, same_market
 
 
 class NoCommonDates(ValueError):
@@ -19,15 +21,16 @@ def read_runs(folders: list[Path]) -> dict[str, BacktestResult]:
     """The results of all runs, cut to their common dates, by names that are unique.
 
     A strategy whose name occurs in several runs is shown as "run: name", with the folder's
-    name for the run; one that did the same in an earlier run is left out.
+    name for the run; one that did the same in an earlier run is left out. ``settings`` of each say
+    what the runs differ in, for the report.
 
     Raises:
         FileNotFoundError: a folder holds no run.
         NoCommonDates: no period lies in all results.
     """
-    runs = [(_title(folder, folders), load_run(folder)) for folder in folders]
+    runs = {_title(folder, folders): load_run(folder) for folder in folders}
     kept: list[tuple[str, BacktestResult]] = []
-    for title, run in runs:
+    for title, run in runs.items():
         for result in run.values():
             if not any(_same(result, known) for _, known in kept):
                 kept.append((title, result))
@@ -35,15 +38,32 @@ def read_runs(folders: list[Path]) -> dict[str, BacktestResult]:
     merged = {}
     for title, result in kept:
         shown = f"{title}: {result.name}" if names.count(result.name) > 1 else result.name
-        merged[shown] = replace(result, name=shown)
-    return common_span(merged)
+        merged[shown] = replace(result, name=shown, settings={**result.settings, "run": title})
+    cut = common_span(merged)
+    if len(runs) < 2:
+        return cut
+    found = _differences(runs)
+    return {n: replace(r, settings={**r.settings, "runs": found}) for n, r in cut.items()}
+
+
+def _differences(runs: Mapping[str, Mapping[str, BacktestResult]]) -> dict[str, Any]:
+    """What ``run_differences.differences`` needs, as JSON can hold it."""
+    lines = [next(iter(run.values())).net_returns.index for run in runs.values()]
+    span = pd.DatetimeIndex([max(line[0] for line in lines), min(line[-1] for line in lines)])
+    within = [line[(line >= span[0]) & (line <= span[1])] for line in lines]
+    return {
+        "runs": {title: described(run, span) for title, run in runs.items()},
+        "same_market": same_market(runs, span),
+        "same_dates": all(line.equals(within[0]) for line in within),
+    }
 
 
 def common_span(results: Mapping[str, BacktestResult]) -> dict[str, BacktestResult]:
     """The results from the latest start to the earliest end; costs before that are left out.
 
     Only dates that all have are compared by their differences; the cut makes the levels
-    comparable as well.
+    comparable as well. Of other calendars the first period may begin before the common start, and
+    is left out.
     """
     start = max(result.net_returns.index[0] for result in results.values())
     end = min(result.net_returns.index[-1] for result in results.values())
@@ -53,7 +73,11 @@ def common_span(results: Mapping[str, BacktestResult]) -> dict[str, BacktestResu
             for name, result in results.items()
         )
         raise NoCommonDates(f"the results have no dates in common: {spans}")
-    return {name: _cut(result, start, end) for name, result in results.items()}
+    dates = [result.net_returns.index for result in results.values()]
+    within = [line[(line >= start) & (line <= end)] for line in dates]
+    later = start if all(line.equals(within[0]) for line in within) else start + pd.Timedelta("1ns")
+    begins = {n: start if r.net_returns.index[0] == start else later for n, r in results.items()}
+    return {name: _cut(result, begins[name], end) for name, result in results.items()}
 
 
 def _cut(result: BacktestResult, start: pd.Timestamp, end: pd.Timestamp) -> BacktestResult:

@@ -30,15 +30,24 @@ def as_json(data: ReportData) -> str:
         "luck in words": selection_sentence(data),
         "subject": data.subject,
         "benchmark": data.benchmark,
+        "notes": list(data.notes),
         "trials": data.trials,
         "probability of overfitting": data.overfitting.probability,
         "superior ability p": data.superior,
         "months": {name: _rows(table, True) for name, table in data.months.items()},
         **{name: _rows(getattr(data, name), index) for name, index in TABLES.items()},
+        **_runs(data),
         "definitions": {name: metric.definition for name, metric in METRICS.items()},
         **settings(data.results, data.first.settings),
     }
     return json.dumps(_plain(whole), indent=1, allow_nan=False, default=str)
+
+
+def _runs(data: ReportData) -> dict[str, Any]:
+    if data.runs is None:
+        return {}
+    rows = data.runs.table.reset_index().to_dict("records")
+    return {"runs differ in": rows, "not comparable between runs": data.runs.incomparable}
 
 
 def as_csv(data: ReportData) -> dict[str, str]:

@@ -18,6 +18,7 @@ from reports.comparison import EQUAL_WEIGHT, Given, class_of, compared
 from reports.formats import day
 from reports.metrics import calendars, capacity, catalogue, drawdowns, relative, trading
 from reports.returns_alone import has_holdings
+from reports.run_differences import RunDifferences, differences
 from reports.statistics import selection, sharpe_tests, trials
 
 WORST = 10  # drawdowns listed
@@ -54,6 +55,7 @@ class ReportData:
     whole: pd.DataFrame  # results with whole shares and with fractions, by strategy
     factors: pd.DataFrame  # regression of each strategy on the factors
     differing: pd.DataFrame  # settings in which the results differ, by strategy
+    runs: RunDifferences | None  # what the runs differ in, where there are several
 
     @property
     def first(self) -> BacktestResult:
@@ -137,6 +139,7 @@ def gather(
         solves=_stacked(results, lambda result: learning.solves(result.solves)),
         checks=_stacked(results, lambda result: learning.checks(result.checks)),
         differing=_differing(results),
+        runs=differences(**asked) if (asked := results[subject].settings.get("runs")) else None,
     )
 
 
@@ -253,7 +256,7 @@ def _folds(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
 def flat(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
     """Nested settings as rows of (path, value), without what the page shows elsewhere."""
     for key, value in settings.items():
-        if key in ("caveats", "quality", "simulation_difference"):
+        if key in ("caveats", "quality", "simulation_difference", "run", "runs"):
             continue
         if isinstance(value, Mapping):
             yield from flat(value, f"{path}{key}.")

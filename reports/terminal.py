@@ -9,7 +9,7 @@ import pandas as pd
 from reports.formats import DASH, chance, number, written
 from reports.metrics.catalogue import METRICS
 from reports.report_data import ReportData
-from reports.wording import headline, selection_sentence
+from reports.wording import MARK, headline, run_sentences, selection_sentence
 
 SHOWN = (
     "annual return",
@@ -28,12 +28,15 @@ WIDTH = 100
 
 def terminal_summary(data: ReportData) -> str:
     """The report as plain text, at most 100 columns of prose."""
+    marked = data.runs.incomparable if data.runs else {}
     metrics = {
-        name: [written(value, METRICS[name].unit) for value in data.metrics[name]]
+        f"{name} {MARK}" if name in marked else name: [
+            written(value, METRICS[name].unit) for value in data.metrics[name]
+        ]
         for name in SHOWN
         if data.metrics[name].notna().any()
     }
-    said = [headline(data).striptags(), *data.notes]
+    said = [*run_sentences(data), headline(data).striptags(), *data.notes]
     parts = [*(textwrap.fill(each, WIDTH) for each in said), _table(data.metrics.index, metrics)]
     if data.benchmark:
         luck = data.luck.drop(index=data.benchmark)

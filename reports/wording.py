@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,8 @@ from data_loaders.calendars import elapsed_years
 from engine.accounting.risk_free import risk_free_in
 from reports.formats import chance, number, percent
 from reports.report_data import ReportData
+
+MARK = "\N{DAGGER}"  # of figures that cannot be compared between runs
 
 
 def headline(data: ReportData) -> Markup:
@@ -46,7 +48,41 @@ def headline(data: ReportData) -> Markup:
     reason = "the history is too short to say how likely that is by chance."
     if np.isfinite(p):
         reason = verdict(difference, p)
+    if data.runs and "Sharpe" in data.runs.incomparable and _runs(data) > 1:
+        reason += (
+            f" The two are from runs that differ in {listed(data.runs.incomparable['Sharpe'])}, "
+            "which the difference includes."
+        )
     return who + compared + Markup('<span class="quiet">{}</span>').format(reason)
+
+
+def _runs(data: ReportData) -> int:
+    """From how many runs the subject and the benchmark are."""
+    return len({data.results[name].settings.get("run") for name in data.pair})
+
+
+def listed(words: Sequence[str]) -> str:
+    """As in a sentence: "a, b and c"."""
+    return " and ".join([part for part in (", ".join(words[:-1]), *words[-1:]) if part])
+
+
+def run_sentences(data: ReportData) -> list[str]:
+    """What several runs differ and agree in, and what cannot be compared; empty of one run."""
+    if data.runs is None:
+        return []
+    agree = f"The runs agree in {listed(data.runs.agreeing)}."
+    if not data.runs.differing:
+        return [agree]
+    said = [
+        f"The runs differ in {listed(data.runs.differing)}; they agree in "
+        f"{listed(data.runs.agreeing)}."
+    ]
+    if data.runs.reasons:
+        said.append(
+            f"Figures marked {MARK} cannot be compared between the runs, which differ in "
+            f"{listed(data.runs.reasons)}."
+        )
+    return said
 
 
 def verdict(difference: float, p: float) -> str:
