@@ -26,8 +26,9 @@ from engine.runs.run_directory import written
 from reports import export, formats, wording
 from reports.figures import sections
 from reports.figures.axes import PALETTE
+from reports.flat_settings import flat
 from reports.metrics import catalogue
-from reports.report_data import ReportData, flat, gather
+from reports.report_data import ReportData, gather
 from reports.returns_alone import as_results
 from reports.statistics import bootstrap
 

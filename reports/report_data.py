@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +14,7 @@ from engine.runs.result import BacktestResult
 from reports import learning
 from reports.common_dates import on_common_dates
 from reports.comparison import EQUAL_WEIGHT, Given, class_of, compared
+from reports.flat_settings import flat
 from reports.formats import day
 from reports.metrics import calendars, capacity, catalogue, drawdowns, relative, trading
 from reports.returns_alone import has_holdings
@@ -251,20 +251,6 @@ def _folds(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
         table[["return", "Sharpe"]] = np.array(scores, dtype=float)
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
-
-
-def flat(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
-    """Nested settings as rows of (path, value), without what the page shows elsewhere."""
-    for key, value in settings.items():
-        if key in ("caveats", "quality", "simulation_difference", "run", "runs"):
-            continue
-        if isinstance(value, Mapping):
-            yield from flat(value, f"{path}{key}.")
-        elif isinstance(value, list | tuple):
-            more = f" and {len(value) - 12} more" if len(value) > 12 else ""
-            yield f"{path}{key}", ", ".join(map(str, value[:12])) + more
-        else:
-            yield f"{path}{key}", str(value)
 
 
 def _differing(results: Mapping[str, BacktestResult]) -> pd.DataFrame:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from engine.runs.result import BacktestResult
+from reports.flat_settings import flat
 from reports.formats import day
 from reports.metrics.catalogue import GROUPS
 
@@ -69,8 +70,6 @@ def described(results: Mapping[str, BacktestResult], span: pd.DatetimeIndex) -> 
     Args:
         span: the first and last date that all runs have.
     """
-    from reports.report_data import flat
-
     first = next(iter(results.values()))
     dates = first.net_returns.index
     shared = int(((dates >= span[0]) & (dates <= span[-1])).sum())
