@@ -78,6 +78,8 @@ class TrialLedger:
             for result in results.values():
                 row = _trial(result, benchmark)
                 known = {name: row[name] for name in OUTCOME if row[name] is not None}
+                if result.complete:  # without a ratio where none is defined
+                    known["sharpe"] = row["sharpe"]
                 row |= {"kind": kind, "first_run": now, "last_run": now, "runs": 1}
                 upsert(self._engine, self._table, row, again | known)
 
@@ -230,7 +232,8 @@ def _trial(result: BacktestResult, benchmark: BacktestResult | None) -> dict[str
         "whole_shares": bool(settings.get("whole_shares", False)),
     }
     identity = [row[name] for name in IDENTITY]
-    if (own := own_risk_free(settings)) is not None:
+    own = own_risk_free(settings) if result.strategy.get("learned") else None
+    if own is not None:  # a rule holds the same, whatever it is measured against
         identity.append(own)
     row["id"] = hashlib.sha256(_json(identity).encode()).hexdigest()
     row["risk_free"] = _json(risk_free_in(settings))

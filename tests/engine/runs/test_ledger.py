@@ -1,6 +1,7 @@
 """The trial ledger counts what was tried, whoever likes it or not."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ from markets import random_walks
 from sqlalchemy import text
 
 from engine import Costs, WalkForward, backtest, cross_validate
-from engine.runs.ledger import TrialLedger, in_excess
+from engine.accounting import performance
+from engine.runs.ledger import TrialLedger, in_excess, trial_id
 from engine.runs.storage import StorageError
 from strategies import EqualWeight, InverseVolatility, MinimumVariance
 
@@ -45,14 +47,13 @@ def test_trials_of_a_name_are_told_apart(walks, ledger):
     ]
 
 
-@pytest.mark.parametrize("change", ["costs", "plan", "whole_shares", "panel", "risk_free"])
+@pytest.mark.parametrize("change", ["costs", "plan", "whole_shares", "panel"])
 def test_whatever_changes_the_result_is_another_trial(walks, ledger, change):
     changed = {
         "costs": {"costs": Costs(0.002)},
         "plan": {"plan": WalkForward(train="2Y", refit="1Y", rebalance="QE")},
         "whole_shares": {"whole_shares": True},
         "panel": {"panel": random_walks(900, 5, seed=1)},
-        "risk_free": {"risk_free": 0.01},
     }[change]
     asked = {"strategies": EqualWeight(), "panel": walks, "plan": PLAN, "ledger": ledger}
     backtest(**asked)
@@ -166,3 +167,21 @@ def test_a_table_of_an_earlier_version_gains_the_risk_free_rate(walks, ledger):
     assert found["name"][~in_excess(found)].tolist() == ["MinimumVariance"]
     assert found["sharpe"].tolist() == [7, now["sharpe"][1], 7]
     assert found["runs"].tolist() == [1, 2, 1]
+
+
+def test_the_risk_free_rate_is_part_of_what_is_trained_and_a_measure_of_what_is_not(walks, ledger):
+    """A rule holds the same at any rate: one trial, with the ratio at the latest."""
+    for rate in (None, 0.01):
+        (rule,) = backtest(EqualWeight(), walks, PLAN, ledger=ledger, risk_free=rate).values()
+    (row,) = ledger.trials().to_dict("records")
+    assert (row["runs"], row["risk_free"]) == (2, "0.01")
+    assert row["sharpe"] == pytest.approx(performance.sharpe(rule.excess_returns, 252))
+    cash = replace(rule, weights=0 * rule.weights)
+    ledger.record({"EqualWeight": cash})  # of cash alone there is none, whatever was stored
+    assert ledger.trials()["sharpe"].isna().all()
+    learned = replace(rule, strategy=rule.strategy | {"learned": True})
+    other = replace(learned, settings=learned.settings | {"risk_free": 0.02})
+    default = replace(learned, settings=learned.settings | {"risk_free": 0.0})
+    assert len({trial_id(each) for each in (learned, other, default)}) == 3
+    older = {key: value for key, value in default.settings.items() if key != "risk_free"}
+    assert trial_id(replace(default, settings=older)) == trial_id(default)
