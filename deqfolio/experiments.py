@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from engine import Costs, Training, WalkForward
     from strategies import Strategy
 
+SOME_FAILED = 3  # exit code: the report is written, without some of the strategies
 ELSEWHERE = "On the command line: --out FOLDER, or --restart"
 
 
@@ -74,13 +75,16 @@ def run(
     Args:
         complete: whether it lists all strategies; else 1/N is added where it is what the report
             compares with.
+
+    Raises:
+        typer.Exit: with code 3, where some strategies failed; the report says which and why.
     """
     if workers:
         import_for_workers()
     import tomli_w
 
     from data_loaders.atomic import write_text
-    from engine import AllocationError, backtest
+    from engine import backtest
     from engine.accounting.risk_free import read_risk_free
     from engine.compute.cluster import on_cluster
     from engine.runs.run_directory import EXPERIMENT, holds_work, written
@@ -115,25 +119,19 @@ def run(
             out.mkdir(parents=True, exist_ok=True)
             write_text(out / EXPERIMENT, tomli_w.dumps(experiment))
     with stoppable(f"deqfolio resume {out}"), on_cluster(cluster) as executor:
-        try:
-            results = backtest(
-                *made,
-                run_dir=out,
-                restart=restart,
-                workers=workers,
-                executor=executor,
-                whole_shares=simulation.whole_shares,
-                risk_free=risk_free,
-                callbacks=callbacks,
-            )
-        except AllocationError as error:
-            if not error.finished:
-                raise
-            raise type(error)(
-                f"{error}. Finished and kept: {', '.join(error.finished)}; their report: deqfolio "
-                f"report {out}"
-            ) from error
+        results = backtest(
+            *made,
+            run_dir=out,
+            restart=restart,
+            workers=workers,
+            executor=executor,
+            whole_shares=simulation.whole_shares,
+            risk_free=risk_free,
+            callbacks=callbacks,
+        )
     typer.echo(write_and_summarise(results, page, benchmark=asked.benchmark, about=asked.about))
+    if not all(result.complete for result in results.values()):
+        raise typer.Exit(SOME_FAILED)
 
 
 def _with_equal_weight(experiment: dict[str, Any]) -> dict[str, Any]:

@@ -65,19 +65,23 @@ def common_span(results: Mapping[str, BacktestResult]) -> dict[str, BacktestResu
     comparable as well. Of other calendars the first period may begin before the common start, and
     is left out.
     """
-    start = max(result.net_returns.index[0] for result in results.values())
-    end = min(result.net_returns.index[-1] for result in results.values())
+    complete = {name: result for name, result in results.items() if result.complete}
+    if not complete:
+        return dict(results)
+    start = max(result.net_returns.index[0] for result in complete.values())
+    end = min(result.net_returns.index[-1] for result in complete.values())
     if start > end:
         spans = ", ".join(
             f"{name} from {result.net_returns.index[0]} to {result.net_returns.index[-1]}"
-            for name, result in results.items()
+            for name, result in complete.items()
         )
         raise NoCommonDates(f"the results have no dates in common: {spans}")
-    dates = [result.net_returns.index for result in results.values()]
+    dates = [result.net_returns.index for result in complete.values()]
     within = [line[(line >= start) & (line <= end)] for line in dates]
     later = start if all(line.equals(within[0]) for line in within) else start + pd.Timedelta("1ns")
-    begins = {n: start if r.net_returns.index[0] == start else later for n, r in results.items()}
-    return {name: _cut(result, begins[name], end) for name, result in results.items()}
+    begins = {n: start if r.net_returns.index[0] == start else later for n, r in complete.items()}
+    cut = {name: _cut(result, begins[name], end) for name, result in complete.items()}
+    return {name: cut.get(name, result) for name, result in results.items()}
 
 
 def _cut(result: BacktestResult, start: pd.Timestamp, end: pd.Timestamp) -> BacktestResult:

@@ -32,13 +32,14 @@ def as_json(data: ReportData) -> str:
         "benchmark": data.benchmark,
         "notes": list(data.notes),
         "trials": data.trials,
+        "failures": failures(data).set_index("strategy").to_dict("index"),
         "probability of overfitting": data.overfitting.probability,
         "superior ability p": data.superior,
         "months": {name: _rows(table, True) for name, table in data.months.items()},
         **{name: _rows(getattr(data, name), index) for name, index in TABLES.items()},
         **_runs(data),
         "definitions": {name: metric.definition for name, metric in METRICS.items()},
-        **settings(data.results, data.first.settings),
+        **settings({**data.failed, **data.results}, data.first.settings),
     }
     return json.dumps(_plain(whole), indent=1, allow_nan=False, default=str)
 
@@ -52,7 +53,7 @@ def _runs(data: ReportData) -> dict[str, Any]:
 
 def as_csv(data: ReportData) -> dict[str, str]:
     """{file name: text}: the tables, returns, turnover, costs and target weights by date."""
-    results = data.results
+    results = {**data.results, **data.failed}
     frames = {name: _indexed(getattr(data, name), index) for name, index in TABLES.items()}
     frames["months"] = _stacked(data.months).rename(columns=str)
     for field in ("net_returns", "gross_returns", "risk_free", "turnover", "costs"):
@@ -60,11 +61,22 @@ def as_csv(data: ReportData) -> dict[str, str]:
         frames[field] = _indexed(lines.rename_axis("date"), True)
     frames["targets"] = _stacked({n: r.targets for n, r in results.items()})
     frames["orders"] = data.first.orders
+    frames["failures"] = failures(data)
     return {
         f"{name}.csv": _harmless(frame).to_csv(index=False, float_format="%.12g")
         for name, frame in frames.items()
         if len(frame)
     }
+
+
+def failures(data: ReportData) -> pd.DataFrame:
+    """One row a strategy that failed or was ruined: strategy, date, stage, reason."""
+    rows = [
+        {"strategy": name, **result.failure}
+        for name, result in {**data.results, **data.failed}.items()
+        if result.failure is not None
+    ]
+    return pd.DataFrame(rows, columns=["strategy", "date", "stage", "reason"])
 
 
 def settings(results: Mapping[str, BacktestResult], shared: Mapping[str, Any]) -> dict[str, Any]:

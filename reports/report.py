@@ -21,7 +21,7 @@ from markupsafe import Markup
 
 from data_loaders.atomic import atomic
 from engine.accounting.risk_free import Rates
-from engine.runs.result import BacktestResult
+from engine.runs.result import BacktestResult, why_failed
 from engine.runs.run_directory import written
 from reports import export, formats, wording
 from reports.figures import sections
@@ -154,7 +154,8 @@ def render(data: ReportData) -> str:
             marked=data.runs.incomparable if data.runs else {},
             dagger=wording.MARK,
             risk_free=wording.risk_free(data),
-            colours=sections.colours_of(data.ranked),
+            colours=sections.colours_of([*data.ranked, *data.failed]),
+            failed={name: why_failed(result) for name, result in data.failed.items()},
             shown=shown,
             rest=len(data.ranked) - len(shown),
             best=catalogue.best_in_columns(data.metrics[list(catalogue.COLUMNS)]),
@@ -165,7 +166,9 @@ def render(data: ReportData) -> str:
             orders=orders.tail(ORDERS)[::-1].to_dict("records"),
             panel=settings.get("panel", {}),
             settings=list(flat(settings)),
-            everything=json.dumps(export.settings(data.results, settings), indent=1, default=str),
+            everything=json.dumps(
+                export.settings({**data.failed, **data.results}, settings), indent=1, default=str
+            ),
             **sections.draw(data),
         )
     )
@@ -179,6 +182,7 @@ def _environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        extensions=["jinja2.ext.loopcontrols"],
     )
     names = ("percent", "chance", "number", "day", "count", "money", "times", "written")
     environment.filters |= {name: getattr(formats, name) for name in names}

@@ -13,7 +13,8 @@ from engine.accounting.performance import sharpe
 from engine.runs.result import BacktestResult
 from reports import learning
 from reports.common_dates import on_common_dates
-from reports.comparison import EQUAL_WEIGHT, Given, class_of, compared
+from reports.comparison import EQUAL_WEIGHT, Given, class_of
+from reports.failures import finished
 from reports.flat_settings import flat
 from reports.formats import day
 from reports.metrics import calendars, capacity, catalogue, drawdowns, relative, trading
@@ -28,7 +29,9 @@ WORST = 10  # drawdowns listed
 class ReportData:
     """What is known about a run; a table without rows is something that cannot be shown."""
 
-    results: dict[str, BacktestResult]  # by name, as given
+    results: dict[str, BacktestResult]  # by name, as given, of those that finished or were ruined
+    failed: dict[str, BacktestResult]  # the others
+    finished: tuple[int, int]  # how many strategies did, of how many
     subject: str  # the strategy that the report is about
     benchmark: str | None  # the strategy, or series, it is compared with
     notes: tuple[str, ...]  # how the benchmark was found, and matched
@@ -92,7 +95,9 @@ def gather(
     subject: str | None = None,
 ) -> ReportData:
     """The data of a report; for the arguments see ``reports.write_report``."""
-    results, subject, benchmark, notes = compared(results, subject, benchmark)
+    asked = dict(results)
+    (results, subject, benchmark, notes), failed = finished(results, subject, benchmark)
+    rows = [*results, *failed]
     tried = trials.of_ledger(results[subject]) if tried is True else tried
     tried = None if isinstance(tried, bool) else tried
     year = results[subject].settings["periods_per_year"]
@@ -104,7 +109,7 @@ def gather(
         notes += (f"The comparison begins on {day(excess.index[0])}.",)
     active = _active(paired, excess, benchmark)
     found = {name: sharpe(active[name], 1) for name in active.columns}
-    count = trials_of(results, benchmark, tried)
+    count = trials_of({**failed, **results}, benchmark, tried)
     # Those of the ledger are against 1/N, and tell the spread of such ratios only.
     known = tried if benchmark and class_of(results[benchmark]) == EQUAL_WEIGHT else None
     assets = trading.asset_table(results[subject], year)
@@ -114,10 +119,12 @@ def gather(
         subject=subject,
         benchmark=benchmark,
         notes=notes,
-        metrics=table,
+        failed=failed,
+        finished=(sum(r.failure is None for r in asked.values()), len(asked)),
+        metrics=table.reindex(rows),
         luck=luck_table(
             excess, active, benchmark, often, count, trials.ratios(found, results, known)
-        ),
+        ).reindex(rows),
         trials=count,
         overfitting=selection.overfitting(active),
         superior=selection.superior_ability(excess, benchmark) if benchmark else np.nan,

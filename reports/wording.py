@@ -17,6 +17,13 @@ MARK = "\N{DAGGER}"  # of figures that cannot be compared between runs
 
 
 def headline(data: ReportData) -> Markup:
+    """How many finished, where some did not, and how the subject did."""
+    done, asked = data.finished
+    counted = "" if done == asked else f"{done} of {asked} strategies finished. "
+    return counted + _about_subject(data)
+
+
+def _about_subject(data: ReportData) -> Markup:
     """How the subject did after costs, and how likely that is by luck."""
     subject, benchmark = data.subject, data.benchmark
     dates = pd.DatetimeIndex(data.first.net_returns.index)
