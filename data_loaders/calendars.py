@@ -14,6 +14,7 @@ NEAR = 0.12  # relative distance; business days without holidays have 261
 LONG = 10.0  # typical gaps between rows, above which a gap is a hole in the data
 ENOUGH = 60  # rows from which on they are counted; below, the typical gap decides
 YEAR = 365.25  # days
+DAY = np.timedelta64(1, "D")
 DAILY = 5.0  # typical days between rows, below which a calendar is not of weeks or longer
 STRETCH = {True: 31, False: 7}  # rows over which the frequency is taken: of days, and of the rest
 CHANGE = {True: 4.0, False: 2.5}  # factor between two stretches that is a change, likewise
@@ -32,7 +33,7 @@ def periods_per_year(dates: pd.DatetimeIndex) -> int:
     if len(dates) < 2:
         return USUAL[0]
     days, bars = _bars(dates)
-    gaps = np.diff(days.values) / np.timedelta64(1, "D")
+    gaps = np.diff(days.values) / DAY
     if not len(gaps):
         return max(1, round(len(dates) * USUAL[0]))
     _check_one_frequency(days, gaps, bars)
@@ -115,12 +116,19 @@ def _check_one_frequency(days: pd.DatetimeIndex, gaps: np.ndarray, bars: np.ndar
         return
     fast = rate > np.sqrt(low * high)
     turn = int(np.flatnonzero(fast != fast[0])[0])
-    before = rate[: turn + 1].max() if fast[0] else rate[: turn + 1].min()
-    after = low if fast[0] else high
-    date = days[turn + rows // 2]
+    cut = turn + rows // 2
+
+    def counted(part: slice) -> int:
+        within_days = int(np.median(bars[part]))
+        return within_days * _days_per_year(
+            days[part], np.diff(days[part].values) / DAY, within_days > 1
+        )
+
+    before, after = counted(slice(cut)), counted(slice(cut, None))
+    date = days[cut]
     raise DataError(
-        f"the dates have about {before:.0f} rows a year until about {day(date)} and about "
-        f"{after:.0f} after it: take one of the two parts (start= or end=, or frame.loc), or pass "
+        f"the dates have about {before} rows a year until about {day(date)} and about "
+        f"{after} after it: take one of the two parts (start= or end=, or frame.loc), or pass "
         "periods_per_year=, the number of rows that a year has",
         dates=[date],
     )

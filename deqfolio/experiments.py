@@ -47,7 +47,7 @@ def prepare(experiment: dict[str, Any]) -> Prepared:
         if key not in taken:
             raise ValueError(f"data: unknown setting {key!r}{known_names(key, taken)}")
     panel = load(**experiment["data"])
-    typer.echo(f"{panel}", err=True)
+    typer.echo(f"{panel}, {panel.periods_per_year:g} rows per year", err=True)
     if panel.caveats and is_file_name(str(experiment["data"]["source"])):
         typer.echo(panel.caveats[0], err=True)  # what was taken from the file
     return Prepared(made, panel, plan, costs, training)

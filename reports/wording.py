@@ -30,7 +30,7 @@ def _about_subject(data: ReportData) -> Markup:
     periods, years = len(dates), float(elapsed_years(dates).sum())
     if not data.held and periods > 1:
         years *= periods / (periods - 1)  # the first row is a period as well, and no fill
-    span = f"{years:.1f} years" if years >= 1 else f"{periods} periods ({years:.2f} years)"
+    span = f"{years:.1f} years" if years >= 1 else f"{periods:,} periods ({years:.2f} years)"
     net = " after costs" if data.held else ""
     who = Markup("Over {} <bdi>{}</bdi>").format(span, subject)
     row = data.metrics.loc[subject]

@@ -101,7 +101,7 @@ def simulate(
     if not difference <= TOLERANCE:
         raise SimulationError(
             f"the order-level simulation and the accounting differ by {difference:.2e} on "
-            f"{fills.dates[int(gaps.argmax())].date()}, more than {TOLERANCE:.0e}"
+            f"{day(fills.dates[int(gaps.argmax())])}, more than {TOLERANCE:.0e}"
         )
     weights = pd.DataFrame(book.weights.numpy(), index=fills.dates, columns=panel.assets)
     gross, failure = book.gross.numpy(), None

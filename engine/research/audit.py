@@ -16,6 +16,7 @@ import torch
 from sklearn.base import clone
 
 from data_loaders import Panel
+from data_loaders.calendars import bars_per_day
 from engine.accounting.costs import Costs
 from engine.backtest import backtest
 from engine.planning.walk_forward import WalkForward
@@ -194,9 +195,9 @@ def check_strategy(
 
     Args:
         strategy: the strategy, with its parameters.
-        panel: prices to try it on; at least its lookback and four years.
+        panel: prices to try it on; at least its lookback and four years, or 1,000 bars.
         plan, costs, training: of the trial run; by default monthly decisions, two years of
-            training, 10 bp and two epochs, which is quick.
+            training (of bars within a day as many rows), 10 bp and two epochs, which is quick.
 
     Returns:
         One row per check: passed (bool), meaning (of a failure, in trading terms), found.
@@ -204,7 +205,7 @@ def check_strategy(
     Raises:
         StrategyCheckError: at least one check failed; the message says which and what it means.
     """
-    plan = plan or WalkForward(train=_train_span(strategy), refit="1Y", rebalance="ME")
+    plan = plan or _trial_plan(strategy, panel)
     audit = Audit(strategy, panel, plan, costs or Costs(), training or Training(epochs=2, block=24))
     rows = []
     for check in audit.checks():
@@ -266,6 +267,9 @@ def _same(
         )
 
 
-def _train_span(strategy: Strategy) -> str:
-    """Two years after the lookback, in calendar days."""
-    return f"{round(strategy.lookback * 365.25 / 252 + 730)}D"
+def _trial_plan(strategy: Strategy, panel: Panel) -> WalkForward:
+    """Monthly decisions after the lookback and two years; as many rows of bars within a day."""
+    if bars_per_day(panel.dates) > 1:
+        return WalkForward(train=strategy.lookback + 504, refit=252, rebalance=21)
+    span = f"{round(strategy.lookback * 365.25 / 252 + 730)}D"
+    return WalkForward(train=span, refit="1Y", rebalance="ME")

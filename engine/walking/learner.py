@@ -13,6 +13,7 @@ from sklearn.base import clone
 
 from data_loaders import Panel
 from data_loaders.calendars import elapsed_years
+from data_loaders.validation import day
 from engine.accounting.costs import Costs
 from engine.accounting.liquidity import illiquidity, measured
 from engine.accounting.risk_free import RiskFree
@@ -125,7 +126,7 @@ class Learner:
         if not len(fold.train):
             raise ValueError(
                 f"fold {fold.number} has no training decision before "
-                f"{self.panel.dates[fold.refit].date()}: the plan trains on "
+                f"{day(self.panel.dates[fold.refit])}: the plan trains on "
                 f"{fold.refit - fold.start + 1} rows there, and a decision looks back over "
                 f"{strategy.lookback}; give the plan a longer train span, or the strategy a "
                 "shorter lookback"

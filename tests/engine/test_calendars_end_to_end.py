@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from data_loaders import Panel
-from engine import Costs, Training, WalkForward, backtest
+from deqfolio import main
+from engine import Costs, Training, WalkForward, backtest, check_strategy, load_run
 from engine.accounting import performance
 from strategies import DEQMeanVariance, EqualWeight, Strategy
 
@@ -18,7 +19,7 @@ class AllCash(Strategy):
 
 
 CALENDARS = {
-    "hours": pd.date_range("2021-01-01", periods=3000, freq="h"),
+    "hours": pd.date_range("2021-01-01", periods=2000, freq="h"),
     "hours of sessions": pd.DatetimeIndex(
         [
             day + pd.Timedelta(hours=9.5 + hour)
@@ -78,3 +79,33 @@ def test_a_strategy_learns_on_hours():
     assert len(result.folds) == 2
     assert result.training["loss"].notna().all()
     np.testing.assert_allclose(result.targets.sum(axis=1), 1.0, atol=1e-6)
+
+
+def test_a_strategy_is_checked_on_hours():
+    assert check_strategy(EqualWeight(), market(CALENDARS["hours"][:1200]))["passed"].all()
+
+
+def test_hours_from_a_file_to_the_page(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    market(CALENDARS["hours"][:1000]).prices.rename_axis("date").to_csv("hours.csv")
+    words = ["backtest", "--data", "hours.csv", "--strategy", "EqualWeight", "--out", "run"]
+    words += ["--train", "48h", "--refit", "10D"]
+    given = ["--rebalance", "W-SUN 16:00", "--holiday", "next", "--periods-per-year"]
+    assert main([*words, *given, "8766"]) == 0
+    result = load_run("run")["EqualWeight"]
+    assert set(result.targets.index.strftime("%a %H:%M")) == {"Sun 16:00"}
+    assert result.settings["periods_per_year"] == 8766
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "A year has 8,766 rows" in page
+    assert "Over 935 periods (0.11 years)" in page  # from row 65, on Sunday at 17:00
+    assert (tmp_path / "run" / "experiment.toml").read_text().count("periods_per_year = 8766") == 1
+    assert main([*words, *given, "8760"]) == 1
+    assert "run holds another run: panel changed since" in capsys.readouterr().err
+    days = "2021-01-05,2021-01-20 12:00"
+    assert main([*words[:-4], "--out", "listed", *words[-4:-2], "--refit", "40D",
+                 "--rebalance", days]) == 0  # fmt: skip
+    listed = load_run("listed")["EqualWeight"].targets.index
+    assert list(listed) == [pd.Timestamp("2021-01-05 23:00"), pd.Timestamp("2021-01-20 12:00")]
+    assert main([*words[:-5], "none", *words[-4:], "--periods-per-year", "0"]) == 1
+    assert "periods_per_year=0.0 should be a number" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
