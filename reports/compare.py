@@ -40,7 +40,7 @@ def read_runs(folders: list[Path]) -> dict[str, BacktestResult]:
         shown = f"{title}: {result.name}" if names.count(result.name) > 1 else result.name
         merged[shown] = replace(result, name=shown, settings={**result.settings, "run": title})
     cut = common_span(merged)
-    if len(runs) < 2:
+    if sum(any(result.complete for result in run.values()) for run in runs.values()) < 2:
         return cut
     found = _differences(runs)
     return {n: replace(r, settings={**r.settings, "runs": found}) for n, r in cut.items()}
@@ -48,6 +48,8 @@ def read_runs(folders: list[Path]) -> dict[str, BacktestResult]:
 
 def _differences(runs: Mapping[str, Mapping[str, BacktestResult]]) -> dict[str, Any]:
     """What ``run_differences.differences`` needs, as JSON can hold it."""
+    runs = {title: {n: r for n, r in run.items() if r.complete} for title, run in runs.items()}
+    runs = {title: run for title, run in runs.items() if run}
     lines = [next(iter(run.values())).net_returns.index for run in runs.values()]
     span = pd.DatetimeIndex([max(line[0] for line in lines), min(line[-1] for line in lines)])
     within = [line[(line >= span[0]) & (line <= span[1])] for line in lines]

@@ -52,6 +52,7 @@ def equal_weight_of(result: BacktestResult) -> tuple[BacktestResult | None, str]
         limits=empty,
         sensitivity=empty,
         states={},
+        failure=None,
         settings={**settings, "simulation_difference": done.difference},
     ), ""
 

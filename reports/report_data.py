@@ -146,8 +146,14 @@ def gather(
         solves=_stacked(results, lambda result: learning.solves(result.solves)),
         checks=_stacked(results, lambda result: learning.checks(result.checks)),
         differing=_differing(results),
-        runs=differences(**asked) if (asked := results[subject].settings.get("runs")) else None,
+        runs=_runs(results[subject]),
     )
+
+
+def _runs(result: BacktestResult) -> RunDifferences | None:
+    """What the runs of a comparison differ in, as ``compare.read_runs`` notes in each result."""
+    noted = result.settings.get("runs")
+    return differences(**noted) if noted else None
 
 
 def _active(

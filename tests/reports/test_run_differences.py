@@ -138,3 +138,17 @@ def test_other_dates_and_calendars_are_said(compared):
     assert data.luck["p"].notna().sum() == 0  # 23 weeks are too few to judge
     text = text_of(render(data))
     assert "The comparison begins on" in text
+
+
+def test_a_run_that_begins_with_a_failed_strategy_is_described_by_another(tmp_path):
+    lost = make_result("lost", 120, seed=3)
+    lines = ("net_returns", "gross_returns", "risk_free")
+    none = {name: getattr(lost, name).iloc[:0] for name in lines}
+    why = {"date": None, "stage": "fit", "reason": "no data"}
+    lost = replace(lost, failure=why, **none)
+    first = save_run({"one": make_result("one", 120, cls=CLS)}, tmp_path / "first")
+    other = make_result("other", 120, seed=2, cls=CLS)
+    second = save_run({"lost": lost, "other": other}, tmp_path / "second")
+    data = gather(read_runs([first, second]))
+    assert data.runs.differing == []
+    assert "lost failed in fit: no data" in data.notes[0]

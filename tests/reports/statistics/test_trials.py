@@ -66,3 +66,15 @@ def test_the_page_and_the_files_beside_it_have_it(results, ledger, tmp_path):
     assert len(told["history"]) == 5
     assert 'id="history"' in page
     assert 'id="history"' not in write_report(results, tmp_path / "without.html").read_text()
+
+
+def test_the_ledger_counts_unless_it_is_left_out(results, ledger, tmp_path, monkeypatch):
+    """From Python as on the command line; returns without assets have no trials."""
+    monkeypatch.setenv("DEQFOLIO_STORAGE", ledger.url)
+    counted = write_report(results, tmp_path / "counted.html").with_suffix(".json")
+    assert json.loads(counted.read_text())["trials"] == 4
+    alone = write_report(results, tmp_path / "alone.html", tried=False).with_suffix(".json")
+    assert json.loads(alone.read_text())["trials"] == 1
+    returns = {name: result.net_returns for name, result in results.items()}
+    plain = write_report(returns, tmp_path / "plain.html").with_suffix(".json")
+    assert json.loads(plain.read_text())["trials"] == 1
