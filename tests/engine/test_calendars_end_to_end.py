@@ -8,6 +8,7 @@ from data_loaders import Panel
 from deqfolio import main
 from engine import Costs, Training, WalkForward, backtest, check_strategy, load_run
 from engine.accounting import performance
+from engine.walking.learner import Learner
 from strategies import DEQMeanVariance, EqualWeight, Strategy
 
 
@@ -66,6 +67,24 @@ def test_the_sharpe_ratio_of_hours_is_annualised_by_their_number():
     assert year == 24 * 365
     by_hand = net.mean() / net.std(ddof=1) * np.sqrt(24 * 365)
     assert performance.sharpe(net, year) == pytest.approx(by_hand, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "rebalance", "a_year"),
+    [
+        ("hours", "D", 365),
+        ("hours", 5, 24 * 365 / 5),
+        ("hours of sessions", 14, 126),
+        ("weeks", 2, 26),
+    ],
+)
+def test_holding_periods_of_training_are_counted_per_year(name, rebalance, a_year):
+    panel = market(CALENDARS[name])
+    plan = WalkForward(train=len(panel) * 3 // 4, refit=len(panel), rebalance=rebalance)
+    strategy = DEQMeanVariance(lookback=24, cap=0.6)
+    folds = plan.folds(panel.dates, strategy.lookback)
+    learner = Learner(panel, folds, plan, Costs(0.0), Training(), 1)
+    assert learner.dataset("DEQ", strategy, folds[0]).per_year == pytest.approx(a_year, rel=1e-12)
 
 
 def test_a_strategy_learns_on_hours():
