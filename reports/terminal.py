@@ -9,7 +9,7 @@ import pandas as pd
 from reports.formats import DASH, chance, number, written
 from reports.metrics.catalogue import METRICS
 from reports.report_data import ReportData
-from reports.wording import MARK, headline, run_sentences, selection_sentence
+from reports.wording import MARK, headline, risk_free, run_sentences, selection_sentence
 
 SHOWN = (
     "annual return",
@@ -52,6 +52,8 @@ def terminal_summary(data: ReportData) -> str:
         }
         parts.append(_table(luck.index, columns))
     parts.append(textwrap.fill(selection_sentence(data), WIDTH))
+    if data.first.risk_free.any():
+        parts.append(textwrap.fill(risk_free(data), WIDTH))
     return "\n\n".join(part for part in parts if part)
 
 

@@ -27,6 +27,7 @@ from reports.metrics.catalogue import GROUPS, metric_table
 from reports.metrics.rolling import rolling_sharpe
 from reports.report import render
 from reports.report_data import gather
+from reports.terminal import terminal_summary
 from reports.wording import headline, risk_free
 from strategies import Strategy
 
@@ -88,7 +89,7 @@ def test_a_tenth_in_stocks_has_the_sharpe_ratio_of_all(results):
     assert found["difference"] == pytest.approx(tenth - whole, abs=1e-12)
     assert found["p"] > 0.5
     assert "less than 0.01" in headline(data)
-    assert "5.00% a year" in risk_free(data)
+    assert "risk-free rate, 5.00% a year." in " ".join(terminal_summary(data).split())
     assert data.metrics.loc["a tenth", "beta"] == pytest.approx(0.1, rel=0.01)
     assert data.metrics.loc["a tenth", "alpha"] == pytest.approx(0, abs=1e-4)
     # With interest as skill it would be far better.
