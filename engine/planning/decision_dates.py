@@ -84,7 +84,7 @@ def read_when(text: str) -> When:
         offset = to_offset(rest)
     except ValueError:
         raise _unreadable(text) from None
-    if time is not None and isinstance(offset, Tick | BusinessHour) and offset != Day(1):
+    if time is not None and isinstance(offset, Tick | Day | BusinessHour) and offset != Day(1):
         raise ValueError(f"rebalance={text!r}: a time of day goes with days, not with {rest!r}")
     return When(offset, time=time)
 
