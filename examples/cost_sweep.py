@@ -19,7 +19,7 @@ training = Training(epochs=10)  # its loss charges five times the costs, to curb
 strategies = [DEQMeanVariance(), EqualWeight()]
 results = backtest(strategies, panel, plan, Costs(commission=0.001), training)
 for name, result in results.items():  # nothing is trained anew here
-    print(f"{name}\n{cost_sweep(result, panel, [0, 5, 10, 25, 50]).round(3)}\n")
+    print(f"{name}\n{cost_sweep(result, [0, 5, 10, 25, 50]).round(3)}\n")
 
 # Trained and charged at 50 bp instead:
 dear = backtest(DEQMeanVariance(), panel, plan, Costs(commission=0.005), training)

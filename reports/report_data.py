@@ -95,7 +95,7 @@ def gather(
     subject: str | None = None,
 ) -> ReportData:
     """The data of a report; for the arguments see ``reports.write_report``."""
-    asked = dict(results)
+    everyone = dict(results)
     (results, subject, benchmark, notes), failed = finished(results, subject, benchmark)
     rows = [*results, *failed]
     tried = trials.of_ledger(results[subject]) if tried is True else tried
@@ -120,7 +120,7 @@ def gather(
         benchmark=benchmark,
         notes=notes,
         failed=failed,
-        finished=(sum(r.failure is None for r in asked.values()), len(asked)),
+        finished=(sum(r.failure is None for r in everyone.values()), len(everyone)),
         metrics=table.reindex(rows),
         luck=luck_table(
             excess, active, benchmark, often, count, trials.ratios(found, results, known)

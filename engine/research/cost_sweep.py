@@ -4,26 +4,86 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 
-from data_loaders import Panel
+from data_loaders.calendars import elapsed_years
 from engine.accounting import performance
-from engine.accounting.bookkeeping import keep_book
-from engine.accounting.simulation import fills_of
+from engine.accounting.bookkeeping import (
+    Fills,
+    keep_book,
+    keep_whole_book,
+    net_to_the_end,
+    until_ruin,
+)
+from engine.accounting.costs import Costs
+from engine.accounting.simulation import CAPITAL
 from engine.runs.result import BacktestResult
 from engine.runs.settings import read_costs
 
+LARGEST = 0.099  # commission, or spread; ``Costs`` takes those below 0.1
+
+
+class Refilled(NamedTuple):
+    """What the targets earn at other costs; fractions."""
+
+    net_returns: pd.Series  # (T,); -1 on the date of a ruin
+    costs: np.ndarray  # (K,) of trading
+    turnover: np.ndarray  # (K,)
+
+
+class Resimulation:
+    """The targets of a result, filled again at other costs of trading.
+
+    Impact, fees per order, borrow, financing and interest stay those of the run, and so do whole
+    shares. At the ``rate`` of the run, its net returns are found again.
+
+    Attributes:
+        rate: of the run: commission and half the spread, a fraction of the value traded.
+        dearest: the largest that ``at`` takes, where one of them comes to 9.9%.
+
+    Raises:
+        ValueError: the result does not hold what its simulation needs.
+    """
+
+    def __init__(self, result: BacktestResult):
+        if reason := _lacking(result):
+            raise ValueError(f"{result.name} cannot be simulated at other costs: {reason}")
+        self.base = read_costs(result.settings["costs"])
+        self.rate = self.base.rate
+        largest = max(self.base.commission, self.base.spread)
+        self.dearest = self.rate / largest * LARGEST if self.rate else LARGEST
+        self.whole = bool(result.settings.get("whole_shares", False))
+        self.targets = torch.tensor(result.targets.to_numpy(np.float64))
+        self.fills = _fills_of(result, self.base)
+
+    def at(self, rate: float) -> Refilled:
+        """What is earned where a unit of value traded costs ``rate``.
+
+        Commission and spread keep their proportion; without any, all of it is commission.
+        """
+        factor = rate / self.rate if self.rate else 0.0
+        commission = self.base.commission * factor if self.rate else rate
+        costs = replace(self.base, commission=commission, spread=self.base.spread * factor)
+        if self.whole:
+            (book, _), _, _ = until_ruin(keep_whole_book, self.targets, self.fills, costs)
+        else:
+            book, _, _ = until_ruin(keep_book, self.targets, self.fills, costs)
+        net = pd.Series(net_to_the_end(book, self.fills), self.fills.dates)
+        return Refilled(net, book.cost.numpy(), book.turnover.numpy())
+
 
 def cost_sweep(
-    result: BacktestResult, panel: Panel, basis_points: Sequence[float] = (0, 5, 10, 25)
+    result: BacktestResult, basis_points: Sequence[float] = (0, 5, 10, 25)
 ) -> pd.DataFrame:
     """What the result's targets earn if trading costs so many basis points of the value traded.
 
     Nothing is trained or decided again, so this is the effect of costs on given decisions: a
-    strategy that is trained at higher costs trades less. The result's other costs stay the same.
+    strategy that is trained at higher costs trades less. The result's other costs stay the same:
+    impact, fees per order, borrow, financing and interest.
 
     Returns:
         One row per entry of ``basis_points``: sharpe (annualised, net, in excess of the risk-free
@@ -32,29 +92,59 @@ def cost_sweep(
         annual_turnover; all fractions.
 
     Raises:
-        ValueError: the panel is not the one of the result.
+        ValueError: the result does not hold what its simulation needs.
     """
-    if panel.fingerprint != result.settings["panel"]["fingerprint"]:
-        raise ValueError(f"{result.name} was not tested on this panel: fingerprints differ")
     if not len(basis_points):
         raise ValueError("give at least one cost, in basis points")
-    base = read_costs(result.settings["costs"])
-    wanted = torch.tensor(result.targets.to_numpy(np.float64))
-    fills = fills_of(result.targets, panel, base, result.settings["plan"]["execution_lag"])
-    a_year = panel.periods_per_year
+    again, a_year = Resimulation(result), result.settings["periods_per_year"]
     rows = []
     for points in basis_points:
-        book = keep_book(wanted, fills, replace(base, commission=points / 1e4, spread=0.0))
-        net, periods = pd.Series(book.net.numpy(), fills.dates), len(book.net)
+        found = again.at(points / 1e4)
+        net, periods = found.net_returns, len(found.net_returns)
         rows.append(
             {
                 "basis_points": points,
                 "sharpe": performance.sharpe(result.in_excess(net), a_year),
                 "annual_return": performance.annual_return(net, a_year),
-                "annual_cost": performance.yearly(book.cost.numpy(), periods, a_year),
-                "annual_turnover": performance.yearly(book.turnover.numpy(), periods, a_year),
+                "annual_cost": performance.yearly(found.costs, periods, a_year),
+                "annual_turnover": performance.yearly(found.turnover, periods, a_year),
             }
         )
     table = pd.DataFrame(rows).set_index("basis_points")
     table.insert(2, "cost_drag", table["annual_return"].iloc[0] - table["annual_return"])
     return table
+
+
+def _lacking(result: BacktestResult) -> str:
+    """Why a result cannot be simulated again, in words; empty if it can."""
+    dates = result.net_returns.index
+    if result.failure is not None:
+        return "it did not finish"
+    if not len(result.turnover) or not result.turnover.any():
+        return "nothing was traded"
+    if not result.asset_returns.index.equals(dates):
+        return "it holds no returns of the assets; run the backtest again"
+    if len(result.targets) != len(result.turnover) or result.turnover.index[0] != dates[0]:
+        return "it does not begin with its first fill"
+    return ""
+
+
+def _fills_of(result: BacktestResult, costs: Costs) -> Fills:
+    """As ``simulation.fills_of``, from what a result holds: prices follow from the returns."""
+    dates = pd.DatetimeIndex(result.net_returns.index)
+    growth = 1 + result.asset_returns.to_numpy(np.float64)
+    growth[0] = 1.0
+    path = pd.DataFrame(growth.cumprod(axis=0), dates, result.asset_returns.columns.astype(str))
+    if len(result.orders):  # shares are whole at the prices that were traded at
+        first = result.orders.drop_duplicates("asset").set_index("asset")
+        for asset, date, price in zip(first.index, first["date"], first["price"], strict=True):
+            path[asset] *= price / path.at[pd.Timestamp(date), asset]
+    lack = result.illiquidity.to_numpy(np.float64).copy() if costs.impact else None
+    return Fills(
+        dates=dates,
+        path=torch.tensor(path.to_numpy()),
+        starts=torch.from_numpy(dates.get_indexer(result.turnover.index)),
+        clock=torch.from_numpy(elapsed_years(dates).cumsum()),
+        illiquidity=None if lack is None else torch.from_numpy(lack),
+        capital=costs.capital or CAPITAL,
+    )

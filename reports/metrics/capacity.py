@@ -44,7 +44,7 @@ def traded_shares(result: BacktestResult) -> pd.DataFrame:
     )
     capital = (result.settings.get("costs") or {}).get("capital") or CAPITAL
     value = capital * wealth(result.net_returns)
-    before = value.shift(1, fill_value=capital) * (1 + result.gross_returns)
+    before = value.shift(1, fill_value=capital) * (1 + result.gross_returns + result.carry)
     return table.div(before.reindex(table.index), axis=0).fillna(0.0)
 
 

@@ -112,9 +112,10 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
         Metric("turnover/rebalance", trading.turnover_per_rebalance, "turnover", "percent", False),
         Metric("turnover/year", performance.yearly, "turnover periods year", "times", False),
         Metric("holding period", trading.holding_period, "turnover weights", "periods"),
-        Metric("cost drag/year", trading.cost_drag, "gross net year", "percent2", False),
+        Metric("cost drag/year", trading.cost_drag, "before net year", "percent2", False),
+        Metric("carry/year", trading.carry_a_year, "gross before year", "percent2", True),
         Metric("costs paid", trading.costs_paid, "costs", "percent", False),
-        Metric("break-even cost", trading.break_even_cost, "gross turnover", "percent2", True),
+        Metric("break-even cost", trading.break_even_cost, "again", "percent2", True),
         Metric("gross exposure", trading.gross_exposure, "weights", "percent"),
         Metric("net exposure", trading.net_exposure, "weights", "percent"),
         Metric("time in the market", trading.time_in_market, "weights", "percent"),
@@ -177,7 +178,8 @@ def inputs_of(
 ) -> dict[str, Any]:
     """The data that metrics can ask for by name.
 
-    excess, untraded: net returns, and those before the costs of trading, less the risk-free ones.
+    before: returns of prices and carry, before the costs of trading. excess, untraded: net returns,
+    and ``before``, less the risk-free ones. again: the targets, to be filled at other costs.
     months, years: compound returns of calendar months and years. joint, other: net returns and
     the benchmark's on common dates, often: how many of these a year has; fit: regression of the
     excess returns, where it is defined. Of returns alone nothing is known about costs and holdings.
@@ -194,7 +196,10 @@ def inputs_of(
     }
     if has_holdings(result):
         given["gross"] = check_returns(result.gross_returns, name)
-        given["untraded"] = result.in_excess(result.gross_returns + result.carry)
+        given["before"] = result.gross_returns + result.carry
+        given["untraded"] = result.in_excess(given["before"])
+        if (again := trading.resimulation(result)) is not None:
+            given["again"] = again
         given |= {key: getattr(result, key) for key in ("turnover", "costs", "weights")}
     if other is not None:
         ours, theirs = on_common_dates({"ours": result, "theirs": other}).values()

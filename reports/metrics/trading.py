@@ -7,16 +7,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import brentq
 
 from engine.accounting.performance import annual_return, sharpe
 from engine.runs.result import BacktestResult
+from engine.runs.settings import read_costs
+
+if TYPE_CHECKING:
+    from engine.research.cost_sweep import Resimulation
 
 DUST = 1e-6  # a smaller weight counts as none
 TOLERANCE = 1e-8  # by so much may contributions miss the return they explain
-RATES = np.arange(0, 51, 2.5) * 1e-4  # costs of trading, fractions of the value traded
+RATES = np.array([0, 5, 10, 25, 50]) * 1e-4  # costs of trading, fractions of the value traded
 
 
 def turnover_per_rebalance(turnover: pd.Series) -> float:
@@ -37,9 +43,22 @@ def holding_period(turnover: pd.Series, weights: pd.DataFrame) -> float:
     return 2 * len(weights) * gross_exposure(weights) / later if later > 0 else np.nan
 
 
-def cost_drag(gross: pd.Series, net: pd.Series, periods_per_year: float) -> float:
-    """Annual return lost to costs, a fraction: annual return before costs less that after."""
-    return annual_return(gross, periods_per_year) - annual_return(net, periods_per_year)
+def cost_drag(before: pd.Series, net: pd.Series, periods_per_year: float) -> float:
+    """Annual return lost to the costs of trading, a fraction: before them less after them.
+
+    Both are annual returns after carry (interest, financing, borrow fees), so that it is never
+    negative.
+    """
+    return annual_return(before, periods_per_year) - annual_return(net, periods_per_year)
+
+
+def carry_a_year(gross: pd.Series, before: pd.Series, periods_per_year: float) -> float:
+    """Annual return from carry, a fraction: interest on cash less financing and borrow fees.
+
+    The annual return of prices and carry less that of prices alone. Annual return = that of prices
+    + carry - cost drag.
+    """
+    return annual_return(before, periods_per_year) - annual_return(gross, periods_per_year)
 
 
 def costs_paid(costs: pd.Series) -> float:
@@ -47,36 +66,21 @@ def costs_paid(costs: pd.Series) -> float:
     return float(costs.sum())
 
 
-def charged(gross: pd.Series, turnover: pd.Series, rate: float) -> pd.Series:
-    """Returns after proportional costs: (1 + g_t) (1 - rate * turnover_t) - 1.
-
-    ``rate`` is a fraction of the value traded; the trades are unchanged. At the rate of the run
-    these are its net returns.
-    """
-    traded = turnover.reindex(gross.index).fillna(0.0)
-    return (1 + gross) * (1 - rate * traded).clip(lower=0) - 1
-
-
-def break_even_cost(gross: pd.Series, turnover: pd.Series) -> float:
+def break_even_cost(again: Resimulation) -> float:
     """Cost of trading at which no gain is left, a fraction of the value traded: 0.01 = 100 bp.
 
-    The rate at which the return over the whole history is 0, by bisection to 1e-9; NaN where
-    nothing is traded, and where there is a loss before costs. From 0 to 1.
+    The rate, to 1e-9, at which the same targets earn nothing over the whole history, simulated
+    with the other costs and the interest of the run; NaN where there is a loss without costs of
+    trading, and where a gain is left at a commission or spread of 9.9%.
     """
-    earned = np.maximum(1 + gross.to_numpy(dtype=float), 0.0)
-    traded = turnover.reindex(gross.index).fillna(0.0).to_numpy(dtype=float)
 
-    def gains(rate: float) -> bool:
-        with np.errstate(over="ignore"):
-            return float(np.prod(earned * np.maximum(1 - rate * traded, 0.0))) >= 1
+    def gain(rate: float) -> float:
+        return float((1 + again.at(rate).net_returns).prod()) - 1
 
-    if not traded.any() or not gains(0.0) or gains(1.0):
+    least, most = gain(0.0), gain(again.dearest)
+    if least < 0 or most > 0:
         return np.nan
-    low, high = 0.0, 1.0
-    while high - low > 1e-9:
-        middle = (low + high) / 2
-        low, high = (middle, high) if gains(middle) else (low, middle)
-    return low
+    return float(brentq(gain, 0.0, again.dearest, xtol=1e-9)) if least > 0 else 0.0
 
 
 def gross_exposure(weights: pd.DataFrame) -> float:
@@ -115,35 +119,43 @@ def largest_weight(weights: pd.DataFrame) -> float:
 
 
 def sharpe_by_cost(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
-    """Net Sharpe ratio by cost of trading (basis points) and strategy, the trades unchanged.
+    """Net Sharpe ratio by cost of trading (basis points) and strategy, of the same targets.
 
-    At ``RATES`` and each result's own rate, so that its Sharpe ratio is among them.
+    At ``RATES`` and each result's own rate, where it is that of the result. The other costs and
+    the interest stay those of the run (see ``engine.cost_sweep``).
     """
-    own = (cost_rate(result) for result in results.values())
-    rates = sorted(set(RATES) | {rate for rate in own if rate is not None})
+    again = {name: found for name, r in results.items() if (found := resimulation(r)) is not None}
+    rates = sorted(set(RATES) | {each.rate for each in again.values()})
     lines = {
         name: pd.Series(
             {
                 round(1e4 * rate, 6): sharpe(
-                    result.in_excess(charged(result.gross_returns, result.turnover, rate)),
-                    result.settings["periods_per_year"],
+                    results[name].in_excess(each.at(rate).net_returns),
+                    results[name].settings["periods_per_year"],
                 )
                 for rate in rates
             },
             dtype=float,
         )
-        for name, result in results.items()
-        if len(result.turnover)
+        for name, each in again.items()
     }
     return pd.DataFrame(lines).rename_axis("basis points").dropna(axis=1, how="all")
 
 
+def resimulation(result: BacktestResult) -> Resimulation | None:
+    """The targets to be filled again; None where the result does not hold what that needs."""
+    from engine.research.cost_sweep import Resimulation  # torch takes a second to import
+
+    try:
+        return Resimulation(result)
+    except ValueError:
+        return None
+
+
 def cost_rate(result: BacktestResult) -> float | None:
-    """Cost of trading of the run, a fraction of the value traded; None where it varies."""
-    traded = result.turnover > 1e-12
-    rates = (result.costs / result.turnover)[traded]
-    alike = len(rates) and rates.max() - rates.min() < 1e-9
-    return round(float(rates.mean()), 9) if alike else None
+    """Cost of trading of the run, a fraction of the value traded; None where it is not known."""
+    costs = result.settings.get("costs")
+    return read_costs(costs).rate if costs else None
 
 
 def whole_shares(results: Mapping[str, BacktestResult]) -> pd.DataFrame:

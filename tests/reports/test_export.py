@@ -163,7 +163,7 @@ GOLDEN = {
     "expected shortfall, 5%": -0.0248463583,
     "turnover/year": 6.56186343,
     "cost drag/year": 0.00757712571,
-    "break-even cost": 0.0223578149,
+    "break-even cost": 0.0220541998,
     "effective assets": 18.4226112,
     "information ratio": 0.0948731512,
     "alpha": 0.0186799724,

@@ -65,30 +65,6 @@ def test_a_portfolio_turned_over_twice_a_year_is_held_for_a_year():
     assert np.isnan(trading.holding_period(turnover[:1], weights))
 
 
-def test_costs_charged_again_are_those_of_the_run(real):
-    for result in real[0].values():
-        again = trading.charged(result.gross_returns, result.turnover, 0.001)
-        assert np.abs(again - result.net_returns).max() < 1e-15
-
-
-def test_the_sweep_passes_through_the_run(real):
-    result = real[0]["EqualWeight"]
-    sweep = trading.sharpe_by_cost({"one": result})["one"]
-    assert {0, 10, 25, 50} <= set(sweep.index)
-    assert sweep[0] == pytest.approx(performance.sharpe(result.gross_returns, 252))
-    assert sweep[10] == pytest.approx(performance.sharpe(result.net_returns, 252))
-    assert sweep.is_monotonic_decreasing
-
-
-def test_the_break_even_cost_in_closed_form():
-    """One trade of the whole portfolio before a gain of 25%: 1.25 (1 - c) = 1."""
-    gross = series([0.0, 0.25])
-    turnover = pd.Series([1.0], gross.index[:1])
-    assert trading.break_even_cost(gross, turnover) == pytest.approx(0.2, abs=1e-8)
-    assert np.isnan(trading.break_even_cost(-gross, turnover))
-    assert np.isnan(trading.break_even_cost(gross, turnover * 0))
-
-
 def test_capacity_in_closed_form():
     """One order a year of the whole portfolio V: the drag is s sqrt(V / ADV)."""
     one = frame([[1.0]])
