@@ -16,8 +16,9 @@ ENOUGH = 60  # rows from which on they are counted; below, the typical gap decid
 YEAR = 365.25  # days
 DAY = np.timedelta64(1, "D")
 DAILY = 5.0  # typical days between rows, below which a calendar is not of weeks or longer
-STRETCH = {True: 31, False: 7}  # rows over which the frequency is taken: of days, and of the rest
-CHANGE = {True: 4.0, False: 2.5}  # factor between two stretches that is a change, likewise
+LEAST_DAYS, LEAST_WEEKS = 31, 7  # rows of days, and of longer periods, that show a frequency
+CHANGE = 2.5  # factor between two parts of a calendar that is a change of its frequency
+SIGMAS = 6.0  # standard errors that the difference must have as well
 
 
 def periods_per_year(dates: pd.DatetimeIndex) -> int:
@@ -101,34 +102,31 @@ def _days_per_year(days: pd.DatetimeIndex, gaps: np.ndarray, has_times: bool) ->
 
 
 def _check_one_frequency(days: pd.DatetimeIndex, gaps: np.ndarray, bars: np.ndarray) -> None:
-    """Refuse days (D,) of which some stretch has many times the rows per year of another."""
-    daily = bool(np.quantile(gaps, 0.25) < DAILY)
-    rows = STRETCH[daily]
-    if len(days) < 2 * rows:
-        return
-    local = {  # of the stretch that ends at a day: a hole in the data does not move a median
-        name: pd.Series(values).rolling(rows).median().to_numpy()[rows - 1 :]
-        for name, values in (("gap", gaps), ("bars", bars[1:]))
-    }
-    rate = local["bars"] / local["gap"] * YEAR
-    low, high = rate.min(), rate.max()
-    if high < CHANGE[daily] * low:
-        return
-    fast = rate > np.sqrt(low * high)
-    turn = int(np.flatnonzero(fast != fast[0])[0])
-    cut = turn + rows // 2
+    """Refuse days (D,) that have many times the rows per year on one side of some day.
 
-    def counted(part: slice) -> int:
-        within_days = int(np.median(bars[part]))
-        return within_days * _days_per_year(
-            days[part], np.diff(days[part].values) / DAY, within_days > 1
+    The day is where the logarithms of the frequency differ most between the two sides, by least
+    squares. The difference must be large, and beyond what rows missing at random bring about.
+    """
+    least = LEAST_DAYS if np.quantile(gaps, 0.25) < DAILY else LEAST_WEEKS
+    frequency = np.log(bars[1:] / gaps)
+    cuts = np.arange(least, len(gaps) - least + 1)
+    if not len(cuts):
+        return
+    sums = frequency.cumsum()
+    before, after = sums[cuts - 1] / cuts, (sums[-1] - sums[cuts - 1]) / (len(gaps) - cuts)
+    explained = cuts * (len(gaps) - cuts) / len(gaps) * (before - after) ** 2
+    best = int(np.argmax(explained))
+    cut, noise = int(cuts[best]), frequency.var() * len(gaps) - explained[best]
+    large = abs(before[best] - after[best]) > np.log(CHANGE)
+    if large and explained[best] * (len(gaps) - 2) > SIGMAS**2 * noise:
+        first, second = (
+            round(np.median(bars[part]))
+            * _days_per_year(days[part], np.diff(days[part].values) / DAY, False)
+            for part in (slice(cut + 1), slice(cut, None))
         )
-
-    before, after = counted(slice(cut)), counted(slice(cut, None))
-    date = days[cut]
-    raise DataError(
-        f"the dates have about {before} rows a year until about {day(date)} and about "
-        f"{after} after it: take one of the two parts (start= or end=, or frame.loc), or pass "
-        "periods_per_year=, the number of rows that a year has",
-        dates=[date],
-    )
+        raise DataError(
+            f"the dates have about {first} rows a year until {day(days[cut])} and about {second} "
+            "after it: take one of the two parts (start= or end=, or frame.loc), or pass "
+            "periods_per_year=, the number of rows that a year has",
+            dates=[days[cut]],
+        )

@@ -248,7 +248,10 @@ def _calendar(
         count = "1 hole of" if holes.sum() == 1 else f"{holes.sum()} holes of up to"
         detail = f"{count} {size}, before {_some(panel.dates[1:][holes])}"
         if longest > YEAR / 4:
-            detail += "; holdings earn what happens in it on one row: start= or end= leaves it out"
+            detail += (
+                "; holdings earn what happens in it on one row, and figures per year do not count "
+                "its time: start= or end= leaves it out"
+            )
         found.append(("missing dates", "all", detail))
     return found
 

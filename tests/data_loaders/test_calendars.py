@@ -94,7 +94,7 @@ def test_a_change_of_the_frequency_is_refused(first, second, said):
     with pytest.raises(DataError, match=said) as raised:
         _ = panel.periods_per_year
     turn = raised.value.dates[0]
-    assert abs(dates.searchsorted(turn) - len(first)) <= max(5, 0.06 * len(dates))
+    assert abs(dates.searchsorted(turn) - len(first)) <= 2
     assert Panel(panel.prices, periods_per_year=60).periods_per_year == 60
     assert Panel(panel.prices.loc[: first[-1]]).periods_per_year == periods_per_year(first)
 
@@ -108,3 +108,15 @@ def test_elapsed_years_are_those_of_the_calendar():
     dates = pd.DatetimeIndex(["2023-01-06", "2023-01-09", "2024-01-09 06:00"])
     years = elapsed_years(dates)
     assert years == pytest.approx([0, 3 / 365.25, 365.25 / 365.25], rel=1e-15)
+
+
+@pytest.mark.parametrize("share", [0.9, 0.7, 0.5, 0.3])
+@pytest.mark.parametrize(
+    "dates",
+    [SESSIONS, pd.date_range("2000", "2020", freq="W-FRI"), CALENDARS["hours of sessions"][0]],
+)
+def test_rows_that_are_missing_at_random_are_no_change_of_the_frequency(dates, share):
+    for seed in range(20):
+        kept = dates[np.random.default_rng(seed).random(len(dates)) < share]
+        counted = len(kept) / ((kept[-1] - kept[0]).days / 365.25)
+        assert periods_per_year(kept) == pytest.approx(counted, rel=0.25)
