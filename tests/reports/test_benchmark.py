@@ -294,3 +294,30 @@ def test_returns_that_are_none_are_refused(returns, said):
 def test_the_first_row_of_pct_change_is_left_out():
     prices = pd.Series([100.0, 101, 102.01], DAYS[:3], name="x")
     assert result_of_returns(prices.pct_change()).net_returns.tolist() == pytest.approx([0.01] * 2)
+
+
+def test_a_benchmark_is_bought_at_the_first_fill_at_the_last_price_known_then():
+    """The run begins on a day on which the benchmark has no price; 1/N counts as no trial."""
+    results = {
+        "Tried": make_result("Tried", 60, seed=1, cls="x:Tried"),
+        "EqualWeight": make_result("EqualWeight", 60, seed=2),
+    }
+    dates = results["Tried"].net_returns.index
+    earlier = pd.bdate_range(end=dates[0], periods=4)[:-1]
+    values = [50.0, 60.0, 100.0, *np.linspace(110, 168, 59)]
+    prices = pd.Series(values, [*earlier, *dates[1:]], name="index")
+    data = gather(results, benchmark=prices)
+    net = data.results["index"].net_returns
+    assert net.index.equals(dates)
+    np.testing.assert_allclose(net.iloc[:3], [0.0, 0.1, 111 / 110 - 1], atol=1e-15)
+    assert data.trials == 1
+
+
+def test_a_benchmark_has_the_risk_free_returns_of_its_own_periods():
+    ours = result_of_returns(pd.Series(0.01, DAYS, name="ours"), risk_free=0.05)
+    prices = pd.Series([100.0, 101, 102, 103, 104], DAYS.delete(2), name="index")
+    data = gather({"ours": ours}, benchmark=prices)  # its first price has no price before it
+    found, whole = data.results["index"].risk_free, ours.risk_free
+    assert list(found.index) == list(DAYS[[1, 3, 4, 5]])
+    expected = [whole.iloc[1], (1 + whole.iloc[2]) * (1 + whole.iloc[3]) - 1, *whole.iloc[4:]]
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
