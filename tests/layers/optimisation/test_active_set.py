@@ -16,13 +16,10 @@ from strategies.layers.optimisation.active_set import ActiveSet
 from strategies.layers.optimisation.active_set.batched import solve_batched
 from strategies.layers.optimisation.active_set.calls import (
     Call,
-    kernel_batch,
-    kernels,
-    no_chain,
-    problem_tensors,
+    second_line,
 )
 from strategies.layers.optimisation.active_set.solver import BatchedSolve
-from strategies.layers.optimisation.checks import feasible_point, kkt_residual
+from strategies.layers.optimisation.checks import kkt_residual
 from strategies.layers.optimisation.mean_variance import (
     FactorRisk,
     InfeasibleError,
@@ -94,21 +91,17 @@ def test_hard_problems_are_solved_exactly(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_walk_from_a_feasible_point_ends_at_the_same_weights(kind: str) -> None:
+def test_the_second_line_ends_at_the_same_weights(kind: str) -> None:
     risk, q, constraints = make_problem(kind, 4, 12, seed=6)
     problem = build_problem(risk, q, **constraints)
     expected = LAYER.solve(risk, q, **constraints)
-    points = np.stack([feasible_point(problem, sample)[0] for sample in range(4)])
-    assert expected.states is not None
-    states = np.zeros(expected.states.shape, dtype=np.int8)
-    weights, duals = np.zeros((4, 12)), np.zeros(expected.duals.shape)
-    rounds, status = np.zeros(4, dtype=np.int64), np.zeros(4, dtype=np.int64)
-    kernels().solve_batch(
-        kernel_batch(*problem_tensors(problem)), no_chain(), 0, True,
-        points, states, weights, duals, rounds, np.zeros(4), status,
-    )  # fmt: skip
-    assert (status == kernels().SOLVED).all()
-    np.testing.assert_allclose(weights, expected.weights, atol=1e-10)
+    for sample in range(4):
+        found = second_line(problem, sample, q[sample].numpy())
+        assert found.residual < 1e-12
+        np.testing.assert_allclose(found.weights, expected.weights[sample], atol=1e-10)
+        start = torch.from_numpy(found.states)[None]
+        again = ActiveSet().solve(problem.of_samples(torch.tensor([sample])), start)
+        np.testing.assert_allclose(again.weights[0], found.weights, atol=1e-10)
 
 
 def test_factor_risk_gives_what_dense_risk_gives() -> None:

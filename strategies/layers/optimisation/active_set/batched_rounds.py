@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from strategies.layers.optimisation.active_set.tolerances import (
+    AT_ONCE,
     DEPENDENT_EIGENVALUE,
     FEASIBLE,
     RETURN_TOLERANCE,
@@ -245,10 +246,18 @@ def flip(
     drop = active & (least < most) & (row_states * now.duals < -ROUNDING * now.scale)
     up = ~active & (value > most + ROW_ROUNDING * (1 + most.abs()))
     down = ~active & (value < least - ROW_ROUNDING * (1 + least.abs()))
-    new_rows = torch.where(drop, 0, torch.where(up, 1, torch.where(down, -1, row_states)))
+    missed = up | down
+    by = torch.maximum(value - most, least - value)
+    by[:, :-2] /= geometry.problem.rows.abs().amax(-1)
+    by[:, -2:] = torch.inf
+    worst = torch.where(missed, by, -torch.inf).argmax(1, keepdim=True)
+    only = torch.zeros_like(missed).scatter(1, worst, True)
+    taken = missed & (only | (missed.sum(1, keepdim=True) <= AT_ONCE))
+    added = torch.where(up, 1, -1)
+    new_rows = torch.where(drop, 0, torch.where(taken, added, row_states))
     shortfall = torch.where(active & ~drop, now.gaps, 0.0)
     shortfall = torch.where(shortfall.abs() > FEASIBLE * (1 + value.abs()), shortfall, 0.0)
-    flipped = flipped + (drop | up | down | (shortfall != 0)).sum(1)
+    flipped = flipped + (drop | missed | (shortfall != 0)).sum(1)
     row = shortfall.abs().argmax(1, keepdim=True)  # the row missed most, if any, frees one weight
     index = row.unsqueeze(2).expand(-1, -1, states.shape[1])
     coefficient = geometry.rows(states).gather(1, index).squeeze(1)

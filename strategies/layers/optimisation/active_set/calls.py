@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import compress
 from types import ModuleType
@@ -14,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from strategies.layers.optimisation.checks import feasible_point
 from strategies.layers.optimisation.problem import FactorRisk, Problem
 from strategies.layers.threads import in_parts
 
@@ -152,41 +152,63 @@ def solve_compiled(
     Args:
         batch: of the problem of ``call``, or of those of its samples that are named.
     """
-    solve, stalled = kernels().solve_batch, kernels().STALLED
+    solve, solved, refused = kernels().solve_batch, kernels().SOLVED, kernels().REFUSED
     count, assets = batch.linear.shape
     width = batch.limits.shape[2]
     states = _first_states(call.start, count, assets + width)
     weights, duals, residual = np.zeros((count, assets)), np.zeros((count, width)), np.zeros(count)
     rounds, status = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
     outputs = states, weights, duals, rounds, residual, status
-    no_points = np.empty((count, 0))
 
-    def walk(sample: int) -> None:
-        """Solve one whose rounds cycle from a feasible point, if there is any."""
-        number = sample if samples is None else samples[sample]
-        point, missed = feasible_point(call.problem, number)
-        if not missed:
-            part = slice(sample, sample + 1)
+    def again(sample: int) -> None:
+        """Solve one that the rounds did not: cold if they had a start, then by the second line."""
+        if status[sample] == refused:
+            return
+        part = slice(sample, sample + 1)
+        if call.start is not None or len(chain.begins):
+            states[sample, 0] = -1
             own = [output[part] for output in outputs]
-            one = _part_of(batch, part, count)
-            _run(solve, one, no_chain(), 0, call.entries, point[None], *own)
+            _run(solve, _part_of(batch, part, count), no_chain(), 0, call.entries, *own)
+            if status[sample] == solved:
+                return
+        number = sample if samples is None else samples[sample]
+        found = second_line(call.problem, number, batch.linear[sample])
+        if found is not None and not residual[sample] <= found.residual:
+            weights[sample], duals[sample], states[sample] = found[:3]
+            rounds[sample] += found.steps
+            residual[sample] = found.residual
 
     def work(part: slice) -> None:
         given = _part_of(batch, part, count), _part_of(chain, part, count)
         own = [output[part] for output in outputs]
         size, done = part.stop - part.start, 0
         while True:
-            done = _run(solve, *given, done, call.entries, no_points[part], *own)
+            done = _run(solve, *given, done, call.entries, *own)
             if done == size:
                 break
-            walk(part.start + done)  # of consecutive dates the next depends on it
+            again(part.start + done)  # of consecutive dates the next depends on it
             done += 1
 
     in_parts(count, min(call.threads, count), work, chain.begins)
     if not len(chain.begins):
-        for sample in np.flatnonzero(status == stalled) if status.any() else ():
-            walk(int(sample))
+        for sample in np.flatnonzero(status != solved) if status.any() else ():
+            again(int(sample))
     return weights, duals, states, rounds, residual
+
+
+def second_line(problem: Problem, sample: int, linear: np.ndarray) -> Any:
+    """What ``second_line.py`` makes of a sample with that linear term, or None where P is not
+    positive definite."""
+    one = problem.of_samples(torch.tensor([sample])).each_tensor(
+        lambda tensor: tensor.detach().cpu()
+    )
+    one = replace(one, expected_return=torch.from_numpy(linear)[None])
+    broken = isinstance(one.risk, Tensor) and bool(torch.linalg.cholesky_ex(one.risk).info.any())
+    if broken:
+        return None
+    from strategies.layers.optimisation.active_set.second_line import solve_sample
+
+    return solve_sample(one)
 
 
 def _first_states(start: Tensor | None, count: int, width: int) -> np.ndarray:

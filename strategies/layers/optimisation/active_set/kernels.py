@@ -28,7 +28,6 @@ from strategies.layers.optimisation.active_set.gradient import (
     solve_for_incoming,
 )
 from strategies.layers.optimisation.active_set.one_problem import entries_sound, prepare
-from strategies.layers.optimisation.active_set.primal import primal_step
 from strategies.layers.optimisation.active_set.rounds import (
     clip_free,
     flip,
@@ -39,15 +38,13 @@ from strategies.layers.optimisation.active_set.rounds import (
 from strategies.layers.optimisation.active_set.start import (
     admit,
     cold_start,
-    locate,
-    only_equalities,
 )
 from strategies.layers.optimisation.active_set.tolerances import (
+    EXACT,
     HOMOTOPY,
     PATIENCE,
     ROUND_LIMIT,
     START,
-    WALK_LIMIT,
 )
 
 __all__ = [
@@ -63,23 +60,16 @@ __all__ = [
 
 
 @helper
-def solve_sample(s, w, state, row_state, point):
+def solve_sample(s, w, state, row_state):
     """States without a contradiction; status, rounds, free weights, scale of the gradient.
 
     From the given states, or cold. Where the rounds cycle, cold again on P + tau diag(P),
-    which is led back to P. With a feasible point, first walked from there by the primal method.
+    which is led back to P.
     """
-    n = s.linear.shape[0]
-    walking = point.shape[0] > 0
-    cold = not walking and state[0] < 0
-    if walking:
-        for i in range(n):
-            w.z[i] = point[i]
-        locate(s, w, state)
-        only_equalities(s, row_state)
-    elif not cold:
+    cold = state[0] < 0
+    if not cold:
         admit(s, w, state, row_state)
-    attempt = taken = waited = idle = rounds = 0
+    attempt = taken = waited = rounds = 0
     fewest = 2**62
     while True:  # the one place that starts and solves: inlined once
         tau = HOMOTOPY[attempt]
@@ -90,11 +80,6 @@ def solve_sample(s, w, state, row_state, point):
         rounds += 1
         if m < 0:
             return INDEFINITE, rounds, m, scale
-        if walking:
-            length = primal_step(s, w, state, row_state, point, m, scale, idle > n)
-            idle = 0 if length > 0 else idle + 1
-            walking = length >= 0 and rounds < WALK_LIMIT * (n + row_state.shape[0])
-            continue
         flipped = flip(s, w, m, state, row_state, scale)
         if flipped == 0 and tau == 0:
             return SOLVED, rounds, m, scale
@@ -112,18 +97,15 @@ def solve_sample(s, w, state, row_state, point):
 
 @entry
 def solve_batch(sources):
-    def solve_batch(
-        batch, chain, first, entries, points, states, weights, duals, rounds, residual, status
-    ):
-        """Solve every sample from the first asked for on; all but the points is written.
+    def solve_batch(batch, chain, first, entries, states, weights, duals, rounds, residual, status):
+        """Solve every sample from the first asked for on; what follows ``entries`` is written.
 
-        Consecutive dates are solved one after the other up to one that stalls, since the next
+        Consecutive dates are solved one after the other up to one that fails, since the next
         depends on it. Returns how far it came.
 
         Args:
             chain: a ``Chain``; ``batch.linear`` becomes q + c h.
             entries: whether every entry of P is checked.
-            points: (B, N) feasible weights to walk from, or (B, 0) to solve by rounds.
             states: (B, N + R + 2) int8, of weights then rows, a start as well as a result; -1 in
                 front for a cold start.
             weights: (B, N). duals: (B, R + 2). rounds, status: (B,) int64. residual: (B,).
@@ -148,14 +130,16 @@ def solve_batch(sources):
                 sound = entries_sound(s, w)
             if not sound:
                 continue
-            status[b], rounds[b], m, scale = solve_sample(s, w, state, row_state, points[b])
+            status[b], rounds[b], m, scale = solve_sample(s, w, state, row_state)
             if status[b] == SOLVED:
                 residual[b] = residual_of(s, w, m, scale)
                 clip_free(w, state, m)
                 let_go_of_weak(s, w, state, row_state, scale)
                 weights[b] = w.z
                 duals[b] = w.duals
-            elif status[b] == STALLED and consecutive:
+                if residual[b] > EXACT:
+                    status[b] = STALLED
+            if status[b] != SOLVED and consecutive:
                 return b
         return batch.linear.shape[0]
 

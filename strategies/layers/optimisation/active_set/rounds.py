@@ -22,6 +22,7 @@ from strategies.layers.optimisation.active_set.one_problem import (
     slopes,
 )
 from strategies.layers.optimisation.active_set.tolerances import (
+    AT_ONCE,
     FEASIBLE,
     RETURN_TOLERANCE,
     ROUNDING,
@@ -180,7 +181,8 @@ def flip_free(w, m, state):
 @helper
 def flip_rows(s, w, state, row_state, scale):
     """Drop rows with a wrong multiplier, add rows that are missed."""
-    flipped = 0
+    flipped = missed = 0
+    worst = -1.0
     for row in range(s.limits.shape[1]):
         low, high = s.limits[0, row], s.limits[1, row]
         if row_state[row] != 0:
@@ -193,12 +195,20 @@ def flip_rows(s, w, state, row_state, scale):
                 flipped += 1
         elif low > -np.inf or high < np.inf:
             value = row_value(s, w, row, w.z)
-            if value > high + ROW_ROUNDING * (1 + abs(high)):
-                row_state[row] = 1
+            over = value > high + ROW_ROUNDING * (1 + abs(high))
+            if over or value < low - ROW_ROUNDING * (1 + abs(low)):
+                row_state[row] = 1 if over else -1
                 flipped += 1
-            elif value < low - ROW_ROUNDING * (1 + abs(low)):
-                row_state[row] = -1
-                flipped += 1
+                by = max(value - high, low - value)
+                by = by / w.sizes[1 + row] if row < s.rows.shape[0] else np.inf
+                if by > worst:
+                    worst = by
+                    w.active[missed], w.active[0] = w.active[0], row  # the worst in front
+                else:
+                    w.active[missed] = row
+                missed += 1
+    for k in range(1, missed if missed > AT_ONCE else 0):
+        row_state[w.active[k]] = 0
     return flipped
 
 

@@ -1,8 +1,8 @@
 """ActiveSet: the active-set method as a differentiable solver.
 
 On the CPU the rounds run in compiled kernels, elsewhere in batched torch. The rare sample whose
-rounds cycle starts again on an easier problem that is led back to the given one, and is solved by a
-primal method if that fails, too.
+rounds cycle starts again on an easier problem that is led back to the given one; the second line
+takes what they do not solve.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from strategies.layers.optimisation.active_set.calls import (
     no_chain,
     solve_compiled,
 )
+from strategies.layers.optimisation.active_set.tolerances import EXACT
 from strategies.layers.optimisation.checks import check_jointly, check_problem
 from strategies.layers.optimisation.problem import ONCE, Problem, Solution, status_of
 from strategies.layers.second_derivatives import refuse_second_derivative
@@ -130,7 +131,7 @@ class BatchedSolve(torch.autograd.Function):
     @staticmethod
     def forward(ctx, call, cost, *differentiable):
         outputs = solve_batched(call.problem, call.start)
-        for sample in outputs[-1].isinf().nonzero().flatten().tolist():
+        for sample in (outputs[-1] > EXACT).nonzero().flatten().tolist():
             own = kernel_batch(*(_of_sample(tensor, sample) for tensor in call.tensors))
             solved = solve_compiled(own, no_chain(), Call(call.problem), [sample])
             for output, array in zip(outputs, solved, strict=True):
