@@ -25,7 +25,7 @@ regressor = HistGradientBoostingRegressor(max_iter=20, max_leaf_nodes=8, random_
 results = backtest(
     {
         "minimum variance of skfolio": EstimatorStrategy(estimator),
-        "boosted trees": PredictThenOptimize(regressor, horizon=21),
+        "boosted trees": PredictThenOptimize(regressor),
         "1/N": EqualWeight(),
     },
     load("sp500", start="2010-01-01"),

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from inspect import signature
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
+import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
@@ -35,12 +37,14 @@ __all__ = [
     "ConvergenceError",
     "Inputs",
     "LearnedStrategy",
+    "Plan",
     "SolveRecord",
     "SolveTally",
     "Strategy",
     "carry",
     "cross_check",
     "drift",
+    "fit_to_plan",
     "holdings_input",
     "record_solves",
     "remember",
@@ -66,6 +70,24 @@ if not TYPE_CHECKING:
         if name not in LAYERS:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         return getattr(import_module(f"strategies.layers.{LAYERS[name]}"), name)
+
+
+class Plan(Protocol):
+    """What a strategy may ask of the plan that it is fitted for: the engine's ``WalkForward``."""
+
+    @property
+    def execution_lag(self) -> int:
+        """Rows from a decision to its fill."""
+
+    def decisions(self, dates: pd.DatetimeIndex) -> np.ndarray:
+        """The rows (K,) of ascending dates at which decisions are made."""
+
+
+def fit_to_plan(strategy: Strategy, history: Panel, plan: Plan) -> Strategy:
+    """Fit a strategy, and give it the plan if its ``fit`` takes one."""
+    if "plan" in signature(strategy.fit).parameters:
+        return strategy.fit(history, plan=plan)  # type: ignore[call-arg]
+    return strategy.fit(history)
 
 
 class Strategy(BaseEstimator):
@@ -138,7 +160,11 @@ class Strategy(BaseEstimator):
         return self.short or constraints.short, max(self.leverage, constraints.gross)
 
     def fit(self, history: Panel) -> Strategy:
-        """Learn from the training rows, all known before the first decision that follows."""
+        """Learn from the training rows, all known before the first decision that follows.
+
+        A strategy that needs to know when decisions are made and filled takes a second argument
+        named ``plan``, see ``Plan``: ``fit(self, history, plan)``.
+        """
         return self
 
     def allocate(self, history: Panel, holdings: pd.Series) -> pd.Series:

@@ -10,7 +10,7 @@ import pandas as pd
 from sklearn.exceptions import NotFittedError
 
 from data_loaders import Panel
-from strategies.base import Strategy
+from strategies.base import Plan, Strategy
 from strategies.baselines import optimal
 from strategies.constraints import Constraints
 from strategies.covariance import shrunk_covariance
@@ -77,8 +77,9 @@ class PredictThenOptimize(Strategy):
     Args:
         regressor: an object with fit and predict, or the name of its class, as module:Class.
         parameters: of the class, where it is named.
-        horizon: rows of the return that is predicted, the time for which weights are held.
-        delay: rows from a decision to its fill: the plan's execution_lag.
+        horizon: rows of the return that is predicted; by default those from a fill to the next,
+            in the median over the plan's decisions.
+        delay: rows from a decision to its fill; by default the plan's execution_lag.
         lookback: rows of prices behind the features and the covariance.
         aversion: to variance, in  max mu'w - a/2 w'Sw, with S of Ledoit & Wolf.
         cap: largest weight of an asset, a fraction. Long-only.
@@ -94,8 +95,8 @@ class PredictThenOptimize(Strategy):
         self,
         regressor: Any = "sklearn.linear_model:Ridge",
         parameters: Mapping[str, Any] | None = None,
-        horizon: int = 5,
-        delay: int = 1,
+        horizon: int | None = None,
+        delay: int | None = None,
         lookback: int = 253,
         aversion: float = 5.0,
         cap: float = 0.2,
@@ -114,38 +115,67 @@ class PredictThenOptimize(Strategy):
         self.fallback = fallback
         self.features = features
 
-    def fit(self, history: Panel) -> PredictThenOptimize:
+    def fit(self, history: Panel, plan: Plan | None = None) -> PredictThenOptimize:
+        """Learn from the rows of ``history``, for decisions and fills as the plan has them.
+
+        Raises:
+            ValueError: too few rows, or neither a plan nor both ``horizon`` and ``delay``.
+        """
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
 
         regressor = made(self.regressor, self.parameters, "regressor")
-        x, y = self.samples(history)
+        self.horizon_, self.delay_ = self.timing(history, plan)
+        x, y = self.samples(history, plan)
         if len(y) < 2:
             raise ValueError(
                 f"{len(history)} training rows leave {len(y)} samples for the regressor: they must "
-                f"be more than the lookback of {self.lookback} and the horizon of {self.horizon}, "
+                f"be more than the lookback of {self.lookback} and the horizon of {self.horizon_}, "
                 "and some asset must trade and move throughout a lookback"
             )
         self.model_ = make_pipeline(StandardScaler(), regressor)
         self.model_.fit(x, y)
         return self
 
-    def samples(self, history: Panel) -> tuple[np.ndarray, np.ndarray]:
-        """Features (M, F) and labels (M,) whose returns end in ``history``, a horizon apart."""
-        if self.horizon < 1 or self.delay < 0:
+    def timing(self, history: Panel, plan: Plan | None = None) -> tuple[int, int]:
+        """Rows of the return that is predicted, and rows from a decision to its fill."""
+        horizon, delay = self.horizon, self.delay
+        if plan is None and (horizon is None or delay is None):
             raise ValueError(
-                f"horizon is at least 1 row and delay at least 0, got {self.horizon} and "
-                f"{self.delay}"
+                "PredictThenOptimize takes horizon and delay from the plan that engine.backtest "
+                "gives it; fitted without one, give both"
             )
+        if horizon is None and plan is not None:
+            rows = np.diff(plan.decisions(history.dates))
+            if not len(rows):
+                raise ValueError(
+                    f"the plan makes fewer than two decisions in {len(history)} training rows, so "
+                    "that there is no time from one fill to the next: give horizon, or a longer "
+                    "train span"
+                )
+            horizon = round(float(np.median(rows)))
+        if delay is None and plan is not None:
+            delay = plan.execution_lag
+        assert horizon is not None
+        assert delay is not None
+        if horizon < 1 or delay < 0:
+            raise ValueError(
+                f"horizon is at least 1 row and delay at least 0, got {horizon} and {delay}"
+            )
+        return horizon, delay
+
+    def samples(self, history: Panel, plan: Plan | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Features (M, F) and labels (M,) whose returns end in ``history``, a horizon apart."""
+        horizon, delay = self.timing(history, plan)
         prices = np.log(history.prices.to_numpy())
         x, y = [], []
-        last = len(history) - 1 - self.delay - self.horizon
-        for row in range(self.lookback - 1, last + 1, self.horizon):
+        last = len(history) - 1 - delay - horizon
+        for row in range(self.lookback - 1, last + 1, horizon):
             seen = history.rows(row + 1 - self.lookback, row + 1)
-            start = row + self.delay
-            label = prices[start + self.horizon] - prices[start]
+            start = row + delay
+            label = prices[start + horizon] - prices[start]
             volatility = _volatility(seen)
-            label /= np.where(volatility > 0, volatility, np.nan) * np.sqrt(self.horizon)
+            label /= np.where(volatility > 0, volatility, np.nan) * np.sqrt(horizon)
             features = feature_table(seen, self.features).to_numpy()
             known = np.isfinite(label) & np.isfinite(features).all(axis=1)
             known &= seen.trades_throughout.to_numpy()
@@ -161,7 +191,7 @@ class PredictThenOptimize(Strategy):
         mean = np.zeros(len(known))
         if known.any():
             predicted = self.model_.predict(features[known])
-            mean[known] = predicted * _volatility(history)[known] / np.sqrt(self.horizon)
+            mean[known] = predicted * _volatility(history)[known] / np.sqrt(self.horizon_)
         return _optimal(self, mean, shrunk_covariance(history), history, holdings)
 
 

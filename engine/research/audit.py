@@ -22,7 +22,7 @@ from engine.backtest import backtest
 from engine.planning.walk_forward import WalkForward
 from engine.training.settings import Training
 from engine.walking.weight_checks import BrokenLimits
-from strategies.base import LearnedStrategy, Strategy
+from strategies.base import LearnedStrategy, Strategy, fit_to_plan
 
 CALENDAR = pd.Timedelta(days=28 * 365 + 7)  # after 28 years the weekdays fall on the same dates
 SAME = 1e-6  # difference of a weight that rounding may make, if the arithmetic differs
@@ -152,7 +152,10 @@ class Audit:
         history, none = late.last(strategy.lookback), pd.Series(0.0, index=panel.assets)
         found, expected = (
             fitted.allocate(history, none).to_frame().T
-            for fitted in (clone(strategy).fit(early).fit(late), clone(strategy).fit(late))
+            for fitted in (
+                fit_to_plan(fit_to_plan(clone(strategy), early, self.plan), late, self.plan),
+                fit_to_plan(clone(strategy), late, self.plan),
+            )
         )
         _same(found, expected, exactly=True)
 

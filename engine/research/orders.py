@@ -16,7 +16,7 @@ from engine.planning.walk_forward import later
 from engine.runs.result import BacktestResult
 from engine.runs.settings import read_costs, read_plan
 from engine.walking.weight_checks import checked_weights
-from strategies.base import LearnedStrategy, Strategy, stack
+from strategies.base import LearnedStrategy, Strategy, fit_to_plan, stack
 
 OLDEST = pd.Timedelta(days=5)  # a long weekend may lie between the last close and today
 
@@ -143,7 +143,7 @@ def read_holdings(path: Path) -> pd.Series:
 def _fitted(strategy: Strategy, result: BacktestResult, panel: Panel) -> list[Strategy]:
     """The strategy with the last refit's states, one for each seed; a rule is fitted again."""
     if not isinstance(strategy, LearnedStrategy):
-        return [clone(strategy).fit(panel)]
+        return [fit_to_plan(clone(strategy), panel, read_plan(result.settings["plan"]))]
     last = result.folds["train_end"].iloc[-1]
     row = int(panel.dates.searchsorted(last))
     due = later(panel.dates, row, read_plan(result.settings["plan"]).refit)

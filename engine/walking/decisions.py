@@ -24,6 +24,7 @@ from strategies.base import (
     SolveRecord,
     Strategy,
     drift,
+    fit_to_plan,
     holdings_input,
     record_solves,
 )
@@ -115,7 +116,7 @@ class DecisionTask:
             return learner.restored(self.name, self.strategy, fold, self.fits)
         known = learner.panel.rows(fold.start, fold.refit + 1)
         try:
-            return [clone(self.strategy).fit(known)]
+            return [fit_to_plan(clone(self.strategy), known, learner.plan)]
         except Exception as error:
             failed = AllocationError.at("fit", self.name, known.dates[-1], reason_of(error))
             raise failed from error

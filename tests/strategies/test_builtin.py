@@ -21,6 +21,7 @@ from data_loaders import Panel
 from engine import Training, WalkForward, backtest, check_strategy
 from engine.training.errors import TrainingWarning
 from strategies import (
+    EqualWeight,
     EstimatorStrategy,
     HierarchicalRiskParity,
     MaximumDiversification,
@@ -30,6 +31,7 @@ from strategies import (
     RiskParity,
     create_strategy,
 )
+from strategies.base import fit_to_plan
 from strategies.classic_rules import equal_risk
 from strategies.predict_then_optimize import bayes_stein
 from strategies.registry import strategy_names
@@ -277,8 +279,8 @@ def test_a_regressor_learns_from_nothing_after_its_refit(walks, monkeypatch):
     learned: list[np.ndarray] = []
     fit = PredictThenOptimize.fit
 
-    def kept(self, history):
-        fitted = fit(self, history)
+    def kept(self, history, plan):
+        fitted = fit(self, history, plan)
         learned.append(np.append(fitted.model_[-1].coef_, fitted.model_[0].mean_))
         return fitted
 
@@ -309,7 +311,8 @@ def test_no_label_reaches_past_what_is_known(walks):
 def test_a_price_that_stands_still_teaches_nothing(walks):
     prices = walks.prices.copy()
     prices["A2"] = 7.0
-    strategy = PredictThenOptimize(lookback=30, cap=0.5, features=("lags:3",))
+    asked = {"horizon": 5, "delay": 1, "features": ("lags:3",)}
+    strategy = PredictThenOptimize(lookback=30, cap=0.5, **asked)
     samples = len(strategy.samples(walks)[1])
     assert len(strategy.samples(Panel(prices))[1]) == samples * 4 / 5
     found = strategy.fit(Panel(prices)).allocate(Panel(prices).last(30), CASH)
@@ -337,13 +340,57 @@ def test_a_regressor_must_be_fitted_and_have_rows(walks):
     with pytest.raises(NotFittedError):
         PredictThenOptimize(lookback=30).allocate(walks.last(30), CASH)
     with pytest.raises(ValueError, match="32 training rows leave 0 samples"):
-        PredictThenOptimize(lookback=30).fit(random_walks(32, 3))
+        PredictThenOptimize(lookback=30, horizon=5, delay=1).fit(random_walks(32, 3))
+    with pytest.raises(ValueError, match="fitted without one, give both"):
+        PredictThenOptimize(lookback=30, horizon=5).fit(walks)
+    with pytest.raises(ValueError, match="fewer than two decisions in 60 training rows"):
+        PredictThenOptimize(lookback=30).fit(walks.rows(0, 60), WalkForward(rebalance=50))
+
+
+@pytest.mark.parametrize("lag", [0, 2])
+def test_horizon_and_delay_are_those_of_the_plan(walks, lag):
+    """A month has 22 weekdays in the median; what is set by hand is used as it is set."""
+    plan = WalkForward(train="18M", refit="1Y", rebalance="ME", execution_lag=lag)
+    common = {"lookback": 30, "cap": 0.5, "features": ("lags:3",)}
+    found = backtest(
+        {
+            "plan": PredictThenOptimize(**common),
+            "hand": PredictThenOptimize(horizon=22, delay=lag, **common),
+            "other": PredictThenOptimize(horizon=5, delay=lag, **common),
+            "other delay": PredictThenOptimize(delay=lag + 1, **common),
+        },
+        walks, plan, progress=False, ledger=False,
+    )  # fmt: skip
+    targets = {name: result.targets for name, result in found.items()}
+    pd.testing.assert_frame_equal(targets["plan"], targets["hand"], check_exact=True)
+    assert not targets["plan"].equals(targets["other"])
+    assert not targets["plan"].equals(targets["other delay"])
+    assert PredictThenOptimize(**common).fit(walks, plan).delay_ == lag
+
+
+def test_a_strategy_that_takes_no_plan_is_fitted_without(walks):
+    seen = []
+
+    class Plain(EqualWeight):
+        def fit(self, history):
+            seen.append(None)
+            return self
+
+    class Planned(EqualWeight):
+        def fit(self, history, plan):
+            seen.append(plan)
+            return self
+
+    plan = WalkForward(train="2Y", refit="2Y", rebalance="ME", execution_lag=2)
+    backtest([Plain(), Planned()], walks, plan, progress=False, ledger=False)
+    assert set(seen) == {None, plan}
 
 
 @pytest.mark.parametrize("rule", [MeanVariance, PredictThenOptimize])
 def test_what_is_held_may_stay_where_nothing_is_feasible(walks, rule):
     held = pd.Series(0.1, index=CASH.index)
-    strategy = rule(lookback=64, cap=0.1, fallback="hold").fit(walks)
+    strategy = rule(lookback=64, cap=0.1, fallback="hold")
+    fit_to_plan(strategy, walks, WalkForward())
     pd.testing.assert_series_equal(strategy.allocate(walks.last(64), held), held)
 
 
@@ -353,7 +400,7 @@ def test_aversion_fallback_and_horizon_are_checked(walks):
     with pytest.raises(ValueError, match="one of raise, hold, relax, got 'hope'"):
         MeanVariance(lookback=64, fallback="hope", cap=0.5).allocate(walks.last(64), CASH)
     with pytest.raises(ValueError, match="horizon is at least 1 row"):
-        PredictThenOptimize(lookback=64, horizon=0).fit(walks)
+        PredictThenOptimize(lookback=64, horizon=0, delay=1).fit(walks)
 
 
 HELD_STILL = ("EqualWeight", "Momentum", "SoftmaxAllocation")
