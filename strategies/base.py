@@ -167,16 +167,18 @@ class Strategy(BaseEstimator):
         """
         return self
 
-    def allocate(self, history: Panel, holdings: pd.Series) -> pd.Series:
+    def allocate(self, history: Panel, holdings: pd.Series) -> pd.Series | None:
         """Target weights by asset for the close of the last date of ``history``.
 
         Args:
             history: ``lookback`` rows, the last one the decision date.
-            holdings: (N,) current weights by asset, drifted to that close; zeros at the start.
+            holdings: (N,) weights by asset at that close, as they will be once all orders on their
+                way are filled; zeros at the start.
 
         Returns:
             (N,) weights by asset, fractions of the portfolio's value; the remainder to 1 is
-            cash.
+            cash. NaN, or the weight that is held, places no order: the shares stay as they are.
+            None places no order at all.
         """
         raise NotImplementedError(f"{type(self).__name__} must define allocate(history, holdings)")
 

@@ -19,44 +19,60 @@ from strategies.base import drift
 
 @dataclass(frozen=True)
 class Fills:
-    """When K targets are filled, and at what prices.
+    """When E targets are filled, and at what prices.
+
+    Value is followed from point to point: P points of time, which are the T closes from the first
+    fill on and, where fills are not at closes, the moments of fills before them.
 
     Attributes:
         dates: (T,) from the first fill on.
-        path: (T, N) valuation prices.
-        starts: (K,) rows of the fills, increasing.
-        clock: (T,) years that have passed since the first fill.
-        illiquidity: (K, N) at the fills, or None (see ``Costs.charge``).
+        closes: (T,) points of the closes.
+        starts: (E,) points of the fills, increasing.
+        path: (P, N) valuation prices.
+        clock: (P,) years since the first point.
+        targets: (E, N); NaN where there is no order.
+        most: (E,) that weights may sum to where assets are left alone.
+        decided: (E, N) rows of the decisions, as of the panel.
+        illiquidity: (E, N) at the fills, or None (see ``Costs.charge``).
         capital: money before the first fill.
     """
 
     dates: pd.DatetimeIndex
-    path: Tensor
+    closes: Tensor
     starts: Tensor
+    path: Tensor
     clock: Tensor
+    targets: Tensor
+    most: Tensor
+    decided: np.ndarray
     illiquidity: Tensor | None
     capital: float
 
     @property
+    def rows(self) -> np.ndarray:
+        """(E,) rows of ``dates`` in which the fills are."""
+        return np.searchsorted(self.closes.numpy(), self.starts.numpy())
+
+    @property
     def fill_dates(self) -> pd.DatetimeIndex:
-        return self.dates[self.starts.numpy()]
+        return self.dates[self.rows]
 
     @property
     def prices(self) -> Tensor:
-        """(K, N) at the fills."""
+        """(E, N) at the fills."""
         return self.path[self.starts]
 
     @property
     def years(self) -> Tensor:
-        """(K - 1,) from one fill to the next."""
+        """(E - 1,) from one fill to the next."""
         return self.clock[self.starts].diff()
 
-    def check_solvent(self, value: Tensor, rows: Tensor) -> None:
-        """Refuse values (M,) at these rows of ``dates`` that are not positive."""
-        ruined = rows[value <= 0]
+    def check_solvent(self, value: Tensor, points: Tensor) -> None:
+        """Refuse values (M,) at these points that are not positive."""
+        ruined = points[value <= 0]
         if len(ruined):
             reason = "losses of short positions or of leverage took all of the portfolio's value"
-            raise Ruin(self.dates, int(ruined[0]), reason)
+            raise Ruin(self.dates, self._row(ruined[0]), reason)
 
     @contextmanager
     def affordable(self, first: int = 0) -> Iterator[None]:
@@ -64,14 +80,28 @@ class Fills:
         try:
             yield
         except CostsTooHigh as error:
-            raise Ruin(self.dates, int(self.starts[first + error.sample]), str(error)) from error
+            row = self._row(self.starts[first + error.sample])
+            raise Ruin(self.dates, row, str(error)) from error
 
     def before(self, row: int) -> Fills:
         """Those of the rows before ``row``."""
-        starts = self.starts[self.starts < row]
-        lack = None if self.illiquidity is None else self.illiquidity[: len(starts)]
-        dates, path, clock = self.dates[:row], self.path[:row], self.clock[:row]
-        return replace(self, dates=dates, path=path, starts=starts, clock=clock, illiquidity=lack)
+        points = int(self.closes[row - 1]) + 1
+        count = int((self.starts < points).sum())
+        return replace(
+            self,
+            dates=self.dates[:row],
+            closes=self.closes[:row],
+            starts=self.starts[:count],
+            path=self.path[:points],
+            clock=self.clock[:points],
+            targets=self.targets[:count],
+            most=self.most[:count],
+            decided=self.decided[:count],
+            illiquidity=None if self.illiquidity is None else self.illiquidity[:count],
+        )
+
+    def _row(self, point: Tensor) -> int:
+        return int(torch.searchsorted(self.closes, point))
 
 
 class Ruin(ValueError):
@@ -97,7 +127,7 @@ class Book(NamedTuple):
 
 
 def until_ruin(
-    keep: Callable[[Tensor, Fills, Costs], Any], targets: Tensor, fills: Fills, costs: Costs
+    keep: Callable[[Fills, Costs], Any], fills: Fills, costs: Costs
 ) -> tuple[Any, Fills, Ruin | None]:
     """What ``keep`` gives for the rows before the portfolio is ruined, these rows, and the ruin.
 
@@ -107,7 +137,7 @@ def until_ruin(
     ruin = None
     while True:  # the books of a ruin may hide an earlier one
         try:
-            return keep(targets[: len(fills.starts)], fills, costs), fills, ruin
+            return keep(fills, costs), fills, ruin
         except Ruin as error:
             if error.row == 0:
                 raise
@@ -122,39 +152,65 @@ def net_to_the_end(book: Book, fills: Fills) -> np.ndarray:
     return net
 
 
-def keep_book(targets: Tensor, fills: Fills, costs: Costs) -> Book:
-    """The books of filling ``targets`` (K, N), fractions of the value after each fill's costs.
+def keep_book(fills: Fills, costs: Costs) -> Book:
+    """The books of filling the targets, fractions of the value after each fill's costs.
 
     Raises:
         Ruin: its value falls to zero.
     """
+    held = filled_weights(fills, costs)
     growth = fills.prices[1:] / fills.prices[:-1]
-    carried = costs.carry(targets[:-1]) * fills.years
-    grown = 1 + (targets[:-1] * (growth - 1)).sum(-1) + carried  # (K - 1,) until the next fill
+    carried = costs.carry(held[:-1]) * fills.years
+    grown = 1 + (held[:-1] * (growth - 1)).sum(-1) + carried  # (E - 1,) until the next fill
     fills.check_solvent(grown, fills.starts[1:])
-    before = torch.cat([torch.zeros_like(targets[:1]), drift(targets[:-1], growth, carried)])
+    before = torch.cat([torch.zeros_like(held[:1]), drift(held[:-1], growth, carried)])
 
     # Costs that are not proportional depend on the value, which depends on all costs before it.
     # Each pass makes at least one more fill final, and usually a few passes make all final.
-    value = torch.full_like(targets[:, 0], fills.capital)  # (K,) before the fill
-    for _ in range(len(targets) + 1):
+    value = torch.full_like(held[:, 0], fills.capital)  # (E,) before the fill
+    for _ in range(len(held) + 1):
         with fills.affordable():
-            cost = costs.charge(targets, before, fills.illiquidity, value).cost
+            trade = costs.charge(fills.targets, before, fills.illiquidity, value, fills.most)
+        cost = trade.cost
         factors = torch.cat([torch.ones_like(cost[:1]), (1 - cost[:-1]) * grown])
         earlier, value = value, fills.capital * factors.cumprod(0)
         if costs.proportional or torch.allclose(value, earlier, rtol=1e-14, atol=0):
             break
-    traded = targets * (1 - cost.unsqueeze(-1)) - before
-    traded = traded.where(traded.abs() > NO_ORDER, 0.0)
+    traded = held * (1 - cost.unsqueeze(-1)) - before
+    traded = traded.where((traded.abs() > NO_ORDER) & ~fills.targets.isnan(), 0.0)
     orders = traded * value.unsqueeze(-1) / fills.prices
-    return _daily(targets, cost, value, orders, fills, costs)
+    return _daily(held, cost, value, orders, fills, costs)
 
 
-def keep_whole_book(targets: Tensor, fills: Fills, costs: Costs) -> tuple[Book, Tensor]:
-    """The books with whole shares, and the orders (K, N) before they were rounded.
+def filled_weights(fills: Fills, costs: Costs) -> Tensor:
+    """Weights (E, N) after each fill: the targets, and what became of assets left alone."""
+    weights = fills.targets.clone()
+    value = torch.tensor(fills.capital, dtype=weights.dtype)
+    partial = weights.isnan().any(-1)
+    last = int(partial.nonzero().max()) if partial.any() else -1
+    for k in range(last + 1):
+        before = torch.zeros_like(weights[0])
+        if k:
+            growth = fills.prices[k] / fills.prices[k - 1]
+            carried = costs.carry(weights[k - 1]) * fills.years[k - 1]
+            grown = 1 + weights[k - 1] @ (growth - 1) + carried
+            fills.check_solvent(grown[None], fills.starts[k : k + 1])
+            before, value = drift(weights[k - 1], growth, carried), value * grown
+        if not partial[k] and costs.proportional:
+            continue
+        lack = None if fills.illiquidity is None else fills.illiquidity[k]
+        with fills.affordable(k):
+            trade = costs.charge(fills.targets[k], before, lack, value, fills.most[k])
+        weights[k], value = trade.weights, value * (1 - trade.cost)
+    return weights
+
+
+def keep_whole_book(fills: Fills, costs: Costs) -> tuple[Book, Tensor]:
+    """The books with whole shares, and the orders (E, N) before they were rounded.
 
     Shares are rounded towards zero, and once more where their fees would overdraw the account.
     """
+    targets = fills.targets
     shares, cash = torch.zeros_like(targets[0]), torch.tensor(fills.capital, dtype=targets.dtype)
     held, orders, ordered = (torch.zeros_like(targets) for _ in range(3))
     costed, values = torch.zeros_like(targets[:, 0]), torch.zeros_like(targets[:, 0])
@@ -165,13 +221,16 @@ def keep_whole_book(targets: Tensor, fills: Fills, costs: Costs) -> tuple[Book, 
         value = cash + shares @ price
         fills.check_solvent(value[None], fills.starts[k : k + 1])
         illiquidity = None if fills.illiquidity is None else fills.illiquidity[k]
+        before = shares * price / value
         with fills.affordable(k):
-            cost = costs.charge(target, shares * price / value, illiquidity, value).cost
-        ordered[k] = target * (1 - cost) * value / price - shares
-        most = target.sum().clamp(min=1)  # of the value after costs may be invested
+            trade = costs.charge(target, before, illiquidity, value, fills.most[k])
+        cost, wanted = trade.cost, trade.weights * value / price
+        most = trade.weights.sum().clamp(min=1)  # of the value after costs may be invested
+        alone = target.isnan()
+        ordered[k] = (wanted * (1 - cost) - shares).where(~alone, 0.0)
         for _ in range(100):
-            rounded = (target * (1 - cost) * value / price * (1 + 1e-12)).trunc()
-            paid = costs.paid((rounded - shares) * price / value, illiquidity, value)[0].sum()
+            rounded = (wanted * (1 - cost) * (1 + 1e-12)).trunc().where(~alone, shares)
+            paid = costs.paid((rounded - shares) * price / value, illiquidity, value).sum()
             overdrawn = rounded @ price / value - most * (1 - paid)
             if overdrawn <= 0:
                 break
@@ -188,31 +247,40 @@ def keep_whole_book(targets: Tensor, fills: Fills, costs: Costs) -> tuple[Book, 
 def _daily(
     held: Tensor, cost: Tensor, value: Tensor, orders: Tensor, fills: Fills, costs: Costs
 ) -> Book:
-    """The books of each day, from the weights ``held`` (K, N) after each fill.
+    """The books of each day, from the weights ``held`` (E, N) after each fill.
 
-    ``cost`` (K,) is a fraction of ``value`` (K,), the money before the fill.
+    ``cost`` (E,) is a fraction of ``value`` (E,), the money before the fill.
     """
-    path, starts = fills.path, fills.starts
-    rows = torch.arange(len(path))
-    period = torch.searchsorted(starts, rows, right=True) - 1  # (T,) the last fill up to the row
-    growth = path / fills.prices[period]  # (T, N) since that fill
-    rate = costs.carry(held)  # (K,) a year
-    carried = rate[period] * (fills.clock - fills.clock[starts[period]])  # (T,) since the fill
-    total = 1 + (held[period] * (growth - 1)).sum(-1) + carried  # (T,) value over that after fill
-    fills.check_solvent(total, rows)
+    path, starts, clock = fills.path, fills.starts, fills.clock
+    points = torch.arange(len(path))
+    period = torch.searchsorted(starts, points, right=True) - 1  # (P,) the last fill up to each
+    growth = path / fills.prices[period]  # (P, N) since that fill
+    rate = costs.carry(held)  # (E,) a year
+    carried = rate[period] * (clock - clock[starts][period])  # (P,) since the fill
+    total = 1 + (held[period] * (growth - 1)).sum(-1) + carried  # (P,) value over that after fill
+    fills.check_solvent(total, points)
     weights = drift(held[period], growth, carried)
 
     gross = torch.zeros_like(total)
     gross[1:] = (weights[:-1] * (path[1:] / path[:-1] - 1)).sum(-1)
-    net = gross.clone()
-    accrued = rate[period[:-1]] * fills.clock.diff()  # (T - 1,) from the row before
-    net[1:] += accrued / total[:-1]
+    net, years = gross.clone(), clock.diff()
+    net[1:] += rate[period[:-1]] * years / total[:-1]
     net[starts] = (1 + net[starts]) * (1 - cost) - 1
-    after = value * (1 - cost)  # (K,) money after the fill
+    after = value * (1 - cost)  # (E,) money after the fill
     earned = torch.zeros_like(total)
-    earned[1:] = accrued * after[period[:-1]]
+    earned[1:] = (rate * after)[period[:-1]] * years
     traded = orders * fills.prices / value.unsqueeze(-1)
-    fees = costs.paid(traded, fills.illiquidity, value)[0] * value.unsqueeze(-1)
-    return Book(
-        weights, gross, net, earned, after[period] * total, cost, traded.abs().sum(-1), orders, fees
-    )
+    fees = costs.paid(traded, fills.illiquidity, value) * value.unsqueeze(-1)
+    worth, closes = after[period] * total, fills.closes
+    if len(closes) < len(path):  # fills before the close are points of the same row
+        row = torch.searchsorted(closes, points)
+        gross, net = (_compounded(each, row, len(closes)) for each in (gross, net))
+        earned = torch.zeros_like(gross).index_add(0, row, earned)
+        weights, worth = weights[closes], worth[closes]
+    return Book(weights, gross, net, earned, worth, cost, traded.abs().sum(-1), orders, fees)
+
+
+def _compounded(returns: Tensor, row: Tensor, rows: int) -> Tensor:
+    """Returns (rows,) of the rows, from those (P,) of their points."""
+    growth = torch.ones(rows, dtype=returns.dtype)
+    return growth.scatter_reduce(0, row, 1 + returns, "prod") - 1

@@ -115,6 +115,7 @@ class Costs:
         drifted: Tensor,
         illiquidity: Tensor | None = None,
         value: Tensor | float | None = None,
+        most: Tensor | float = 1.0,
     ) -> Trade:
         """Trade from ``drifted`` to ``targets`` weights, both (..., N); differentiable.
 
@@ -123,20 +124,33 @@ class Costs:
         gradient.
 
         Args:
+            targets: NaN is no order. What an asset without an order has come to is part of the
+                portfolio: where cash does not suffice, all buys are scaled down in proportion.
             illiquidity: (..., N), l of the equation, if there is market impact.
             value: (...) money before the trade; ``capital`` by default.
+            most: (...) that weights may sum to after a trade that leaves assets alone.
 
         Raises:
             CostsTooHigh: the costs come to the whole portfolio.
         """
         value = self.capital if value is None else value
         money = None if value is None else torch.as_tensor(value).to(targets)
+        alone = targets.isnan()
+        partial = bool(alone.any())
+        wanted = targets.where(~alone, 0.0) if partial else targets
 
         def orders(cost: Tensor) -> Tensor:
-            return targets * (1 - cost.unsqueeze(-1)) - drifted
+            found = wanted * (1 - cost.unsqueeze(-1)) - drifted
+            if not partial:
+                return found
+            found = found.where(~alone, 0.0)
+            bought, sold = found.clip(min=0), found.clip(max=0)
+            room = most * (1 - cost) - (drifted + sold).sum(-1)
+            scale = (room / bought.sum(-1).clip(min=NO_ORDER)).clip(0, 1)
+            return sold + bought * scale.where(alone.any(-1), 1.0).unsqueeze(-1)
 
         def owed(cost: Tensor) -> Tensor:
-            return self.paid(orders(cost), illiquidity, money)[0].sum(-1)
+            return self.paid(orders(cost), illiquidity, money).sum(-1)
 
         with torch.no_grad():
             cost = targets.new_zeros(targets.shape[:-1])
@@ -157,31 +171,28 @@ class Costs:
                     f"for the fees, or too large for the volume? {self}",
                     int(unpaid.flatten().nonzero()[0]),
                 )
-            by_size = self.paid(orders(cost), illiquidity, money)[1]
-            slope = -(targets * orders(cost).sign() * by_size).sum(-1)  # d owed / d cost
+            step = 1e-6  # exact to 1e-10 where costs are smooth, and so is the gradient
+            slope = (owed(cost + step) - owed(cost - step)) / (2 * step)
         cost = cost + (owed(cost) - cost) / (1 - slope)
-        return Trade(cost, orders(cost).abs().sum(-1))
+        traded = orders(cost)
+        weights = (drifted + traded) / (1 - cost.unsqueeze(-1)) if partial else targets
+        return Trade(cost, traded.abs().sum(-1), weights)
 
-    def paid(
-        self, orders: Tensor, illiquidity: Tensor | None, value: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """c_i (..., N) of orders (..., N), all fractions of ``value``, and its slope in |x|."""
+    def paid(self, orders: Tensor, illiquidity: Tensor | None, value: Tensor | None) -> Tensor:
+        """c_i (..., N) of orders (..., N), all fractions of ``value``; differentiable."""
         size = orders.abs()
-        paid, slope = self.commission * size, torch.full_like(size, self.commission)
+        paid = self.commission * size
         if self.fixed or self.minimum:
             assert value is not None
             paid = paid + (self.fixed / value).unsqueeze(-1)
-            least = (self.minimum / value).unsqueeze(-1)
-            free = size <= NO_ORDER
-            slope = slope.where(paid > least, 0.0)
-            paid = torch.maximum(paid, least).where(~free, 0.0)
-        paid, slope = paid + self.spread / 2 * size, slope + self.spread / 2
+            paid = torch.maximum(paid, (self.minimum / value).unsqueeze(-1))
+            paid = paid.where(size > NO_ORDER, 0.0)
+        paid = paid + self.spread / 2 * size
         if self.impact:
             if illiquidity is None or value is None:
                 raise ValueError("market impact needs the illiquidity of assets and a value")
-            law = self.impact * illiquidity * value.sqrt().unsqueeze(-1)
-            paid, slope = paid + law * size**1.5, slope + 1.5 * law * size.sqrt()
-        return paid, slope
+            paid = paid + self.impact * illiquidity * value.sqrt().unsqueeze(-1) * size**1.5
+        return paid
 
     def carry(self, weights: Any) -> Any:
         """What holding ``weights`` (..., N) earns a year (...), a fraction; prices apart."""
@@ -193,6 +204,7 @@ class Trade(NamedTuple):
 
     cost: Tensor
     turnover: Tensor
+    weights: Tensor  # (..., N) after it, of the value that is left
 
 
 class Account(NamedTuple):

@@ -7,6 +7,7 @@ loss. vectorbt then executes the same orders one by one, and the two must agree.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -16,7 +17,6 @@ import torch
 from torch import Tensor
 
 from data_loaders import Panel
-from data_loaders.calendars import elapsed_years
 from data_loaders.validation import day
 from engine.accounting.bookkeeping import (
     Book,
@@ -27,8 +27,13 @@ from engine.accounting.bookkeeping import (
     until_ruin,
 )
 from engine.accounting.costs import Costs
-from engine.accounting.liquidity import illiquidity
+from engine.accounting.market import Market
+from engine.accounting.positions import CLOSE, Delay, Event, Positions
+from engine.accounting.protective_orders import Levels
 
+ORDER_COLUMNS = (
+    "date", "asset", "side", "size", "price", "fees", "decided", "ordered", "paid", "reason",
+)  # fmt: skip
 CAPITAL = 1e6  # money at the start, where the costs name none
 TOLERANCE = 1e-10  # largest gap allowed between the two net returns of a day
 
@@ -48,7 +53,12 @@ class Simulation:
         turnover, costs: (K,) by fill date, over the portfolio's value before the trade.
         orders: one row an order: date, asset, side, size (shares filled), price, fees (money),
             decided (date), ordered (shares, before rounding to whole ones), paid (money out of
-            cash with fees; negative: in).
+            cash with fees; negative: in), reason ("decision", "limit", "stop", "trailing",
+            "take_profit").
+        delays: one row an order that found no price: decided, due, filled (dates; NaT), asset,
+            outcome ("waited", "waiting", "replaced", "cancelled", "delisted").
+        fills: (E, N) targets by fill date, as they were filled; NaN where there was no order.
+        most_invested: (E,) what weights might sum to where assets were left alone.
         difference: largest gap between our net returns and vectorbt's.
         fractional_returns: (T,) what net returns would be with fractions of shares; the same
             as ``net_returns`` unless shares are whole.
@@ -63,6 +73,9 @@ class Simulation:
     turnover: pd.Series
     costs: pd.Series
     orders: pd.DataFrame
+    delays: pd.DataFrame
+    fills: pd.DataFrame
+    most_invested: pd.Series
     difference: float
     fractional_returns: pd.Series
     decided: pd.DatetimeIndex
@@ -70,11 +83,18 @@ class Simulation:
 
 
 def simulate(
-    targets: pd.DataFrame, panel: Panel, costs: Costs, lag: int = 1, whole: bool = False
+    targets: pd.DataFrame,
+    panel: Panel,
+    costs: Costs,
+    lag: int = 1,
+    whole: bool = False,
+    unpriced: str = "wait",
+    fill: str = "close",
+    levels: Mapping[int, Levels] | None = None,
 ) -> Simulation:
     """Fill each row of ``targets`` (K, N), indexed by decision date, ``lag`` rows later.
 
-    An asset without a price is valued at its last one, and sold at it.
+    An asset without a price is valued at its last one. For what is filled when, see ``Positions``.
 
     Args:
         whole: trade whole shares only, rounded towards zero; the remainder stays in cash.
@@ -83,14 +103,16 @@ def simulate(
         SimulationError: our net returns differ from vectorbt's by more than 1e-10.
         Ruin: not even the first fill can be paid.
     """
-    every = fills_of(targets, panel, costs, lag)
-    wanted = torch.tensor(targets.to_numpy(np.float64))
-    book, fills, ruin = until_ruin(keep_book, wanted, every, costs)
+    positions = replayed(targets, Market(panel, costs, fill), lag, unpriced, levels)
+    every = fills_of(positions)
+    book, fills, ruin = until_ruin(keep_book, every, costs)
     ordered, fractional = book.orders, net_to_the_end(book, every)
     if whole:
-        (book, ordered), fills, ruin = until_ruin(keep_whole_book, wanted, every, costs)
-    decided = targets.index[: len(fills.starts)]
-    orders = _order_frame(book, ordered, fills, decided, panel.assets)
+        (book, ordered), fills, ruin = until_ruin(keep_whole_book, every, costs)
+    orders = _order_frame(book, ordered, fills, panel, positions.events)
+    end = panel.dates.get_loc(fills.dates[-1])
+    rows = panel.dates.get_indexer(targets.index)
+    decided = panel.dates[rows[rows + lag <= end]]
 
     executed = _execute(book, fills, costs)
     value = book.value.numpy()
@@ -107,7 +129,8 @@ def simulate(
     gross, failure = book.gross.numpy(), None
     if ruin is not None:
         gross = np.append(gross, np.zeros(len(every.dates) - len(gross)))
-        moved = every.path[ruin.row] / every.path[ruin.row - 1] - 1
+        before, after = every.path[every.closes[ruin.row - 1 : ruin.row + 1]]
+        moved = after / before - 1
         gross[ruin.row] = max(-1.0, float(book.weights[-1] @ moved))
         weights = weights.reindex(every.dates, fill_value=0.0)
         failure = {"date": day(ruin.date), "stage": "simulation", "reason": ruin.reason}
@@ -125,6 +148,9 @@ def simulate(
         turnover=by_fill(book.turnover, "turnover"),
         costs=by_fill(book.cost, "costs"),
         orders=orders,
+        delays=_delay_frame(positions, fills.dates[-1]),
+        fills=pd.DataFrame(fills.targets.numpy(), fills.fill_dates, panel.assets),
+        most_invested=by_fill(fills.most, "most_invested"),
         difference=difference,
         fractional_returns=by_row(fractional, "fractional_returns"),
         decided=decided,
@@ -137,30 +163,71 @@ def nothing_filled(panel: Panel) -> Simulation:
     dates = panel.dates[:0]
     none = pd.Series(dtype=float, index=dates)
     weights = pd.DataFrame(dtype=float, index=dates, columns=panel.assets)
-    columns = ["date", "asset", "side", "size", "price", "fees", "decided", "ordered", "paid"]
+    columns = [
+        *["date", "asset", "side", "size", "price", "fees", "decided", "ordered", "paid", "reason"]
+    ]
     return Simulation(
-        weights, none, none, none, none, pd.DataFrame(columns=columns), 0.0, none, dates
+        weights,
+        none,
+        none,
+        none,
+        none,
+        pd.DataFrame(columns=columns),
+        pd.DataFrame(),
+        0.0,
+        none,
+        dates,
     )
 
 
-def fills_of(targets: pd.DataFrame, panel: Panel, costs: Costs, lag: int) -> Fills:
-    """When and at what the targets (K, N), indexed by decision date, are filled."""
-    rows = panel.dates.get_indexer(targets.index) + lag
-    first = int(rows[0])
-    prices = panel.prices.ffill().iloc[first:]  # valuation prices (T, N)
-    lack = illiquidity(panel, costs)
+def replayed(
+    targets: pd.DataFrame,
+    market: Market,
+    lag: int = 1,
+    unpriced: str = "wait",
+    levels: Mapping[int, Levels] | None = None,
+) -> Positions:
+    """Positions that follow from targets (K, N), as for ``simulate``, up to the last row."""
+    positions, levels = Positions(market, lag, unpriced), levels or {}
+    rows = market.panel.dates.get_indexer(targets.index)
+    for row, wanted in zip(map(int, rows), targets.to_numpy(np.float64), strict=True):
+        positions.order(row, wanted, levels.get(row))
+    positions.advance(len(market.panel) - 1)
+    return positions
+
+
+def fills_of(positions: Positions) -> Fills:
+    """The fills of all orders so far, and the path of prices to the last row of the panel."""
+    market = positions.market
+    panel, costs, last = market.panel, market.costs, len(market.panel)
+    events = positions.events
+    rows = np.array([event.row for event in events])
+    closes = np.arange(rows[0], last)
+    # A fill before the close of its row is a point of its own.
+    early = np.array([event.moment != CLOSE for event in events])
+    at = rows[early] - rows[0]
+    prices = np.array([event.prices for event in events])
+    path = np.insert(market.closes[closes], at, prices[early], axis=0)
+    clock = np.insert(market.clock[closes], at, market.clock[rows[early]])
+    points = np.arange(len(closes)) + np.searchsorted(at, np.arange(len(closes)), side="right")
+    starts = np.where(early, rows - rows[0] + np.cumsum(early) - 1, points[rows - rows[0]])
+    lack = market.illiquidity
     return Fills(
-        dates=prices.index,
-        path=torch.tensor(prices.fillna(1.0).to_numpy()),  # nothing is held before a price
-        starts=torch.from_numpy(rows - first),
-        clock=torch.from_numpy(elapsed_years(prices.index).cumsum()),
+        dates=panel.dates[closes],
+        closes=torch.from_numpy(points),
+        starts=torch.from_numpy(starts),
+        path=torch.from_numpy(np.ascontiguousarray(path)),
+        clock=torch.from_numpy(clock - clock[0]),
+        targets=torch.from_numpy(np.array([event.targets for event in events])),
+        most=torch.tensor([event.most for event in events], dtype=torch.float64),
+        decided=np.array([event.decided for event in events]),
         illiquidity=None if lack is None else lack[rows],
         capital=costs.capital or CAPITAL,
     )
 
 
 def _order_frame(
-    book: Book, ordered: Tensor, fills: Fills, decided: pd.Index, assets: pd.Index
+    book: Book, ordered: Tensor, fills: Fills, panel: Panel, events: Sequence[Event]
 ) -> pd.DataFrame:
     """One row an order, in order of time."""
     fill, column = np.nonzero(((book.orders != 0) | (ordered != 0)).numpy())
@@ -170,16 +237,38 @@ def _order_frame(
     return pd.DataFrame(
         {
             "date": fills.fill_dates[fill],
-            "asset": assets.astype(str).to_numpy()[column],
+            "asset": panel.assets.astype(str).to_numpy()[column],
             "side": np.array(["sell", "buy"], dtype=object)[bought.astype(int)],
             "size": np.abs(filled),
             "price": prices,
             "fees": fees,
-            "decided": decided[fill],
+            "decided": panel.dates[fills.decided[fill, column]],
             "ordered": np.abs(wanted),
             "paid": filled * prices + fees,
+            "reason": [
+                events[k].reasons.get(n, "decision") for k, n in zip(fill, column, strict=True)
+            ],
         }
     )
+
+
+def _delay_frame(positions: Positions, last: pd.Timestamp) -> pd.DataFrame:
+    """One row an order that found no price, up to the date ``last``."""
+    panel, delays = positions.market.panel, positions.unfilled()
+    at = {
+        name: np.array([getattr(each, name) for each in delays], int) for name in Delay._fields[:3]
+    }
+    filled = np.array([each.filled for each in delays], int)
+    table = pd.DataFrame(
+        {
+            "decided": panel.dates[at["decided"]],
+            "due": panel.dates[at["due"]],
+            "filled": panel.dates[filled].where(filled >= 0),
+            "asset": panel.assets.astype(str).to_numpy()[at["asset"]],
+            "outcome": [each.outcome for each in delays],
+        }
+    )
+    return table[table["due"] <= last].reset_index(drop=True)
 
 
 def _execute(book: Book, fills: Fills, costs: Costs) -> np.ndarray:
@@ -197,8 +286,8 @@ def _execute(book: Book, fills: Fills, costs: Costs) -> np.ndarray:
     shape, at_fill = tuple(fills.path.shape), fills.prices
     size = np.full(shape, np.nan)
     size[fills.starts] = book.orders.where(book.orders != 0, torch.nan).numpy() * unit
-    beside = np.zeros(len(fills.dates))  # money that vectorbt does not see
-    beside[1:] = book.carried.numpy()[1:]
+    beside = np.zeros(len(path))  # money that vectorbt does not see
+    beside[fills.closes.numpy()[1:]] = book.carried.numpy()[1:]
     fixed: np.ndarray | float = 0.0
     if not costs.proportional:
         traded = book.orders.abs() * at_fill
@@ -212,7 +301,7 @@ def _execute(book: Book, fills: Fills, costs: Costs) -> np.ndarray:
     owed_most = (-book.value * (1 - book.weights.sum(-1))).max().item()
     loan = 2 * (traded_most + max(owed_most, 0.0) + float(np.abs(beside.cumsum()).max()))
     portfolio = vectorbt.Portfolio.from_orders(
-        pd.DataFrame(path, index=fills.dates),  # names of assets stay ours
+        pd.DataFrame(path),  # dates and names of assets stay ours
         size=size,
         size_type="amount",
         direction="both",
@@ -224,6 +313,7 @@ def _execute(book: Book, fills: Fills, costs: Costs) -> np.ndarray:
         freq="1D",
     )
     value = _value(portfolio.order_records, path) + fills.capital + beside.cumsum()
+    value = value[fills.closes.numpy()]
     return value / np.concatenate([[fills.capital], value[:-1]]) - 1
 
 

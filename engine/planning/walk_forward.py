@@ -56,6 +56,9 @@ class WalkForward:
         holiday: "previous" or "next": the session to which a decision goes that falls on a day
             without one. By default the beginnings of periods ("MS", "QS") go to the next session,
             all else to the previous one, and a list with such dates is refused.
+        fill: the price at which orders are filled: "close"; "open", of the session that is
+            ``execution_lag`` later; or the name of an asset feature of the panel, as "vwap".
+        unpriced: what becomes of an order that finds no price: "wait" for the first, or "cancel".
     """
 
     train: str | int = "5Y"
@@ -66,12 +69,21 @@ class WalkForward:
     embargo: int = 0
     execution_lag: int = 1
     holiday: str | None = None
+    fill: str = "close"
+    unpriced: str = "wait"
 
     def __post_init__(self) -> None:
         _span(self.train, "train")
         _span(self.refit, "refit")
         if self.window not in ("expanding", "rolling"):
             raise ValueError(f"window is 'expanding' or 'rolling', got {self.window!r}")
+        if self.unpriced not in ("wait", "cancel"):
+            raise ValueError(f"unpriced is 'wait' or 'cancel', got {self.unpriced!r}")
+        if self.fill != "close" and self.execution_lag == 0:
+            raise ValueError(
+                f"fill={self.fill!r} comes before the close that is decided on: execution_lag is "
+                "from 1 on"
+            )
         for name in ("purge", "embargo", "execution_lag"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 0:

@@ -57,7 +57,6 @@ class Resimulation:
         largest = max(self.base.commission, self.base.spread)
         self.dearest = self.rate / largest * LARGEST if self.rate else LARGEST
         self.whole = bool(result.settings.get("whole_shares", False))
-        self.targets = torch.tensor(result.targets.to_numpy(np.float64))
         self.fills = _fills_of(result, self.base)
 
     def at(self, rate: float) -> Refilled:
@@ -69,9 +68,9 @@ class Resimulation:
         commission = self.base.commission * factor if self.rate else rate
         costs = replace(self.base, commission=commission, spread=self.base.spread * factor)
         if self.whole:
-            (book, _), _, _ = until_ruin(keep_whole_book, self.targets, self.fills, costs)
+            (book, _), _, _ = until_ruin(keep_whole_book, self.fills, costs)
         else:
-            book, _, _ = until_ruin(keep_book, self.targets, self.fills, costs)
+            book, _, _ = until_ruin(keep_book, self.fills, costs)
         net = pd.Series(net_to_the_end(book, self.fills), self.fills.dates)
         return Refilled(net, book.cost.numpy(), book.turnover.numpy())
 
@@ -124,9 +123,29 @@ def _lacking(result: BacktestResult) -> str:
         return "nothing was traded"
     if not result.asset_returns.index.equals(dates):
         return "it holds no returns of the assets; run the backtest again"
-    if len(result.targets) != len(result.turnover) or result.turnover.index[0] != dates[0]:
+    if not _filled(result)[0].index.equals(result.turnover.index):
+        return "it does not hold what was filled; run the backtest again"
+    if result.turnover.index[0] != dates[0]:
         return "it does not begin with its first fill"
+    if not _fills_at_closes(result):
+        return "orders were filled at other prices than closes, which it does not hold"
     return ""
+
+
+def _fills_at_closes(result: BacktestResult) -> bool:
+    at_close = result.settings["plan"].get("fill", "close") == "close"
+    reasons = result.orders.get("reason", pd.Series(dtype=object))
+    return at_close and bool((reasons == "decision").all())
+
+
+def _filled(result: BacktestResult) -> tuple[pd.DataFrame, np.ndarray]:
+    """Targets (E, N) by fill date, NaN where there was no order, and what weights may sum to."""
+    if len(result.fills):
+        most = result.most_invested.to_numpy(np.float64)
+        return result.fills.set_axis(pd.DatetimeIndex(result.fills.index)), most
+    if len(result.targets) != len(result.turnover):
+        return pd.DataFrame(), np.empty(0)
+    return result.targets.set_axis(result.turnover.index), np.ones(len(result.targets))
 
 
 def _fills_of(result: BacktestResult, costs: Costs) -> Fills:
@@ -140,11 +159,16 @@ def _fills_of(result: BacktestResult, costs: Costs) -> Fills:
         for asset, date, price in zip(first.index, first["date"], first["price"], strict=True):
             path[asset] *= price / path.at[pd.Timestamp(date), asset]
     lack = result.illiquidity.to_numpy(np.float64).copy() if costs.impact else None
+    targets, most = _filled(result)
     return Fills(
         dates=dates,
+        closes=torch.arange(len(dates)),
+        starts=torch.from_numpy(dates.get_indexer(targets.index)),
         path=torch.tensor(path.to_numpy()),
-        starts=torch.from_numpy(dates.get_indexer(result.turnover.index)),
         clock=torch.from_numpy(elapsed_years(dates).cumsum()),
+        targets=torch.tensor(targets.to_numpy(np.float64)),
+        most=torch.from_numpy(most),
+        decided=np.zeros(targets.shape, int),
         illiquidity=None if lack is None else torch.from_numpy(lack),
         capital=costs.capital or CAPITAL,
     )

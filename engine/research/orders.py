@@ -15,6 +15,7 @@ from engine.accounting.liquidity import illiquidity
 from engine.planning.walk_forward import later
 from engine.runs.result import BacktestResult
 from engine.runs.settings import read_costs, read_plan
+from engine.walking.decisions import mean_answer
 from engine.walking.weight_checks import checked_weights
 from strategies.base import LearnedStrategy, Strategy, fit_to_plan, stack
 
@@ -89,24 +90,26 @@ def todays_orders(
 
     fitted = _fitted(strategy, result, panel)
     history, holdings = panel.last(strategy.lookback), held * prices / capital
-    weights = np.mean(
-        [checked_weights(result.name, each, history, holdings.fillna(0.0)) for each in fitted],
-        axis=0,
-    )
+    held_now = holdings.fillna(0.0).to_numpy()
+    answers = [checked_weights(result.name, each, history, holdings.fillna(0.0)) for each in fitted]
+    weights = answers[0] if len(answers) == 1 else mean_answer(answers, held_now)
+    alone = np.isnan(weights)
     costs = read_costs(result.settings["costs"])
     by_date = illiquidity(panel, costs)
     last = None if by_date is None else by_date[-1]
-    before = torch.tensor(holdings.fillna(0.0).to_numpy())
-    charged = costs.charge(torch.from_numpy(weights), before, last, capital).cost.item()
-    wanted = (pd.Series(weights, panel.assets) * (1 - charged) * capital / prices).fillna(0.0)
+    most = max(1.0, float(np.where(alone, held_now, weights).sum()))
+    trade = costs.charge(torch.from_numpy(weights), torch.from_numpy(held_now), last, capital, most)
+    left = (1 - trade.cost.item()) * capital
+    wanted = (pd.Series(trade.weights.numpy(), panel.assets) * left / prices).fillna(0.0)
     wanted = wanted if fractions else np.trunc(wanted + 1e-9)
+    wanted = wanted.where(~alone, held)
     order = wanted - held
     value = (order * prices).fillna(0.0)
     traded = torch.tensor((value / capital).to_numpy())
-    paid, _ = costs.paid(traded, last, torch.tensor(capital, dtype=torch.float64))
+    paid = costs.paid(traded, last, torch.tensor(capital, dtype=torch.float64))
     table = pd.DataFrame(
         {
-            "weight": weights,
+            "weight": np.where(alone, held_now, weights),
             "price": prices,
             "held": held,
             "wanted": wanted,

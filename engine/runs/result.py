@@ -31,7 +31,7 @@ class BacktestResult:
         name: of the strategy, as shown in reports.
         strategy: {"class": import path, "parameters": {...}, "learned": whether it is trained,
             "code": sha256 of its source}.
-        targets: (K, N) target weights by decision date.
+        targets: (K, N) target weights by decision date; NaN where an asset is left as it is.
         weights: (T, N) weights held after the close of each date, drifting between fills.
         gross_returns: (T,) simple returns before costs; the first row is the first fill.
         net_returns: (T,) the same after costs.
@@ -39,7 +39,8 @@ class BacktestResult:
         costs: (K,) cost over portfolio value before the trade, by fill date.
         orders: one row per order: date, asset, side, size (shares filled), price, fees (money),
             decided (date), ordered (shares, before rounding to whole ones), paid (money out of
-            cash, fees included; negative: in). The portfolio starts with the costs' capital,
+            cash, fees included; negative: in), reason ("decision", "limit", "stop", "trailing" or
+            "take_profit"). The portfolio starts with the costs' capital,
             1,000,000 by default.
         folds: one row per refit, see ``WalkForward.describe``: train_start, train_end, labels_end,
             training, validation_start, test_start, test_end, last_fill, decisions.
@@ -72,6 +73,11 @@ class BacktestResult:
             empty if the panel has no volume.
         benchmark: (T,) simple returns of the panel's benchmark, 0 in the first row, NaN where it
             has no price; empty without one. Its name is in settings, panel, benchmark.
+        fills: (E, N) targets by fill date, NaN where there was no order. A decision has none where
+            it orders nothing, and several where orders wait for a price.
+        most_invested: (E,) what weights might sum to at these fills where assets were left alone.
+        delays: one row per order that found no price when it was due: decided, due, filled (dates),
+            asset, outcome ("waited", "waiting", "replaced", "cancelled", "delisted").
         failure: None, or why the strategy did not finish: date (ISO; None where there is none),
             stage ("fit", "training", "decision" or "simulation") and reason (a sentence). The rest
             is then what was decided and earned before that date. A strategy that was ruined has a
@@ -100,6 +106,9 @@ class BacktestResult:
     illiquidity: pd.DataFrame = field(default_factory=pd.DataFrame)
     benchmark: pd.Series = field(default_factory=lambda: pd.Series(dtype=float))
     risk_free: pd.Series = field(default_factory=lambda: pd.Series(dtype=float))
+    fills: pd.DataFrame = field(default_factory=pd.DataFrame)
+    most_invested: pd.Series = field(default_factory=lambda: pd.Series(dtype=float))
+    delays: pd.DataFrame = field(default_factory=pd.DataFrame)
     failure: dict | None = None
 
     def __post_init__(self) -> None:
@@ -126,7 +135,8 @@ class BacktestResult:
         ``net_returns == (1 + gross_returns + carry) * (1 - costs) - 1``, and ``costs`` are those of
         trading alone.
         """
-        paid = self.costs.reindex(self.net_returns.index, fill_value=0.0)
+        kept = (1 - self.costs).groupby(level=0).prod()  # a row may have several fills
+        paid = 1 - kept.reindex(self.net_returns.index, fill_value=1.0)
         return ((1 + self.net_returns) / (1 - paid) - 1 - self.gross_returns).rename("carry")
 
     @property
@@ -213,7 +223,7 @@ class BacktestResult:
 # Results of earlier versions may lack these.
 ADDED = (
     "asset_returns", "fractional_returns", "limits", "sensitivity", "illiquidity", "benchmark",
-    "risk_free",
+    "risk_free", "fills", "most_invested", "delays",
 )  # fmt: skip
 FRAMES = {
     item.name: str(item.type).removeprefix("pd.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from engine.training.errors import TrainingError
 from engine.training.settings import Training
+from engine.training.unpriced import Steps, moved_steps
 from strategies.base import Inputs
 
 
@@ -32,6 +33,7 @@ class Dataset:
         assets: (N,) names, for losses that name one as their benchmark.
         mirrors: how many mirrored panels there are.
         risk_free: (K,) risk-free returns of the holding periods; None is 0.
+        steps: of the decisions whose orders may meet an asset without a price.
     """
 
     inputs: Inputs
@@ -44,6 +46,7 @@ class Dataset:
     assets: tuple[str, ...] = ()
     mirrors: int = 0
     risk_free: Tensor | None = None
+    steps: Steps = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -61,6 +64,7 @@ class Dataset:
             years=moved(self.years),
             illiquidity=moved(self.illiquidity),
             risk_free=moved(self.risk_free),
+            steps=moved_steps(self.steps, device),
         )
 
     def segments(self, start: int, stop: int) -> list[tuple[int, int]]:
@@ -74,6 +78,10 @@ class Dataset:
         edges = edges[(edges >= start) & (edges < stop)]
         segments = zip([start, *(edges + 1)], [*edges, stop], strict=True)
         return [(int(a), int(b)) for a, b in segments if a < b]
+
+    def follows(self, number: int) -> bool:
+        """Whether the holdings at a decision are known: those of the decision before it."""
+        return number % len(self) != 0 and number % len(self) not in self._after_gaps
 
     @cached_property
     def _after_gaps(self) -> np.ndarray:

@@ -27,7 +27,7 @@ def check_mirrored(panel: Panel, features: Sequence[str]) -> None:
         )
 
 
-def mirrored(panel: Panel, number: int, features: Sequence[str] = ()) -> Panel:
+def mirrored(panel: Panel, number: int, features: Sequence[str] = (), fill: str = "close") -> Panel:
     """The panel with log returns of the opposite sign, of some assets.
 
     Prices p of these assets become 1 / p, row by row, so that a row of the result is known when
@@ -39,6 +39,7 @@ def mirrored(panel: Panel, number: int, features: Sequence[str] = ()) -> Panel:
             every asset is turned in half of the panels, where the mirrors are odd in number.
         features: asset features that change sign with the returns, a forecast for example. Others,
             and those of the market, stay as they are.
+        fill: the asset feature that is the price of fills, see ``WalkForward``.
     """
     turned = np.random.default_rng((number + 1) // 2).random(len(panel.assets)) < 0.5
     turned = np.ones_like(turned) if number == 0 else turned ^ (number % 2 == 0)
@@ -47,11 +48,12 @@ def mirrored(panel: Panel, number: int, features: Sequence[str] = ()) -> Panel:
     own = {}
     for name, frame in panel.asset_features.items():
         own[name] = frame * np.where(turned, -1.0, 1.0) if name in features else frame
+        if name == fill:
+            own[name] = frame.where(~turned, 1 / frame)
     return panel.replaced(
         prices=prices,
         asset_features=own,
         source=f"{panel.source}, mirrored",
-        members=panel.members,
     )
 
 
@@ -74,4 +76,5 @@ def with_mirrors(true: Dataset, copies: Sequence[Dataset]) -> Dataset:
         assets=true.assets,
         mirrors=len(copies),
         risk_free=None if true.risk_free is None else true.risk_free.repeat(len(every)),
+        steps={k + n * len(true): s for n, each in enumerate(every) for k, s in each.steps.items()},
     )

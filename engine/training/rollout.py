@@ -10,6 +10,7 @@ from engine.accounting.costs import Account, Costs, settle
 from engine.training.dataset import Dataset
 from engine.training.errors import TrainingError
 from engine.training.schedule import noise_factors
+from engine.training.unpriced import in_steps, patched
 from strategies.base import Inputs, drift
 
 Block = tuple[int, int]  # decisions from the first up to the second, which is not one of them
@@ -52,6 +53,14 @@ def rollout(
     if data.years is not None:
         carried = costs.carry(weights) * data.years[rows]
     after = drift(weights, growth, carried)
+    periods = {}
+    for m in np.flatnonzero(np.diff(numbers, prepend=-2) == 1):
+        if numbers[m] not in data.steps:
+            continue
+        period = in_steps(weights[m], after[m - 1], data.steps[numbers[m]], costs)
+        if period is not None:
+            periods[m] = period
+            after = after.index_copy(0, torch.tensor([m], device=after.device), period.after[None])
     kept = torch.from_numpy(np.flatnonzero(~is_entry)).to(weights.device)
     account = settle(
         weights[kept],
@@ -63,6 +72,10 @@ def rollout(
     )
     if data.risk_free is not None:
         account = account._replace(risk_free=data.risk_free[rows][kept])
+    if periods:
+        place = np.cumsum(~is_entry) - 1
+        counted = {int(place[m]): each for m, each in periods.items() if not is_entry[m]}
+        account = patched(account, counted) if counted else account
     if expected_return is None:
         return account
     return account._replace(expected_return=expected_return[kept])
@@ -71,11 +84,17 @@ def rollout(
 def rollout_rows(data: Dataset, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
     """The decisions that a rollout computes (M,), and which of them are entries.
 
-    An entry is the decision before a segment: its weights are held, and not counted.
+    An entry is the decision before a segment: its weights are held, and not counted. Where its own
+    orders may have met no price, the decision before it is one, too.
     """
-    segments = [np.arange(a - 1, b) for a, b in data.segments(start, stop)]
-    is_entry = np.concatenate([np.arange(len(segment)) == 0 for segment in segments])
-    return np.concatenate(segments), is_entry
+    numbers, is_entry = [], []
+    for a, b in data.segments(start, stop):
+        first = a - 1
+        while first in data.steps and data.follows(first):
+            first -= 1
+        numbers.append(np.arange(first, b))
+        is_entry.append(numbers[-1] < a)
+    return np.concatenate(numbers), np.concatenate(is_entry)
 
 
 def _index(rows: np.ndarray) -> Tensor | slice:

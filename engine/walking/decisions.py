@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from sklearn.base import clone
 
+from engine.accounting.positions import Positions
 from engine.compute.threads import limited_threads
 from engine.planning.walk_forward import Fold
 from engine.training.errors import TrainingError
@@ -23,7 +24,6 @@ from strategies.base import (
     LearnedStrategy,
     SolveRecord,
     Strategy,
-    drift,
     fit_to_plan,
     holdings_input,
     record_solves,
@@ -68,12 +68,13 @@ class DecisionTask:
 
         A failure of the strategy ends it, and is returned as its ``error``.
         """
+        positions = Positions(learner.market, learner.plan.execution_lag, learner.plan.unpriced)
         targets: dict[int, np.ndarray] = {}  # (N,) by row
         decided = Decided(pd.DataFrame(), [], [], [], self.failed)
         with limited_threads(learner.threads):
             for fold in self.folds:
                 try:
-                    self._walk(fold, learner, targets, decided, on_decision)
+                    self._walk(fold, learner, positions, targets, decided, on_decision)
                 except MemoryError:
                     raise
                 except AllocationError as error:
@@ -94,6 +95,7 @@ class DecisionTask:
         self,
         fold: Fold,
         learner: Learner,
+        positions: Positions,
         targets: dict[int, np.ndarray],
         decided: Decided,
         on_decision: Callable[[], object],
@@ -101,7 +103,8 @@ class DecisionTask:
         """Add what is decided in a fold to ``targets`` and to the tables of ``decided``."""
         fitted = self._fitted(fold, learner)
         with record_solves(limits=self.observed) as record:
-            for row, limits in self._decide(fold, fitted, learner, targets, record):
+            decisions = self._decide(fold, fitted, learner, positions, record)
+            for row, targets[row], limits in decisions:
                 date = learner.panel.dates[row]
                 decided.limits.extend({"date": date, **line} for line in limits)
                 on_decision()
@@ -126,13 +129,13 @@ class DecisionTask:
         fold: Fold,
         fitted: list[Strategy],
         learner: Learner,
-        targets: dict[int, np.ndarray],
+        positions: Positions,
         record: SolveRecord,
-    ) -> Iterator[tuple[int, list[dict]]]:
-        """Add the weights (N,) of a fold's rows to ``targets``, which holds those before.
+    ) -> Iterator[tuple[int, np.ndarray, list[dict]]]:
+        """Decide on the rows of a fold.
 
         Yields:
-            Each row once it is decided, and the limits that bind its weights.
+            Each row once it is decided, what is ordered (N,), and the limits that bind there.
         """
         infer = Inference(self.name, fitted, learner, fold.test) if _are_networks(fitted) else None
         limits = [] if record.limits is None else record.limits  # filled by the solvers
@@ -140,14 +143,15 @@ class DecisionTask:
         for number, row in enumerate(map(int, fold.test)):
             limits.clear()
             history = learner.known(row, fitted[0].lookback)
-            holdings = current_holdings(row, targets, learner)
+            held = positions.holdings(row)
+            holdings = pd.Series(held, index=learner.panel.assets)
             weights = []
             for k, each in enumerate(fitted):
                 asked = partial(infer, k, number, holdings) if infer is not None else None
                 weights.append(checked_weights(self.name, each, history, holdings, asked))
-            targets[row] = weights[0] if len(weights) == 1 else np.mean(weights, axis=0)
+            wanted = weights[0] if len(weights) == 1 else mean_answer(weights, held)
             samples = batch[number :: len(fold.test)] + limits
-            yield row, [line for sample in samples for line in sample]
+            yield row, positions.order(row, wanted), [line for each in samples for line in each]
 
     def _sensitivity(
         self, fold: Fold, fitted: list[Strategy], learner: Learner
@@ -198,24 +202,6 @@ def _are_networks(fitted: Sequence[Strategy]) -> TypeGuard[Sequence[LearnedStrat
     return all(type(each).allocate is LearnedStrategy.allocate for each in fitted)
 
 
-def current_holdings(row: int, targets: dict[int, np.ndarray], learner: Learner) -> pd.Series:
-    """Weights (N,) at the close of ``row``: the last filled target, drifted; zeros before any.
-
-    Args:
-        targets: weights (N,) by the row that they were decided at, in order of time.
-    """
-    lag, costs = learner.plan.execution_lag, learner.costs
-    for decided in reversed(targets):
-        fill = decided + lag
-        if fill <= row:
-            break
-    else:
-        return pd.Series(np.zeros(len(learner.panel.assets)), index=learner.panel.assets)
-    weights, prices = targets[decided], learner.valuation_array
-    growth = prices[row] / prices[fill]
-    if costs.holding:
-        years = learner.clock[row] - learner.clock[fill]
-        holdings = drift(weights, growth, costs.carry(weights) * years)
-    else:
-        holdings = drift(weights, growth)
-    return pd.Series(holdings, index=learner.panel.assets, copy=False)
+def mean_answer(weights: Sequence[np.ndarray], held: np.ndarray) -> np.ndarray:
+    """The mean (N,) of several answers; one without an order wants what is held."""
+    return np.mean([np.where(np.isnan(each), held, each) for each in weights], axis=0)

@@ -12,10 +12,10 @@ import torch
 from sklearn.base import clone
 
 from data_loaders import Panel
-from data_loaders.calendars import elapsed_years
 from data_loaders.validation import day
 from engine.accounting.costs import Costs
-from engine.accounting.liquidity import illiquidity, measured
+from engine.accounting.liquidity import measured
+from engine.accounting.market import Market
 from engine.accounting.risk_free import RiskFree
 from engine.compute.memory import check_memory, free_memory
 from engine.planning.walk_forward import Fold, WalkForward
@@ -24,6 +24,7 @@ from engine.training.fit_records import FitKey, Fitted
 from engine.training.mirrors import check_mirrored, mirrored, with_mirrors
 from engine.training.settings import Training
 from engine.training.trainer import build
+from engine.training.unpriced import steps_of
 from engine.walking.input_cache import InputCache
 from strategies.base import Inputs, LearnedStrategy, Strategy
 
@@ -51,10 +52,8 @@ class Learner:
         self.panel, self.folds, self.plan = panel, folds, plan
         self.costs, self.training, self.threads = costs, training, threads
         self.risk_free = risk_free or RiskFree(costs.cash_rate)
-        self.valuation = torch.tensor(panel.prices.ffill().fillna(1.0).to_numpy())
-        self.valuation_array = self.valuation.numpy()
-        self.clock = elapsed_years(panel.dates).cumsum()  # (T,) years since the first row
-        self.illiquidity = illiquidity(panel, costs)
+        self.market = Market(panel, costs, plan.fill)
+        self.illiquidity = self.market.illiquidity
         self._inputs: dict[str, InputCache] = {}
         self._first: dict[str, Inputs] = {}
         self._fitting: set[str] = set()  # strategies whose inputs have room in memory
@@ -75,7 +74,7 @@ class Learner:
         plain = replace(settings, mirrors=0, mirrored_features=())
         return [
             Learner(
-                mirrored(self.panel, number, features),
+                mirrored(self.panel, number, features, self.plan.fill),
                 self.folds,
                 self.plan,
                 self.costs,
@@ -94,8 +93,9 @@ class Learner:
     @cached_property
     def asset_returns(self) -> pd.DataFrame:
         """Simple returns (T, N) at valuation prices: zero where an asset does not trade."""
-        returns = torch.ones_like(self.valuation)
-        torch.div(self.valuation[1:], self.valuation[:-1], out=returns[1:])
+        valuation = torch.from_numpy(self.market.closes)
+        returns = torch.ones_like(valuation)
+        torch.div(valuation[1:], valuation[:-1], out=returns[1:])
         known = self.panel.prices.notna().to_numpy()
         ever = np.logical_or.accumulate(known)  # before its first price an asset has no return
         returns[1:][torch.from_numpy(~ever[:-1])] = 1
@@ -132,13 +132,15 @@ class Learner:
                 "shorter lookback"
             )
         fills = fold.train + self.plan.execution_lag
-        periods = torch.from_numpy(self.clock[fold.ends] - self.clock[fills])
+        periods = torch.from_numpy(self.market.clock[fold.ends] - self.market.clock[fills])
         rows = (fold.ends - fills).mean()  # of a holding period
         accrued = self.risk_free.accrued(self.panel.dates)
         inputs = self.stacked(name, strategy, fold.train)
+        at_fills = self.market.at_fills
+        known = replace(self.market, panel=self.panel.rows(0, int(fold.ends.max()) + 1))
         return Dataset(
             inputs=inputs | {"row": torch.from_numpy(fold.train)} | self.drift(fold),
-            growth=self.valuation[fold.ends] / self.valuation[fills],
+            growth=torch.from_numpy(at_fills[fold.ends] / at_fills[fills]),
             rows=fold.train,
             ends=fold.ends,
             per_year=self.panel.periods_per_year / rows,
@@ -146,6 +148,7 @@ class Learner:
             illiquidity=None if self.illiquidity is None else self.illiquidity[fills],
             assets=tuple(map(str, self.panel.assets)),
             risk_free=torch.from_numpy(accrued[fold.ends] - accrued[fills]),
+            steps=steps_of(known, fold.train, fills, fold.ends, self.plan.unpriced),
         )
 
     def drift(self, fold: Fold) -> Inputs:
@@ -158,15 +161,20 @@ class Learner:
         """
         rows = fold.train
         fills = np.minimum(rows[:-1] + self.plan.execution_lag, rows[1:])
-        growth = torch.full((len(rows), self.valuation.shape[1]), torch.nan, dtype=torch.float64)
-        growth[1:] = self.valuation[rows[1:]] / self.valuation[fills]
+        closes = self.market.closes[rows[1:]]
+        growth = torch.full((len(rows), closes.shape[1]), torch.nan, dtype=torch.float64)
+        at_fills = self.market.at_fills[fills]
+        since = np.where(
+            (rows[:-1] + self.plan.execution_lag <= rows[1:])[:, None], at_fills, closes
+        )
+        growth[1:] = torch.from_numpy(closes / since)
         lags = fold.ends[:-1] - rows[1:]  # all the same where decisions are consecutive
         growth[1:][torch.from_numpy(lags < lags.max(initial=0))] = torch.nan
         if not self.costs.holding:
             return {"drift": growth}
         costs = self.costs
         rates = torch.tensor([costs.cash_rate, costs.financing, costs.borrow], dtype=torch.float64)
-        years = self.clock[rows] - self.clock[np.append(rows[:1], fills)]
+        years = self.market.clock[rows] - self.market.clock[np.append(rows[:1], fills)]
         return {"drift": growth, "carry_rates": torch.from_numpy(years).unsqueeze(1) * rates}
 
     def known(self, row: int, rows: int) -> Panel:

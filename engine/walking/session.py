@@ -281,7 +281,15 @@ class Session:
         found = nothing_filled(panel)
         try:
             if len(targets):
-                found = simulate(targets, panel, self.costs, lag, whole_shares)
+                found = simulate(
+                    targets,
+                    panel,
+                    self.costs,
+                    lag,
+                    whole_shares,
+                    self.plan.unpriced,
+                    self.plan.fill,
+                )
         except (Ruin, SimulationError) as caught:
             error = caught
             when = day(caught.date) if isinstance(caught, Ruin) else None
@@ -338,6 +346,9 @@ class Session:
             illiquidity=learner.measured.reindex(simulated.turnover.index),
             benchmark=benchmark_returns(self.benchmark, simulated.weights.index),
             risk_free=self.risk_free_returns(simulated),
+            fills=simulated.fills,
+            most_invested=simulated.most_invested,
+            delays=simulated.delays,
             failure=simulated.failure,
         )
 

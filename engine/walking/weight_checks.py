@@ -12,6 +12,7 @@ import pandas as pd
 
 from data_loaders import Panel
 from data_loaders.validation import day
+from engine.accounting.positions import SAME
 from strategies.base import Strategy
 
 DUST = 1e-9  # a weight that no order fills exactly
@@ -48,9 +49,10 @@ def checked_weights(
     holdings: pd.Series,
     asked: Callable[[], np.ndarray] | None = None,
 ) -> np.ndarray:
-    """The strategy's weights (N,), zero where they are dust, or below zero by rounding alone.
+    """The strategy's weights (N,): NaN where it orders nothing, zero where they are dust.
 
-    Where they sum to more than may be held by rounding alone, they are scaled back to it.
+    Where they sum to more than may be held by rounding alone, they are scaled back to it. What the
+    strategy leaves alone may be more than it would be allowed to order: drift is not its doing.
 
     Args:
         asked: gives a network's weights, where its inputs are prepared already.
@@ -61,20 +63,21 @@ def checked_weights(
     """
     kind = AllocationError
     try:
-        if asked is None:
-            weights = strategy.allocate(history, holdings)
-        else:
-            weights = pd.Series(asked(), history.assets)
-        values = _values(weights, history.assets)
+        answer = strategy.allocate(history, holdings) if asked is None else asked()
+        if answer is None:
+            return np.full(len(history.assets), np.nan)
+        if asked is not None:
+            answer = pd.Series(answer, history.assets)
+        values, held = _values(answer, history.assets), holdings.to_numpy()
+        alone = np.isnan(values) | (np.abs(values - held) <= SAME)
+        if alone.all():
+            return np.full(len(values), np.nan)
+        values = np.where(alone, held, values) if alone.any() else values
         short, leverage = strategy.room()
-        size = np.abs(values) if short else values
-        gross, held = size.sum(), size > DUST
-        if (
-            not gross <= leverage + ROUNDING  # nor where it is no number
-            or not size.min() >= -ROUNDING
-            or (held > history.last_members).any()
-        ):
-            raise ValueError(_why_refused(strategy, values, history))
+        most = max(leverage, np.abs(held).sum()) if alone.any() else leverage
+        if why := _why_refused(values, held, alone, history, short, most):
+            raise ValueError(why)
+        weights = pd.Series(values, history.assets) if alone.any() else answer
         if broken := strategy.broken_limits(weights, history, holdings):
             kind = BrokenLimits
             raise ValueError(f"breaks its own limits: {_listed(broken, '; ')}")
@@ -82,17 +85,18 @@ def checked_weights(
         raise
     except Exception as error:
         raise kind.at("decision", name, history.dates[-1], reason_of(error)) from error
-    values = values * held
+    values = np.where((np.abs(values) > DUST) & (short | (values > 0)), values, 0.0)
     gross = np.abs(values).sum()
-    return values / (gross / leverage) if gross > leverage else values
+    values = values / (gross / most) if gross > most else values
+    return np.where(alone, np.nan, values)
 
 
 def _values(weights: object, assets: pd.Index) -> np.ndarray:
     """The weights (N,) as numbers, or a ValueError: not one for each asset, in that order."""
     if not isinstance(weights, pd.Series):
         raise ValueError(
-            f"allocate must return a Series by asset, got {type(weights).__name__}; "
-            "pd.Series(weights, history.assets) makes one"
+            f"allocate must return a Series by asset, or None for no order, got "
+            f"{type(weights).__name__}; pd.Series(weights, history.assets) makes one"
         )
     if weights.index is not assets and not weights.index.equals(assets):
         odd = weights.index.symmetric_difference(assets)
@@ -107,28 +111,41 @@ def _values(weights: object, assets: pd.Index) -> np.ndarray:
     return pd.to_numeric(weights, errors="coerce").to_numpy(np.float64, na_value=np.nan)
 
 
-def _why_refused(strategy: Strategy, values: np.ndarray, history: Panel) -> str:
-    """Why the weights (N,) cannot be held."""
-    assets = history.assets
-    if not (known := np.isfinite(values)).all():
-        return f"weights of {_listed(assets[~known])} are not finite"
-    short, leverage = strategy.room()
-    if not short and (values < -ROUNDING).any():
+def _why_refused(
+    values: np.ndarray,
+    held: np.ndarray,
+    alone: np.ndarray,
+    history: Panel,
+    short: bool,
+    most: float,
+) -> str:
+    """Why the weights (N,) cannot be held, in words; empty where they can."""
+    assets, size = history.assets, np.abs(values)
+    gross = size.sum()
+    if not gross < np.inf:
+        return f"weights of {_listed(assets[~np.isfinite(values)])} are not finite"
+    if not short and (negative := ~alone & (values < -ROUNDING)).any():
         return (
-            f"negative weights of {_listed(assets[values < -ROUNDING])}; a strategy that sells "
+            f"negative weights of {_listed(assets[negative])}; a strategy that sells "
             "short says so with short = True"
         )
-    gross = np.abs(values).sum()
-    if gross > leverage + ROUNDING:
+    if gross > most + ROUNDING:
         return (
             f"{'absolute ' * short}weights sum to {gross:.10g}, the most is "
-            f"{leverage:g}; a strategy with leverage says so with leverage = ..."
+            f"{most:g}; a strategy with leverage says so with leverage = ..."
         )
-    untraded = (np.abs(values) > DUST) & ~history.last_members
-    return (
-        f"weights in {_listed(assets[untraded])}, which do not trade that day or are not in the "
-        "universe"
-    )
+    untraded = ~alone & (size > DUST) & ~history.last_members
+    if untraded.any() and (more := untraded & ~_reduces(values, held)).any():
+        return (
+            f"weights in {_listed(assets[more])}, which do not trade that day or are not in the "
+            "universe; they may be left as they are (NaN, or the holding) or reduced"
+        )
+    return ""
+
+
+def _reduces(values: np.ndarray, held: np.ndarray) -> np.ndarray:
+    """(N,) bool: nearer to zero than what is held, on the same side."""
+    return (np.abs(values) <= np.abs(held)) & (values * held >= 0)
 
 
 def reason_of(error: Exception) -> str:

@@ -39,9 +39,7 @@ class StampDuty(Costs):
     proportional = False
 
     def paid(self, orders, illiquidity, value):
-        paid, slope = super().paid(orders, illiquidity, value)
-        bought = orders > 0
-        return paid + self.duty * orders * bought, slope + self.duty * bought
+        return super().paid(orders, illiquidity, value) + self.duty * orders.clip(min=0)
 
 class Regret(Loss):
     def __call__(self, account, periods_per_year):

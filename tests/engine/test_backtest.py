@@ -237,7 +237,7 @@ class Fixed(Strategy):
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        (pd.Series([0.5, np.nan, 0, 0], list("0123")), "A1 are not finite"),
+        (pd.Series([0.5, np.inf, 0, 0], list("0123")), "A1 are not finite"),
         (pd.Series([0.5, -0.1, 0, 0], list("0123")), "negative weights of A1"),
         (pd.Series([0.9, 0.9, 0, 0], list("0123")), "sum to 1.8"),
         (pd.Series([0.5, 0.5], list("01")), "not indexed by the assets: A2, A3"),
@@ -245,7 +245,7 @@ class Fixed(Strategy):
         (pd.Series([0.5, 0.5, 0, 0], list("012X")), "not indexed by the assets: A3, AX"),
         (pd.Series([0.2] * 5, list("00123")), "one is there twice"),
         (pd.Series([0.5j, 0, 0, 0], list("0123")), "weights should be numbers, got complex128"),
-        (np.ones(4) / 4, "must return a Series by asset, got ndarray"),
+        (np.ones(4) / 4, "must return a Series by asset, or None for no order, got ndarray"),
     ],
 )
 def test_wrong_weights_name_strategy_date_and_assets(panel, weights, message, tmp_path):

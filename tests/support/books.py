@@ -1,4 +1,4 @@
-"""The books of a portfolio, kept in shares and cash, one close after the other.
+"""The books of a portfolio, kept in shares and cash: one plain loop over the rows of a market.
 
 It shares no code with the engine: what the engine computes in fractions of the portfolio's value,
 and for all dates at once, is compared with this loop over money.
@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 YEAR = pd.Timedelta(days=365.25)
+DELISTED = 10  # rows without a price at the end of the data
 
 
 def paid_for(order, value, illiquidity, c):
@@ -19,59 +20,129 @@ def paid_for(order, value, illiquidity, c):
     return fee + c["spread"] / 2 * abs(order) + impact
 
 
-def keep_books(prices, targets, lag, c, illiquidity=None, charged_at=None):
-    """Follow target weights through a market.
+def trade(worth, cash, targets, most, lack, c, scale):
+    """Orders (N,) in money that reach ``targets``, and their costs; NaN is no order.
+
+    Targets are fractions of what is left after costs, which is found by bisection. Where assets
+    are left alone, buys are scaled down so that all comes to ``most`` of that.
+    """
+    value, alone = cash + worth.sum(), np.isnan(targets)
+    wanted = np.where(alone, 0.0, targets)
+
+    def orders_for(left):
+        orders = np.where(alone, 0.0, wanted * left - worth)
+        buys, sells = np.maximum(orders, 0), np.minimum(orders, 0)
+        if alone.any() and buys.sum() > 0:
+            room = most * left - worth.sum() - sells.sum()
+            buys = buys * min(1.0, max(0.0, room / buys.sum()))
+        return buys + sells
+
+    def paid(left):
+        each = zip(orders_for(left) * scale, lack, strict=True)
+        return sum(paid_for(order, value * scale, gap, c) for order, gap in each) / scale
+
+    low, high = 0.0, value
+    while low < (middle := (low + high) / 2) < high:
+        low, high = (middle, high) if middle + paid(middle) < value else (low, middle)
+    return orders_for(high), paid(high)
+
+
+def keep_books(
+    prices, answers, lag, c, illiquidity=None, charged_at=None, unpriced="wait", opens=None
+):
+    """Follow the answers of a strategy through a market.
 
     Args:
-        prices: (T, N) by date, of any calendar; NaN where an asset does not trade. It is then
-            worth, and is sold at, its last price. Yearly rates accrue over the time from one date
-            to the next.
-        targets: weights (N,) by the row of their decision, filled ``lag`` rows later. Cash is the
-            remainder. They are fractions of what is left after the costs of the fill.
+        prices: closes (T, N) by date, of any calendar; NaN where an asset does not trade. Yearly
+            rates accrue over the time from one date to the next.
+        answers: weights (N,) by the row of their decision, or functions of the holdings (N,) that
+            give them. An order is filled ``lag`` rows later, and without a price waits for the
+            first; a later one replaces it. None, NaN, and a weight that is the holding, are no
+            order. Holdings are those once all orders are filled, at the prices of the decision.
         c: the arguments of ``Costs``, all of them, by name.
         illiquidity: (T, N), for market impact.
         charged_at: a portfolio value; costs are then charged as if it were the portfolio's.
+        unpriced: "cancel": orders that find no price do not wait.
+        opens: (T, N); orders are filled at the open of a row instead of at its close.
 
     Returns:
         Lists of one entry a row from the first fill on (gross and net: returns; before and after:
-        weights (N,) at the close before and after a fill) and of one entry a fill (value: money
-        before it; turnover, cost: fractions of that).
+        weights (N,) at the close before and after a fill there), of one entry a fill (row; value:
+        money before it; turnover, cost: fractions of that), and holdings by decision.
     """
     dates, prices = prices.index, prices.to_numpy()
-    fills = {row + lag: w for row, w in targets.items()}
-    cash, shares = c["capital"] or 1.0, np.zeros(prices.shape[1])
-    last, yearly, value = np.ones(prices.shape[1]), 0.0, cash
-    names = ("gross", "net", "before", "after", "turnover", "cost", "value")
-    kept = {name: [] for name in names}
-    for row in range(len(prices)):
-        worth_before = shares * last
-        last = np.where(np.isnan(prices[row]), last, prices[row])
+    rows, count = prices.shape
+    gone = rows - np.argmax(~np.isnan(prices[::-1]), axis=0)
+    gone = np.where(rows - gone >= DELISTED, gone, rows)
+    cash, shares, last, yearly = c["capital"] or 1e6, np.zeros(count), np.ones(count), 0.0
+    coming, waiting, most, value = [], {}, 1.0, cash
+    names = ("gross", "net", "before", "after", "row", "turnover", "cost", "value")
+    kept = {name: [] for name in names} | {"holdings": {}}
+
+    def fill(row, price, quoted):
+        nonlocal cash, shares, yearly, most
+        arrived = [each for each in coming if each[0] == row]
+        for each in arrived:
+            coming.remove(each)
+            waiting.update((i, w) for i, w in enumerate(each[1]) if not np.isnan(w))
+            most = each[2]
+        worth, targets = shares * price, np.full(count, np.nan)
+        for asset, wanted in list(waiting.items()):
+            share = worth[asset] / (cash + worth.sum())
+            sold = row >= gone[asset] and abs(wanted) < abs(share) and wanted * share >= 0
+            if quoted[asset] or sold:
+                targets[asset] = wanted
+            if quoted[asset] or row >= gone[asset] or unpriced == "cancel":
+                del waiting[asset]
+        if np.isnan(targets).all() and (kept["row"] or not arrived):
+            return
+        targets = np.where(np.isnan(targets) & (shares == 0), 0.0, targets)
+        now = cash + worth.sum()
+        lack = np.zeros(count) if illiquidity is None else illiquidity[row]
+        orders, paid = trade(worth, cash, targets, most, lack, c, (charged_at or now) / now)
+        for name, entry in zip(
+            names[4:], (row, abs(orders).sum() / now, paid / now, now), strict=True
+        ):
+            kept[name].append(entry)
+        shares, cash = shares + orders / price, cash - orders.sum() - paid
+        yearly = c["cash_rate"] * max(cash, 0) + c["financing"] * min(cash, 0)
+        yearly += c["borrow"] * np.minimum(shares * price, 0).sum()
+
+    for row in range(rows):
         if row:  # interest on what is held since the last fill
             cash += yearly * ((dates[row] - dates[row - 1]) / YEAR)
-        worth = shares * last
-        now = cash + worth.sum()
-        before = after = worth / now
-        gross = (worth - worth_before).sum() / value
-        if row in fills:
-            scale = (charged_at or now) / now
-            lack = np.zeros(len(shares)) if illiquidity is None else illiquidity[row]
-            left, earlier = now, 0.0
-            while abs(left - earlier) > 1e-15 * now:  # the costs are paid out of what is traded
-                orders = fills[row] * left - worth
-                asked = zip(orders * scale, lack, strict=True)
-                paid = sum(paid_for(order, now * scale, each, c) for order, each in asked)
-                left, earlier = now - paid / scale, left
-            kept["turnover"].append(abs(orders).sum() / now)
-            kept["cost"].append(1 - left / now)
-            kept["value"].append(now)
-            now, shares, cash = left, fills[row] * left / last, left * (1 - fills[row].sum())
-            after = fills[row]
-            short = -np.minimum(shares * last, 0).sum()
-            yearly = c["cash_rate"] * max(cash, 0) + c["financing"] * min(cash, 0)
-            yearly -= c["borrow"] * short
-        if row >= min(fills):
-            for name, entry in (("before", before), ("after", after), ("gross", gross)):
+        growth, since, worth_before = 1.0, value, shares * last
+        if opens is not None:
+            quoted = ~np.isnan(opens[row])
+            price, fills = np.where(quoted, opens[row], last), len(kept["row"])
+            held = shares
+            fill(row, price, quoted)
+            if len(kept["row"]) > fills:  # the row has two parts
+                growth += (held * price - worth_before).sum() / value
+                since, worth_before = cash + (shares * price).sum(), shares * price
+        last = np.where(np.isnan(prices[row]), last, prices[row])
+        gross = growth * (1 + (shares * last - worth_before).sum() / since) - 1
+        before = shares * last / (cash + (shares * last).sum())
+        if opens is None and not (lag == 0 and row in answers):
+            fill(row, last, ~np.isnan(prices[row]))
+        if row in answers:
+            held = shares * last / (cash + (shares * last).sum())
+            for asset, wanted in waiting.items():
+                held[asset] = wanted
+            for each in coming:
+                held = np.where(np.isnan(each[1]), held, each[1])
+            kept["holdings"][row] = held
+            answer = answers[row](held) if callable(answers[row]) else answers[row]
+            targets = np.full(count, np.nan) if answer is None else np.array(answer, float)
+            alone = np.isnan(targets) | (abs(targets - held) <= 1e-12)
+            targets = np.where(alone, np.where(held == 0, 0.0, np.nan), targets)
+            coming.append((row + lag, targets, max(1.0, np.where(alone, held, targets).sum())))
+            if lag == 0:
+                fill(row, last, ~np.isnan(prices[row]))
+        now = cash + (shares * last).sum()
+        if kept["row"]:
+            entries = (gross, now / value - 1, before, shares * last / now)
+            for name, entry in zip(names[:4], entries, strict=True):
                 kept[name].append(entry)
-            kept["net"].append(now / value - 1)
         value = now
     return kept

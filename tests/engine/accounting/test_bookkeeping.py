@@ -3,18 +3,23 @@
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from data_loaders import Panel
 from engine import Costs
 from engine.accounting.bookkeeping import keep_book
+from engine.accounting.market import Market
+from engine.accounting.positions import Positions
 from engine.accounting.simulation import fills_of
 
 
-def filled(prices, rows, costs):
+def filled(prices, targets, costs):
+    """Targets by row, filled a row later."""
     dates = pd.bdate_range("2020-01-01", periods=len(prices))
-    panel = Panel(pd.DataFrame({"A": prices}, dates, dtype=float))
-    return fills_of(pd.DataFrame(0.0, dates[rows], ["A"]), panel, costs, lag=1)
+    positions = Positions(Market(Panel(pd.DataFrame({"A": prices}, dates, dtype=float)), costs))
+    for row, weight in targets.items():
+        positions.order(row, np.array([weight]))
+    positions.advance(len(prices) - 1)
+    return fills_of(positions)
 
 
 def test_all_entries_of_a_book_by_hand():
@@ -23,8 +28,7 @@ def test_all_entries_of_a_book_by_hand():
     The fill is on a Thursday, so that the weekend lies before the last row.
     """
     costs = Costs(0.0, fixed=1.0, cash_rate=0.5, capital=100.0)
-    fills = filled([10, 10, 12, 9], [0, 2], costs)
-    book = keep_book(torch.tensor([[0.5], [1.0]], dtype=torch.float64), fills, costs)
+    book = keep_book(filled([10, 10, 12, 9], {0: 0.5, 2: 1.0}, costs), costs)
     interest = 0.5 / 365.25 * 49.5  # a day, of the 49.5 in cash
     second, third = 49.5 + interest + 4.95 * 12, 49.5 + 4 * interest + 4.95 * 9
     bought = third - 1 - 4.95 * 9
@@ -48,10 +52,9 @@ def test_all_entries_of_a_book_by_hand():
 def test_a_portfolio_without_value_is_ruined(price, ruined):
     """Half a share is sold short at 10, which leaves 15 in cash; at 30 all is lost."""
     costs = Costs(0.0, capital=10.0)
-    fills = filled([10, 10, price, 10], [0], costs)
-    short = torch.tensor([[-0.5]], dtype=torch.float64)
+    fills = filled([10, 10, price, 10], {0: -0.5}, costs)
     if ruined is None:
-        assert keep_book(short, fills, costs).value[1].item() == pytest.approx(15 - 29.9 / 2)
+        assert keep_book(fills, costs).value[1].item() == pytest.approx(15 - 29.9 / 2)
         return
     with pytest.raises(ValueError, match=f"ruined on 2020-{ruined}"):
-        keep_book(short, fills, costs)
+        keep_book(fills, costs)

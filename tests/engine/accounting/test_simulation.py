@@ -94,11 +94,33 @@ def test_the_comparison_with_the_simulation_can_fail(stocks, monkeypatch):
         simulate(targets(stocks, [5], [np.full(20, 0.05)]), stocks, Costs())
 
 
-def test_a_halted_asset_is_valued_and_sold_at_its_last_price():
-    of = panel([[10, 10], [10, 10], [12, 10], [np.nan, 10], [np.nan, 10]])
+def test_a_halted_asset_is_valued_at_its_last_price_and_its_order_waits():
+    of = panel([[10, 10], [10, 10], [12, 10], [np.nan, 10], [9, 5]])
     result = simulate(targets(of, [0, 2], [[1, 0], [0, 1]]), of, Costs(0))
-    np.testing.assert_allclose(result.net_returns, [0, 0.2, 0, 0], atol=1e-15)
-    assert result.orders["price"].tolist() == [10, 12, 10]
+    np.testing.assert_allclose(result.net_returns, [0, 0.2, 0, -0.25], atol=1e-15)
+    assert result.orders["price"].tolist() == [10, 9]  # what it brings was not there at the fill
+    half = simulate(targets(of, [0, 2], [[0.5, 0], [0, 0.5]]), of, Costs(0))
+    assert half.orders["price"].tolist() == [10, 10, 9]  # cash was
+
+
+def test_a_delisted_asset_is_sold_at_its_last_price_and_never_bought():
+    of = panel([[10, 10], [10, 10], [12, 10]] + [[np.nan, 10]] * 12)
+    result = simulate(targets(of, [0, 2], [[1, 0], [0, 1]]), of, Costs(0))
+    assert result.orders[["asset", "price", "side"]].to_numpy().tolist() == [
+        ["A", 10, "buy"], ["A", 12, "sell"], ["B", 10, "buy"],
+    ]  # fmt: skip
+    late = simulate(targets(of, [0, 2], [[0, 0], [1, 0]]), of, Costs(0))
+    assert late.orders.empty
+    assert (late.net_returns == 0).all()
+
+
+def test_an_asset_that_reopens_is_bought_where_it_reopens():
+    of = panel([[100, 1], [100, 1]] + [[np.nan, 1]] * 5 + [[150, 1], [165, 1]])
+    waits = simulate(targets(of, [1], [[1, 0]]), of, Costs(0))
+    assert waits.orders["price"].tolist() == [150]
+    np.testing.assert_allclose(waits.net_returns, [0] * 6 + [0.1], atol=1e-15)
+    cancelled = simulate(targets(of, [1], [[1, 0]]), of, Costs(0), unpriced="cancel")
+    assert cancelled.orders.empty
 
 
 ALL = Costs(
@@ -252,7 +274,8 @@ def test_what_a_simulation_returns_by_hand():
             "paid": [60.0, -120.0, 160.0],
         }
     )
-    pd.testing.assert_frame_equal(result.orders, expected)
+    assert (result.orders["reason"] == "decision").all()
+    pd.testing.assert_frame_equal(result.orders.drop(columns="reason"), expected)
     weights = pd.DataFrame([[0.6, 0.0], [0.0, 1.0], [0.0, 1.0]], dates[1:], of.assets)
     pd.testing.assert_frame_equal(result.weights, weights, check_freq=False)
     for name, index, values in (

@@ -11,10 +11,11 @@ from markets import random_walks
 from torch import nn
 
 from engine import Costs, Training, WalkForward
+from engine.accounting.positions import Positions
 from engine.planning.walk_forward import Fold
 from engine.training.fit_records import FitKey, Fitted
 from engine.training.trainer import build
-from engine.walking.decisions import DecisionTask, current_holdings
+from engine.walking.decisions import DecisionTask
 from engine.walking.learner import Learner
 from engine.walking.sensitivity import sensitivity
 from strategies import EqualWeight, ExplicitMeanVariance, LearnedStrategy, MinimumVariance, Strategy
@@ -168,15 +169,16 @@ def test_holdings_go_from_one_fold_to_the_next():
 
 def test_holdings_by_hand_with_carry():
     of = learner(Costs(0.0, cash_rate=0.2, borrow=0.8))
-    prices = of.panel.prices.to_numpy()
-    targets = {3: np.array([0.9, 0.0]), 20: np.array([0.7, -0.2]), 30: np.array([0.1, 0.1])}
-    np.testing.assert_allclose(current_holdings(21, targets, of), [0.7, -0.2])  # just filled
+    prices, dates = of.panel.prices.to_numpy(), of.panel.dates
+    positions = Positions(of.market)
+    positions.order(3, np.array([0.9, 0.0]))
+    positions.order(20, np.array([0.7, -0.2]))
+    np.testing.assert_allclose(positions.holdings(20), [0.7, -0.2])  # as if it were filled
+    np.testing.assert_allclose(positions.holdings(21), [0.7, -0.2])  # just filled
     worth = np.array([0.7, -0.2]) * prices[30] / prices[21]
-    years = (of.panel.dates[30] - of.panel.dates[21]).days / 365.25
+    years = (dates[30] - dates[21]).days / 365.25
     cash = 0.5 + (0.2 * 0.5 - 0.8 * 0.2) * years
-    found = current_holdings(30, targets, of)  # the target of that day is filled on the next
-    np.testing.assert_allclose(found, worth / (worth.sum() + cash), rtol=1e-13)
-    assert list(found.index) == list(of.panel.assets)
+    np.testing.assert_allclose(positions.holdings(30), worth / (worth.sum() + cash), rtol=1e-13)
 
 
 def test_solves_and_limits_of_each_decision_are_reported():

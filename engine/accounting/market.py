@@ -1,0 +1,116 @@
+"""The market that orders meet: prices at which they are filled, and holdings are valued."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from data_loaders import Panel
+from data_loaders.calendars import elapsed_years
+from data_loaders.panel import DELISTED_AFTER
+from engine.accounting.costs import Costs
+from engine.accounting.liquidity import illiquidity
+
+
+@dataclass(frozen=True)
+class Market:
+    """The prices that orders and positions meet.
+
+    Attributes:
+        panel: T rows of N assets.
+        costs: of trading and holding.
+        fill: the price at which orders are filled: "close", "open" (the asset feature of that
+            name), or the name of an asset feature, such as "vwap".
+    """
+
+    panel: Panel
+    costs: Costs
+    fill: str = "close"
+
+    @cached_property
+    def closes(self) -> np.ndarray:
+        """Valuation prices (T, N) at the closes: the last known; 1 before the first."""
+        return self.panel.prices.ffill().fillna(1.0).to_numpy()
+
+    @cached_property
+    def quoted(self) -> np.ndarray:
+        """Prices (T, N) at which orders are filled; NaN where there is none."""
+        prices = self.panel.prices
+        if self.fill == "close":
+            return prices.to_numpy()
+        if self.fill not in self.panel.asset_features:
+            known = ", ".join(self.panel.asset_features) or "no features"
+            raise ValueError(
+                f"fill={self.fill!r} needs that price as an asset feature; the panel has {known}"
+            )
+        quoted = self.panel.asset_features[self.fill].where(prices.notna()).to_numpy()
+        if (quoted <= 0).any():
+            row, column = np.argwhere(quoted <= 0)[0]
+            raise ValueError(
+                f"fill={self.fill!r} of {self.panel.assets[column]} is {quoted[row, column]:g} on "
+                f"{self.panel.dates[row]}; a price is positive"
+            )
+        return quoted
+
+    @cached_property
+    def at_fills(self) -> np.ndarray:
+        """Valuation prices (T, N) at the moment of fills: quoted, else the last close before."""
+        if self.fill == "close":
+            return self.closes
+        before = np.vstack([self.closes[:1], self.closes[:-1]])
+        return np.where(np.isnan(self.quoted), before, self.quoted)
+
+    @cached_property
+    def next_quoted(self) -> np.ndarray:
+        """(T, N) the first row from each on with a quoted price; T where there is none."""
+        rows = np.where(np.isnan(self.quoted), len(self.panel), np.arange(len(self.panel))[:, None])
+        return np.minimum.accumulate(rows[::-1])[::-1]
+
+    @cached_property
+    def all_quoted(self) -> np.ndarray:
+        """(T,) bool: every asset has a quoted price."""
+        return ~np.isnan(self.quoted).any(axis=1)
+
+    @cached_property
+    def delisted(self) -> np.ndarray:
+        """(N,) the row from which an asset has no price any more, T where it still trades."""
+        known = self.panel.prices.notna().to_numpy()
+        after = len(known) - np.argmax(known[::-1], axis=0)
+        return np.where(len(known) - after >= DELISTED_AFTER, after, len(known))
+
+    @cached_property
+    def clock(self) -> np.ndarray:
+        """(T,) years since the first row."""
+        return elapsed_years(self.panel.dates).cumsum()
+
+    @cached_property
+    def illiquidity(self) -> torch.Tensor | None:
+        """(T, N), where there is market impact."""
+        return illiquidity(self.panel, self.costs)
+
+    @cached_property
+    def bars(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Open, high and low prices, (T, N) each; NaN where an asset does not trade.
+
+        Raises:
+            ValueError: the panel does not have them, or a close lies outside of its bar.
+        """
+        features, prices = self.panel.asset_features, self.panel.prices
+        missing = [name for name in ("open", "high", "low") if name not in features]
+        if missing:
+            raise ValueError(
+                "stop, take-profit and limit prices need the asset features open, high and low; "
+                f"the panel has no {' and no '.join(missing)}"
+            )
+        first, high, low = (features[name].to_numpy() for name in ("open", "high", "low"))
+        odd = (low > np.fmin(first, prices)) | (high < np.fmax(first, prices))
+        if odd.to_numpy().any():
+            row, column = np.argwhere(odd.to_numpy())[0]
+            raise ValueError(
+                f"{self.panel.assets[column]} on {self.panel.dates[row]}: open and close are not "
+                "between low and high; adjust all of them for splits and dividends, or none"
+            )
+        return first, high, low

@@ -1,0 +1,397 @@
+"""Positions: what becomes of a portfolio's orders and holdings, row after row.
+
+Decisions ask it what they hold, and the simulation takes from it what was filled when: there is one
+rule. Everything is a fraction of the portfolio's value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from engine.accounting.costs import Trade
+from engine.accounting.market import Market
+from engine.accounting.protective_orders import (
+    Exit,
+    Guard,
+    Levels,
+    best_price,
+    first_exit,
+    first_touch,
+)
+from strategies.base import drift
+
+SAME = 1e-12  # a target this near to its holding is no order
+BEFORE, BAR, CLOSE = range(3)  # moments of a row, in order of time
+Moment = tuple[int, int]  # row and moment
+
+
+class Event(NamedTuple):
+    """What is traded at one moment."""
+
+    row: int
+    moment: int
+    prices: np.ndarray  # (N,) at which the portfolio is valued, and orders are filled
+    targets: np.ndarray  # (N,) NaN where there is no order
+    most: float  # that weights may sum to where assets are left alone
+    decided: np.ndarray  # (N,) rows of the decisions
+    reasons: dict[int, str]  # by asset: "limit", "stop", "trailing" or "take_profit"
+
+
+class Delay(NamedTuple):
+    """An order that found no price."""
+
+    decided: int
+    due: int
+    asset: int
+    outcome: str  # "waited", "waiting", "replaced", "cancelled" or "delisted"
+    filled: int  # row; -1 where it was not
+
+
+class _Answer(NamedTuple):
+    """An answer on its way."""
+
+    due: Moment
+    decided: int
+    targets: np.ndarray
+    most: float
+    levels: Levels | None
+    sides: np.ndarray | None = None  # of orders with a limit: 1 buys, -1 sells
+
+
+class _Order(NamedTuple):
+    """An order that is due, or has a limit, and waits for a price."""
+
+    target: float
+    decided: int
+    due: int
+    most: float
+    wake: Moment  # when it finds one
+    levels: Levels | None  # that protect the position from then on
+    price: float = np.nan  # of a limit order; NaN is that of the market
+    side: float = 0.0  # of a limit order: 1 buys, -1 sells
+
+
+@dataclass
+class Positions:
+    """The orders and holdings of one portfolio.
+
+    An order is filled ``lag`` rows after its decision. One without a price then waits for the
+    first, or is cancelled, as ``unpriced`` says; a later order in the same asset replaces it. An
+    asset that is delisted can be sold, at its last price, and not be bought. For protective orders
+    see ``strategies.Bracket``.
+    """
+
+    market: Market
+    lag: int = 1
+    unpriced: str = "wait"
+    events: list[Event] = field(default_factory=list)
+    delays: list[Delay] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._never = len(self.market.panel)
+        self._at_fill = CLOSE if self.market.fill == "close" else BEFORE
+        self._coming: list[_Answer] = []
+        self._waiting: dict[int, _Order] = {}  # by asset
+        self._guards: dict[int, Guard] = {}  # by asset with a protected position
+        self._opened: dict[int, tuple[int, float]] = {}  # first bar and entry price of positions
+        self._watches = False  # whether there was ever a protective order
+        self._after: list[np.ndarray] = []  # weights (N,) after each event
+        self._money = [self.market.costs.capital or 0.0]
+        self._asked: tuple[int, np.ndarray] | None = None  # holdings at a row, already known
+
+    @property
+    def weights(self) -> np.ndarray:
+        """(N,) after the last fill."""
+        return self._after[-1] if self._after else np.zeros(len(self.market.panel.assets))
+
+    def order(self, row: int, targets: np.ndarray, levels: Levels | None = None) -> np.ndarray:
+        """Decide on ``targets`` (N,) at the close of ``row``; NaN, or what is held, is no order.
+
+        Returns:
+            The targets as ordered: NaN where a holding is left as it is.
+        """
+        holdings = self.holdings(row)
+        silent = np.isnan(targets)
+        alone = silent | (np.abs(targets - holdings) <= SAME)
+        empty = alone & (holdings == 0)
+        resting = self._resting()
+        empty &= ~(resting & silent)
+        if (cancelled := resting & alone & ~silent).any():
+            self._cancel(cancelled)
+        ordered = np.where(alone, np.where(empty, 0.0, np.nan), targets)
+        most = max(1.0, float(np.where(alone, holdings, targets).sum()))
+        coming = ordered
+        if levels is not None:
+            self._watches = True
+            limited = ~np.isnan(levels.limit) & ~alone
+            first = row + max(self.lag, 1), BEFORE  # a bar may reach it from then on
+            targets, coming = np.where(limited, ordered, np.nan), np.where(limited, np.nan, ordered)
+            if limited.any():
+                sides = np.sign(ordered - holdings)
+                self._coming.append(_Answer(first, row, targets, most, levels, sides))
+        self._coming.append(_Answer((row + self.lag, self._at_fill), row, coming, most, levels))
+        self._coming.sort(key=lambda answer: answer.due)
+        self._asked = None
+        return ordered
+
+    def _resting(self) -> np.ndarray:
+        """(N,) bool: there is an order with a limit."""
+        found = np.zeros(len(self.market.panel.assets), bool)
+        found[[asset for asset, order in self._waiting.items() if order.side]] = True
+        for answer in self._coming:
+            if answer.sides is not None:
+                found |= ~np.isnan(answer.targets)
+        return found
+
+    def _cancel(self, assets: np.ndarray) -> None:
+        """Forget the orders with a limit of assets (N,) bool."""
+        for asset in map(int, np.flatnonzero(assets)):
+            self._waiting.pop(asset, None)
+        for answer in self._coming:
+            if answer.sides is not None:
+                answer.targets[assets] = np.nan
+
+    def holdings(self, row: int) -> np.ndarray:
+        """Weights (N,) at the close of ``row``, as if all orders on their way were filled there.
+
+        Costs of these are left out, and so are orders with a limit.
+        """
+        if self._asked is not None and self._asked[0] == row:
+            return self._asked[1]
+        # Without a lag, all that is filled at the close of the row is filled together.
+        self.advance(row, CLOSE if self.lag else BAR)
+        market, held = self.market, self.weights
+        if self.events:
+            held = self._drifted(market.closes[row], market.clock[row])[0]
+        for asset, order in self._waiting.items():
+            if not order.side:
+                held[asset] = order.target
+        for answer in self._coming:
+            if answer.sides is None:
+                held = np.where(np.isnan(answer.targets), held, answer.targets)
+        self._asked = row, held
+        return held
+
+    def advance(self, row: int, moment: int = CLOSE) -> None:
+        """Fill what is due up to a moment of ``row``."""
+        while True:
+            now = self._coming[0].due if self._coming else (self._never, 0)
+            arrives = now
+            if self._waiting or self._guards:
+                times = [order.wake for order in self._waiting.values()]
+                times += [(guard.exit.row, BAR) for guard in self._guards.values() if guard.exit]
+                now = min([now, *times])
+            if now > (row, moment):
+                return
+            leaving = {a: g for a, g in self._guards.items() if g.exit and (g.exit.row, BAR) == now}
+            if leaving:
+                self._leave(now, leaving)
+                continue
+            if now == arrives:
+                answer = self._coming.pop(0)
+                if self._is_simple(answer):
+                    prices = self.market.at_fills[now[0]]
+                    decided = np.full(len(prices), answer.decided)
+                    self._fill(Event(*now, prices, answer.targets, answer.most, decided, {}))
+                    continue
+                self._accept(answer)
+                if answer.sides is not None:
+                    continue
+            self._fill_waiting(now)
+
+    def unfilled(self) -> list[Delay]:
+        """The orders that found no price when they were due, those that still wait last."""
+        waiting = [
+            Delay(order.decided, order.due, asset, "waiting", -1)
+            for asset, order in self._waiting.items()
+            if not order.side
+        ]
+        return self.delays + waiting
+
+    def _is_simple(self, answer: _Answer) -> bool:
+        return (
+            answer.sides is None
+            and not self._waiting
+            and not self._watches
+            and bool(self.market.all_quoted[answer.due[0]])
+            and not np.isnan(answer.targets).any()
+        )
+
+    def _accept(self, answer: _Answer) -> None:
+        """The orders of an answer that is due take the place of others that wait."""
+        row, decided, levels = answer.due[0], answer.decided, answer.levels
+        for asset in map(int, np.flatnonzero(~np.isnan(answer.targets))):
+            old = self._waiting.get(asset)
+            if old is not None and not old.side:
+                self._note(asset, old, "replaced")
+            wake, price, side = (
+                (int(self.market.next_quoted[row, asset]), self._at_fill),
+                np.nan,
+                0.0,
+            )
+            if answer.sides is not None and levels is not None:
+                side, price = float(answer.sides[asset]), levels.limit[asset]
+                found = first_touch(self.market, asset, row, side, price)
+                wake = (self._never, 0) if found is None else (found.row, BAR)
+                price = price if found is None else found.price
+            target = float(answer.targets[asset])
+            self._waiting[asset] = _Order(
+                target, decided, row, answer.most, wake, levels, price, side
+            )
+        if answer.sides is not None:
+            return
+        if answer.levels is not None:
+            named = answer.levels.protects() & np.isnan(answer.targets) & (self.weights != 0)
+            for asset in map(int, np.flatnonzero(named)):
+                if asset not in self._waiting:
+                    self._guard(asset, answer.levels, decided, row + (self._at_fill == CLOSE))
+
+    def _fill_waiting(self, now: Moment) -> None:
+        """Fill the orders that find a price now; of the others forget those that never will."""
+        market, (row, moment) = self.market, now
+        prices, before = self._valued(now), None
+        targets, decided = np.full(len(prices), np.nan), np.zeros(len(prices), int)
+        most, reasons, filled = 1.0, {}, {}
+        for asset, order in list(self._waiting.items()):
+            if order.wake != now:
+                if order.due != row or moment != self._at_fill or order.side:
+                    continue  # it waits already
+                if row >= market.delisted[asset]:  # sold at the last price, and never bought
+                    before = self._before(prices, row)[0] if before is None else before
+                    held = before[asset]
+                    if abs(order.target) >= abs(held) or order.target * held < 0:
+                        if abs(order.target - held) > SAME:
+                            self._note(asset, order, "delisted")
+                        del self._waiting[asset]
+                        continue
+                elif self.unpriced == "cancel":
+                    self._note(asset, order, "cancelled")
+                    del self._waiting[asset]
+                    continue
+                else:
+                    continue
+            elif order.due < row and not order.side:
+                self._note(asset, order, "waited", row)
+            if order.side:
+                prices[asset], reasons[asset] = order.price, "limit"
+            targets[asset], decided[asset], most = order.target, order.decided, order.most
+            filled[asset] = order
+            del self._waiting[asset]
+        if filled or not self.events:
+            self._fill(Event(row, moment, prices, targets, most, decided, reasons))
+        for asset, order in filled.items() if self._watches else ():
+            self._protect(asset, order, now, prices[asset])
+
+    def _leave(self, now: Moment, leaving: dict[int, Guard]) -> None:
+        """Close the positions whose stop or take-profit a bar reaches."""
+        prices = self._valued(now)
+        targets, decided = np.full(len(prices), np.nan), np.zeros(len(prices), int)
+        reasons = {}
+        for asset, guard in leaving.items():
+            assert guard.exit is not None
+            prices[asset], reasons[asset] = guard.exit.price, guard.exit.reason
+            targets[asset], decided[asset] = 0.0, guard.decided
+            del self._guards[asset], self._opened[asset]
+        self._fill(Event(*now, prices, targets, np.inf, decided, reasons))
+
+    def _protect(self, asset: int, order: _Order, now: Moment, price: float) -> None:
+        """Watch a position from its fill on, or no longer."""
+        row, moment = now
+        side = np.sign(self.weights[asset])
+        first = row + (moment != BEFORE)
+        if side == 0:
+            self._opened.pop(asset, None)
+        elif asset not in self._opened or np.sign(self._opened[asset][1]) != side:
+            self._opened[asset] = first, side * price  # the sign of the price is its side
+        self._guards.pop(asset, None)
+        if side != 0 and order.levels is not None and order.levels.protects()[asset]:
+            self._guard(asset, order.levels, order.decided, first)
+            if moment == BAR and side == order.side:  # through the limit, and maybe to the stop
+                level = order.levels.floor(asset, side, self._best(asset, row, side))
+                low = side * self.market.bars[2 if side > 0 else 1][row, asset]
+                if low <= level:
+                    leave = Exit(row, side * min(side * price, level), "stop")
+                    self._guards[asset] = Guard(order.levels, order.decided, leave)
+
+    def _best(self, asset: int, until: int, side: float) -> float:
+        opened, entry = self._opened[asset]
+        return best_price(self.market, asset, opened, until, side, abs(entry))
+
+    def _guard(self, asset: int, levels: Levels, decided: int, first: int) -> None:
+        side = np.sign(self.weights[asset])
+        best = self._best(asset, first, side)
+        found = first_exit(self.market, asset, first, side, levels, best)
+        self._guards[asset] = Guard(levels, decided, found)
+
+    def _note(self, asset: int, order: _Order, outcome: str, filled: int = -1) -> None:
+        self.delays.append(Delay(order.decided, order.due, asset, outcome, filled))
+
+    def _valued(self, now: Moment) -> np.ndarray:
+        """Prices (N,) at which the portfolio is valued at a moment; a bar knows its open."""
+        row, moment = now
+        if moment == self._at_fill or self.market.fill == "open":
+            return self.market.at_fills[row].copy()
+        return self.market.closes[max(row - 1, 0)].copy()
+
+    def _fill(self, event: Event) -> None:
+        targets = event.targets
+        if np.isnan(targets).any():
+            before = self._before(event.prices, event.row)[0]
+            targets = np.where(np.isnan(targets) & (before == 0), 0.0, targets)
+            event = event._replace(targets=targets)
+        after = targets
+        if np.isnan(targets).any():
+            money = self._money_before(event)
+            after = self._charged(event, before, money).weights.numpy()
+        self.events.append(event)
+        self._after.append(after)
+
+    def _charged(self, event: Event, before: np.ndarray, money: float | None) -> Trade:
+        lack = self.market.illiquidity
+        return self.market.costs.charge(
+            torch.from_numpy(event.targets),
+            torch.from_numpy(before),
+            None if lack is None else lack[event.row],
+            money,
+            event.most,
+        )
+
+    def _money_before(self, event: Event) -> float | None:
+        """Money before a fill; None where no cost depends on it."""
+        if self.market.costs.proportional:
+            return None
+        while len(self._money) <= len(self.events):  # [e]: after the first e events
+            done = len(self._money) - 1
+            each = self.events[done]
+            before, grown = self._before(each.prices, each.row, done)
+            money = self._money[-1] * grown
+            cost = self._charged(each, before, money).cost.item()
+            self._money.append(money * (1 - cost))
+        return self._money[-1] * self._before(event.prices, event.row)[1]
+
+    def _before(
+        self, prices: np.ndarray, row: int, events: int | None = None
+    ) -> tuple[np.ndarray, float]:
+        """Weights (N,) before a fill, after so many events (all); the value's growth since then."""
+        count = len(self.events) if events is None else events
+        if not count:
+            return np.zeros(len(prices)), 1.0
+        return self._drifted(prices, self.market.clock[row], count - 1)
+
+    def _drifted(
+        self, prices: np.ndarray, clock: float, number: int = -1
+    ) -> tuple[np.ndarray, float]:
+        """Weights (N,) at these prices and time since event ``number``, and the value's growth."""
+        market, event, weights = self.market, self.events[number], self._after[number]
+        growth = prices / event.prices
+        carried = 0.0
+        if market.costs.holding:
+            carried = market.costs.carry(weights) * (clock - market.clock[event.row])
+        grown = 1 + float(weights @ (growth - 1)) + carried
+        if grown <= 0:  # ruined
+            return np.zeros_like(weights), 0.0
+        return drift(weights, growth, carried), grown

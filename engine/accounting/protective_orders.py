@@ -1,0 +1,103 @@
+"""Stop, trailing, take-profit and limit orders: when and where a bar fills them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from engine.accounting.market import Market
+
+CHUNK = 256  # rows that are looked at together
+
+
+class Levels(NamedTuple):
+    """Prices by asset (N,), and ``trailing``, a fraction; NaN where there is none."""
+
+    stop: np.ndarray
+    trailing: np.ndarray
+    take_profit: np.ndarray
+    limit: np.ndarray
+
+    @classmethod
+    def none(cls, count: int) -> Levels:
+        return cls(*(np.full(count, np.nan) for _ in cls._fields))
+
+    def protects(self) -> np.ndarray:
+        """(N,) bool: the position has a stop, a trailing stop or a take-profit."""
+        return ~(np.isnan(self.stop) & np.isnan(self.trailing) & np.isnan(self.take_profit))
+
+    def floor(self, asset: int, side: float, best: float) -> float:
+        """The stop of a position (the negative one of a short position) whose best price this is;
+        NaN where there is none."""
+        trailed = side * best - self.trailing[asset] * best
+        return float(np.fmax(side * self.stop[asset], trailed))
+
+
+class Exit(NamedTuple):
+    """The first bar that closes a position."""
+
+    row: int
+    price: float
+    reason: str  # "stop", "trailing" or "take_profit"
+
+
+class Guard(NamedTuple):
+    """The protective orders of a position."""
+
+    levels: Levels
+    decided: int  # row
+    exit: Exit | None  # what becomes of them
+
+
+def first_exit(
+    market: Market, asset: int, start: int, side: float, levels: Levels, best: float
+) -> Exit | None:
+    """When a position that is open before the bar of row ``start`` is closed; None if never.
+
+    Args:
+        side: 1 for a long position, -1 for a short one.
+        best: the highest price since it was opened (the lowest of a short one).
+    """
+    stop, trailing, take, _ = (level[asset] for level in levels)
+    for first in range(start, len(market.panel), CHUNK):
+        # A short position is a long one in negative prices.
+        opened, high, low = (side * bar[first : first + CHUNK, asset] for bar in market.bars)
+        if side < 0:
+            high, low = low, high
+        peak = np.maximum.accumulate(np.append(side * best, np.nan_to_num(high, nan=-np.inf)))
+        trailed = peak[:-1] - trailing * np.abs(peak[:-1])
+        floor = np.fmax(np.full(len(low), side * stop), trailed)
+        ceiling = side * take
+        gapped = opened >= ceiling
+        hit = (low <= floor) | (high >= ceiling)
+        if hit.any():
+            k = int(hit.argmax())
+            if low[k] <= floor[k] and not gapped[k]:
+                reason = "trailing" if trailed[k] == floor[k] else "stop"
+                return Exit(first + k, side * float(np.fmin(opened[k], floor[k])), reason)
+            return Exit(first + k, side * float(np.fmax(opened[k], ceiling)), "take_profit")
+        best = side * peak[-1]
+    return None
+
+
+def first_touch(market: Market, asset: int, start: int, side: float, limit: float) -> Exit | None:
+    """The first bar from row ``start`` on that fills a limit order to buy (1) or sell (-1)."""
+    for first in range(start, len(market.panel), CHUNK):
+        opened, high, low = (bar[first : first + CHUNK, asset] for bar in market.bars)
+        hit = low <= limit if side > 0 else high >= limit
+        if hit.any():
+            k = int(hit.argmax())
+            price = np.fmin(opened[k], limit) if side > 0 else np.fmax(opened[k], limit)
+            return Exit(first + k, float(price), "limit")
+    return None
+
+
+def best_price(
+    market: Market, asset: int, since: int, until: int, side: float, entry: float
+) -> float:
+    """The highest price (lowest of a short position) of a position, opened at ``entry``, in the
+    bars from row ``since`` up to before row ``until``."""
+    _, high, low = market.bars
+    bars = (high if side > 0 else low)[since:until, asset]
+    return side * float(np.fmax.reduce(side * bars, initial=side * entry))
