@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 
 from data_loaders import Panel
@@ -31,7 +32,9 @@ def equal_weight_of(result: BacktestResult) -> tuple[BacktestResult | None, str]
     prices = prices_from(result.asset_returns.iloc[1:]).set_axis(dates)
     panel = Panel(prices)
     weight = 1 / len(panel.assets)
-    targets = pd.DataFrame(weight, pd.DatetimeIndex(result.turnover.index), panel.assets)
+    filled = _fill_dates(result)
+    assert filled is not None  # or something is lacking
+    targets = pd.DataFrame(weight, filled, panel.assets)
     done = simulate(targets, panel, read_costs(settings["costs"]), lag=0)
     empty = pd.DataFrame()
     return replace(
@@ -39,6 +42,9 @@ def equal_weight_of(result: BacktestResult) -> tuple[BacktestResult | None, str]
         name=NAME,
         strategy=described(EqualWeight()),
         targets=targets.set_axis(result.targets.index),
+        fills=done.fills,
+        most_invested=done.most_invested,
+        delays=done.delays,
         weights=done.weights,
         gross_returns=done.gross_returns,
         net_returns=done.net_returns,
@@ -57,11 +63,27 @@ def equal_weight_of(result: BacktestResult) -> tuple[BacktestResult | None, str]
     ), ""
 
 
+def _fill_dates(result: BacktestResult) -> pd.DatetimeIndex | None:
+    """The date (K,) of each decision's fill; None where the result does not say it."""
+    if len(result.targets) == len(result.turnover):
+        return pd.DatetimeIndex(result.turnover.index)
+    dates, decided = pd.DatetimeIndex(result.asset_returns.index), result.targets.index
+    lag = result.settings["plan"]["execution_lag"]
+    if (decided < dates[0]).sum() > 1:
+        return None
+    rows = np.where(decided < dates[0], 0, dates.searchsorted(decided) + lag)
+    return dates[rows] if rows[-1] < len(dates) else None
+
+
 def _lacking(result: BacktestResult) -> str:
     """Why 1/N cannot be computed exactly, in words; empty if it can."""
     settings, costs = result.settings, result.settings.get("costs", {})
     if not (has_holdings(result) and len(result.asset_returns) and len(result.turnover)):
         return "the results hold no returns of the assets"
+    if settings.get("plan", {}).get("fill", "close") != "close":
+        return "orders are filled at other prices than closes"
+    if _fill_dates(result) is None:
+        return "the results do not say when each decision is filled"
     if result.turnover.index[0] != result.asset_returns.index[0]:
         return "the results do not begin with their first fill"
     table = (settings.get("panel", {}).get("quality") or {}).get("assets", [])

@@ -163,20 +163,10 @@ def nothing_filled(panel: Panel) -> Simulation:
     dates = panel.dates[:0]
     none = pd.Series(dtype=float, index=dates)
     weights = pd.DataFrame(dtype=float, index=dates, columns=panel.assets)
-    columns = [
-        *["date", "asset", "side", "size", "price", "fees", "decided", "ordered", "paid", "reason"]
-    ]
+    orders = pd.DataFrame(columns=ORDER_COLUMNS)
+    empty = pd.DataFrame()
     return Simulation(
-        weights,
-        none,
-        none,
-        none,
-        none,
-        pd.DataFrame(columns=columns),
-        pd.DataFrame(),
-        0.0,
-        none,
-        dates,
+        weights, none, none, none, none, orders, empty, weights, none, 0.0, none, dates
     )
 
 
