@@ -7,9 +7,11 @@
 Two solvers that share no code agree, or ``SolverMismatch`` stops the run.
 
 Where a constraint is barely active the weights have a kink, and the two gradients differ rightly:
-an active-set method gives the derivative of one side, an interior-point method a mixture of both.
-A sample whose gradients differ is therefore moved off it a little, both ways. At a kink the solvers
-agree on either side of it, and the gradient in question is that of a side; a fault stays one.
+an active-set method gives the derivative of one side, an interior-point method a mixture of both;
+at a degenerate vertex, such as all in cash, many sides meet. A sample whose gradients differ is
+therefore moved a little, into the side whose active set is that of the solution. There the solvers
+agree, and the gradient does not change on the way (P stays): so the one in question has to be it.
+A fault stays one.
 """
 
 from __future__ import annotations
@@ -24,14 +26,16 @@ import torch
 from torch import Tensor
 
 from strategies.layers.optimisation.active_set import ActiveSet
+from strategies.layers.optimisation.active_set.batched_rounds import Geometry
 from strategies.layers.optimisation.problem import Problem, Solver
 from strategies.layers.optimisation.qpth_solver import Qpth, installed
 from strategies.layers.optimisation.reference import Reference
 
 # Moves off a kink, of the largest entry of q or Pz: beyond the blur of qpth, which is wider where
 # the weight in question hardly matters.
-NUDGES = (1e-4, 1e-3, 1e-2)
-DIRECTIONS = 4  # of each, for where two kinks meet one may not tell them apart
+NUDGES = (1e-4, 1e-3, 1e-2, 1e-1)
+DIRECTIONS = 4  # of each, for where many kinks meet one may lead out of the side
+CLOSE = 1e-2  # of a weight to a break point: it is moved away from there
 SAME = 1e-6  # difference of gradients of the same side, relative
 
 _open: ContextVar[CrossCheck | None] = ContextVar("open_cross_check", default=None)
@@ -112,33 +116,55 @@ class CrossCheck:
     def _beside_a_kink(
         self, pair: _Pair, problem: Problem, pull: Tensor, sample: Tensor, seen: _Seen
     ) -> float | None:
-        """The difference of the gradients beside the kink at which a sample stands, or None.
-
-        Between kinks the gradient of q does not change (P stays): it tells which side it is of.
-        """
+        """The difference of the gradients beside the kink at which a sample stands, or None."""
         alone, own = problem.of_samples(sample), pull[sample]
         pulls = alone.risk_times(seen.exact[sample]), alone.expected_return
-        size = max(float(each.abs().max()) for each in pulls)
+        # With hardly a weight and hardly a return, what would move a weight by a hundredth.
+        least = 0.01 * float(alone.risk_diagonal().mean())
+        size = max(least, *(float(each.abs().max()) for each in pulls))
         generator = torch.Generator().manual_seed(0)
         for nudge in (each for each in NUDGES for _ in range(DIRECTIONS)):
-            drawn = torch.randn(own.shape, generator=generator, dtype=torch.float64)
-            move = nudge * size * drawn.to(own.device)
-            sides = [
-                pair.compare(replace(alone, expected_return=alone.expected_return + step), own)
-                for step in (move, -move)
-            ]
-            if not all(
+            drawn = torch.rand(own.shape, generator=generator, dtype=torch.float64) + 0.5
+            move = _into_the_side(alone, drawn.to(own.device))
+            beside = alone.expected_return + nudge * size * move
+            side = pair.compare(replace(alone, expected_return=beside), own)
+            if (
                 bool(side.solved.all())
                 and float(side.weights) <= self.weights_tolerance
                 and float(side.gradients) <= self.gradients_tolerance
-                for side in sides
+                and _gap(seen.gradient[sample], side.gradient) <= SAME * seen.scale
             ):
-                continue
-            if any(
-                _gap(seen.gradient[sample], side.gradient) <= SAME * seen.scale for side in sides
-            ):
-                return max(float(side.gradients) for side in sides)
+                return float(side.gradients)
         return None
+
+
+def _into_the_side(problem: Problem, sizes: Tensor) -> Tensor:
+    """A change of q (1, N) that keeps the active set of a sample and makes it strictly so.
+
+    Free weights close to a break point move off it by ``sizes`` (1, N), other free ones make up for
+    it in the active rows: q moves by P times that. And it moves so that what holds the pinned
+    weights, and the active rows, holds them harder. The largest entry of either is 1.
+    """
+    solution = ActiveSet().solve(problem)
+    geometry, states = Geometry.of(problem), solution.states
+    assert states is not None
+    count = problem.lower.shape[1]
+    states, row_states = states[:, :count].long().to(sizes.device), states[0, count:]
+    low, high = geometry.at(states)
+    z, free = solution.weights, states % 2 == 1
+    inward = (z - low < CLOSE).to(z) - (high - z < CLOSE).to(z)
+    move = torch.where(free, inward * sizes, 0.0)
+    loose = (free & (inward == 0))[0]
+    rows = geometry.rows(states)[0][(row_states != 0).to(sizes.device)]  # the active ones
+    if len(rows) and bool(loose.any()):
+        lacking = rows @ move[0]
+        move[0, loose] -= torch.linalg.pinv(rows[:, loose]) @ lacking
+    harder = (z == geometry.breaks[..., -1]).to(z) - (z == geometry.breaks[..., 0]).to(z)
+    harder = torch.where(free, 0.0, harder * sizes)
+    signs = row_states[row_states != 0].to(z)
+    held = signs @ rows if len(rows) else torch.zeros_like(z[0])
+    parts = problem.risk_times(move), harder + 0.1 * held
+    return sum((part / part.abs().max().clamp_min(1e-300) for part in parts), torch.zeros_like(z))
 
 
 PEERS = {Qpth: "qpth", Reference: "reference", ActiveSet: "active_set"}

@@ -103,6 +103,44 @@ def test_a_kink_is_told_where_a_weight_hardly_matters():
     assert check.gradients < 1e-2
 
 
+VERTICES = {
+    "all in cash": {"budget": (0.0, 1.0), "upper": 0.5},
+    "leverage": {"budget": (0.0, 2.0)},
+    "dollar-neutral": {"budget": 0.0, "lower": -0.3, "upper": 0.3, "gross_limit": 1.0},
+    "nothing traded": {
+        "holdings": torch.full((6,), 1 / 6, dtype=torch.float64),
+        "turnover_limit": 0.0,
+    },
+}
+
+
+@pytest.mark.parametrize("kind", VERTICES)
+@pytest.mark.parametrize("tilt", [0.0, 1e-9])
+def test_a_degenerate_vertex_is_told_from_a_fault(kind, tilt):
+    """Where up to 2^N sides meet, as at an untrained start; a wrong gradient there is found."""
+    torch.manual_seed(0)
+    root = torch.randn(4, 6, 6, dtype=torch.float64)
+    risk = root @ root.mT / 6 + 0.2 * torch.eye(6)
+    q = tilt * torch.randn(4, 6, dtype=torch.float64)
+    with cross_check() as check:
+        MeanVarianceLayer()(risk, q, **VERTICES[kind])
+    assert check.gradients < 1e-2
+    if kind == "nothing traded":
+        return  # one portfolio: its gradient is zero for both
+
+    class Halved(ActiveSet):
+        def solve(self, problem, start=None):
+            solution = super().solve(problem, start)
+            weights = solution.weights
+            if problem.expected_return.abs().max() > 1e-8:
+                return solution  # right beside the vertex
+            halved = weights.detach() + 0.5 * (weights - weights.detach())
+            return type(solution)(halved, *list(vars(solution).values())[1:])
+
+    with pytest.raises(SolverMismatch, match="in a gradient"), cross_check():
+        MeanVarianceLayer(Halved())(risk, q, **VERTICES[kind])
+
+
 def test_a_gradient_of_neither_side_is_a_fault():
     """Wrong at the kink alone, and right beside it."""
 

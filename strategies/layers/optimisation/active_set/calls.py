@@ -173,7 +173,7 @@ def solve_compiled(
                 return
         number = sample if samples is None else samples[sample]
         found = second_line(call.problem, number, batch.linear[sample])
-        if found is not None and not residual[sample] <= found.residual:
+        if found is not None and found.residual < np.inf and not residual[sample] <= found.residual:
             weights[sample], duals[sample], states[sample] = found[:3]
             rounds[sample] += found.steps
             residual[sample] = found.residual

@@ -82,9 +82,9 @@ class WeightsProgram:
         equalities = np.zeros((int(equal.sum() + fixed.sum()), n * parts))
         equalities[:, :n] = np.vstack([given[equal], np.eye(n)[fixed]]) * scale
         targets = np.concatenate([self.most[:-2][equal], lower[fixed]])
-        self.equal_size = np.maximum(np.abs(equalities).max(axis=1, initial=0.0), 1e-300)
+        self.equal_size = _or_one(np.abs(equalities).max(axis=1, initial=0.0))
         inequalities = vstack(self._blocks, format="csr") @ diags(columns)
-        self.size = np.maximum(abs(inequalities).max(axis=1).toarray().ravel(), 1e-300)
+        self.size = _or_one(abs(inequalities).max(axis=1).toarray().ravel())
         inequalities = (diags(1 / self.size) @ inequalities).tocsr()
         if inequalities.nnz > DENSE * np.prod(inequalities.shape):
             inequalities = inequalities.toarray()
@@ -136,6 +136,11 @@ class WeightsProgram:
         segment = (breaks[:, 1:-1] < z[:, None]).sum(1)
         states = np.where(held.max(1) > 0, 2 * held.argmax(1), 2 * segment + 1)
         return states.astype(np.int8), row_states, duals
+
+
+def _or_one(sizes: np.ndarray) -> np.ndarray:
+    """One for a row of zeros."""
+    return np.where(sizes > 0, sizes, 1.0)
 
 
 def _array(tensor: Tensor) -> np.ndarray:
