@@ -25,3 +25,9 @@ from strategies.predict_then_optimize import PredictThenOptimize as PredictThenO
 from strategies.registry import create_strategy as create_strategy
 from strategies.registry import known_strategies as known_strategies
 from strategies.registry import load_strategy as load_strategy
+from strategies.wrappers.blend import Blend as Blend
+from strategies.wrappers.largest_positions import LargestPositions as LargestPositions
+from strategies.wrappers.no_trade_band import NoTradeBand as NoTradeBand
+from strategies.wrappers.staggered import Staggered as Staggered
+from strategies.wrappers.volatility_managed import VolatilityManaged as VolatilityManaged
+from strategies.wrappers.wrapper import Wrapper as Wrapper

@@ -7,14 +7,14 @@ decision date, so there is nothing to peek at.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from inspect import signature
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import NotFittedError
 
 from data_loaders import Panel
@@ -35,6 +35,7 @@ Inputs: TypeAlias = "dict[str, Tensor]"
 
 __all__ = [
     "ConvergenceError",
+    "Ensemble",
     "Inputs",
     "LearnedStrategy",
     "Plan",
@@ -46,10 +47,12 @@ __all__ = [
     "drift",
     "fit_to_plan",
     "holdings_input",
+    "learned_inside",
     "record_solves",
     "remember",
     "remembered",
     "stack",
+    "with_inner",
 ]
 
 LAYERS = {  # the parts of the layers that the engine uses, and where they are
@@ -83,7 +86,7 @@ class Plan(Protocol):
         """The rows (K,) of ascending dates at which decisions are made."""
 
 
-def fit_to_plan(strategy: Strategy, history: Panel, plan: Plan) -> Strategy:
+def fit_to_plan(strategy: Strategy, history: Panel, plan: Plan | None) -> Strategy:
     """Fit a strategy, and give it the plan if its ``fit`` takes one."""
     if "plan" in signature(strategy.fit).parameters:
         return strategy.fit(history, plan=plan)  # type: ignore[call-arg]
@@ -166,6 +169,27 @@ class Strategy(BaseEstimator):
         named ``plan``, see ``Plan``: ``fit(self, history, plan)``.
         """
         return self
+
+    def refitted(self, history: Panel, plan: Plan | None = None) -> Strategy:
+        """What decides after a refit at the last date of ``history``, under the plan of the run.
+
+        A fitted copy; where the class does not define ``fit``, the same object, so that a rule
+        keeps what it remembers for the whole of a run.
+        """
+        return self if type(self).fit is Strategy.fit else fit_to_plan(clone(self), history, plan)
+
+    def inner_strategies(self) -> Mapping[str, Strategy]:
+        """The strategies inside it, by name: none, except in a wrapper."""
+        return {}
+
+    def with_trained(self, networks: Sequence[LearnedStrategy]) -> Strategy:
+        """What decides with these trained networks, one for each seed, in place of a learned
+        strategy inside."""
+        return self
+
+    def shown_name(self) -> str:
+        """The name in results and reports, where none is given."""
+        return type(self).__name__
 
     def allocate(self, history: Panel, holdings: pd.Series) -> pd.Series | None:
         """Target weights by asset for the close of the last date of ``history``.
@@ -263,9 +287,60 @@ class LearnedStrategy(Strategy):
             "use engine.backtest or engine.train"
         )
 
+    def with_trained(self, networks: Sequence[LearnedStrategy]) -> Strategy:
+        return Ensemble(networks)
+
     def allocate(self, history: Panel, holdings: pd.Series) -> pd.Series:
         inputs = stack([self.prepare(history.last(self.lookback))]) | holdings_input(holdings)
         return pd.Series(self.weights(inputs)[0].numpy(), index=history.assets)
+
+
+class Ensemble(Strategy):
+    """Trained networks, one for each seed, that decide together: by their mean.
+
+    Where one of them orders nothing, it counts as the current holdings.
+    """
+
+    def __init__(self, networks: Sequence[LearnedStrategy]):
+        self.networks = networks
+        first = networks[0]
+        self.lookback, self.equivariant = first.lookback, first.equivariant
+        self.short, self.leverage = first.room()
+
+    def with_trained(self, networks: Sequence[LearnedStrategy]) -> Strategy:
+        return Ensemble(networks)
+
+    def allocate(self, history: Panel, holdings: pd.Series) -> pd.Series:
+        found = [each.allocate(history, holdings) for each in self.networks]
+        answers = [holdings if each is None else each.fillna(holdings) for each in found]
+        return sum(answers[1:], start=answers[0]) / len(answers)
+
+    def broken_limits(
+        self, weights: pd.Series, history: Panel, holdings: pd.Series
+    ) -> Sequence[str]:
+        return self.networks[0].broken_limits(weights, history, holdings)
+
+
+def with_inner(strategy: Strategy) -> Iterator[Strategy]:
+    """A strategy and all strategies inside it, at any depth."""
+    yield strategy
+    for each in strategy.inner_strategies().values():
+        yield from with_inner(each)
+
+
+def learned_inside(strategy: Strategy) -> LearnedStrategy | None:
+    """The learned strategy that it is or holds, which the engine trains; None of a rule.
+
+    Raises:
+        ValueError: it holds several.
+    """
+    found = {id(each): each for each in with_inner(strategy) if isinstance(each, LearnedStrategy)}
+    if len(found) > 1:
+        raise ValueError(
+            f"{strategy.shown_name()} holds {len(found)} learned strategies, and one at most is "
+            "trained for each name: take one of them, or backtest them apart"
+        )
+    return next(iter(found.values()), None)
 
 
 def stack(prepared: list[Inputs]) -> Inputs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 from data_loaders.plugins import installed, load_object
@@ -20,6 +21,12 @@ from strategies.deq import DEQMeanVariance
 from strategies.estimators import EstimatorStrategy
 from strategies.linear_mean_variance import LinearMeanVariance
 from strategies.predict_then_optimize import MeanVariance, PredictThenOptimize
+from strategies.wrappers.blend import Blend
+from strategies.wrappers.largest_positions import LargestPositions
+from strategies.wrappers.no_trade_band import NoTradeBand
+from strategies.wrappers.staggered import Staggered
+from strategies.wrappers.volatility_managed import VolatilityManaged
+from strategies.wrappers.wrapper import Wrapper
 
 REQUIRED = inspect.Parameter.empty  # in place of a default
 GROUP = "deqfolio.strategies"  # entry points of installed plug-ins
@@ -27,21 +34,26 @@ GROUP = "deqfolio.strategies"  # entry points of installed plug-ins
 OURS: dict[str, type[Strategy]] = {
     cls.__name__: cls
     for cls in (
+        Blend,
         DEQMeanVariance,
         EqualWeight,
         EstimatorStrategy,
         ExplicitMeanVariance,
         HierarchicalRiskParity,
         InverseVolatility,
+        LargestPositions,
         LinearMeanVariance,
         MaximumDiversification,
         MeanVariance,
         MinimumVariance,
         Momentum,
+        NoTradeBand,
         PredictThenOptimize,
         RiskParity,
         SoftmaxAllocation,
+        Staggered,
         UnrolledMeanVariance,
+        VolatilityManaged,
     )
 }
 
@@ -89,12 +101,20 @@ def load_strategy(name: str) -> type[Strategy]:
 def create_strategy(name: str, parameters: dict[str, Any] | None = None) -> Strategy:
     """An instance of the strategy of that name.
 
+    Args:
+        parameters: those of the strategies in a wrapper are a name, or a mapping with ``class``
+            and parameters; ``strategy__cap`` is one of theirs, as in ``set_params``.
+
     Raises:
         ValueError: as ``load_strategy``, or a parameter that it does not have, or of another
             type than its default, or out of its range.
     """
-    cls, parameters = load_strategy(name), parameters or {}
+    cls, given = load_strategy(name), parameters or {}
     defaults = parameters_of(cls)
+    inner: dict[str, Any] = {}
+    if issubclass(cls, Wrapper):
+        inner = {key: value for key, value in given.items() if "__" in key}
+    parameters = {key: _read(cls, key, v) for key, v in given.items() if key not in inner}
     for key, value in parameters.items():
         if key not in defaults:
             raise ValueError(
@@ -119,8 +139,23 @@ def create_strategy(name: str, parameters: dict[str, Any] | None = None) -> Stra
             f"{cls.__name__} needs {', '.join(lacking)}: --set {cls.__name__}.{lacking[0]}=VALUE"
         )
     made = cls(**parameters)
+    if inner:
+        made.set_params(**inner)
     made.check_parameters()
     return made
+
+
+def _read(cls: type[Strategy], key: str, value: Any) -> Any:
+    """A parameter as it is given; of a wrapper's strategies, what the names stand for."""
+    if not issubclass(cls, Wrapper) or key not in ("strategy", "strategies"):
+        return value
+    if key == "strategies" and isinstance(value, Mapping):
+        return {name: _read(cls, "strategy", each) for name, each in value.items()}
+    if isinstance(value, str):
+        return create_strategy(value)
+    if isinstance(value, Mapping) and "class" in value:
+        return create_strategy(value["class"], {k: v for k, v in value.items() if k != "class"})
+    return value
 
 
 def parameters_of(cls: type[Strategy]) -> dict[str, Any]:

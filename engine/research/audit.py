@@ -22,7 +22,7 @@ from engine.backtest import backtest
 from engine.planning.walk_forward import WalkForward
 from engine.training.settings import Training
 from engine.walking.weight_checks import BrokenLimits
-from strategies.base import LearnedStrategy, Strategy, fit_to_plan
+from strategies.base import Strategy, fit_to_plan, learned_inside
 
 CALENDAR = pd.Timedelta(days=28 * 365 + 7)  # after 28 years the weekdays fall on the same dates
 SAME = 1e-6  # difference of a weight that rounding may make, if the arithmetic differs
@@ -64,7 +64,7 @@ class Audit:
         yield self.the_future_does_not_matter
         yield self.the_calendar_does_not_matter
         yield self.runs_do_not_remember
-        if not isinstance(self.strategy, LearnedStrategy):  # the engine builds its module again
+        if learned_inside(self.strategy) is None:  # the engine builds its module again
             yield self.folds_do_not_remember
         yield self.the_unit_of_prices_does_not_matter
         yield self.what_does_not_trade_is_not_held

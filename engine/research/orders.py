@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from engine.runs.result import BacktestResult
 from engine.runs.settings import read_costs, read_plan
 from engine.walking.decisions import mean_answer
 from engine.walking.weight_checks import checked_weights
-from strategies.base import LearnedStrategy, Strategy, fit_to_plan, stack
+from strategies.base import LearnedStrategy, Strategy, learned_inside, stack
 
 OLDEST = pd.Timedelta(days=5)  # a long weekend may lie between the last close and today
 
@@ -143,10 +144,11 @@ def read_holdings(path: Path) -> pd.Series:
     return pd.Series(shares.to_numpy(float), index=table["asset"].astype(str))
 
 
-def _fitted(strategy: Strategy, result: BacktestResult, panel: Panel) -> list[Strategy]:
+def _fitted(strategy: Strategy, result: BacktestResult, panel: Panel) -> Sequence[Strategy]:
     """The strategy with the last refit's states, one for each seed; a rule is fitted again."""
-    if not isinstance(strategy, LearnedStrategy):
-        return [fit_to_plan(clone(strategy), panel, read_plan(result.settings["plan"]))]
+    plan = read_plan(result.settings["plan"])
+    if (learned := learned_inside(strategy)) is None:
+        return [clone(strategy).refitted(panel, plan)]
     last = result.folds["train_end"].iloc[-1]
     row = int(panel.dates.searchsorted(last))
     due = later(panel.dates, row, read_plan(result.settings["plan"]).refit)
@@ -155,12 +157,12 @@ def _fitted(strategy: Strategy, result: BacktestResult, panel: Panel) -> list[St
             f"{result.name} was fitted on {last.date()} and its refit was due on "
             f"{panel.dates[due].date()}; run the backtest again on prices up to today"
         )
-    inputs = stack([strategy.prepare(panel.last(strategy.lookback))])
+    inputs = stack([learned.prepare(panel.last(learned.lookback))])
     newest = max(fold for fold, _ in result.states)
-    fitted: list[Strategy] = []
+    fitted: list[LearnedStrategy] = []
     for (fold, _), state in result.states.items():
         if fold == newest:
-            copy = clone(strategy)
+            copy = clone(learned)
             copy.module_ = copy.build(inputs).to(torch.float64)
             try:
                 copy.module_.load_state_dict(state)
@@ -170,4 +172,8 @@ def _fitted(strategy: Strategy, result: BacktestResult, panel: Panel) -> list[St
                     "was fitted by another version of the code: run the backtest again"
                 ) from error
             fitted.append(copy)
-    return fitted
+    if learned is strategy:
+        return fitted
+    first = int(panel.dates.searchsorted(result.folds["train_start"].iloc[-1]))
+    known = panel.rows(first, row + 1)
+    return [clone(strategy).with_trained(fitted).refitted(known)]

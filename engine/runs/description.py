@@ -19,7 +19,7 @@ from engine.planning.decision_dates import FUNCTION
 from engine.planning.walk_forward import WalkForward
 from engine.runs.settings import describe_costs
 from engine.training.settings import Training
-from strategies.base import LearnedStrategy, Strategy
+from strategies.base import Strategy, learned_inside, with_inner
 
 
 def run_settings(
@@ -81,16 +81,16 @@ def described(strategy: Strategy) -> dict:
     """A strategy as JSON can hold it."""
     return {
         "class": f"{type(strategy).__module__}:{type(strategy).__name__}",
-        "learned": isinstance(strategy, LearnedStrategy),
+        "learned": learned_inside(strategy) is not None,
         "parameters": _plain(strategy.get_params()),
-        "code": _source_hash(type(strategy)),  # type: ignore[arg-type]  # a class is hashable
+        "code": _source_hash(tuple({type(each): None for each in with_inner(strategy)})),
     }
 
 
 @functools.cache
-def _source_hash(cls: type[Strategy]) -> str:
-    """sha256 of the files that the class and its parents are written in, except the contract."""
-    modules = {parent.__module__ for parent in cls.__mro__}
+def _source_hash(classes: tuple[type[Strategy], ...]) -> str:
+    """sha256 of the files that classes and their parents are written in, except the contract."""
+    modules = {parent.__module__ for cls in classes for parent in cls.__mro__}
     written = {m for m in modules if m.partition(".")[0] not in ("sklearn", "builtins", "abc")}
     files = {getattr(sys.modules.get(m), "__file__", None) for m in written - {"strategies.base"}}
     content = [Path(file).read_bytes() for file in sorted(filter(None, files))]

@@ -10,7 +10,7 @@ from engine.losses.returns import Loss
 from engine.planning.walk_forward import WalkForward
 from engine.training.callbacks import Callback
 from engine.training.settings import Training
-from strategies.base import Strategy
+from strategies.base import Strategy, with_inner
 
 
 def check_arguments(
@@ -68,7 +68,7 @@ def named_strategies(
     else:
         named = {}
         for strategy in strategies:
-            base = name = type(strategy).__name__
+            base = name = _shown_name(strategy)
             number = 2
             while name in named:
                 name, number = f"{base} {number}", number + 1
@@ -83,9 +83,14 @@ def named_strategies(
         if not isinstance(rows, int) or isinstance(rows, bool) or rows < 1:
             raise ValueError(f"{name}: lookback is a whole number of rows from 1 on, got {rows!r}")
         strategy.check_parameters()
-        if (constraints := strategy.declared_constraints()) is not None:
-            try:
-                constraints.check_names(list(panel.assets))
-            except ValueError as error:
-                raise ValueError(f"{name}: constraints: {error}") from None
+        for each in with_inner(strategy):
+            if (constraints := each.declared_constraints()) is not None:
+                try:
+                    constraints.check_names(list(panel.assets))
+                except ValueError as error:
+                    raise ValueError(f"{name}: constraints: {error}") from None
     return named
+
+
+def _shown_name(strategy: object) -> str:
+    return strategy.shown_name() if isinstance(strategy, Strategy) else type(strategy).__name__

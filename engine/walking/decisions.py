@@ -24,8 +24,8 @@ from strategies.base import (
     LearnedStrategy,
     SolveRecord,
     Strategy,
-    fit_to_plan,
     holdings_input,
+    learned_inside,
     record_solves,
 )
 
@@ -71,10 +71,11 @@ class DecisionTask:
         positions = Positions(learner.market, learner.plan.execution_lag, learner.plan.unpriced)
         targets: dict[int, np.ndarray] = {}  # (N,) by row
         decided = Decided(pd.DataFrame(), [], [], [], self.failed)
+        rule = clone(self.strategy)
         with limited_threads(learner.threads):
             for fold in self.folds:
                 try:
-                    self._walk(fold, learner, positions, targets, decided, on_decision)
+                    rule = self._walk(fold, rule, learner, positions, targets, decided, on_decision)
                 except MemoryError:
                     raise
                 except AllocationError as error:
@@ -94,14 +95,25 @@ class DecisionTask:
     def _walk(
         self,
         fold: Fold,
+        rule: Strategy,
         learner: Learner,
         positions: Positions,
         targets: dict[int, np.ndarray],
         decided: Decided,
         on_decision: Callable[[], object],
-    ) -> None:
-        """Add what is decided in a fold to ``targets`` and to the tables of ``decided``."""
-        fitted = self._fitted(fold, learner)
+    ) -> Strategy:
+        """Add what is decided in a fold to ``targets`` and to the tables of ``decided``.
+
+        Returns:
+            The rule that decided, for the next fold.
+        """
+        networks: list[LearnedStrategy] = []
+        if (learned := learned_inside(self.strategy)) is not None:
+            networks = learner.restored(self.name, learned, fold, self.fits)
+        fitted: Sequence[Strategy] = networks
+        if learned is not self.strategy:
+            rule = self._refitted(rule.with_trained(networks), fold, learner)
+            fitted = [rule]
         with record_solves(limits=self.observed) as record:
             decisions = self._decide(fold, fitted, learner, positions, record)
             for row, targets[row], limits in decisions:
@@ -111,15 +123,14 @@ class DecisionTask:
         if self.observed:
             about = {"fold": fold.number, "phase": "allocation"}
             decided.solves.extend({**about, **line} for line in record.summary())
-            decided.sensitivity.extend(self._sensitivity(fold, fitted, learner))
+            decided.sensitivity.extend(self._sensitivity(fold, networks, learner))
+        return rule
 
-    def _fitted(self, fold: Fold, learner: Learner) -> list[Strategy]:
-        """What decides in a fold: one strategy, or one for each seed that was trained."""
-        if isinstance(self.strategy, LearnedStrategy):
-            return learner.restored(self.name, self.strategy, fold, self.fits)
+    def _refitted(self, rule: Strategy, fold: Fold, learner: Learner) -> Strategy:
+        """The rule of the fold before, for this one."""
         known = learner.panel.rows(fold.start, fold.refit + 1)
         try:
-            return [fit_to_plan(clone(self.strategy), known, learner.plan)]
+            return rule.refitted(known, learner.plan)
         except Exception as error:
             failed = AllocationError.at("fit", self.name, known.dates[-1], reason_of(error))
             raise failed from error
@@ -127,7 +138,7 @@ class DecisionTask:
     def _decide(
         self,
         fold: Fold,
-        fitted: list[Strategy],
+        fitted: Sequence[Strategy],
         learner: Learner,
         positions: Positions,
         record: SolveRecord,
@@ -154,12 +165,12 @@ class DecisionTask:
             yield row, positions.order(row, wanted), [line for each in samples for line in each]
 
     def _sensitivity(
-        self, fold: Fold, fitted: list[Strategy], learner: Learner
+        self, fold: Fold, networks: Sequence[LearnedStrategy], learner: Learner
     ) -> Iterator[dict[str, object]]:
         """Which inputs the fitted networks of a fold look at in its test rows."""
         seeds = sorted(key.seed for key in self.fits if key.fold == fold.number)
-        for seed, strategy in zip(seeds, fitted, strict=False):
-            if isinstance(strategy, LearnedStrategy) and len(fold.test):
+        for seed, strategy in zip(seeds, networks, strict=False):
+            if len(fold.test):
                 inputs = learner.stacked(self.name, strategy, fold.test)
                 known = learner.known(int(fold.test[-1]), strategy.lookback)
                 for row in sensitivity(strategy, inputs, seed, known):

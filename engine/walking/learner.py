@@ -26,7 +26,7 @@ from engine.training.settings import Training
 from engine.training.trainer import build
 from engine.training.unpriced import steps_of
 from engine.walking.input_cache import InputCache
-from strategies.base import Inputs, LearnedStrategy, Strategy
+from strategies.base import Inputs, LearnedStrategy
 
 STEP = 4  # times the inputs of its rows is what a step takes: benchmarks/scaling.py --only step
 
@@ -104,9 +104,9 @@ class Learner:
 
     def restored(
         self, name: str, strategy: LearnedStrategy, fold: Fold, fits: Mapping[FitKey, Fitted]
-    ) -> list[Strategy]:
+    ) -> list[LearnedStrategy]:
         """The fitted strategies of a fold, one for each of its fits, in order of their seeds."""
-        restored: list[Strategy] = []
+        restored: list[LearnedStrategy] = []
         data = self.dataset(name, strategy, fold)
         for key in sorted(key for key in fits if (key.name, key.fold) == (name, fold.number)):
             own = clone(strategy)

@@ -49,7 +49,7 @@ from engine.walking.argument_checks import check_arguments, named_strategies
 from engine.walking.decisions import Decided, DecisionTask
 from engine.walking.fitting import FitTask, run_fits, training_error
 from engine.walking.learner import Learner
-from strategies.base import LearnedStrategy, Strategy
+from strategies.base import Strategy, learned_inside
 
 Fits = dict[FitKey, Fitted]
 
@@ -58,7 +58,8 @@ class Session:
     """One run over a panel. The arguments are those of ``backtest``.
 
     Attributes:
-        named, learned: the strategies by the names to show, and those among them that are trained.
+        named, learned: the strategies by the names to show, and what is trained of them: they
+            themselves, or the learned strategies inside wrappers.
         lookback: of the most demanding strategy.
         settings: what reproduces the run, as JSON can hold it.
         errors: of the fits that failed.
@@ -91,7 +92,8 @@ class Session:
         check_arguments(panel, self.plan, self.costs, self.training, counts, callbacks)
         self.panel, self.benchmark = panel.without_benchmark(), panel.benchmark
         self.named = named_strategies(strategies, self.panel)
-        self.learned = {k: s for k, s in self.named.items() if isinstance(s, LearnedStrategy)}
+        inside = {name: learned_inside(each) for name, each in self.named.items()}
+        self.learned = {name: each for name, each in inside.items() if each is not None}
         self.lookback = max(strategy.lookback for strategy in self.named.values())
         self.risk_free = read_risk_free(risk_free, self.costs.cash_rate, panel.dates)
         self.settings = run_settings(panel, self.plan, self.costs, self.training, self.risk_free)

@@ -1,0 +1,1 @@
+"""Wrappers: strategies around a strategy, each of which changes one thing about its answers."""

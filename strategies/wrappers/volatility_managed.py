@@ -1,0 +1,114 @@
+"""VolatilityManaged: hold less of a portfolio while it is volatile."""
+
+from __future__ import annotations
+
+import copy
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+
+from data_loaders import Panel
+from strategies.base import Plan, Strategy, drift
+from strategies.parameter_ranges import above
+from strategies.wrappers.sub_portfolios import SubPortfolios
+from strategies.wrappers.wrapper import Wrapper
+
+WINDOW = 8  # half-lives of returns that are looked at: the rest has 0.4% of the weight
+SAMPLES = 250  # most training rows whose predicted volatility the target is the median of
+
+
+class VolatilityManaged(Wrapper):
+    """The strategy's portfolio times  min(max_exposure, target / predicted volatility), and cash.
+
+    Moreira & Muir (2017), "Volatility-managed portfolios". The prediction is the volatility that
+    the portfolio decided on would have had, with exponential weights on the panel's past returns.
+
+    Args:
+        strategy: of the portfolio.
+        target: volatility a year, a fraction; 0.1 = 10%. None learns it at each refit: the median
+            prediction for the portfolios that the strategy decides on over the training rows.
+        max_exposure: most of the portfolio that is held; above 1 with borrowed money.
+        half_life: of the exponential weights, in rows.
+    """
+
+    ranges: ClassVar = {"target": above(0), "max_exposure": above(0), "half_life": above(0)}
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        target: float | None = None,
+        max_exposure: float = 1.0,
+        half_life: float = 15.0,
+    ):
+        self.strategy = strategy
+        self.target = target
+        self.max_exposure = max_exposure
+        self.half_life = half_life
+
+    @property
+    def lookback(self) -> int:  # type: ignore[override]
+        return max(self.strategy.lookback, int(WINDOW * self.half_life) + 1)
+
+    @property
+    def leverage(self) -> float:  # type: ignore[override]
+        return self.max_exposure * self.strategy.room()[1]
+
+    def fit(self, history: Panel, plan: Plan | None = None) -> Strategy:
+        super().fit(history, plan)
+        if self.target is None:
+            self.target_ = float(np.median(self._predictions(history)))
+        return self
+
+    def allocate(self, history: Panel, holdings: pd.Series) -> pd.Series:
+        held = holdings.to_numpy(np.float64)
+        if not hasattr(self, "_parts"):  # the strategy's own portfolio, and cash beside it
+            self._parts = SubPortfolios(np.array([1.0, 0.0]), held)
+        self._parts.update(held)
+        before = self._parts.holdings(0)
+        answer = self.answer("strategy", history, before)
+        weights = np.where(np.isnan(answer), before, answer)
+        exposure = self._exposure(self.volatility(history, weights))
+        self._parts.trade(0, weights, exposure)
+        self._parts.trade(1, np.zeros(len(held)), 1 - exposure)
+        kept = np.isnan(answer) & ~history.last_members  # it cannot be bought, whatever exposure
+        return pd.Series(np.where(kept, np.nan, exposure * weights), history.assets)
+
+    def volatility(self, history: Panel, weights: np.ndarray) -> float:
+        """Predicted volatility a year of a portfolio of these weights (N,), a fraction."""
+        rows = int(WINDOW * self.half_life)
+        returns = np.nan_to_num(history.last(rows).returns.to_numpy()) @ weights  # (rows,)
+        decay = 0.5 ** (np.arange(len(returns))[::-1] / self.half_life)
+        return float(np.sqrt(decay @ returns**2 / decay.sum() * history.periods_per_year))
+
+    def _exposure(self, volatility: float) -> float:
+        target = self.target if self.target is not None else getattr(self, "target_", None)
+        if target is None:
+            raise ValueError("VolatilityManaged has learned no target yet: call fit, or give one")
+        return min(self.max_exposure, target / volatility) if volatility else self.max_exposure
+
+    def _predictions(self, history: Panel) -> list[float]:
+        """Predicted volatilities at training rows; those at which nothing can be held are left out.
+
+        Raises:
+            ValueError: there is none, or the portfolios did not move.
+        """
+        inner, found, reason = copy.deepcopy(self), [], "the training rows are fewer than that"
+        prices, weights, last = history.prices.ffill().to_numpy(), np.zeros(len(history.assets)), 0
+        count = min(SAMPLES, max(0, len(history) + 1 - self.lookback))
+        for row in np.linspace(self.lookback - 1, len(history) - 1, count).astype(int):
+            seen = history.rows(row + 1 - self.lookback, row + 1)
+            held = drift(weights, np.nan_to_num(prices[row] / prices[last], nan=1.0))
+            try:
+                answer = inner.answer("strategy", seen, held)
+            except (ValueError, RuntimeError) as error:
+                reason = str(error)
+                continue
+            weights, last = np.where(np.isnan(answer), held, answer), row
+            found.append(self.volatility(seen, weights))
+        if not np.median(found or [0.0]) > 0:
+            raise ValueError(
+                f"no target volatility can be learned from {len(history)} training rows with a "
+                f"lookback of {self.lookback}: {reason if not found else 'no price moved'}"
+            )
+        return found

@@ -1,0 +1,114 @@
+"""What wrappers have in common: the strategies inside, and their answers.
+
+A wrapper is a ``Strategy`` around others, wrappers among them. A learned strategy inside is trained
+by the engine as if it stood alone; the wrapper changes what is decided with it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from data_loaders import Panel
+from strategies.base import LearnedStrategy, Plan, Strategy
+
+ROUNDING = 1e-6  # of weights computed in single precision, or by another optimiser
+SAME = 1e-12  # a target this near to its holding is no order
+
+
+class Wrapper(Strategy):
+    """A strategy around the one in its parameter ``strategy``.
+
+    The limits that the inner strategy declares hold for its own answer, before it is changed.
+    """
+
+    strategy: Strategy
+
+    def inner_strategies(self) -> Mapping[str, Strategy]:
+        return {"strategy": self.strategy}
+
+    @property
+    def lookback(self) -> int:  # type: ignore[override]
+        return max(each.lookback for each in self._inner())
+
+    @property
+    def equivariant(self) -> bool:  # type: ignore[override]
+        return all(each.equivariant for each in self._inner())
+
+    @property
+    def short(self) -> bool:  # type: ignore[override]
+        return any(each.room()[0] for each in self._inner())
+
+    @property
+    def leverage(self) -> float:  # type: ignore[override]
+        return max(each.room()[1] for each in self._inner())
+
+    def shown_name(self) -> str:
+        names = dict.fromkeys(each.shown_name() for each in self._inner())
+        return f"{type(self).__name__}({', '.join(names)})"
+
+    def check_parameters(self) -> None:
+        for each in self._inner():
+            each.check_parameters()
+        super().check_parameters()
+
+    def fit(self, history: Panel, plan: Plan | None = None) -> Strategy:
+        """Refit the strategies inside; what they and the wrapper remember stays."""
+        deciding = self._decide_by()
+        self._deciding = {k: each.refitted(history, plan) for k, each in deciding.items()}
+        return self
+
+    def refitted(self, history: Panel, plan: Plan | None = None) -> Strategy:
+        return self.fit(history, plan)
+
+    def with_trained(self, networks: Sequence[LearnedStrategy]) -> Strategy:
+        self._deciding = {k: each.with_trained(networks) for k, each in self._decide_by().items()}
+        return self
+
+    def answer(self, name: str, history: Panel, holdings: np.ndarray) -> np.ndarray:
+        """Weights (N,) of a strategy inside, NaN where it orders nothing.
+
+        Args:
+            history: what the wrapper was given.
+            holdings: (N,) weights that the strategy inside holds, fractions of its own portfolio.
+
+        Raises:
+            ValueError: they could not be held, or break limits that it declares.
+        """
+        inner = self._decide_by()[name]
+        history, held = history.last(inner.lookback), pd.Series(holdings, history.assets)
+        found = inner.allocate(history, held)
+        if found is None:
+            return np.full(len(holdings), np.nan)
+        who = inner.shown_name()
+        if not isinstance(found, pd.Series) or not found.index.equals(history.assets):
+            raise ValueError(f"{who} must return None, or weights as a Series by asset")
+        values = found.to_numpy(np.float64, na_value=np.nan)
+        wanted = np.where(np.isnan(values), holdings, values)
+        short, most = inner.room()
+        if np.abs(wanted).sum() > max(most, np.abs(holdings).sum()) + ROUNDING:
+            raise ValueError(f"{who} gives weights that sum to {np.abs(wanted).sum():.10g}")
+        if not short and (wanted < np.minimum(holdings, 0) - ROUNDING).any():
+            raise ValueError(f"{who} gives negative weights, and does not declare short = True")
+        if broken := inner.broken_limits(pd.Series(wanted, history.assets), history, held):
+            raise ValueError(f"{who} breaks its own limits: {'; '.join(broken[:5])}")
+        return np.where(np.abs(values - holdings) <= SAME, np.nan, values)
+
+    def _inner(self) -> list[Strategy]:
+        found = list(self.inner_strategies().values())
+        for each in found:
+            if not isinstance(each, Strategy):
+                raise ValueError(
+                    f"{type(self).__name__} wraps a strategy, like EqualWeight(), got {each!r}"
+                )
+        return found
+
+    def _decide_by(self) -> dict[str, Any]:
+        """The strategies that decide, by name: fitted copies of those inside."""
+        if not hasattr(self, "_deciding"):
+            self._deciding = {k: copy.deepcopy(s) for k, s in self.inner_strategies().items()}
+        return self._deciding
