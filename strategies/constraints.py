@@ -167,17 +167,20 @@ class Constraints:
         lower: Tensor | None = None,
         upper: Tensor | None = None,
         tolerance: float = 1e-6,
+        excused: Mapping[str, Tensor] | None = None,
     ) -> list[str]:
         """Which limits the weights (N,) break, in words.
 
         Args:
             lower, upper: (N,) bounds in force, where they differ from these: on a date on which
                 an asset does not trade, or caps had to be raised.
+            excused: by how much limits may be missed, by their name as in ``missed``.
         """
+        excused = excused or {}
         weights = weights.to(torch.float64)
         rows, found = {row.name: row for row in self.rows}, []
         for name, value in self.missed(assets, weights, holdings, lower, upper).items():
-            if not (value > tolerance).any():
+            if not (value > tolerance + excused.get(name, torch.zeros(())).clamp_min(0)).any():
                 continue
             if name in ("floors", "caps"):
                 bound, sign = ("floor", 1) if name == "floors" else ("cap", -1)

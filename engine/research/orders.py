@@ -151,7 +151,7 @@ def _fitted(strategy: Strategy, result: BacktestResult, panel: Panel) -> Sequenc
         return [clone(strategy).refitted(panel, plan)]
     last = result.folds["train_end"].iloc[-1]
     row = int(panel.dates.searchsorted(last))
-    due = later(panel.dates, row, read_plan(result.settings["plan"]).refit)
+    due = later(panel.dates, row, plan.refit)
     if due < len(panel):
         raise OrderError(
             f"{result.name} was fitted on {last.date()} and its refit was due on "
@@ -176,4 +176,4 @@ def _fitted(strategy: Strategy, result: BacktestResult, panel: Panel) -> Sequenc
         return fitted
     first = int(panel.dates.searchsorted(result.folds["train_start"].iloc[-1]))
     known = panel.rows(first, row + 1)
-    return [clone(strategy).with_trained(fitted).refitted(known)]
+    return [clone(strategy).with_trained(fitted).refitted(known, plan)]

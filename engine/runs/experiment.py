@@ -52,6 +52,8 @@ def read_experiment(path: Path) -> dict[str, Any]:
 def enter(asked: dict[str, Any], text: str) -> None:
     """Set ``Name.parameter=value`` in an experiment, where Name is a strategy or a table.
 
+    ``Name.strategy.parameter=value`` is one of the strategy inside a wrapper.
+
     Raises:
         ValueError: the text has another form, or the name is unknown.
     """
@@ -63,10 +65,17 @@ def enter(asked: dict[str, Any], text: str) -> None:
     places = named | {name: asked[name] for name in TABLES}
     if owner not in places:
         raise ValueError(f"--set {text}: no --strategy has that name{known_names(owner, places)}")
+    place, (*inner, last) = places[owner], parameter.split(".")
+    for name in inner:
+        if isinstance(place.get(name), str):
+            place[name] = {"class": place[name]}
+        if not isinstance(place.get(name), dict):
+            raise ValueError(f"--set {text}: first set {owner}.{name} to the strategy that it is")
+        place = place[name]
     try:
-        places[owner][parameter] = tomllib.loads(f"value = {value}")["value"]
+        place[last] = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
-        places[owner][parameter] = value  # a word needs no quotes
+        place[last] = value  # a word needs no quotes
 
 
 def short_name(cls: str) -> str:

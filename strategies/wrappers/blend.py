@@ -57,7 +57,7 @@ class Blend(Wrapper):
         super().check_parameters()
         shares = self._shares()
         odd = set(shares) ^ set(self.strategies)
-        if odd or not shares or min(shares.values()) <= 0 or sum(shares.values()) > 1 + 1e-9:
+        if odd or min(shares.values()) <= 0 or sum(shares.values()) > 1 + 1e-9:
             raise ValueError(
                 "Blend: shares should have the names of the strategies, and be positive fractions "
                 f"that sum to 1 at most, got {dict(shares)!r} for {', '.join(self.strategies)}"

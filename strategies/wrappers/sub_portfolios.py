@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+CANCELLED = 0.01  # of the sizes of positions, the least that their sum comes to
+
 
 class SubPortfolios:
     """Holdings of K portfolios that make up one, as fractions of the value of the whole.
@@ -44,7 +46,12 @@ class SubPortfolios:
 
 
 def _shared(parts: np.ndarray, totals: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Parts (K, M) that sum to the totals (M,): each changes by its size, new ones by value."""
+    """Parts (K, M) that sum to the totals (M,): each in proportion to what it was.
+
+    Where they cancelled each other, by the size that each had; where there was nothing, by value.
+    """
     size = np.abs(parts)
     size = np.where(size.sum(axis=0) > 0, size, values[:, None])
-    return parts + size / size.sum(axis=0) * (totals - parts.sum(axis=0))
+    before = parts.sum(axis=0)
+    share = np.where(np.abs(before) > CANCELLED * size.sum(axis=0), parts, size)
+    return parts + share / share.sum(axis=0) * (totals - before)

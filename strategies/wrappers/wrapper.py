@@ -100,6 +100,8 @@ class Wrapper(Strategy):
 
     def _inner(self) -> list[Strategy]:
         found = list(self.inner_strategies().values())
+        if not found:
+            raise ValueError(f"{type(self).__name__} wraps one strategy at least")
         for each in found:
             if not isinstance(each, Strategy):
                 raise ValueError(
