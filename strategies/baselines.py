@@ -15,7 +15,7 @@ from strategies.constraints import Constraints
 from strategies.covariance import shrunk_covariance
 from strategies.layers.optimisation.mean_variance import InfeasibleError, MeanVarianceLayer
 from strategies.parameter_ranges import above, at_least, one_of
-from strategies.strategy_constraints import FALLBACKS, count_fallback, limits_of
+from strategies.strategy_constraints import FALLBACKS, count_fallback, kept, limits_of
 
 
 class EqualWeight(Strategy):
@@ -80,7 +80,8 @@ class MinimumVariance(Strategy):
 
     def allocate(self, history: Panel, holdings: pd.Series) -> pd.Series:
         nothing = np.zeros(len(history.assets))
-        return optimal(self, nothing, shrunk_covariance(history), history, holdings)
+        covariance = shrunk_covariance(history, kept(history, holdings))
+        return optimal(self, nothing, covariance, history, holdings)
 
 
 def optimal(
@@ -91,6 +92,8 @@ def optimal(
     holdings: pd.Series,
 ) -> pd.Series:
     """Weights (N,) that solve  max mu'w - w'Sw / 2  under the constraints, or the holdings.
+
+    What is held and misses prices is part of the problem, and left as it is (NaN), see ``kept``.
 
     Args:
         strategy: whose ``constraints``, ``cap`` and ``fallback`` hold, as of ``MinimumVariance``.
@@ -110,7 +113,7 @@ def optimal(
             raise
         count_fallback("hold")
         return holdings
-    return pd.Series(weights[0].numpy(), index=history.assets)
+    return pd.Series(weights[0].numpy(), history.assets).mask(kept(history, holdings))
 
 
 def normalised(scores: pd.Series) -> pd.Series:

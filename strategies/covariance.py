@@ -30,7 +30,7 @@ def prepared_risk(history: Panel, form: str, factors: int) -> dict[str, np.ndarr
     return {"loadings": loadings, "specific": specific}
 
 
-def shrunk_covariance(history: Panel) -> np.ndarray:
+def shrunk_covariance(history: Panel, kept: np.ndarray | None = None) -> np.ndarray:
     """Ledoit-Wolf covariance (N, N) of the returns in ``history``, over its mean variance.
 
     The scale is free in a mean-variance problem without expected returns; with them, they
@@ -38,10 +38,15 @@ def shrunk_covariance(history: Panel) -> np.ndarray:
     1 and no covariance: its bounds must hold it at zero. Ledoit & Wolf (2004). As scikit-learn's,
     which takes several times as long, most of it to check its arguments on every date anew.
 
+    Args:
+        kept: (N,) bool, assets that are held although they miss prices: they have a variance, of
+            returns that are zero where there was no price.
+
     Raises:
         ValueError: no price moves in ``history``.
     """
     trades = history.trades_throughout.to_numpy()
+    trades = trades if kept is None else trades | kept
     covariance = np.eye(len(trades))
     if trades.any():
         returns = _scaled_returns(history, trades)
@@ -102,6 +107,9 @@ def _scaled_returns(history: Panel, trades: np.ndarray) -> np.ndarray:
     """Returns X (R, n) of the assets that trade, centred and over sqrt(R): X'X is their sample
     covariance."""
     returns = history.returns.to_numpy()[1:, trades]  # a copy, and the only one of the window
+    if (gaps := np.isnan(returns).any(axis=0)).any():  # the first after a gap spans it
+        prices = history.prices.ffill().to_numpy()[:, np.flatnonzero(trades)[gaps]]
+        returns[:, gaps] = np.nan_to_num(prices[1:] / prices[:-1] - 1)
     returns -= returns.mean(axis=0)
     returns /= np.sqrt(len(returns))
     return returns

@@ -17,7 +17,7 @@ from strategies.covariance import shrunk_covariance
 from strategies.estimators import made
 from strategies.features import feature_table
 from strategies.parameter_ranges import above, at_least, one_of
-from strategies.strategy_constraints import FALLBACKS
+from strategies.strategy_constraints import FALLBACKS, kept
 
 
 class MeanVariance(Strategy):
@@ -61,7 +61,7 @@ class MeanVariance(Strategy):
         trades = history.trades_throughout.to_numpy()
         returns = history.returns.to_numpy()[1:, trades]
         mean = np.zeros(len(trades))
-        covariance = shrunk_covariance(history)
+        covariance = shrunk_covariance(history, kept(history, holdings))
         if trades.any():
             mean[trades] = bayes_stein(returns, covariance[np.ix_(trades, trades)])
         return _optimal(self, mean, covariance, history, holdings)
@@ -192,7 +192,8 @@ class PredictThenOptimize(Strategy):
         if known.any():
             predicted = self.model_.predict(features[known])
             mean[known] = predicted * _volatility(history)[known] / np.sqrt(self.horizon_)
-        return _optimal(self, mean, shrunk_covariance(history), history, holdings)
+        covariance = shrunk_covariance(history, kept(history, holdings))
+        return _optimal(self, mean, covariance, history, holdings)
 
 
 def bayes_stein(returns: np.ndarray, covariance: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from data_loaders import Panel
+from data_loaders.panel import DELISTED_AFTER
 from strategies.constraints import Constraints, relax_caps
 from strategies.layers.optimisation.problem import InfeasibleError
 from strategies.layers.solve_record import open_record
@@ -85,8 +86,9 @@ def limits(
 ) -> dict[str, Any]:
     """Arguments of the mean-variance layer for the last date of ``history``, (N,) each.
 
-    An asset that misses a price in ``history`` may not be held. The first purchase is free of
-    turnover terms. With the fallback "relax", caps that cannot hold the
+    An asset that misses a price in ``history`` may not be bought; what is held of it is fixed
+    where ``kept`` says so, and the record counts it. The first purchase is free of turnover terms.
+    With the fallback "relax", caps that cannot hold the
     budget are raised in proportion, and the record counts it.
 
     Args:
@@ -106,11 +108,18 @@ def limits(
         list(history.assets), held if constraints.needs_holdings else None
     )
     found["lower"], found["upper"] = found["lower"] * trades, found["upper"] * trades
+    fixed = np.zeros(len(trades), bool) if holdings is None else kept(history, holdings)
+    now, needed = torch.zeros_like(found["upper"]), constraints.budget_ends[0]
+    if holdings is not None and fixed.any():
+        count_kept(int(fixed.sum()))
+        now = torch.from_numpy(np.where(fixed, holdings, 0.0))
     if fallback == "relax":
-        found["upper"], relaxed = relax_caps(found["upper"], constraints.budget_ends[0])
+        found["upper"], relaxed = relax_caps(found["upper"], needed - float(now.sum()))
         if relaxed.any():
             count_fallback("relax")
-    most, needed = float(found["upper"].sum()), constraints.budget_ends[0]
+    if fixed.any():
+        _fix(found, torch.from_numpy(fixed), now)
+    most = float(found["upper"].sum())
     if fallback == "raise" and most < needed - SLACK:
         raise InfeasibleError(
             f"caps sum to {most:.12g}, budget is {needed:g}: {int(trades.sum())} of "
@@ -119,6 +128,31 @@ def limits(
             [0],
         )
     return found
+
+
+def _fix(found: dict[str, Any], fixed: torch.Tensor, now: torch.Tensor) -> None:
+    """Set both bounds of ``fixed`` assets (N,) to the weights ``now`` (N,), zero for the others.
+
+    A limit of a group that they alone exceed is raised to what they are.
+    """
+    found["lower"] = torch.where(fixed, now, found["lower"])
+    found["upper"] = torch.where(fixed, now, found["upper"])
+    if "rows" in found:
+        sums = (found["rows"] >= 0).all(dim=1) & (now >= 0).all()
+        raised = torch.maximum(found["row_upper"], found["rows"] @ now)
+        found["row_upper"] = torch.where(sums, raised, found["row_upper"])
+
+
+def kept(history: Panel, holdings: pd.Series) -> np.ndarray:
+    """(N,) bool: held, and left as it is, as it misses a price in ``history``.
+
+    It is suspended, or was: its prices of the window say too little to trade on. Not so where it
+    trades outside of the universe, or has been without a price for so long that it is taken to be
+    delisted: then it is to be sold.
+    """
+    priced = history.prices.notna().to_numpy()
+    alive = priced[-DELISTED_AFTER:].any(axis=0) & (~priced[-1] | history.last_members)
+    return (holdings.to_numpy() != 0) & ~history.trades_throughout.to_numpy() & alive
 
 
 def broken(strategy: Any, weights: pd.Series, history: Panel, holdings: pd.Series) -> list[str]:
@@ -171,6 +205,14 @@ def binding(strategy: Any, weights: pd.Series, holdings: pd.Series) -> list[str]
     constraints = constraints_of(parameters["constraints"], parameters["cap"])
     held = torch.tensor(holdings.to_numpy()) if holdings.any() else None
     return constraints.binding(list(weights.index), torch.tensor(weights.to_numpy()), held)
+
+
+def count_kept(assets: int) -> None:
+    """Report to the open record that so many assets were left as they are, for want of prices."""
+    record = open_record()
+    if record is not None:
+        once = torch.zeros(assets)
+        record.add("kept: misses prices", once, once, once == 0)
 
 
 def count_fallback(name: str) -> None:

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 from markets import random_walks
+from scipy.optimize import minimize
 
 from data_loaders import Panel
 from engine import (
@@ -18,14 +19,19 @@ from engine import (
 )
 from engine.research.audit import StrategyCheckError
 from strategies import (
+    Blend,
     DEQMeanVariance,
     EqualWeight,
     LearnedStrategy,
     LinearMeanVariance,
+    MeanVariance,
     MinimumVariance,
     Strategy,
 )
+from strategies.base import record_solves
 from strategies.constraints import Constraints, Exposure, Group
+from strategies.covariance import shrunk_covariance
+from strategies.predict_then_optimize import bayes_stein
 
 PLAN = WalkForward(train="18M", refit="9M", rebalance="ME")
 WHOLE = {"budget": 1.0, "upper": 1.0}
@@ -288,3 +294,130 @@ def test_constraints_alone_allow_130_30(panel, strategy):
     assert targets["A0"].max() <= -0.1 + 1e-9
     assert targets.abs().sum(axis=1).max() <= 1.6 + 1e-9
     assert targets.sum(axis=1).sub(1).abs().max() < 1e-9
+
+
+def halted(panel, start, stop, asset=3):
+    prices = panel.prices.copy()
+    prices.iloc[start:stop, asset] = np.nan
+    return Panel(prices)
+
+
+@pytest.mark.parametrize(
+    "strategy", [MinimumVariance(64, cap=0.4), MeanVariance(64, cap=0.6)], ids=lambda s: repr(s)
+)
+def test_what_is_suspended_stays_in_the_portfolio_and_in_its_risk(panel, strategy):
+    """Against a general solver, on the covariance of returns that are zero in the gap."""
+    halt = halted(panel, 590, 596)
+    history = halt.rows(595 - 63, 596)
+    held = pd.Series([0.3, 0.2, 0.2, 0.3], panel.assets)
+    with record_solves() as record:
+        found = strategy.allocate(history, held)
+    assert np.isnan(found["A3"])
+    assert [row["samples"] for row in record.summary() if row["solve"] == KEPT] == [1]
+    filled = Panel(history.prices.ffill())
+    mean = np.zeros(4)
+    if isinstance(strategy, MeanVariance):
+        returns = filled.returns.iloc[1:, :3]
+        three = shrunk_covariance(filled)[:3, :3]
+        mean[:3] = bayes_stein(returns.to_numpy(), three)
+        mean /= strategy.aversion * np.square(returns.std(ddof=0)).mean()
+    risk = shrunk_covariance(filled)
+    best = minimize(
+        lambda w: w @ risk @ w / 2 - mean @ w,
+        np.full(4, 0.25),
+        jac=lambda w: risk @ w - mean,
+        bounds=[(0, strategy.cap)] * 3 + [(0.3, 0.3)],
+        constraints={"type": "eq", "fun": lambda w: w.sum() - 1},
+        tol=1e-12,
+    )
+    np.testing.assert_allclose(found.iloc[:3], best.x[:3], atol=1e-6)
+
+
+KEPT = "kept: misses prices"
+
+
+def test_a_halt_is_sat_out_and_an_asset_without_prices_for_long_is_sold(panel):
+    plan = WalkForward(train="18M", refit="9M", rebalance="D")
+    strategy = MinimumVariance(64, cap=0.4)
+    halt = backtest(strategy, halted(panel, 590, 596), plan, ledger=False)["MinimumVariance"]
+    row = halt.targets.index.get_loc(panel.dates[590])
+    kept = halt.targets["A3"]
+    assert kept.iloc[row : row + 6 + 63].isna().all()  # until no window misses a price
+    assert kept.iloc[row + 6 + 63 :].notna().any()
+    after = halt.weights["A3"].loc[panel.dates[590] :].iloc[: 6 + 63]
+    assert (after > 0.05).all()
+    (counted,) = halt.solves[halt.solves["solve"] == KEPT]["samples"]
+    assert counted == 6 + 63
+    gone = backtest(strategy, halted(panel, 590, 880), plan, ledger=False)["MinimumVariance"]
+    assert gone.targets["A3"].iloc[row : row + 9].isna().all()
+    assert (gone.targets["A3"].iloc[row + 9 :] == 0).all()
+    assert gone.weights["A3"].iloc[-1] == 0
+
+
+def test_a_suspended_asset_above_its_limits_does_not_make_them_impossible(panel):
+    history = halted(panel, 590, 596).rows(595 - 63, 596)
+    held = pd.Series([0.2, 0.15, 0.15, 0.5], panel.assets)
+    group = Group("late", ["A2", "A3"], upper=0.4)
+    for fallback, upper, groups in (("raise", 0.3, [group]), ("relax", 0.1, [])):
+        limits = Constraints(upper=upper, groups=groups)
+        strategy = MinimumVariance(64, constraints=limits, fallback=fallback)
+        found = strategy.allocate(history, held)
+        assert np.isnan(found["A3"])
+        np.testing.assert_allclose(found.iloc[:3].sum(), 0.5, atol=1e-9)
+        assert abs(found["A2"]) < 1e-9 or not groups
+        assert not strategy.broken_limits(found.fillna(held), history, held)
+
+
+class Shifts(Held):
+    """Moves a hundredth from the first asset to another at each decision, lets the rest drift."""
+
+    def __init__(self, weights, constraints=None, to=1):
+        super().__init__(weights, constraints=constraints)
+        self.to = to
+
+    def allocate(self, history, holdings):
+        if not holdings.any():
+            return pd.Series(self.weights, history.assets)
+        answer = holdings * np.nan
+        answer.iloc[0] = holdings.iloc[0] - 0.01
+        answer.iloc[self.to] = holdings.iloc[self.to] + 0.01
+        return answer
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"upper": 0.19, "caps": {"A0": 0.6, "A1": 0.5, "A2": 0.3}},
+        {"groups": [Group("late", ["A2", "A3"], upper=0.35)]},
+        {"exposures": [Exposure("beta", {"A2": 1, "A3": 2}, upper=0.5)]},
+    ],
+    ids=str,
+)
+def test_what_drift_alone_has_broken_is_no_error(panel, limits):
+    rising = panel.prices * 0 + 100.0
+    rising["A3"] *= 1.002 ** np.arange(len(panel))
+    shifts = Shifts([0.55, 0.15, 0.2, 0.1], Constraints(**limits))
+    (found,) = backtest(shifts, Panel(rising), PLAN, ledger=False).values()
+    assert found.weights["A3"].iloc[-1] > 0.19
+    if "upper" not in limits:
+        with pytest.raises(AllocationError, match=r"breaks its own limits: (late|beta) by"):
+            backtest(shifts.set_params(to=2), Panel(rising), PLAN, ledger=False)
+    else:
+        with pytest.raises(AllocationError, match="A1 at .* %, its cap is 18 %$"):
+            caps = {"A0": 0.6, "A1": 0.18}
+            shifts.set_params(constraints=Constraints(caps=caps))
+            backtest(shifts, Panel(rising), PLAN, ledger=False)
+
+
+def test_a_fallback_and_a_dear_turnover_place_no_order(panel):
+    """The first purchase apart: their answers are the holdings."""
+    hold = MinimumVariance(64, cap=0.2, fallback="hold")  # four assets cannot hold the budget
+    dear = MinimumVariance(64, constraints={"turnover_cost": 100.0})
+    plan = WalkForward(train="18M", refit="9M", rebalance="D")
+    results = backtest([hold, Blend({"hold": dear})], panel, plan, ledger=False)
+    holds, dears = results.values()
+    assert len(holds.orders) == 0
+    fallbacks = holds.solves[holds.solves["solve"] == "fallback: hold"]
+    assert fallbacks["samples"].sum() == len(holds.targets)
+    assert len(dears.turnover) == 1
+    assert dears.targets.iloc[1:].isna().all(axis=None)
