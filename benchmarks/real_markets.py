@@ -34,6 +34,7 @@ from strategies import (
     SoftmaxAllocation,
     Strategy,
     UnrolledMeanVariance,
+    Wrapper,
     known_strategies,
 )
 
@@ -66,6 +67,8 @@ def shelf(lookback: int) -> dict[str, Strategy]:
     siblings = (ExplicitMeanVariance, UnrolledMeanVariance, SoftmaxAllocation)
     found = {}
     for name, cls in ({each.__name__: each for each in siblings} | known_strategies()).items():
+        if issubclass(cls, Wrapper):
+            continue
         strategy = cls()
         if "lookback" in strategy.get_params():
             strategy.set_params(lookback=lookback)

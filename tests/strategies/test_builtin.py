@@ -29,12 +29,13 @@ from strategies import (
     Momentum,
     PredictThenOptimize,
     RiskParity,
+    Wrapper,
     create_strategy,
 )
 from strategies.base import fit_to_plan
 from strategies.classic_rules import equal_risk
 from strategies.predict_then_optimize import bayes_stein
-from strategies.registry import strategy_names
+from strategies.registry import OURS, strategy_names
 
 CASH = pd.Series(0.0, index=[f"A{i}" for i in range(5)])
 SHELF = [
@@ -404,6 +405,7 @@ def test_aversion_fallback_and_horizon_are_checked(walks):
 
 
 HELD_STILL = ("EqualWeight", "Momentum", "SoftmaxAllocation")
+WRAPPERS = {name for name, cls in OURS.items() if issubclass(cls, Wrapper)}  # have own tests
 
 
 def on_still_prices(name, walks):
@@ -418,7 +420,7 @@ def on_still_prices(name, walks):
         return backtest(strategy, still, plan, training=training, ledger=False)[name].targets
 
 
-@pytest.mark.parametrize("name", sorted(set(strategy_names()) - set(HELD_STILL)))
+@pytest.mark.parametrize("name", sorted(set(strategy_names()) - {*HELD_STILL, *WRAPPERS}))
 def test_prices_that_stand_still_are_no_risk_to_weigh_and_that_is_said(walks, name):
     said = "did not move|no price moved|and move throughout|non positive variance"
     with pytest.raises((ValueError, RuntimeError), match=said):
