@@ -32,7 +32,14 @@ from strategies.network_parts import (
     within,
 )
 from strategies.parameter_ranges import above, at_least, one_of
-from strategies.strategy_constraints import FALLBACKS, constraints_of, limits_of
+from strategies.strategy_constraints import (
+    FALLBACKS,
+    constraints_of,
+    count_kept,
+    fix_bounds,
+    limits_of,
+    suspended,
+)
 
 FIXED_POINTS: dict[str, Solver | None] = {
     "auto": None,
@@ -167,6 +174,7 @@ class DEQMeanVariance(LearnedStrategy):
             "features": torch.tensor(feature_table(history, self.features).to_numpy()),  # (N, F)
             **{name: torch.from_numpy(value) for name, value in risk.items()},
             "trades": torch.tensor(history.trades_throughout.to_numpy()),  # (N,)
+            "suspended": torch.tensor(suspended(history)),  # (N,)
         } | limit_inputs(limits_of(self, history))
 
     def build(self, inputs: Inputs) -> nn.Module:
@@ -237,10 +245,16 @@ class DEQMeanVarianceNetwork(nn.Module):
         ridge = self.log_ridge.exp() * within(ridge, 4.0)
         risk = scaled_risk(inputs, within(scale, 2.0), ridge)
         limits = limits_in(inputs) | {"row_names": self.row_names}
+        if self.inertia and "holdings" in inputs:  # what is suspended is kept
+            held = inputs["holdings"] * inputs["suspended"]
+            if (fixed := held != 0).any():
+                count_kept(int(fixed.sum()))
+                fix_bounds(limits, fixed, held)
         if self.inertia and "holdings" in inputs:
             weights = weights_from_holdings(
                 self.optimiser, risk, expected_return, self.cost(), inputs["holdings"], **limits
             )
+            weights = torch.where(held != 0, held, weights)  # exactly: no order
         elif self.inertia and "drift" in inputs:
             limits["rates"] = inputs.get("carry_rates")
             weights = weights_on_dates(

@@ -118,7 +118,7 @@ def limits(
         if relaxed.any():
             count_fallback("relax")
     if fixed.any():
-        _fix(found, torch.from_numpy(fixed), now)
+        fix_bounds(found, torch.from_numpy(fixed), now)
     most = float(found["upper"].sum())
     if fallback == "raise" and most < needed - SLACK:
         raise InfeasibleError(
@@ -130,29 +130,33 @@ def limits(
     return found
 
 
-def _fix(found: dict[str, Any], fixed: torch.Tensor, now: torch.Tensor) -> None:
-    """Set both bounds of ``fixed`` assets (N,) to the weights ``now`` (N,), zero for the others.
+def fix_bounds(found: dict[str, Any], fixed: torch.Tensor, now: torch.Tensor) -> None:
+    """Set both bounds of ``fixed`` assets (..., N) to the weights ``now`` (..., N), zero elsewhere.
 
     A limit of a group that they alone exceed is raised to what they are.
     """
     found["lower"] = torch.where(fixed, now, found["lower"])
     found["upper"] = torch.where(fixed, now, found["upper"])
     if "rows" in found:
-        sums = (found["rows"] >= 0).all(dim=1) & (now >= 0).all()
-        raised = torch.maximum(found["row_upper"], found["rows"] @ now)
+        sums = (found["rows"] >= 0).all(dim=-1) & (now >= 0).all(dim=-1, keepdim=True)
+        raised = torch.maximum(found["row_upper"], (found["rows"] * now.unsqueeze(-2)).sum(-1))
         found["row_upper"] = torch.where(sums, raised, found["row_upper"])
 
 
-def kept(history: Panel, holdings: pd.Series) -> np.ndarray:
-    """(N,) bool: held, and left as it is, as it misses a price in ``history``.
+def suspended(history: Panel) -> np.ndarray:
+    """(N,) bool: misses a price in ``history``, so that it is not traded; held, it is kept.
 
-    It is suspended, or was: its prices of the window say too little to trade on. Not so where it
-    trades outside of the universe, or has been without a price for so long that it is taken to be
-    delisted: then it is to be sold.
+    Not so where it trades outside of the universe, or has been without a price for so long that it
+    is taken to be delisted: then it is to be sold.
     """
     priced = history.prices.notna().to_numpy()
     alive = priced[-DELISTED_AFTER:].any(axis=0) & (~priced[-1] | history.last_members)
-    return (holdings.to_numpy() != 0) & ~history.trades_throughout.to_numpy() & alive
+    return ~history.trades_throughout.to_numpy() & alive
+
+
+def kept(history: Panel, holdings: pd.Series) -> np.ndarray:
+    """(N,) bool: held and suspended, so that it is left as it is."""
+    return (holdings.to_numpy() != 0) & suspended(history)
 
 
 def broken(strategy: Any, weights: pd.Series, history: Panel, holdings: pd.Series) -> list[str]:
