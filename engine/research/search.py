@@ -179,7 +179,7 @@ def _found(study: Study, task: Trials) -> SearchResult:
 
 
 def _check_names(strategy: Strategy, ranges: Search) -> None:
-    own = strategy.get_params(deep=False)
+    own = strategy.get_params()
     known = {*own, *(TRAINING + item.name for item in fields(Training))}
     for name in ranges.ranges:
         if name not in known:
