@@ -49,7 +49,7 @@ from engine.walking.argument_checks import check_arguments, named_strategies
 from engine.walking.decisions import Decided, DecisionTask
 from engine.walking.fitting import FitTask, run_fits, training_error
 from engine.walking.learner import Learner
-from strategies.base import Strategy, learned_inside
+from strategies.base import LearnedStrategy, Strategy, learned_inside
 
 Fits = dict[FitKey, Fitted]
 

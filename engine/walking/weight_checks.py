@@ -108,7 +108,10 @@ def _values(weights: object, assets: pd.Index) -> np.ndarray:
         return weights.to_numpy()
     if weights.dtype.kind not in "fiubO":
         raise ValueError(f"weights should be numbers, got {weights.dtype}")
-    return pd.to_numeric(weights, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    values = pd.to_numeric(weights, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    if (text := np.isnan(values) & weights.notna().to_numpy()).any():  # NaN would be no order
+        raise ValueError(f"weights of {_listed(assets[text])} are not numbers")
+    return values
 
 
 def _why_refused(

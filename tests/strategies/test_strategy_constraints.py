@@ -213,7 +213,7 @@ def test_an_error_that_nobody_foresaw_is_named_and_placed(panel):
         backtest(Divides(), panel, PLAN)
     with pytest.raises(AllocationError, match="^Unfit, fitted on 2011-07-29: KeyError" + place):
         backtest(Unfit(), panel, PLAN)
-    with pytest.raises(AllocationError, match="weights of A0 are not finite"):
+    with pytest.raises(AllocationError, match="weights of A0 are not numbers"):
         backtest(Held(["much", 0, 0, 0]), panel, PLAN)
 
 
