@@ -409,7 +409,7 @@ WRAPPERS = {name for name, cls in OURS.items() if issubclass(cls, Wrapper)}  # h
 
 
 def on_still_prices(name, walks):
-    """The targets of a strategy, by name, on prices that never move."""
+    """What a strategy, by name, holds on prices that never move."""
     still = Panel(pd.DataFrame(100.0, walks.prices.index, walks.prices.columns))
     strategy = create_strategy(name, {})
     if "cap" in strategy.get_params():
@@ -417,7 +417,7 @@ def on_still_prices(name, walks):
     plan, training = WalkForward(train="18M", rebalance="W-FRI"), Training(epochs=1, block=20)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=TrainingWarning)
-        return backtest(strategy, still, plan, training=training, ledger=False)[name].targets
+        return backtest(strategy, still, plan, training=training, ledger=False)[name].weights
 
 
 @pytest.mark.parametrize("name", sorted(set(strategy_names()) - {*HELD_STILL, *WRAPPERS}))
@@ -429,6 +429,6 @@ def test_prices_that_stand_still_are_no_risk_to_weigh_and_that_is_said(walks, na
 
 @pytest.mark.parametrize("name", HELD_STILL)
 def test_what_weighs_no_risk_holds_prices_that_stand_still(walks, name):
-    targets = on_still_prices(name, walks)
-    np.testing.assert_allclose(targets.sum(axis=1), 1, atol=1e-12)
-    assert (targets >= 0).all(axis=None)
+    weights = on_still_prices(name, walks)
+    np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-12)
+    assert (weights >= 0).all(axis=None)
