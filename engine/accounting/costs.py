@@ -125,7 +125,8 @@ class Costs:
 
         Args:
             targets: NaN is no order. What an asset without an order has come to is part of the
-                portfolio: where cash does not suffice, all buys are scaled down in proportion.
+                portfolio: where cash does not suffice, all buys are scaled down in proportion, and
+                not made where it does not come to their fees.
             illiquidity: (..., N), l of the equation, if there is market impact.
             value: (...) money before the trade; ``capital`` by default.
             most: (...) that weights may sum to after a trade that leaves assets alone.
@@ -138,6 +139,7 @@ class Costs:
         alone = targets.isnan()
         partial = bool(alone.any())
         wanted = targets.where(~alone, 0.0) if partial else targets
+        buys = torch.ones(targets.shape[:-1], dtype=torch.bool, device=targets.device)
 
         def orders(cost: Tensor) -> Tensor:
             found = wanted * (1 - cost.unsqueeze(-1)) - drifted
@@ -146,7 +148,7 @@ class Costs:
             found = found.where(~alone, 0.0)
             bought, sold = found.clip(min=0), found.clip(max=0)
             room = most * (1 - cost) - (drifted + sold).sum(-1)
-            scale = (room / bought.sum(-1).clip(min=NO_ORDER)).clip(0, 1)
+            scale = (room / bought.sum(-1).clip(min=NO_ORDER)).clip(0, 1) * buys
             return sold + bought * scale.where(alone.any(-1), 1.0).unsqueeze(-1)
 
         def owed(cost: Tensor) -> Tensor:
@@ -155,13 +157,15 @@ class Costs:
         with torch.no_grad():
             cost = targets.new_zeros(targets.shape[:-1])
             changing = torch.ones_like(cost, dtype=torch.bool)
-            for _ in range(200):
+            for count in range(400):
                 found = owed(cost)
                 change = (found - cost).abs()
                 cost = torch.where(changing, found, cost)  # each sample stops on its own
                 changing = changing & (change >= 1e-16)
                 if not changing.any() or (cost >= 1).any():
                     break
+                if count == 200 and partial:  # cash is left, and less of it than the fees of buys
+                    buys &= ~(changing & (change > 1e-9) & alone.any(-1))
             unpaid = cost >= 1
             if not unpaid.any():
                 unpaid = changing & (change > 1e-9)

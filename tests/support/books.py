@@ -24,14 +24,15 @@ def trade(worth, cash, targets, most, lack, c, scale):
     """Orders (N,) in money that reach ``targets``, and their costs; NaN is no order.
 
     Targets are fractions of what is left after costs, which is found by bisection. Where assets
-    are left alone, buys are scaled down so that all comes to ``most`` of that.
+    are left alone, buys are scaled down so that all comes to ``most`` of that; where there is cash,
+    and less than the fees of buys, nothing is bought.
     """
-    value, alone = cash + worth.sum(), np.isnan(targets)
+    value, alone, buying = cash + worth.sum(), np.isnan(targets), True
     wanted = np.where(alone, 0.0, targets)
 
     def orders_for(left):
         orders = np.where(alone, 0.0, wanted * left - worth)
-        buys, sells = np.maximum(orders, 0), np.minimum(orders, 0)
+        buys, sells = np.maximum(orders, 0) * buying, np.minimum(orders, 0)
         if alone.any() and buys.sum() > 0:
             room = most * left - worth.sum() - sells.sum()
             buys = buys * min(1.0, max(0.0, room / buys.sum()))
@@ -41,10 +42,17 @@ def trade(worth, cash, targets, most, lack, c, scale):
         each = zip(orders_for(left) * scale, lack, strict=True)
         return sum(paid_for(order, value * scale, gap, c) for order, gap in each) / scale
 
-    low, high = 0.0, value
-    while low < (middle := (low + high) / 2) < high:
-        low, high = (middle, high) if middle + paid(middle) < value else (low, middle)
-    return orders_for(high), paid(high)
+    def left_after():
+        low, high = 0.0, value
+        while low < (middle := (low + high) / 2) < high:
+            low, high = (middle, high) if middle + paid(middle) < value else (low, middle)
+        return high
+
+    left = left_after()
+    if alone.any() and abs(left + paid(left) - value) > 1e-9 * value:  # it jumps over the value
+        buying = False
+        left = left_after()
+    return orders_for(left), paid(left)
 
 
 def keep_books(

@@ -1,6 +1,9 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
+from books import trade
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -113,6 +116,24 @@ def test_every_cost_against_a_search_for_the_value_left(seed):
         low, high = (middle, high) if shortfall(middle) < 0 else (low, middle)
     assert trade.cost.item() == pytest.approx(1 - low / ALL.capital, abs=1e-14)
     assert trade.cost.item() > 0.001
+
+
+def test_nothing_is_bought_where_what_is_sold_does_not_come_to_the_fees():
+    """Fees of 1 in 100,000: a sale of 1.5 leaves 0.5, too little for a purchase."""
+    costs = Costs(0.0, minimum=1.0, capital=1e5)
+    held = np.array([[0.1, 0.3, 0.6], [0.1, 0.3, 0.6]])
+    wanted = np.array([[0.1 - 1.4e-5, 0.3 + 1.5e-5, np.nan], [0.1 - 4e-5, 0.3 + 4e-5, np.nan]])
+    found = costs.charge(torch.tensor(wanted), torch.tensor(held))
+    orders = found.weights * (1 - found.cost.unsqueeze(-1)) - torch.tensor(held)
+    assert found.cost.tolist() == pytest.approx([1e-5, 2e-5], rel=1e-9)
+    assert orders[0].tolist() == pytest.approx([-1.5e-5 + 1.4e-10, 0, 0], abs=1e-15)
+    assert (orders[1, 1] > 1e-5).item()
+    for k in range(2):
+        expected, paid = trade(
+            held[k] * 1e5, 0.0, wanted[k], 1.0, np.zeros(3), dataclasses.asdict(costs), 1.0
+        )
+        np.testing.assert_allclose(orders[k] * 1e5, expected, atol=1e-6)
+        assert paid == pytest.approx(found.cost[k].item() * 1e5, rel=1e-9)
 
 
 def test_an_order_of_nothing_is_free_and_a_small_one_pays_the_minimum():
