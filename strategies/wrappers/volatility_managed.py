@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 
 from data_loaders import Panel
-from strategies.base import Plan, Strategy, drift
+from strategies.base import Plan, Strategy
 from strategies.parameter_ranges import above
+from strategies.wrappers.predicted_volatility import (
+    WINDOW,
+    past_portfolios,
+    predicted_volatility,
+)
 from strategies.wrappers.sub_portfolios import SubPortfolios
 from strategies.wrappers.wrapper import Wrapper
 
-WINDOW = 8  # half-lives of returns that are looked at: the rest has 0.4% of the weight
 SAMPLES = 250  # most training rows whose predicted volatility the target is the median of
 
 
@@ -57,7 +62,15 @@ class VolatilityManaged(Wrapper):
     def fit(self, history: Panel, plan: Plan | None = None) -> Strategy:
         super().fit(history, plan)
         if self.target is None:
-            self.target_ = float(np.median(self._predictions(history)))
+            decide = partial(copy.deepcopy(self).answer, "strategy")  # its state stays as it is
+            past = past_portfolios(decide, history, self.lookback, SAMPLES)
+            found = [predicted_volatility(*each, self.half_life) for each in past]
+            self.target_ = float(np.median(found))
+            if not self.target_ > 0:
+                raise ValueError(
+                    "VolatilityManaged can learn no target, as its portfolios did not move in the "
+                    f"{len(history)} training rows: give one"
+                )
         return self
 
     def allocate(self, history: Panel, holdings: pd.Series) -> pd.Series:
@@ -68,47 +81,14 @@ class VolatilityManaged(Wrapper):
         before = self._parts.holdings(0)
         answer = self.answer("strategy", history, before)
         weights = np.where(np.isnan(answer), before, answer)
-        exposure = self._exposure(self.volatility(history, weights))
+        exposure = self._exposure(predicted_volatility(history, weights, self.half_life))
         self._parts.trade(0, weights, exposure)
         self._parts.trade(1, np.zeros(len(held)), 1 - exposure)
         kept = np.isnan(answer) & ~history.last_members  # it cannot be bought, whatever exposure
         return pd.Series(np.where(kept, np.nan, exposure * weights), history.assets)
-
-    def volatility(self, history: Panel, weights: np.ndarray) -> float:
-        """Predicted volatility a year of a portfolio of these weights (N,), a fraction."""
-        rows = int(WINDOW * self.half_life)
-        returns = np.nan_to_num(history.last(rows).returns.to_numpy()) @ weights  # (rows,)
-        decay = 0.5 ** (np.arange(len(returns))[::-1] / self.half_life)
-        return float(np.sqrt(decay @ returns**2 / decay.sum() * history.periods_per_year))
 
     def _exposure(self, volatility: float) -> float:
         target = self.target if self.target is not None else getattr(self, "target_", None)
         if target is None:
             raise ValueError("VolatilityManaged has learned no target yet: call fit, or give one")
         return min(self.max_exposure, target / volatility) if volatility else self.max_exposure
-
-    def _predictions(self, history: Panel) -> list[float]:
-        """Predicted volatilities at training rows; those at which nothing can be held are left out.
-
-        Raises:
-            ValueError: there is none, or the portfolios did not move.
-        """
-        inner, found, reason = copy.deepcopy(self), [], "the training rows are fewer than that"
-        prices, weights, last = history.prices.ffill().to_numpy(), np.zeros(len(history.assets)), 0
-        count = min(SAMPLES, max(0, len(history) + 1 - self.lookback))
-        for row in np.linspace(self.lookback - 1, len(history) - 1, count).astype(int):
-            seen = history.rows(row + 1 - self.lookback, row + 1)
-            held = drift(weights, np.nan_to_num(prices[row] / prices[last], nan=1.0))
-            try:
-                answer = inner.answer("strategy", seen, held)
-            except (ValueError, RuntimeError) as error:
-                reason = str(error)
-                continue
-            weights, last = np.where(np.isnan(answer), held, answer), row
-            found.append(self.volatility(seen, weights))
-        if not np.median(found or [0.0]) > 0:
-            raise ValueError(
-                f"no target volatility can be learned from {len(history)} training rows with a "
-                f"lookback of {self.lookback}: {reason if not found else 'no price moved'}"
-            )
-        return found

@@ -98,10 +98,18 @@ def test_the_strategy_is_told_what_its_own_portfolio_would_hold(panel, leave, ta
 
 def test_a_target_that_cannot_be_learned_is_an_error(panel):
     flat = Panel(panel.prices * 0 + 100.0)
-    with pytest.raises(AllocationError, match="no target volatility can be learned.*no price mov"):
+    gone = panel.prices.iloc[:300].copy()
+    gone.iloc[1:] = np.nan
+    with pytest.raises(
+        AllocationError, match="can learn no target, as its portfolios did not move"
+    ):
         run(VolatilityManaged(EqualWeight()), flat)
-    with pytest.raises(ValueError, match="from 100 training rows with a lookback of 121: the trai"):
+    with pytest.raises(
+        ValueError, match="in the 100 training rows: they are fewer than the lookback of 121"
+    ):
         VolatilityManaged(EqualWeight()).fit(panel.rows(0, 100))
+    with pytest.raises(ValueError, match="in the 300 training rows: no asset trades throughout"):
+        VolatilityManaged(EqualWeight()).fit(Panel(gone))
     with pytest.raises(ValueError, match="has learned no target yet: call fit, or give one"):
         VolatilityManaged(EqualWeight()).allocate(panel, pd.Series(0.0, panel.assets))
     with pytest.raises(ValueError, match="target should be above 0, got 0"):

@@ -13,6 +13,7 @@ from sklearn.base import clone
 from data_loaders import Panel
 from engine import AllocationError, Training, WalkForward, backtest, check_strategy
 from engine.research.orders import todays_orders
+from engine.runs.experiment import TABLES, enter
 from strategies import (
     Blend,
     Constraints,
@@ -150,6 +151,16 @@ def test_files_and_command_lines_spell_wrappers():
         create_strategy("Staggered", {"strategy": "Equal"})
     with pytest.raises(ValueError, match="needs strategy"):
         create_strategy("Staggered")
+
+
+def test_settings_reach_what_is_inside():
+    asked = {"strategies": [{"class": "NoTradeBand"}], **{name: {} for name in TABLES}}
+    for text in ("strategy=MinimumVariance", "strategy.cap=0.5", "width=0.1"):
+        enter(asked, f"NoTradeBand.{text}")
+    inner = {"class": "MinimumVariance", "cap": 0.5}
+    assert asked["strategies"] == [{"class": "NoTradeBand", "strategy": inner, "width": 0.1}]
+    with pytest.raises(ValueError, match="first set NoTradeBand.other to the strategy that it is"):
+        enter(asked, "NoTradeBand.other.cap=0.5")
 
 
 class Says(Strategy):
