@@ -123,7 +123,7 @@ def gradient_error(problem: Problem, solution: Solution, gradient: Tensor, w: Te
     assets = w.shape[1]
     worst = 0.0
     z = solution.weights.detach()
-    held = torch.zeros_like(z) if problem.held is None else problem.held
+    held = torch.zeros_like(z) if problem.holdings is None else problem.holdings
     signs = torch.stack([torch.sign(z - held), torch.sign(z)], dim=1)
     rows = torch.cat([problem.rows.expand(len(z), -1, -1), signs], dim=1).numpy()
     matrix = problem.dense_risk().expand(len(z), -1, -1).detach().numpy()

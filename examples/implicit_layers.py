@@ -60,12 +60,20 @@ class Explicit(nn.Module):
 
 
 def systems():
-    return {
+    """Models by name, all from one initial state."""
+    encoders = {
         "explicit": Explicit(),
-        "implicit, Picard": DEQEncoder(F, H),
+        "implicit, Picard": DEQEncoder(F, H, solver=Picard()),
         "DEQ, Anderson": DEQEncoder(F, H, solver=Anderson()),
         "unrolled": DEQEncoder(F, H, adjoint=Unrolled()),
     }
+    models = {name: Regression(encoder).double() for name, encoder in encoders.items()}
+    first = models["implicit, Picard"]
+    for model in models.values():
+        model.read.load_state_dict(first.read.state_dict())
+        for cell in getattr(model.encoder, "layers", None) or [model.encoder.cell]:
+            cell.load_state_dict(first.encoder.cell.state_dict())
+    return models
 
 
 def train(model, inputs, target, steps=60):
@@ -110,8 +118,8 @@ def main():
     x = random(B, N, F)
     target = torch.tanh(x[:, :, 0] + x[:, :, 1].mean(1, keepdim=True))  # own and common news
     losses = {}
-    for name, encoder in systems().items():
-        losses[name] = loss = train(Regression(encoder).double(), x, target)
+    for name, model in systems().items():
+        losses[name] = loss = train(model, x, target)
         print(f"{name:18s} loss {loss[0]:.3f} -> {loss[-1]:.4f}")
 
     # A slow cell: everything at the bound, and nearly linear.

@@ -56,7 +56,7 @@ def check_problem(problem: Problem) -> None:
             "the risk is not symmetric: give (P + P.mT) / 2",
         )
         failed = torch.linalg.cholesky_ex(risk).info.unsqueeze(1) > 0
-        refuse(failed, "the risk is not positive definite")
+        refuse(failed, "the risk is not positive definite: add a ridge to its diagonal")
     _check_bounds(problem)
     _check_rows(problem)
 

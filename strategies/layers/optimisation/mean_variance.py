@@ -62,6 +62,11 @@ class MeanVarianceLayer(nn.Module):
 
     def __init__(self, solver: Solver | None = None) -> None:
         super().__init__()
+        if solver is not None and (isinstance(solver, type) or not hasattr(solver, "solve")):
+            raise TypeError(
+                f"solver must be ActiveSet(), Qpth() or another Solver, got {solver!r}: leave it "
+                "out for the default"
+            )
         self.solver = ActiveSet() if solver is None else solver
         self.warm_starts = WarmStarts(-1, torch.int8)
 

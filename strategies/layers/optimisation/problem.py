@@ -237,7 +237,7 @@ def build_problem(
             asset that cannot trade is kept where it is by equal bounds.
         budget: sum of the weights, a number or (B,); 0 for dollar-neutral. Or a pair of those, the
             least and the most it may be, or both as (B, 2): with (0, 1) cash is a choice.
-        rows: further rows, (R, N) or (B, R, N): a group's 0 and 1, or betas.
+        rows: further rows, (N,), (R, N) or (B, R, N): a group's 0 and 1, or betas.
         row_lower, row_upper: limits of ``rows z``: a number, (R,) or (B, R); equal ones make
             an equality (its gradient goes to ``row_upper``), None or infinite ones are no limit.
         holdings: z0, (N,) or (B, N); needed by the two turnover terms.
@@ -258,14 +258,16 @@ def build_problem(
     if (benchmark is None) != (tracking is None):
         raise ValueError("benchmark and tracking go together")
     least, most = budget_ends(budget)
+    expected_return = torch.atleast_1d(torch.as_tensor(expected_return))
+    risk = risk if isinstance(risk, FactorRisk) else torch.as_tensor(risk)
     assets = expected_return.shape[-1]
     parts = _risk_parts(risk, expected_return)
     device = parts[0].device
 
     matrix = torch.ones(1, 1, assets, dtype=torch.float64, device=device)
     if rows is not None:
-        extra = rows.to(device, torch.float64)
-        extra = _with_batch("rows", extra, (rows.shape[-2], assets))
+        extra = torch.atleast_2d(torch.as_tensor(rows, dtype=torch.float64, device=device))
+        extra = _with_batch("rows", extra, (extra.shape[-2], assets))
         matrix = torch.cat([matrix.expand(extra.shape[0], -1, -1), extra], dim=1)  # (1|B, R, N)
         row_lower = -torch.inf if row_lower is None else row_lower
         row_upper = torch.inf if row_upper is None else row_upper
@@ -324,6 +326,8 @@ def _expand(
     """
     numbers, tensors = {}, {}
     for name, (value, _) in values.items():
+        if value is None and name in ("lower", "upper"):
+            raise ValueError(f"{name} is None: leave it out for its default, or give an infinity")
         if value is None:
             continue
         if isinstance(value, float | int):

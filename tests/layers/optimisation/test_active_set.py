@@ -450,19 +450,25 @@ def test_what_the_weights_do_not_depend_on_is_checked_as_far_as_asked(
         assert verdicts((3, 4, bad)) == ["", told, told]
         assert verdicts((0, 1, bad), (1, 0, bad)) == [told] * 3
     too_large = ((2, 3, 4.0), (3, 2, 4.0))  # beyond the root of the variances
-    assert verdicts(*too_large) == ["", *["is not positive definite"] * 2]
+    assert verdicts(*too_large) == [
+        "",
+        *["is not positive definite: add a ridge to its diagonal"] * 2,
+    ]
     pairs = [(2, 3), (3, 4), (2, 4)]  # all pairs at -0.9: possible in twos, not in threes
     triangle = [(i, j, -0.9) for i, j in pairs] + [(j, i, -0.9) for i, j in pairs]
-    assert verdicts(*triangle) == ["", "", "is not positive definite"]
+    assert verdicts(*triangle) == ["", "", "is not positive definite: add a ridge to its diagonal"]
     assert verdicts((2, 3, 0.5)) == ["", "", "is not symmetric: give (P + P.mT) / 2"]
     between_free = [(0, 1, 1.5), (1, 0, 1.5)]
-    assert verdicts(*between_free) == ["is not positive definite"] * 3
+    assert verdicts(*between_free) == ["is not positive definite: add a ridge to its diagonal"] * 3
     monkeypatch.setattr(
         "strategies.layers.optimisation.active_set.solver.CompiledSolve", BatchedSolve
     )
     assert verdicts((3, 4, torch.nan)) == [told] * 3  # it multiplies by zeros too
-    assert verdicts(*too_large) == ["", *["is not positive definite"] * 2]
-    assert verdicts(*triangle) == ["", "", "is not positive definite"]
+    assert verdicts(*too_large) == [
+        "",
+        *["is not positive definite: add a ridge to its diagonal"] * 2,
+    ]
+    assert verdicts(*triangle) == ["", "", "is not positive definite: add a ridge to its diagonal"]
     with pytest.raises(ValueError, match="check_risk must be one of"):
         ActiveSet(check_risk="all")  # type: ignore[arg-type]
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from strategies.layers.optimisation.mean_variance import (
+    ActiveSet,
     FactorRisk,
     InfeasibleError,
     MeanVarianceLayer,
@@ -17,6 +18,8 @@ from strategies.layers.optimisation.mean_variance import (
 )
 from strategies.layers.optimisation.qpth_solver import Qpth
 from strategies.layers.solve_record import record_solves
+
+LAYER = MeanVarianceLayer()
 
 
 def factor_problem(batch: int, assets: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -199,7 +202,9 @@ def test_a_risk_that_is_none_is_refused() -> None:
     layer = MeanVarianceLayer(Qpth())
     indefinite = risk.clone()
     indefinite[2, 0, 1] = indefinite[2, 1, 0] = 1.0
-    with pytest.raises(ValueError, match="not positive definite; sample 2"):
+    with pytest.raises(
+        ValueError, match="not positive definite: add a ridge to its diagonal; sample 2"
+    ):
         layer(indefinite, q, upper=0.5)
     risk[3, 0, 1] += 1e-3
     with pytest.raises(ValueError, match=r"not symmetric: give \(P \+ P\.mT\) / 2; sample 3"):
@@ -215,6 +220,35 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
         layer(risk, q, upper=torch.ones(3))
     with pytest.raises(ValueError, match="different batch sizes"):
         layer(risk, q[:3])
+
+
+P, Q = torch.eye(3, dtype=torch.float64), torch.zeros(2, 3, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: MeanVarianceLayer("anderson"), r"solver must be ActiveSet\(\), .* got 'anderson'"),
+        (lambda: MeanVarianceLayer(ActiveSet), r"solver must be ActiveSet\(\), "),
+        (lambda: LAYER(P, Q, rows=P[:, :2], row_upper=1), r"rows must have shape \(3, 3\) or"),
+        (lambda: LAYER(P[0], Q), r"risk must have shape \(3, 3\) or \(B, 3, 3\) .*, got \(3,\)"),
+        (lambda: LAYER(P, Q[0, 0]), r"risk must have shape \(1, 1\) or .* got \(1, 3, 3\)"),
+        (lambda: LAYER(P, Q, upper=None), "upper is None: leave it out"),
+        (lambda: LAYER(P, Q, budget=None), "budget should be a number"),
+        (lambda: LAYER(P + P.roll(1, 1) / 3, Q + 1), r"not symmetric: give \(P \+ P.mT\) / 2;"),
+    ],
+)
+def test_each_mistake_has_its_sentence(call, message) -> None:
+    with pytest.raises((TypeError, ValueError), match=message) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+def test_arrays_and_lists_and_mixed_precision_are_taken() -> None:
+    weights = LAYER(P, Q + P[0], rows=P[:1], row_upper=0.5)
+    assert LAYER(P.numpy(), (Q + P[0]).numpy(), rows=[[1.0, 0, 0]], row_upper=0.5).equal(weights)
+    assert LAYER(P, Q + P[0], rows=P[0], row_upper=0.5).equal(weights)
+    assert LAYER(P.float(), Q + P[0], rows=P[:1].float(), row_upper=0.5).equal(weights)
 
 
 def test_groups_and_equalities_hold() -> None:

@@ -4,7 +4,7 @@ ROUND_LIMIT = 60  # rounds of one attempt
 PATIENCE = 6  # rounds without fewer violations before an attempt is given up
 AT_ONCE = 8  # violated rows that a round activates together; of more, only the one missed most
 EXACT = 1e-10  # relative residual of a solution; beyond it the second line takes over
-HOMOTOPY = (0.0, *(0.3 / 2**k for k in range(10)), 0.0)  # P + tau diag(P): first plainly, then a path
+HOMOTOPY = (0.0, *(0.3 / 2**k for k in range(10)), 0.0)  # P + tau diag(P): plainly, then a path
 START = -0.5  # tau of the first guess: half of a stock's variance is common, the budget takes it up
 START_HALVINGS = 16  # of the turnover and gross multipliers; more digits save no rounds
 
