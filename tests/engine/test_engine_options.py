@@ -49,7 +49,7 @@ def test_every_option_is_kept_and_repeated_bit_for_bit(prices, tmp_path):
     settings = one["EqualWeight"].settings
     assert settings["plan"] == {
         "train": 400, "refit": 200, "rebalance": 20, "window": "rolling", "purge": 3,
-        "embargo": 5, "execution_lag": 1,
+        "embargo": 5, "execution_lag": 1, "fill": "close", "unpriced": "wait",
     }  # fmt: skip
     assert settings["costs"] == {
         "commission": 0.001, "spread": 0.0004, "impact": 0.0, "fixed": 1.0, "minimum": 2.0,
