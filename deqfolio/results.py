@@ -119,12 +119,20 @@ def orders(
     shares = read_holdings(holdings) if holdings is not None else pd.Series(dtype=float)
     today = pd.Timestamp(as_of) if as_of else pd.Timestamp.now().normalize()
     found = todays_orders(chosen, results[name], load(**data), shares, capital, today, fractions)
-    traded = found.table[found.table["order"] != 0]
+    table = found.table
+    protective = table.reindex(columns=["stop", "trailing", "take_profit", "limit"])
+    traded = table[(table["order"] != 0) | protective.notna().any(axis=1)]
     if out is not None:
-        found.table.to_csv(out)
+        table.to_csv(out)
     typer.echo(f"{name}, decided at the close of {found.date.date()}")
-    typer.echo(traded.to_string(float_format=lambda x: f"{x:,.2f}") if len(traded) else "no orders")
+    typer.echo(
+        traded.to_string(
+            float_format=lambda x: f"{x:,.2f}", formatters={"trailing": "{:.6g}".format}
+        )
+        if len(traded)
+        else "no orders"
+    )
     typer.echo(f"costs {traded['cost'].sum():,.2f}, cash left {found.cash:,.2f}")
-    before = found.table["held"] * found.table["price"] / capital
-    for line in binding(chosen, found.table["weight"], before.fillna(0.0)):
+    before = table["held"] * table["price"] / capital
+    for line in binding(chosen, table["weight"], before.fillna(0.0)):
         typer.echo(f"binds: {line}")

@@ -65,7 +65,8 @@ def equal_weight_of(result: BacktestResult) -> tuple[BacktestResult | None, str]
 
 def _fill_dates(result: BacktestResult) -> pd.DatetimeIndex | None:
     """The date (K,) of each decision's fill; None where the result does not say it."""
-    if len(result.targets) == len(result.turnover):
+    on_time = not len(result.levels) and not len(result.delays)
+    if on_time and len(result.targets) == len(result.turnover):
         return pd.DatetimeIndex(result.turnover.index)
     dates, decided = pd.DatetimeIndex(result.asset_returns.index), result.targets.index
     lag = result.settings["plan"]["execution_lag"]

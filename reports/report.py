@@ -34,7 +34,9 @@ from reports.statistics import bootstrap
 
 PAGE = Path(__file__).parent / "page"
 ORDERS = 40  # listed
-ORDER_COLUMNS = ("date", "decided", "asset", "side", "ordered", "size", "price", "fees", "paid")
+ORDER_COLUMNS = (
+    "date", "decided", "asset", "side", "reason", "ordered", "size", "price", "fees", "paid",
+)  # fmt: skip
 
 
 def write_report(

@@ -19,6 +19,7 @@ from sklearn.exceptions import NotFittedError
 
 from data_loaders import Panel
 from data_loaders.suggestions import did_you_mean
+from strategies.bracket import Bracket
 from strategies.parameter_ranges import Range, above, at_least
 
 if TYPE_CHECKING:  # torch takes a second to import, and a rule needs none
@@ -34,6 +35,7 @@ if TYPE_CHECKING:  # torch takes a second to import, and a rule needs none
 Inputs: TypeAlias = "dict[str, Tensor]"
 
 __all__ = [
+    "Bracket",
     "ConvergenceError",
     "Ensemble",
     "Inputs",
@@ -191,7 +193,7 @@ class Strategy(BaseEstimator):
         """The name in results and reports, where none is given."""
         return type(self).__name__
 
-    def allocate(self, history: Panel, holdings: pd.Series) -> pd.Series | None:
+    def allocate(self, history: Panel, holdings: pd.Series) -> pd.Series | Bracket | None:
         """Target weights by asset for the close of the last date of ``history``.
 
         Args:
@@ -202,7 +204,8 @@ class Strategy(BaseEstimator):
         Returns:
             (N,) weights by asset, fractions of the portfolio's value; the remainder to 1 is
             cash. NaN, or the weight that is held, places no order: the shares stay as they are.
-            None places no order at all.
+            None places no order at all. A ``Bracket`` is weights with stop, trailing, take-profit
+            or limit prices.
         """
         raise NotImplementedError(f"{type(self).__name__} must define allocate(history, holdings)")
 

@@ -103,7 +103,8 @@ class Market:
         if missing:
             raise ValueError(
                 "stop, take-profit and limit prices need the asset features open, high and low; "
-                f"the panel has no {' and no '.join(missing)}"
+                f"the panel has no {' and no '.join(missing)}; load a file that has them, or give "
+                "them as Panel(prices, {'open': ..., 'high': ..., 'low': ...})"
             )
         first, high, low = (features[name].to_numpy() for name in ("open", "high", "low"))
         odd = (low > np.fmin(first, prices)) | (high < np.fmax(first, prices))

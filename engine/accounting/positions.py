@@ -112,7 +112,11 @@ class Positions:
         """Decide on ``targets`` (N,) at the close of ``row``; NaN, or what is held, is no order.
 
         Returns:
-            The targets as ordered: NaN where a holding is left as it is.
+            The targets as ordered: NaN where a holding is left as it is, and itself where an order
+            with a limit is cancelled for it. Ordered again, they come to the same.
+
+        Raises:
+            ValueError: there are ``levels``, and the panel has no open, high and low prices.
         """
         holdings = self.holdings(row)
         silent = np.isnan(targets)
@@ -123,10 +127,11 @@ class Positions:
         if (cancelled := resting & alone & ~silent).any():
             self._cancel(cancelled)
         ordered = np.where(alone, np.where(empty, 0.0, np.nan), targets)
+        answer = np.where(cancelled, targets, ordered)
         most = max(1.0, float(np.where(alone, holdings, targets).sum()))
         coming = ordered
         if levels is not None:
-            self._watches = True
+            self._watches = bool(self.market.bars)  # a panel without them is refused now
             limited = ~np.isnan(levels.limit) & ~alone
             first = row + max(self.lag, 1), BEFORE  # a bar may reach it from then on
             targets, coming = np.where(limited, ordered, np.nan), np.where(limited, np.nan, ordered)
@@ -136,7 +141,7 @@ class Positions:
         self._coming.append(_Answer((row + self.lag, self._at_fill), row, coming, most, levels))
         self._coming.sort(key=lambda answer: answer.due)
         self._asked = None
-        return ordered
+        return answer
 
     def _resting(self) -> np.ndarray:
         """(N,) bool: there is an order with a limit."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
+from data_loaders import Panel
 from engine.accounting.market import Market
 
 CHUNK = 256  # rows that are looked at together
@@ -32,6 +35,27 @@ class Levels(NamedTuple):
         NaN where there is none."""
         trailed = side * best - self.trailing[asset] * best
         return float(np.fmax(side * self.stop[asset], trailed))
+
+
+def level_table(
+    levels: Mapping[int, Levels], panel: Panel, decided: pd.DatetimeIndex
+) -> pd.DataFrame:
+    """One row a decision and asset that has any: date, asset, and the prices by their names.
+
+    Args:
+        levels: by row of the decision.
+        decided: the dates of the decisions that count.
+    """
+    parts = []
+    for row, each in levels.items():
+        values = np.column_stack(each)  # (N, 4)
+        named = np.flatnonzero(~np.isnan(values).all(axis=1))
+        part = pd.DataFrame(values[named], columns=Levels._fields)
+        part.insert(0, "asset", panel.assets.astype(str).to_numpy()[named])
+        part.insert(0, "date", panel.dates[row])
+        parts.append(part)
+    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    return table[table["date"].isin(decided)].reset_index(drop=True) if parts else table
 
 
 class Exit(NamedTuple):

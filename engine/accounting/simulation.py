@@ -50,7 +50,8 @@ class Simulation:
         weights: (T, N) held after each close, from the first fill on.
         gross_returns, net_returns: (T,) simple returns; the first row is the first fill. Gross
             is of prices alone; net is after costs, interest and borrowing fees.
-        turnover, costs: (K,) by fill date, over the portfolio's value before the trade.
+        turnover, costs: (K,) by fill date, over the portfolio's value before the trade. Several
+            fills on a date are one entry: the sum, and 1 less the product of 1 - cost.
         orders: one row an order: date, asset, side, size (shares filled), price, fees (money),
             decided (date), ordered (shares, before rounding to whole ones), paid (money out of
             cash with fees; negative: in), reason ("decision", "limit", "stop", "trailing",
@@ -141,12 +142,16 @@ def simulate(
     def by_fill(values: Tensor, name: str) -> pd.Series:
         return pd.Series(values.numpy(), index=fills.fill_dates, name=name)
 
+    turnover, cost = by_fill(book.turnover, "turnover"), by_fill(book.cost, "costs")
+    if fills.fill_dates.has_duplicates:  # a stop within a bar, and a fill at its close
+        turnover = turnover.groupby(level=0).sum()
+        cost = 1 - (1 - cost).groupby(level=0).prod()
     return Simulation(
         weights=weights,
         gross_returns=by_row(gross, "gross_returns"),
         net_returns=by_row(net_to_the_end(book, every), "net_returns"),
-        turnover=by_fill(book.turnover, "turnover"),
-        costs=by_fill(book.cost, "costs"),
+        turnover=turnover,
+        costs=cost,
         orders=orders,
         delays=_delay_frame(positions, fills.dates[-1]),
         fills=pd.DataFrame(fills.targets.numpy(), fills.fill_dates, panel.assets),

@@ -18,13 +18,15 @@ from sklearn.base import clone
 from data_loaders import Panel
 from data_loaders.calendars import bars_per_day
 from engine.accounting.costs import Costs
+from engine.accounting.protective_orders import Levels
 from engine.backtest import backtest
 from engine.planning.walk_forward import WalkForward
 from engine.training.settings import Training
 from engine.walking.weight_checks import BrokenLimits
-from strategies.base import Strategy, fit_to_plan, learned_inside
+from strategies.base import Bracket, Strategy, fit_to_plan, learned_inside
 
 CALENDAR = pd.Timedelta(days=28 * 365 + 7)  # after 28 years the weekdays fall on the same dates
+BARS = ("open", "high", "low", "vwap")  # asset features that are prices, if they are there
 SAME = 1e-6  # difference of a weight that rounding may make, if the arithmetic differs
 
 
@@ -49,7 +51,7 @@ class Audit:
     plan: WalkForward
     costs: Costs
     training: Training
-    base: pd.DataFrame = field(default_factory=pd.DataFrame)  # (K, N) targets on the panel itself
+    base: pd.DataFrame = field(default_factory=pd.DataFrame)  # (K, M) targets on the panel itself
     broken: BrokenLimits | None = None
 
     def checks(self) -> Iterator[Callable[[], None]]:
@@ -72,12 +74,27 @@ class Audit:
             yield self.permuting_assets_permutes_weights
 
     def targets(self, panel: Panel) -> pd.DataFrame:
-        """Target weights (K, N) of a whole walk-forward through a panel."""
+        """Target weights (K, N) of a whole walk-forward through a panel.
+
+        Where there are protective orders, columns for them follow: (K, 5 N) in all, prices as
+        fractions of the close.
+        """
         results = backtest(
             self.strategy, panel, self.plan, self.costs, self.training, progress=False,
             ledger=False,  # these runs are no evidence about the strategy
         )  # fmt: skip
-        return next(iter(results.values())).targets
+        result = next(iter(results.values()))
+        if result.levels.empty:
+            return result.targets
+        parts = [result.targets]
+        for name in Levels._fields:
+            table = result.levels.pivot(index="date", columns="asset", values=name)
+            dates, names = result.targets.index, list(map(str, result.targets.columns))
+            closes = panel.prices.ffill().loc[dates, list(result.targets)].set_axis(names, axis=1)
+            table = table.reindex(index=dates, columns=names)
+            table = table if name == "trailing" else table / closes
+            parts.append(table.add_suffix(f", {name}"))
+        return pd.concat(parts, axis=1)
 
     @property
     def middle(self) -> int:
@@ -155,6 +172,7 @@ class Audit:
         twice = fit_to_plan(fit_to_plan(clone(strategy), early, self.plan), late, self.plan)
         for fitted in (twice, fit_to_plan(clone(strategy), late, self.plan)):
             answer = fitted.allocate(history, none)
+            answer = answer.weights if isinstance(answer, Bracket) else answer
             rows.append((none * np.nan if answer is None else answer).to_frame().T)
         _same(rows[0], rows[1], exactly=True)
 
@@ -180,7 +198,7 @@ class Audit:
             panel.market_features,
             periods_per_year=panel.periods_per_year,
         )
-        _same(self.targets(turned)[list(panel.assets)], self.base, tolerance=1e-4)
+        _same(self.targets(turned), self.base, tolerance=1e-4)
 
 
 def check_strategy(
@@ -238,9 +256,13 @@ def _noise(panel: Panel, start: int, seed: int) -> Panel:
         drawn.iloc[start:] = np.where(drawn.iloc[start:].isna(), np.nan, 50 * np.exp(walk))
         return drawn
 
-    features = {name: random(frame) for name, frame in panel.asset_features.items()}
+    prices = random(panel.prices)
+    features = {
+        name: _moved(frame, panel.prices, prices) if name in BARS else random(frame)
+        for name, frame in panel.asset_features.items()
+    }
     return panel.replaced(
-        prices=random(panel.prices),
+        prices=prices,
         asset_features=features,
         market_features=random(panel.market_features),
         members=None,
@@ -248,13 +270,24 @@ def _noise(panel: Panel, start: int, seed: int) -> Panel:
 
 
 def _with_prices(panel: Panel, prices: pd.DataFrame) -> Panel:
-    return panel.replaced(prices=prices, members=None)
+    features = {
+        name: _moved(frame, panel.prices, prices) if name in BARS else frame
+        for name, frame in panel.asset_features.items()
+    }
+    return panel.replaced(prices=prices, asset_features=features, members=None)
+
+
+def _moved(bars: pd.DataFrame, before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
+    """Open, high or low prices that lie to the closes as they did before these changed."""
+    return (bars / before * after).where(before.ne(after), bars)
 
 
 def _same(
     found: pd.DataFrame, expected: pd.DataFrame, exactly: bool = False, tolerance: float = SAME
 ) -> None:
-    """AssertionError with the first date and asset where weights differ."""
+    """AssertionError with the first date and asset where weights, or protective orders, differ."""
+    columns = expected.columns.union(found.columns, sort=False)
+    found, expected = found.reindex(columns=columns), expected.reindex(columns=columns)
     orders = found.notna().to_numpy() & expected.notna().to_numpy()
     gap = np.where(orders, np.abs(found.to_numpy() - expected.to_numpy()), np.inf)
     gap[found.isna().to_numpy() & expected.isna().to_numpy()] = 0  # no order in either

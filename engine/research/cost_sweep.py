@@ -123,12 +123,12 @@ def _lacking(result: BacktestResult) -> str:
         return "nothing was traded"
     if not result.asset_returns.index.equals(dates):
         return "it holds no returns of the assets; run the backtest again"
+    if not _fills_at_closes(result):
+        return "orders were filled at other prices than closes, which it does not hold"
     if not _filled(result)[0].index.equals(result.turnover.index):
         return "it does not hold what was filled; run the backtest again"
     if result.turnover.index[0] != dates[0]:
         return "it does not begin with its first fill"
-    if not _fills_at_closes(result):
-        return "orders were filled at other prices than closes, which it does not hold"
     return ""
 
 

@@ -13,11 +13,13 @@ from sklearn.base import clone
 
 from data_loaders import Panel
 from engine.accounting.liquidity import illiquidity
+from engine.accounting.positions import SAME
+from engine.accounting.protective_orders import Levels
 from engine.planning.walk_forward import later
 from engine.runs.result import BacktestResult
 from engine.runs.settings import read_costs, read_plan
 from engine.walking.decisions import mean_answer
-from engine.walking.weight_checks import checked_weights
+from engine.walking.weight_checks import checked_answer
 from strategies.base import LearnedStrategy, Strategy, learned_inside, stack
 
 OLDEST = pd.Timedelta(days=5)  # a long weekend may lie between the last close and today
@@ -32,7 +34,10 @@ class Orders(NamedTuple):
 
     Attributes:
         table: by asset: weight (target, a fraction), price, held, wanted, order (shares; negative
-            is a sale), value and cost (money).
+            is a sale), value and cost (money); and where the strategy decides on protective orders
+            stop, trailing (a fraction), take_profit and limit, NaN where there is none. Value and
+            cost are those of a fill at ``price``, also of an order with a limit. Protective orders
+            of earlier decisions stay in force where nothing is ordered and no others are named.
         date: of the decision, at the close.
         cash: money left after the trades.
     """
@@ -92,9 +97,10 @@ def todays_orders(
     fitted = _fitted(strategy, result, panel)
     history, holdings = panel.last(strategy.lookback), held * prices / capital
     held_now = holdings.fillna(0.0).to_numpy()
-    answers = [checked_weights(result.name, each, history, holdings.fillna(0.0)) for each in fitted]
-    weights = answers[0] if len(answers) == 1 else mean_answer(answers, held_now)
-    alone = np.isnan(weights)
+    answers = [checked_answer(result.name, each, history, holdings.fillna(0.0)) for each in fitted]
+    answer = answers[0] if len(answers) == 1 else mean_answer(answers, held_now)
+    alone = np.isnan(answer.weights) | (np.abs(answer.weights - held_now) <= SAME)
+    weights = np.where(alone, np.nan, answer.weights)
     costs = read_costs(result.settings["costs"])
     by_date = illiquidity(panel, costs)
     last = None if by_date is None else by_date[-1]
@@ -119,6 +125,9 @@ def todays_orders(
             "cost": paid.numpy() * capital,
         }
     )
+    if answer.levels is not None:
+        for name, levels in zip(Levels._fields, answer.levels, strict=True):
+            table[name] = levels
     cash = capital - worth - float(value.sum()) - float(table["cost"].sum())
     return Orders(table, date, cash)
 

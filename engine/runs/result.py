@@ -78,6 +78,8 @@ class BacktestResult:
         most_invested: (E,) what weights might sum to at these fills where assets were left alone.
         delays: one row per order that found no price when it was due: decided, due, filled (dates),
             asset, outcome ("waited", "waiting", "replaced", "cancelled", "delisted").
+        levels: one row per decision and asset with protective orders, see ``strategies.Bracket``:
+            date (of the decision), asset, stop, trailing, take_profit, limit; empty without any.
         failure: None, or why the strategy did not finish: date (ISO; None where there is none),
             stage ("fit", "training", "decision" or "simulation") and reason (a sentence). The rest
             is then what was decided and earned before that date. A strategy that was ruined has a
@@ -109,6 +111,7 @@ class BacktestResult:
     fills: pd.DataFrame = field(default_factory=pd.DataFrame)
     most_invested: pd.Series = field(default_factory=lambda: pd.Series(dtype=float))
     delays: pd.DataFrame = field(default_factory=pd.DataFrame)
+    levels: pd.DataFrame = field(default_factory=pd.DataFrame)
     failure: dict | None = None
 
     def __post_init__(self) -> None:
@@ -135,8 +138,7 @@ class BacktestResult:
         ``net_returns == (1 + gross_returns + carry) * (1 - costs) - 1``, and ``costs`` are those of
         trading alone.
         """
-        kept = (1 - self.costs).groupby(level=0).prod()  # a row may have several fills
-        paid = 1 - kept.reindex(self.net_returns.index, fill_value=1.0)
+        paid = self.costs.reindex(self.net_returns.index, fill_value=0.0)
         return ((1 + self.net_returns) / (1 - paid) - 1 - self.gross_returns).rename("carry")
 
     @property
@@ -223,7 +225,7 @@ class BacktestResult:
 # Results of earlier versions may lack these.
 ADDED = (
     "asset_returns", "fractional_returns", "limits", "sensitivity", "illiquidity", "benchmark",
-    "risk_free", "fills", "most_invested", "delays",
+    "risk_free", "fills", "most_invested", "delays", "levels",
 )  # fmt: skip
 FRAMES = {
     item.name: str(item.type).removeprefix("pd.")

@@ -13,13 +13,14 @@ import pandas as pd
 from sklearn.base import clone
 
 from engine.accounting.positions import Positions
+from engine.accounting.protective_orders import Levels
 from engine.compute.threads import limited_threads
 from engine.planning.walk_forward import Fold
 from engine.training.errors import TrainingError
 from engine.training.fit_records import FitKey, Fitted
 from engine.walking.learner import Learner
 from engine.walking.sensitivity import sensitivity
-from engine.walking.weight_checks import AllocationError, checked_weights, reason_of
+from engine.walking.weight_checks import AllocationError, Answer, checked_answer, reason_of
 from strategies.base import (
     LearnedStrategy,
     SolveRecord,
@@ -37,6 +38,7 @@ class Decided(NamedTuple):
     solves: list[dict]
     limits: list[dict]
     sensitivity: list[dict]
+    levels: dict[int, Levels]  # of protective orders, by the row of their decision
     error: AllocationError | TrainingError | None = None  # that ended it; ``targets`` are before
 
 
@@ -70,7 +72,7 @@ class DecisionTask:
         """
         positions = Positions(learner.market, learner.plan.execution_lag, learner.plan.unpriced)
         targets: dict[int, np.ndarray] = {}  # (N,) by row
-        decided = Decided(pd.DataFrame(), [], [], [], self.failed)
+        decided = Decided(pd.DataFrame(), [], [], [], {}, self.failed)
         rule = clone(self.strategy)
         with limited_threads(learner.threads):
             for fold in self.folds:
@@ -116,9 +118,11 @@ class DecisionTask:
             fitted = [rule]
         with record_solves(limits=self.observed) as record:
             decisions = self._decide(fold, fitted, learner, positions, record)
-            for row, targets[row], limits in decisions:
+            for row, targets[row], levels, limits in decisions:
                 date = learner.panel.dates[row]
                 decided.limits.extend({"date": date, **line} for line in limits)
+                if levels is not None:
+                    decided.levels[row] = levels
                 on_decision()
         if self.observed:
             about = {"fold": fold.number, "phase": "allocation"}
@@ -142,11 +146,12 @@ class DecisionTask:
         learner: Learner,
         positions: Positions,
         record: SolveRecord,
-    ) -> Iterator[tuple[int, np.ndarray, list[dict]]]:
+    ) -> Iterator[tuple[int, np.ndarray, Levels | None, list[dict]]]:
         """Decide on the rows of a fold.
 
         Yields:
-            Each row once it is decided, what is ordered (N,), and the limits that bind there.
+            Each row once it is decided, what is ordered (N,), with which protective orders, and
+            the limits that bind there.
         """
         infer = Inference(self.name, fitted, learner, fold.test) if _are_networks(fitted) else None
         limits = [] if record.limits is None else record.limits  # filled by the solvers
@@ -156,13 +161,14 @@ class DecisionTask:
             history = learner.known(row, fitted[0].lookback)
             held = positions.holdings(row)
             holdings = pd.Series(held, index=learner.panel.assets)
-            weights = []
+            answers = []
             for k, each in enumerate(fitted):
                 asked = partial(infer, k, number, holdings) if infer is not None else None
-                weights.append(checked_weights(self.name, each, history, holdings, asked))
-            wanted = weights[0] if len(weights) == 1 else mean_answer(weights, held)
+                answers.append(checked_answer(self.name, each, history, holdings, asked))
+            answer = answers[0] if len(answers) == 1 else mean_answer(answers, held)
+            ordered = positions.order(row, *answer)
             samples = batch[number :: len(fold.test)] + limits
-            yield row, positions.order(row, wanted), [line for each in samples for line in each]
+            yield row, ordered, answer.levels, [line for each in samples for line in each]
 
     def _sensitivity(
         self, fold: Fold, networks: Sequence[LearnedStrategy], learner: Learner
@@ -213,6 +219,16 @@ def _are_networks(fitted: Sequence[Strategy]) -> TypeGuard[Sequence[LearnedStrat
     return all(type(each).allocate is LearnedStrategy.allocate for each in fitted)
 
 
-def mean_answer(weights: Sequence[np.ndarray], held: np.ndarray) -> np.ndarray:
-    """The mean (N,) of several answers; one without an order wants what is held."""
-    return np.mean([np.where(np.isnan(each), held, each) for each in weights], axis=0)
+def mean_answer(answers: Sequence[Answer], held: np.ndarray) -> Answer:
+    """The mean of several answers; one without an order wants what is held.
+
+    Raises:
+        ValueError: one of them has protective orders.
+    """
+    if any(answer.levels is not None for answer in answers):
+        raise ValueError(
+            f"{len(answers)} seeds decide together, by the mean of their weights, and protective "
+            "orders have no mean; train one seed (Training(ensemble=1)), or return weights alone"
+        )
+    weights = (answer.weights for answer in answers)
+    return Answer(np.mean([np.where(np.isnan(each), held, each) for each in weights], axis=0))

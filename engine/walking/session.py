@@ -26,6 +26,7 @@ from data_loaders.benchmark_column import benchmark_returns
 from data_loaders.validation import day
 from engine.accounting.bookkeeping import Ruin
 from engine.accounting.costs import Costs
+from engine.accounting.protective_orders import level_table
 from engine.accounting.risk_free import Rates, read_risk_free
 from engine.accounting.simulation import (
     Simulation,
@@ -291,6 +292,7 @@ class Session:
                     whole_shares,
                     self.plan.unpriced,
                     self.plan.fill,
+                    decided.levels,
                 )
         except (Ruin, SimulationError) as caught:
             error = caught
@@ -351,6 +353,7 @@ class Session:
             fills=simulated.fills,
             most_invested=simulated.most_invested,
             delays=simulated.delays,
+            levels=level_table(decided.levels, self.panel, simulated.decided),
             failure=simulated.failure,
         )
 

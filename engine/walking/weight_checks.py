@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,9 @@ import pandas as pd
 from data_loaders import Panel
 from data_loaders.validation import day
 from engine.accounting.positions import SAME
-from strategies.base import Strategy
+from engine.accounting.protective_orders import Levels
+from engine.walking.bracket_checks import checked_levels
+from strategies.base import Bracket, Strategy
 
 DUST = 1e-9  # a weight that no order fills exactly
 ROUNDING = 1e-6  # of weights computed in single precision, or by another optimiser
@@ -42,14 +44,21 @@ class BrokenLimits(AllocationError):
     """The weights could be held, but break limits that the strategy itself declares."""
 
 
-def checked_weights(
+class Answer(NamedTuple):
+    """What a strategy decided, checked."""
+
+    weights: np.ndarray  # (N,) what is held, or NaN, where nothing is ordered
+    levels: Levels | None = None  # of protective orders
+
+
+def checked_answer(
     name: str,
     strategy: Strategy,
     history: Panel,
     holdings: pd.Series,
     asked: Callable[[], np.ndarray] | None = None,
-) -> np.ndarray:
-    """The strategy's weights (N,): NaN where it orders nothing, zero where they are dust.
+) -> Answer:
+    """The strategy's weights (N,), zero where they are dust, and its protective orders.
 
     Where they sum to more than may be held by rounding alone, they are scaled back to it. What the
     strategy leaves alone may be more than it would be allowed to order: drift is not its doing.
@@ -58,44 +67,63 @@ def checked_weights(
         asked: gives a network's weights, where its inputs are prepared already.
 
     Raises:
-        AllocationError: they cannot be held.
+        AllocationError: they cannot be held, or the prices of protective orders mean nothing.
         BrokenLimits: they break limits that the strategy itself declares.
     """
     kind = AllocationError
     try:
         answer = strategy.allocate(history, holdings) if asked is None else asked()
-        if answer is None:
-            return np.full(len(history.assets), np.nan)
+        bracket = answer if isinstance(answer, Bracket) else None
+        answer = bracket.weights if bracket is not None else answer
+        held = holdings.to_numpy()
         if asked is not None:
             answer = pd.Series(answer, history.assets)
-        values, held = _values(answer, history.assets), holdings.to_numpy()
-        alone = np.isnan(values) | (np.abs(values - held) <= SAME)
-        if alone.all():
-            return np.full(len(values), np.nan)
-        values = np.where(alone, held, values) if alone.any() else values
-        short, leverage = strategy.room()
-        most = max(leverage, np.abs(held).sum()) if alone.any() else leverage
-        if why := _why_refused(values, held, alone, history, short, most):
-            raise ValueError(why)
-        weights = pd.Series(values, history.assets) if alone.any() else answer
-        if broken := strategy.broken_limits(weights, history, holdings):
+        weights, broken = _held(strategy, answer, history, holdings)
+        if broken:
             kind = BrokenLimits
             raise ValueError(f"breaks its own limits: {_listed(broken, '; ')}")
+        if bracket is None:
+            return Answer(weights)
+        return Answer(weights, checked_levels(bracket, weights, held, history))
     except MemoryError:
         raise
     except Exception as error:
         raise kind.at("decision", name, history.dates[-1], reason_of(error)) from error
+
+
+def _held(
+    strategy: Strategy, answer: object, history: Panel, holdings: pd.Series
+) -> tuple[np.ndarray, Sequence[str]]:
+    """Weights (N,) as they can be held, NaN where none is given, and the limits they break.
+
+    Raises:
+        ValueError: they cannot be held.
+    """
+    if answer is None:
+        return np.full(len(history.assets), np.nan), ()
+    values, held = _values(answer, history.assets), holdings.to_numpy()
+    silent = np.isnan(values)
+    alone = silent | (np.abs(values - held) <= SAME)
+    if alone.all():
+        return np.where(silent, np.nan, held), ()
+    values = np.where(alone, held, values) if alone.any() else values
+    short, leverage = strategy.room()
+    most = max(leverage, np.abs(held).sum()) if alone.any() else leverage
+    if why := _why_refused(values, held, alone, history, short, most):
+        raise ValueError(why)
+    weights = pd.Series(values, history.assets) if alone.any() else answer
+    broken = strategy.broken_limits(weights, history, holdings)
     values = np.where((np.abs(values) > DUST) & (short | (values > 0)), values, 0.0)
     gross = np.abs(values).sum()
     values = values / (gross / most) if gross > most else values
-    return np.where(alone, np.nan, values)
+    return np.where(silent, np.nan, np.where(alone, held, values)), broken
 
 
 def _values(weights: object, assets: pd.Index) -> np.ndarray:
     """The weights (N,) as numbers, or a ValueError: not one for each asset, in that order."""
     if not isinstance(weights, pd.Series):
         raise ValueError(
-            f"allocate must return a Series by asset, or None for no order, got "
+            f"allocate must return a Series by asset, a Bracket, or None for no order, got "
             f"{type(weights).__name__}; pd.Series(weights, history.assets) makes one"
         )
     if weights.index is not assets and not weights.index.equals(assets):

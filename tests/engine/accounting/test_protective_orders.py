@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from bracket_books import NO_LEVELS, keep_bracket_books
+from random_brackets import answer, market
 
 from data_loaders import Panel
 from engine import Costs
@@ -13,41 +14,7 @@ from engine.accounting.bookkeeping import keep_book
 from engine.accounting.market import Market
 from engine.accounting.positions import Positions
 from engine.accounting.protective_orders import Levels
-from engine.accounting.simulation import fills_of
-
-
-def market(seed, rows=150, assets=4):
-    """Random bars, with gaps from close to open."""
-    rng = np.random.default_rng(seed)
-    steps = rng.normal(0, 0.02, (rows, 4, assets))
-    log = steps.reshape(-1, assets).cumsum(axis=0).reshape(rows, 4, assets)
-    path = 50 * np.exp(log)  # open, two prices within the bar, close
-    dates, names = pd.bdate_range("2020-01-01", periods=rows), list("ABCD")
-    bars = path[:, 0], path.max(axis=1), path.min(axis=1), path[:, 3]
-    frames = [pd.DataFrame(each, dates, names) for each in bars]
-    features = dict(zip(("open", "high", "low"), frames[:3], strict=True))
-    return Panel(frames[3], features), bars
-
-
-def answer(seed, row, held, close, short):
-    """Any weights, some of them NaN or held, with any levels on the right side of the price."""
-    rng = np.random.default_rng([seed, row])
-    count = len(held)
-    weights = rng.normal(0.1, 0.3, count) if short else rng.dirichlet(np.ones(count)) * 0.9
-    weights = np.where(rng.random(count) < 0.3, np.nan, weights)
-    weights = np.where(rng.random(count) < 0.2, held, weights)
-    levels = {}
-    for asset in np.flatnonzero(rng.random(count) < 0.7):
-        side = np.sign(held[asset] if np.isnan(weights[asset]) else weights[asset]) or 1.0
-        drawn = {
-            "stop": close[asset] * (1 - side * rng.uniform(0.005, 0.08)),
-            "trailing": rng.uniform(0.01, 0.08),
-            "take_profit": close[asset] * (1 + side * rng.uniform(0.005, 0.08)),
-            "limit": close[asset] * (1 + rng.uniform(-0.04, 0.01)),
-        }
-        levels[int(asset)] = {k: v if rng.random() < 0.5 else np.nan for k, v in drawn.items()}
-    return weights, levels
-
+from engine.accounting.simulation import fills_of, load_vectorbt, simulate
 
 CASES = [(0, False), (1, False), (1, True), (2, False), (2, True)]
 
@@ -97,3 +64,54 @@ def test_orders_are_those_of_the_loop(lag, at_open, short, seed):
 
 def test_no_levels_are_no_levels():
     assert set(NO_LEVELS) == set(Levels._fields)
+
+
+@pytest.mark.parametrize("side", [1, -1])
+@pytest.mark.parametrize(
+    "fractions",
+    [{"sl_stop": 0.03}, {"sl_stop": 0.03, "sl_trail": True}, {"tp_stop": 0.04},
+     {"sl_stop": 0.03, "tp_stop": 0.05}],
+    ids=["stop", "trailing", "take_profit", "stop and take_profit"],
+)  # fmt: skip
+def test_orders_are_those_of_vectorbt(fractions, side):
+    """Of one position at a time, bought at a close. Where a bar opens beyond the take-profit and
+    then reaches the stop, we take the profit at the open, which came first, and vectorbt stops:
+    no such bar is drawn here. And it does not enter again in the bar of an exit."""
+    found = 0
+    for seed in range(6):
+        panel, (opens, highs, lows, closes) = market(seed, rows=200, assets=1)
+        entries = np.zeros((200, 1), bool)
+        entries[::7] = True
+        theirs = load_vectorbt().Portfolio.from_signals(
+            pd.DataFrame(closes), entries, False, size=1.0, init_cash=1e6, fees=0.0,
+            open=opens, high=highs, low=lows, freq="1D",
+            direction="longonly" if side > 0 else "shortonly", **fractions,
+        ).order_records  # fmt: skip
+        entered = theirs["idx"][theirs["side"] == (0 if side > 0 else 1)]
+        targets = pd.DataFrame(0.5 * side, panel.dates[entered], panel.assets)
+        levels = {}
+        for row in map(int, entered):
+            level = levels[row] = Levels.none(1)
+            if fractions.get("sl_trail"):
+                level.trailing[0] = 0.03
+            elif "sl_stop" in fractions:
+                level.stop[0] = closes[row, 0] * (1 - side * 0.03)
+            level.take_profit[0] = closes[row, 0] * (1 + side * fractions.get("tp_stop", np.nan))
+        ours = simulate(targets, panel, Costs(0.0), lag=0, levels=levels).orders
+        assert list(panel.dates.get_indexer(ours["date"])) == list(theirs["idx"])
+        np.testing.assert_allclose(ours["price"], theirs["price"], rtol=1e-12)
+        found += len(ours)
+    assert found > 30
+
+
+def test_a_bar_that_opens_beyond_the_profit_takes_it():
+    """Even where the stop is reached later in the bar; vectorbt would stop at 95."""
+    bars = {"open": [100, 111.0], "high": [100, 112.0], "low": [100, 94.0], "close": [100, 96.0]}
+    dates = pd.bdate_range("2020-01-01", periods=2)
+    frames = {name: pd.DataFrame({"A": each}, dates) for name, each in bars.items()}
+    panel = Panel(frames.pop("close"), frames)
+    levels = Levels.none(1)
+    levels.stop[0], levels.take_profit[0] = 95.0, 110.0
+    targets = pd.DataFrame({"A": [1.0]}, dates[:1])
+    order = simulate(targets, panel, Costs(0.0), 0, levels={0: levels}).orders.iloc[-1]
+    assert (order["price"], order["reason"]) == (111.0, "take_profit")

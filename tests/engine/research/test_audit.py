@@ -4,10 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from markets import random_walks
+from random_brackets import market
 
 from engine import StrategyCheckError, Training, WalkForward, check_strategy
 from engine.runs.ledger import TrialLedger
 from strategies import (
+    Bracket,
     DEQMeanVariance,
     EqualWeight,
     InverseVolatility,
@@ -152,6 +154,39 @@ def test_each_way_of_cheating_is_caught(cheat, check_name, says):
 
 def test_an_honest_score_passes():
     assert check(Winners())["passed"].all()
+
+
+class Stops(Strategy):
+    """Equal weights with a stop below yesterday's low, and in no asset that does not trade."""
+
+    lookback = 2
+    equivariant = True
+
+    def low(self, history):
+        return history.asset_features["low"].iloc[0] * 0.99
+
+    def allocate(self, history, holdings):
+        trades = history.last_members
+        stop = np.minimum(self.low(history), history.prices.iloc[-1] * 0.99).where(trades)
+        return Bracket(pd.Series(trades / 5, history.assets), stop=stop)
+
+
+class TomorrowsLow(Stops):
+    def low(self, history):
+        everything = history.asset_features["low"].to_numpy().base
+        rows = everything if everything.shape[1] == 5 else everything.T
+        seen = len(BARS.until(history.dates[-1]))
+        return pd.Series(rows[min(seen, len(rows) - 1)], history.assets)
+
+
+BARS = market(3, rows=120, assets=5)[0]
+
+
+def test_protective_orders_are_checked_as_well():
+    plan = WalkForward(train=20, refit=60, rebalance=10)
+    assert check_strategy(Stops(), BARS, plan)["passed"].all()
+    with pytest.raises(StrategyCheckError, match="it peeks"):
+        check_strategy(TomorrowsLow(), BARS, plan)
 
 
 def test_a_check_is_no_trial_and_makes_no_noise(caplog):

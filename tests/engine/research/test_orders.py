@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from markets import random_walks
+from random_brackets import RandomBrackets, market
 
 from engine import Costs, Training, WalkForward, backtest
 from engine.research.orders import OrderError, read_holdings, todays_orders
@@ -101,3 +102,16 @@ def test_holdings_that_cannot_be_read_are_refused_in_words(tmp_path, content, me
         path.write_bytes(content)
     with pytest.raises(OrderError, match=message):
         read_holdings(path)
+
+
+def test_protective_orders_are_named():
+    bars, _ = market(3, rows=120)
+    strategy, plan = RandomBrackets(3), WalkForward(train=20, rebalance=3, refit=60)
+    results = backtest(strategy, bars, plan, progress=False, ledger=False)
+    today = bars.dates[-1]
+    found = todays_orders(strategy, results["RandomBrackets"], bars, NOTHING, 1e6, today).table
+    cash = pd.Series(0.0, bars.assets)
+    expected = strategy.allocate(bars, cash)
+    for name in ("stop", "trailing", "take_profit", "limit"):
+        wanted = pd.Series(getattr(expected, name), dtype=float).reindex(bars.assets)
+        pd.testing.assert_series_equal(found[name], wanted, check_names=False)
