@@ -30,5 +30,6 @@ from strategies.wrappers.blend import Blend as Blend
 from strategies.wrappers.largest_positions import LargestPositions as LargestPositions
 from strategies.wrappers.no_trade_band import NoTradeBand as NoTradeBand
 from strategies.wrappers.staggered import Staggered as Staggered
+from strategies.wrappers.stop_loss import StopLoss as StopLoss
 from strategies.wrappers.volatility_managed import VolatilityManaged as VolatilityManaged
 from strategies.wrappers.wrapper import Wrapper as Wrapper

@@ -315,6 +315,8 @@ class Ensemble(Strategy):
 
     def allocate(self, history: Panel, holdings: pd.Series) -> pd.Series:
         found = [each.allocate(history, holdings) for each in self.networks]
+        if any(isinstance(each, Bracket) for each in found):
+            raise ValueError("a Bracket of a learned strategy cannot be inside a wrapper")
         answers = [holdings if each is None else each.fillna(holdings) for each in found]
         return sum(answers[1:], start=answers[0]) / len(answers)
 

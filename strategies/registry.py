@@ -25,6 +25,7 @@ from strategies.wrappers.blend import Blend
 from strategies.wrappers.largest_positions import LargestPositions
 from strategies.wrappers.no_trade_band import NoTradeBand
 from strategies.wrappers.staggered import Staggered
+from strategies.wrappers.stop_loss import StopLoss
 from strategies.wrappers.volatility_managed import VolatilityManaged
 from strategies.wrappers.wrapper import Wrapper
 
@@ -52,6 +53,7 @@ OURS: dict[str, type[Strategy]] = {
         RiskParity,
         SoftmaxAllocation,
         Staggered,
+        StopLoss,
         UnrolledMeanVariance,
         VolatilityManaged,
     )

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from data_loaders import Panel
-from strategies.base import LearnedStrategy, Plan, Strategy
+from strategies.base import Bracket, LearnedStrategy, Plan, Strategy
 
 ROUNDING = 1e-6  # of weights computed in single precision, or by another optimiser
 SAME = 1e-12  # a target this near to its holding is no order
@@ -85,6 +85,11 @@ class Wrapper(Strategy):
         if found is None:
             return np.full(len(holdings), np.nan)
         who = inner.shown_name()
+        if isinstance(found, Bracket):
+            raise ValueError(
+                f"{who} answers with a Bracket, and {type(self).__name__} changes weights; put "
+                "what sets stops outside, as in StopLoss(NoTradeBand(...))"
+            )
         if not isinstance(found, pd.Series) or not found.index.equals(history.assets):
             raise ValueError(f"{who} must return None, or weights as a Series by asset")
         values = found.to_numpy(np.float64, na_value=np.nan)
