@@ -13,7 +13,9 @@ from deqfolio.experiments import run
 
 # Options with the names of settings.
 DATA = ("start", "end", "periods_per_year")
-PLAN = ("train", "refit", "rebalance", "holiday", "window", "purge", "embargo")
+PLAN = (
+    "train", "refit", "rebalance", "holiday", "window", "purge", "embargo", "fill", "unpriced",
+)  # fmt: skip
 COSTS = ("impact", "borrow", "financing", "cash_rate", "capital")
 # Options that change no result, and so may be given beside an experiment file.
 BESIDE_A_FILE = {"experiment", "report", "out", "workers", "cluster", "restart", "log"}
@@ -79,6 +81,8 @@ def backtest(
     refit: options.Refit = "1Y",
     rebalance: options.Rebalance = "W-FRI",
     holiday: options.Holiday = None,
+    fill: options.Fill = "close",
+    unpriced: options.Unpriced = "wait",
     window: options.Window = "expanding",
     purge: options.Purge = 0,
     embargo: options.Embargo = 0,

@@ -114,6 +114,12 @@ Holiday = Annotated[
     str | None,
     _plan("Where a decision goes that falls on a day without a session: previous or next."),
 ]
+Fill = Annotated[
+    str, _plan("Price of fills: close, open, or an asset feature of the panel, such as vwap.")
+]
+Unpriced = Annotated[
+    str, _plan("What becomes of an order that finds no price at its fill: wait or cancel.")
+]
 Window = Annotated[
     str, _plan("Training history: expanding (all of it) or rolling (as long as --train).")
 ]
