@@ -34,6 +34,7 @@ class Fills:
         most: (E,) that weights may sum to where assets are left alone.
         decided: (E, N) rows of the decisions, as of the panel.
         illiquidity: (E, N) at the fills, or None (see ``Costs.charge``).
+        held: (E, N) weights after the fills at the costs of the run; None where they are not known.
         capital: money before the first fill.
     """
 
@@ -47,6 +48,7 @@ class Fills:
     decided: np.ndarray
     illiquidity: Tensor | None
     capital: float
+    held: Tensor | None = None
 
     @property
     def rows(self) -> np.ndarray:
@@ -98,6 +100,7 @@ class Fills:
             most=self.most[:count],
             decided=self.decided[:count],
             illiquidity=None if self.illiquidity is None else self.illiquidity[:count],
+            held=None if self.held is None else self.held[:count],
         )
 
     def _row(self, point: Tensor) -> int:
@@ -158,7 +161,7 @@ def keep_book(fills: Fills, costs: Costs) -> Book:
     Raises:
         Ruin: its value falls to zero.
     """
-    held = filled_weights(fills, costs)
+    held = filled_weights(fills, costs) if fills.held is None else fills.held
     growth = fills.prices[1:] / fills.prices[:-1]
     carried = costs.carry(held[:-1]) * fills.years
     grown = 1 + (held[:-1] * (growth - 1)).sum(-1) + carried  # (E - 1,) until the next fill

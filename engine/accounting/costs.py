@@ -161,7 +161,7 @@ class Costs:
                 found = owed(cost)
                 change = (found - cost).abs()
                 cost = torch.where(changing, found, cost)  # each sample stops on its own
-                changing = changing & (change >= 1e-16)
+                changing = changing & (change >= 1e-12)  # the last step is Newton's
                 if not changing.any() or (cost >= 1).any():
                     break
                 if count == 200 and partial:  # cash is left, and less of it than the fees of buys

@@ -99,14 +99,14 @@ class Positions:
         self._guards: dict[int, Guard] = {}  # by asset with a protected position
         self._opened: dict[int, tuple[int, float]] = {}  # first bar and entry price of positions
         self._watches = False  # whether there was ever a protective order
-        self._after: list[np.ndarray] = []  # weights (N,) after each event
+        self.after: list[np.ndarray] = []  # weights (N,) after each event
         self._money = [self.market.costs.capital or 0.0]
         self._asked: tuple[int, np.ndarray] | None = None  # holdings at a row, already known
 
     @property
     def weights(self) -> np.ndarray:
         """(N,) after the last fill."""
-        return self._after[-1] if self._after else np.zeros(len(self.market.panel.assets))
+        return self.after[-1] if self.after else np.zeros(len(self.market.panel.assets))
 
     def order(self, row: int, targets: np.ndarray, levels: Levels | None = None) -> np.ndarray:
         """Decide on ``targets`` (N,) at the close of ``row``; NaN, or what is held, is no order.
@@ -119,8 +119,12 @@ class Positions:
             ValueError: there are ``levels``, and the panel has no open, high and low prices.
         """
         holdings = self.holdings(row)
+        same = np.abs(targets - holdings) <= SAME
+        if levels is None and not self._watches and not same.any() and not np.isnan(targets).any():
+            self._come(row, targets)
+            return targets
         silent = np.isnan(targets)
-        alone = silent | (np.abs(targets - holdings) <= SAME)
+        alone = silent | same
         empty = alone & (holdings == 0)
         resting = self._resting()
         empty &= ~(resting & silent)
@@ -138,10 +142,24 @@ class Positions:
             if limited.any():
                 sides = np.sign(ordered - holdings)
                 self._coming.append(_Answer(first, row, targets, most, levels, sides))
-        self._coming.append(_Answer((row + self.lag, self._at_fill), row, coming, most, levels))
-        self._coming.sort(key=lambda answer: answer.due)
-        self._asked = None
+        self._come(row, coming, most, levels)
         return answer
+
+    def replay(self, row: int, targets: np.ndarray, levels: Levels | None = None) -> None:
+        """``order`` what it returned before."""
+        if levels is None and not self._watches and not np.isnan(targets).any():
+            self._come(row, targets)
+        else:
+            self.order(row, targets, levels)
+
+    def _come(
+        self, row: int, targets: np.ndarray, most: float | None = None, levels: Levels | None = None
+    ) -> None:
+        most = max(1.0, float(targets.sum())) if most is None else most
+        self._coming.append(_Answer((row + self.lag, self._at_fill), row, targets, most, levels))
+        if self._watches:
+            self._coming.sort(key=lambda answer: answer.due)
+        self._asked = None
 
     def _resting(self) -> np.ndarray:
         """(N,) bool: there is an order with a limit."""
@@ -353,7 +371,7 @@ class Positions:
             money = self._money_before(event)
             after = self._charged(event, before, money).weights.numpy()
         self.events.append(event)
-        self._after.append(after)
+        self.after.append(after)
 
     def _charged(self, event: Event, before: np.ndarray, money: float | None) -> Trade:
         lack = self.market.illiquidity
@@ -382,7 +400,7 @@ class Positions:
         self, prices: np.ndarray, row: int, events: int | None = None
     ) -> tuple[np.ndarray, float]:
         """Weights (N,) before a fill, after so many events (all); the value's growth since then."""
-        count = len(self.events) if events is None else events
+        count = len(self.after) if events is None else events
         if not count:
             return np.zeros(len(prices)), 1.0
         return self._drifted(prices, self.market.clock[row], count - 1)
@@ -391,7 +409,7 @@ class Positions:
         self, prices: np.ndarray, clock: float, number: int = -1
     ) -> tuple[np.ndarray, float]:
         """Weights (N,) at these prices and time since event ``number``, and the value's growth."""
-        market, event, weights = self.market, self.events[number], self._after[number]
+        market, event, weights = self.market, self.events[number], self.after[number]
         growth = prices / event.prices
         carried = 0.0
         if market.costs.holding:

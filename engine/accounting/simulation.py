@@ -186,7 +186,7 @@ def replayed(
     positions, levels = Positions(market, lag, unpriced), levels or {}
     rows = market.panel.dates.get_indexer(targets.index)
     for row, wanted in zip(map(int, rows), targets.to_numpy(np.float64), strict=True):
-        positions.order(row, wanted, levels.get(row))
+        positions.replay(row, wanted, levels.get(row))
     positions.advance(len(market.panel) - 1)
     return positions
 
@@ -215,6 +215,7 @@ def fills_of(positions: Positions) -> Fills:
         clock=torch.from_numpy(clock - clock[0]),
         targets=torch.from_numpy(np.array([event.targets for event in events])),
         most=torch.tensor([event.most for event in events], dtype=torch.float64),
+        held=torch.from_numpy(np.array(positions.after)),
         decided=np.array([event.decided for event in events]),
         illiquidity=None if lack is None else lack[rows],
         capital=costs.capital or CAPITAL,

@@ -160,7 +160,7 @@ class DecisionTask:
             limits.clear()
             history = learner.known(row, fitted[0].lookback)
             held = positions.holdings(row)
-            holdings = pd.Series(held, index=learner.panel.assets)
+            holdings = pd.Series(held.copy(), index=learner.panel.assets)
             answers = []
             for k, each in enumerate(fitted):
                 asked = partial(infer, k, number, holdings) if infer is not None else None
