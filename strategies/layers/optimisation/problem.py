@@ -25,18 +25,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from strategies.layers.optimisation.batches import collapse, expand, with_batch
 from strategies.layers.optimisation.budget import budget_ends
+from strategies.layers.optimisation.usual_rows import with_usual_rows
 
 SLACK = 1e-12  # how far constraints may miss each other before a problem counts as infeasible
 NAMED = 5  # samples named in a message
 ONCE = "the weights' gradient", "take the solver Reference() of reference.py"
-_BY_SAMPLE = (
-    "budget",
-    "budget_upper",
-    "turnover_limit",
-    "gross_limit",
-    "tracking",
-)  # one number a sample
 
 
 class InfeasibleError(ValueError):
@@ -219,6 +214,10 @@ def build_problem(
     rows: Tensor | None = None,
     row_lower: Tensor | float | None = None,
     row_upper: Tensor | float | None = None,
+    A: Tensor | None = None,
+    b: Tensor | float | None = None,
+    G: Tensor | None = None,
+    h: Tensor | float | None = None,
     holdings: Tensor | None = None,
     turnover_cost: Tensor | float | None = None,
     turnover_limit: Tensor | float | None = None,
@@ -240,6 +239,7 @@ def build_problem(
         rows: further rows, (N,), (R, N) or (B, R, N): a group's 0 and 1, or betas.
         row_lower, row_upper: limits of ``rows z``: a number, (R,) or (B, R); equal ones make
             an equality (its gradient goes to ``row_upper``), None or infinite ones are no limit.
+        A, b, G, h: ``A z = b`` and ``G z <= h`` under their usual names: further rows, after those.
         holdings: z0, (N,) or (B, N); needed by the two turnover terms.
         turnover_cost: c in the term ``c'|z - z0|`` of the objective, in the unit of q: a number,
             (N,) or (B, N).
@@ -264,10 +264,13 @@ def build_problem(
     parts = _risk_parts(risk, expected_return)
     device = parts[0].device
 
+    rows, row_lower, row_upper, row_names = with_usual_rows(
+        (rows, row_lower, row_upper, row_names), A, b, G, h
+    )
     matrix = torch.ones(1, 1, assets, dtype=torch.float64, device=device)
     if rows is not None:
         extra = torch.atleast_2d(torch.as_tensor(rows, dtype=torch.float64, device=device))
-        extra = _with_batch("rows", extra, (extra.shape[-2], assets))
+        extra = with_batch("rows", extra, (extra.shape[-2], assets))
         matrix = torch.cat([matrix.expand(extra.shape[0], -1, -1), extra], dim=1)  # (1|B, R, N)
         row_lower = -torch.inf if row_lower is None else row_lower
         row_upper = torch.inf if row_upper is None else row_upper
@@ -290,14 +293,14 @@ def build_problem(
         "gross_limit": (gross_limit, 1),
         "tracking": (tracking, 1),
     }
-    given = _expand(values, {part.shape[0] for part in (*parts, matrix)}, device)
+    given = expand(values, {part.shape[0] for part in (*parts, matrix)}, device)
 
     def by_sample(name: str) -> Tensor | None:
         return given[name].squeeze(1) if name in given else None
 
     first, last = given["budget"], given.get("budget_upper", given["budget"])  # (B, 1)
     problem = Problem(
-        _collapse(parts[0]) if len(parts) == 1 else FactorRisk(*map(_collapse, parts)),
+        collapse(parts[0]) if len(parts) == 1 else FactorRisk(*map(collapse, parts)),
         given["expected_return"],
         given["lower"],
         given["upper"],
@@ -316,73 +319,16 @@ def build_problem(
     return _track(problem, given["benchmark"], given["tracking"])
 
 
-def _expand(
-    values: dict[str, tuple[Tensor | float | None, int]], sizes: set[int], device: torch.device
-) -> dict[str, Tensor]:
-    """Every value that is not None as (B, width), float64, by name; values are (value, width).
-
-    A number, a (width,) shared by the batch, a (B, width), or a (B,) of width 1. ``sizes`` are the
-    batch sizes of the other arguments, 1 for what all samples share.
-    """
-    numbers, tensors = {}, {}
-    for name, (value, _) in values.items():
-        if value is None and name in ("lower", "upper"):
-            raise ValueError(f"{name} is None: leave it out for its default, or give an infinity")
-        if value is None:
-            continue
-        if isinstance(value, float | int):
-            numbers[name] = value
-        else:
-            tensor = torch.as_tensor(value, dtype=torch.float64, device=device)
-            if name in _BY_SAMPLE and tensor.dim() == 1:
-                tensor = tensor.unsqueeze(1)
-            tensors[name] = tensor
-            if tensor.dim() > 1:
-                sizes.add(tensor.shape[0])
-    batch = max(sizes)
-    if sizes - {1, batch}:
-        raise ValueError(f"the arguments have different batch sizes: {sorted(sizes)}")
-    given = {
-        name: torch.full((batch, values[name][1]), number, dtype=torch.float64, device=device)
-        for name, number in numbers.items()
-    }
-    for name, tensor in tensors.items():
-        width = values[name][1]
-        if tensor.dim() > 2 or (tensor.dim() and tensor.shape[-1] not in (1, width)):
-            shapes = f"({batch},)" if name in _BY_SAMPLE else f"({width},) or ({batch}, {width})"
-            raise ValueError(f"{name} must be a number, {shapes}, got shape {tuple(tensor.shape)}")
-        given[name] = tensor if tensor.shape == (batch, width) else tensor.expand(batch, width)
-    return given
-
-
 def _risk_parts(risk: Tensor | FactorRisk, expected_return: Tensor) -> list[Tensor]:
     """P, or its loadings and specific variances, float64 with a leading 1|B."""
     assets = expected_return.shape[-1]
     if isinstance(risk, FactorRisk):
         tails: list[tuple[int, ...]] = [(assets, risk.loadings.shape[-1]), (assets,)]
         return [
-            _with_batch(f"risk.{name}", getattr(risk, name).to(torch.float64), tail)
+            with_batch(f"risk.{name}", getattr(risk, name).to(torch.float64), tail)
             for name, tail in zip(("loadings", "specific"), tails, strict=True)
         ]
-    return [_with_batch("risk", risk.to(torch.float64), (assets, assets))]
-
-
-def _with_batch(name: str, tensor: Tensor, tail: tuple[int, ...]) -> Tensor:
-    """A tensor (*tail) or (B, *tail) as (1|B, *tail)."""
-    if tensor.dim() == len(tail):
-        tensor = tensor.unsqueeze(0)
-    if tensor.shape[1:] != tail:
-        shape = ", ".join(map(str, tail))
-        raise ValueError(
-            f"{name} must have shape ({shape}) or (B, {shape}) to fit the expected returns, "
-            f"got {tuple(tensor.shape)}"
-        )
-    return tensor
-
-
-def _collapse(part: Tensor) -> Tensor:
-    """Take a risk that is expanded over the batch only once."""
-    return part[:1] if part.shape[0] > 1 and part.stride(0) == 0 else part
+    return [with_batch("risk", risk.to(torch.float64), (assets, assets))]
 
 
 def _track(problem: Problem, benchmark: Tensor, tracking: Tensor) -> Problem:
