@@ -439,3 +439,24 @@ def test_a_fallback_and_a_dear_turnover_place_no_order(panel):
     assert fallbacks["samples"].sum() == len(holds.targets)
     assert len(dears.turnover) == 1
     assert dears.targets.iloc[1:].isna().all(axis=None)
+
+
+def test_twenty_exposures_at_zero_stop_no_run():
+    """Every decision is a corner where more limits meet than there are weights to hold."""
+    panel, draw = random_walks(420, 30), np.random.default_rng(0)
+    exposures = [
+        Exposure(
+            f"factor {i}",
+            {a: float(x) for a, x in zip(panel.assets, draw.normal(size=30), strict=True)},
+            lower=0.0 if i < 8 else -np.inf,
+            upper=0.0,
+        )
+        for i in range(20)
+    ]
+    limits = Constraints(
+        lower=-0.3, upper=1.0, budget=(0.0, 1.0), gross_limit=2.0, exposures=exposures
+    )
+    plan = WalkForward(train="6M", rebalance="ME")
+    (result,) = backtest([MeanVariance(lookback=100, constraints=limits)], panel, plan).values()
+    missed = limits.missed(list(panel.assets), torch.tensor(result.targets.to_numpy()))
+    assert max(float(value.max()) for value in missed.values()) < 1e-9
