@@ -82,14 +82,14 @@ def benchmark_returns(prices: pd.Series | None, dates: pd.DatetimeIndex) -> pd.S
     """Simple returns (T,) of a benchmark bought at the close of the first date, which is 0.
 
     A row without a price is NaN, and the next one with a price has the return since the last.
-    The first row is NaN where there is no price until then. Empty without a benchmark.
+    The first row is NaN where there is no price until then. Empty without a benchmark, or dates.
 
     Args:
         prices: on the dates of the panel.
         dates: consecutive ones of these.
     """
-    if prices is None:
-        return pd.Series(dtype=float, name="benchmark")
+    if prices is None or not len(dates):
+        return pd.Series(dtype=float, index=dates[:0], name="benchmark")
     known = prices.ffill()
     returns = (known / known.shift(1) - 1).where(prices.notna())[dates].rename("benchmark")
     returns.iloc[0] = 0.0 if np.isfinite(known[dates[0]]) else np.nan

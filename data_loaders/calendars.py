@@ -10,6 +10,7 @@ import pandas as pd
 from data_loaders.validation import DataError, day
 
 USUAL = (252, 365, 52, 12, 4, 1)  # rows per year that a calendar is taken for where it is near
+DAYS = (252, 365)  # likewise of days, where there are several rows a day
 NEAR = 0.12  # relative distance; business days without holidays have 261
 LONG = 10.0  # typical gaps between rows, above which a gap is a hole in the data
 ENOUGH = 60  # rows from which on they are counted; below, the typical gap decides
@@ -25,8 +26,8 @@ def periods_per_year(dates: pd.DatetimeIndex) -> int:
     """Rows per year of ascending dates (T,), at least 1.
 
     Rows are counted over the elapsed time without holes, and the number is set to 252, 365, 52, 12,
-    4 or 1 where it is near one of them. Several rows a day are counted per day, times the days per
-    year: 24 times 365 for hours of a market that never closes.
+    4 or 1 where it is near one of them; that of several rows a day to the rows of a typical day
+    times 252 or 365: 24 times 365 for hours of a market that never closes.
 
     Raises:
         DataError: the dates change their frequency, from days to weeks for example.
@@ -39,7 +40,12 @@ def periods_per_year(dates: pd.DatetimeIndex) -> int:
         return max(1, round(len(dates) * USUAL[0]))
     _check_one_frequency(days, gaps, bars)
     within_days = bars_per_day(dates)
-    return within_days * _days_per_year(days, gaps, within_days > 1)
+    days_per_year = _days_per_year(days, gaps, within_days > 1)
+    if within_days == 1:
+        return days_per_year
+    counted = float(bars.mean()) * days_per_year  # hours of currencies: few of them on Sundays
+    nearest = min((within_days * each for each in DAYS), key=lambda each: abs(counted / each - 1))
+    return nearest if abs(counted / nearest - 1) <= NEAR else max(1, round(counted))
 
 
 def bars_per_day(dates: pd.DatetimeIndex) -> int:

@@ -71,3 +71,15 @@ def test_another_benchmark_changes_no_decision(panel):
     assert isinstance(found, BacktestResult)
     assert len(same.benchmark) == 0
     pd.testing.assert_series_equal(found.net_returns, same.net_returns)
+
+
+def test_a_strategy_that_decides_nothing_has_no_returns_of_it(panel):
+    class Fails(Looks):
+        def allocate(self, history: Panel, holdings: pd.Series) -> pd.Series:
+            raise ValueError("no data")
+
+    with pytest.warns(RuntimeWarning, match="Fails failed in decision"):
+        results = backtest([Fails(), EqualWeight()], panel, PLAN, ledger=False, progress=False)
+    assert results["Fails"].failure is not None
+    assert not len(results["Fails"].benchmark)
+    assert len(results["EqualWeight"].benchmark) == len(results["EqualWeight"].net_returns)
