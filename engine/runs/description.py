@@ -63,6 +63,12 @@ def run_settings(
 def identity(settings: dict, strategies: Mapping[str, Strategy]) -> dict:
     """What tells a run directory apart from that of another run."""
     parts = {name: settings[name] for name in ("panel", "plan", "costs", "training")}
+    usual = {"holiday": None, "fill": "close", "unpriced": "wait"}  # which older plans do not name
+    parts["plan"] = {
+        name: value
+        for name, value in parts["plan"].items()
+        if name not in usual or value != usual[name]
+    }
     if "decisions" in settings:
         parts["decisions"] = settings["decisions"]
     if (risk_free := own_risk_free(settings)) is not None:

@@ -26,6 +26,7 @@ from data_loaders.benchmark_column import benchmark_returns
 from data_loaders.validation import day
 from engine.accounting.bookkeeping import Ruin
 from engine.accounting.costs import Costs
+from engine.accounting.market import Market
 from engine.accounting.protective_orders import level_table
 from engine.accounting.risk_free import Rates, read_risk_free
 from engine.accounting.simulation import (
@@ -43,6 +44,7 @@ from engine.runs.description import described, identity, run_settings
 from engine.runs.result import BacktestResult, outcome
 from engine.runs.run_directory import RATES, RunDirectory, written
 from engine.training.callbacks import Callback, ProgressBar
+from engine.training.device import device_here
 from engine.training.errors import TrainingError
 from engine.training.fit_records import FitKey, Fitted
 from engine.training.settings import Training
@@ -95,6 +97,9 @@ class Session:
         self.named = named_strategies(strategies, self.panel)
         inside = {name: learned_inside(each) for name, each in self.named.items()}
         self.learned = {name: each for name, each in inside.items() if each is not None}
+        if self.learned and executor is None:
+            device_here(self.training.device)  # an error before hours are spent
+        Market(self.panel, self.costs, self.plan.fill).quoted  # noqa: B018 - likewise
         self.lookback = max(strategy.lookback for strategy in self.named.values())
         self.risk_free = read_risk_free(risk_free, self.costs.cash_rate, panel.dates)
         self.settings = run_settings(panel, self.plan, self.costs, self.training, self.risk_free)

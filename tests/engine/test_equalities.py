@@ -53,9 +53,8 @@ def market(seed, rows=90, assets=5, halts=True):
         dates = dates.where(np.arange(2 * rows) < rows, dates + pd.DateOffset(years=1))
     dates = dates[np.sort(rng.choice(2 * rows, rows, replace=False))]
     prices = 50 * np.exp(rng.normal(0, 0.03, (rows, assets)).cumsum(axis=0))
-    prices[60:, 2] = np.nan
     if halts:
-        prices[20:26, 1] = prices[50:52, 1] = np.nan
+        prices[20:26, 1] = prices[50:52, 1] = prices[60:, 2] = np.nan
     names = list("ABCDE")[:assets]
     volume = pd.DataFrame(rng.uniform(1e4, 1e5, (rows, assets)), dates, names)
     return Panel(pd.DataFrame(prices, dates, names), {"volume": volume})
@@ -216,8 +215,8 @@ def test_consecutive_dates_are_the_books(kind, lag):
     """The weights of a network that trades from its holdings, decided one by one, are those that
     it has in training, and earn there what the books of the decided weights earn.
 
-    That is so where orders meet a price: what training shows the network as its holdings has every
-    order filled.
+    That is so where all assets trade: what training shows the network as its holdings has every
+    order filled, and decisions leave alone what does not trade.
     """
     panel, costs = market(0, halts=False), COSTS[kind]
     rows = decisions(0, panel, lag)[1:]

@@ -194,6 +194,6 @@ def test_a_gpu_that_is_not_there(monkeypatch, tmp_path, capsys):
     more = ["--set", "DEQMeanVariance.cap=0.5", "--set", "DEQMeanVariance.lookback=64"]
     assert main([*words.split(), *more, "--set", "training.device=cuda"]) == 1
     told = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "fold 0, seed 0: device='cuda': " in told
+    assert told.startswith("error: device='cuda': ")
     assert main([*words.split(), *more, "--set", "training.device=gpu"]) == 1
     assert "got 'gpu'" in capsys.readouterr().err
