@@ -17,6 +17,8 @@ from strategies.layers.optimisation.mean_variance import InfeasibleError, MeanVa
 from strategies.parameter_ranges import above, at_least, one_of
 from strategies.strategy_constraints import FALLBACKS, count_fallback, kept, limits_of
 
+ROUNDING = 1e-12  # of the returns of an asset that earns the same on each row
+
 
 class EqualWeight(Strategy):
     """1/N over the assets that trade. DeMiguel, Garlappi & Uppal (2009): hard to beat."""
@@ -38,18 +40,22 @@ class WindowRule(Strategy):
 
 
 class InverseVolatility(WindowRule):
-    """Weights in inverse proportion to the volatility of daily returns over the lookback."""
+    """Weights in inverse proportion to the volatility of daily returns over the lookback.
+
+    An asset without volatility, such as cash, gets no weight.
+    """
 
     equivariant = True
 
     def allocate(self, history: Panel, holdings: pd.Series) -> pd.Series:
         volatility = history.returns.iloc[1:].std().where(history.trades_throughout)
-        if (volatility == 0).any():
+        moves = volatility > ROUNDING
+        if volatility.notna().any() and not moves.any():
             raise ValueError(
-                f"{', '.join(volatility.index[volatility == 0])}: prices did not move in the "
+                f"{', '.join(volatility.dropna().index)}: prices did not move in the "
                 f"{self.lookback} rows to {history.dates[-1].date()}, so volatility is zero"
             )
-        return normalised(1 / volatility)
+        return normalised(1 / volatility.where(moves))
 
 
 class MinimumVariance(Strategy):

@@ -22,7 +22,8 @@ class EstimatorStrategy(Strategy):
         estimator: an object with ``fit(X)``, X a DataFrame of simple returns, that leaves
             ``weights_`` or, as skfolio's pipelines and searches, predicts a portfolio; or the name
             of its class, as module:Class. It gets the assets that trade throughout the window; the
-            others are not held. Its own constraints hold.
+            others are not held. One that refuses prices that do not move, such as those of cash, is
+            fitted without them. Its own constraints hold.
         parameters: of the class, where it is named.
         lookback: rows of prices; the estimator sees one return less.
         short: whether it may sell short.
@@ -85,15 +86,16 @@ def estimated_weights(estimator: Any, history: Panel) -> pd.Series:
     """
     name = type(estimator).__name__
     trades = history.trades_throughout
-    returns = history.returns.loc[:, trades].iloc[1:]
     if not trades.any():
         raise ValueError("no asset trades throughout the lookback, so there is nothing to hold")
+    moves = trades & (history.returns.iloc[1:] != 0).any()
     try:
-        with config_context(transform_output="pandas"):  # a pipeline's steps keep the names
-            estimator.fit(returns)
-            found = _weights(estimator, returns)
-    except Exception as error:
-        raise ValueError(f"{name} cannot be fitted on {returns.shape} returns: {error}") from error
+        found, returns = _fitted(estimator, history, trades)
+    except ValueError:
+        if moves.equals(trades) or not moves.any():
+            raise
+        trades = moves
+        found, returns = _fitted(estimator, history, trades)
     if found.shape != (returns.shape[1],):
         raise ValueError(
             f"{name} leaves weights_ of shape {found.shape} for {returns.shape[1]} assets: it is "
@@ -104,6 +106,18 @@ def estimated_weights(estimator: Any, history: Panel) -> pd.Series:
     weights = pd.Series(0.0, index=history.assets)
     weights[trades] = found
     return weights
+
+
+def _fitted(estimator: Any, history: Panel, chosen: pd.Series) -> tuple[np.ndarray, pd.DataFrame]:
+    """Weights (n,) of the assets ``chosen`` (N,) bool, and the returns that they are fitted on."""
+    returns = history.returns.loc[:, chosen].iloc[1:]
+    try:
+        with config_context(transform_output="pandas"):  # a pipeline's steps keep the names
+            estimator.fit(returns)
+            return _weights(estimator, returns), returns
+    except Exception as error:
+        name = type(estimator).__name__
+        raise ValueError(f"{name} cannot be fitted on {returns.shape} returns: {error}") from error
 
 
 def _weights(estimator: Any, returns: pd.DataFrame) -> np.ndarray:

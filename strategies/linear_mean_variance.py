@@ -30,6 +30,7 @@ LEARNED = {  # which parameters are trained
     "delta": ("delta",),
 }
 LOWEST = 1e-4  # of gamma and delta
+LEAST_VARIANCE = 1e-6  # of an asset, over the mean of all: the solver needs a positive one
 
 
 class LinearMeanVariance(LearnedStrategy):
@@ -37,8 +38,10 @@ class LinearMeanVariance(LearnedStrategy):
 
     The features x of a row predict the returns y of the next, y_hat = theta (1, x), from least
     squares on. The weights solve  min z'Sz - gamma y_hat'z,  1'z = 1,  0 <= z <= cap, with S the
-    covariance of the residuals y - y_hat over the lookback. The features are the panel's market
-    features; where it has none, the mean and the spread of the row's returns over the assets.
+    covariance of the residuals y - y_hat over the lookback. Prices that do not move, as of cash,
+    have a millionth of the mean variance; the robust portfolio refuses them. The features are the
+    panel's market features; where it has none, the mean and the spread of the row's returns over
+    the assets.
 
     Args:
         lookback: rows behind S and one more; each return needs the features of the row before.
@@ -92,7 +95,7 @@ class LinearMeanVariance(LearnedStrategy):
         pairs = np.hstack([returns[1:], features[:-1]])  # (L - 1, N + E): y, and the x before it
         centred = pairs - pairs.mean(axis=0)
         still = trades & (np.ptp(returns[1:], axis=0) == 0)
-        if still.any():
+        if still.any() and (self.delta or still.sum() == trades.sum()):
             raise ValueError(
                 f"LinearMeanVariance: {', '.join(history.assets[still])}: prices did not move in "
                 f"the {len(history)} rows to {history.dates[-1].date()}, so their variance is zero"
@@ -126,8 +129,9 @@ class LinearMeanVariance(LearnedStrategy):
 
     def _check_rank(self, inputs: Inputs, assets: int) -> None:
         """ValueError where the last covariance of the training rows has no inverse."""
-        held = inputs["trades"][-1]
-        moments = inputs["moments"][-1, :assets, :assets][held][:, held]
+        moments = inputs["moments"][-1, :assets, :assets]
+        held = inputs["trades"][-1] & (moments.diagonal() > 0)  # cash has no variance
+        moments = moments[held][:, held]
         rank = int(torch.linalg.matrix_rank(moments, hermitian=True)) if len(moments) else 0
         if rank < len(moments):
             raise ValueError(
@@ -161,6 +165,10 @@ class LinearNetwork(nn.Module):
         if not trades.all():  # an asset that does not trade has variance 1 and is held at zero
             both = trades.unsqueeze(-1) & trades.unsqueeze(-2)
             risk = risk * both + torch.diag_embed((~trades).to(risk))
+        variance = risk.diagonal(dim1=-2, dim2=-1)  # (B, N), zero of cash
+        least = LEAST_VARIANCE * variance.mean(dim=-1, keepdim=True)
+        if (variance < least).any():
+            risk = risk + torch.diag_embed((least - variance).clamp_min(0))
         return self.optimiser(2 * risk, pull, keys=known_by(inputs), **limits)
 
     def fit_theta(self, features: Tensor, returns: Tensor) -> None:

@@ -147,7 +147,30 @@ def test_a_covariance_without_an_inverse_is_named(walks):
     assert weights.sum().item() == pytest.approx(1, abs=1e-9)
     prices["A4"] = 1.0
     with pytest.raises(ValueError, match="A4: prices did not move in the 64 rows to"):
-        prepared(strategy, Panel(prices), [70])
+        prepared(robust, Panel(prices), [70])
+
+
+def test_cash_is_held_as_a_riskless_asset(walks):
+    panel = Panel(walks.prices.assign(A4=1.0))
+    strategy = LinearMeanVariance(lookback=64)
+    inputs = prepared(strategy, panel, range(70, 120))
+    network = strategy.build(inputs)
+    history = panel.until(panel.dates[70]).last(64)
+    returns = np.nan_to_num(history.returns.to_numpy())
+    features = np.stack([returns.mean(axis=1), returns.std(axis=1)], axis=1)
+    weight, bias = (x.detach().numpy() for x in network.theta.parameters())
+    residuals = returns[1:] - features[:-1] @ weight.T
+    z = cp.Variable(5)
+    loss = cp.sum_squares((residuals - residuals.mean(axis=0))[:, :4] @ z[:4] / 63**0.5)
+    gain = 0.05 * (features[-1] @ weight.T + bias) @ z
+    cp.Problem(cp.Minimize(1e4 * (loss - gain)), [cp.sum(z) == 1, z >= 0]).solve(
+        solver="CLARABEL", tol_gap_abs=1e-12, tol_gap_rel=1e-12, tol_feas=1e-12
+    )
+    np.testing.assert_allclose(network(inputs)[0].detach(), z.value, atol=1e-5)
+    with torch.no_grad():
+        for parameter in network.theta.parameters():
+            parameter.zero_()
+    assert network(inputs)[:, 4].min() > 1 - 1e-4  # without a prediction, cash alone
 
 
 def test_bad_input_is_named(weekly):
