@@ -43,7 +43,7 @@ class ReportData:
     history: pd.DataFrame  # see ``trials.history``
     drawdowns: pd.DataFrame  # the worst of the subject
     years: pd.DataFrame  # returns by calendar year and strategy
-    months: dict[str, pd.DataFrame]  # {strategy: returns by year and month}
+    months: dict[str, pd.DataFrame]  # {strategy that had any: returns by year and month}
     folds: pd.DataFrame  # results by fold and strategy
     seeds: pd.DataFrame  # Sharpe ratios of configurations that were run with several seeds
     sweep: pd.DataFrame  # net Sharpe ratio by cost (basis points) and strategy
@@ -113,7 +113,8 @@ def gather(
     # Those of the ledger are against 1/N, and tell the spread of such ratios only.
     known = tried if benchmark and class_of(results[benchmark]) == EQUAL_WEIGHT else None
     assets = trading.asset_table(results[subject], year)
-    months = {name: calendars.monthly_returns(r.net_returns) for name, r in results.items()}
+    begun = {n: r for n, r in {**results, **failed}.items() if len(r.net_returns)}
+    months = {name: calendars.monthly_returns(r.net_returns) for name, r in begun.items()}
     return ReportData(
         results=results,
         subject=subject,
@@ -130,9 +131,11 @@ def gather(
         superior=selection.superior_ability(excess, benchmark) if benchmark else np.nan,
         history=trials.history(results, tried),
         drawdowns=drawdowns.drawdown_periods(results[subject].net_returns).head(WORST),
-        years=pd.DataFrame({name: table["year"] for name, table in months.items()}),
+        years=pd.DataFrame({name: table["year"] for name, table in months.items()}).reindex(
+            columns=rows
+        ),
         months=months,
-        folds=_folds(results),
+        folds=_folds(results, failed),
         seeds=learning.seeds(results),
         sweep=trading.sharpe_by_cost(results),
         assets=assets,
@@ -249,19 +252,27 @@ def _stacked(
     return pd.concat(parts, names=["strategy"]).reset_index("strategy").reset_index(drop=True)
 
 
-def _folds(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
-    """One row a strategy and refit of the first result that has any: its dates and results."""
+def _folds(
+    results: Mapping[str, BacktestResult], failed: Mapping[str, BacktestResult]
+) -> pd.DataFrame:
+    """One row a strategy and refit of the first result that has any: its dates and results.
+
+    Of those that failed, the results of the folds that they finished.
+    """
     refits = next((result.folds for result in results.values() if len(result.folds)), None)
     if refits is None:
         return pd.DataFrame()
     starts = pd.to_datetime(refits["test_start"])
     tables = []
-    for name, result in results.items():
+    for name, result in {**results, **failed}.items():
         year = result.settings["periods_per_year"]
         scores = calendars.fold_returns(result.net_returns, result.excess_returns, starts, year)
         table = refits.reset_index(drop=True).rename_axis("fold").reset_index()
         table["strategy"] = name
         table[["return", "Sharpe"]] = np.array(scores, dtype=float)
+        if name in failed:
+            reached = starts.shift(-1).to_numpy() <= result.net_returns.index.max()
+            table.loc[~reached, ["return", "Sharpe"]] = np.nan
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
 

@@ -17,9 +17,9 @@ from reports.terminal import terminal_summary
 REASON = "the <feed> has ended"
 
 
-def failed(name, rows, **rest):
-    """It decided and earned for so many rows of 300, then failed."""
-    whole, parts = make_result(name, 300, **rest), {}
+def failed(name, rows, periods=300, **rest):
+    """It decided and earned for so many rows, then failed."""
+    whole, parts = make_result(name, periods, **rest), {}
     end = whole.net_returns.index[rows]
     for part, table in vars(whole).items():
         if isinstance(getattr(table, "index", None), pd.DatetimeIndex):
@@ -66,7 +66,7 @@ def test_the_others_are_compared_as_without_the_failed_one(case, rows, tmp_path)
         alike = getattr(without, table).drop(columns="deflated", errors="ignore")
         pd.testing.assert_frame_equal(found.loc[alike.index, alike.columns], alike)
     text = " ".join(text_of(render(data)).split())
-    assert text.count(why) == 3  # the notes, the summary, the luck
+    assert text.count(why) == 5  # the notes, the summary, the luck, the months, the folds
     assert "2 of 3 strategies finished. Over 1.1 years Mine" in text
     assert ("did not finish" in text) == (case not in ("another", "1/N"))
     assert f"{fails} {why}" in " ".join(terminal_summary(data).split())
@@ -76,6 +76,29 @@ def test_the_others_are_compared_as_without_the_failed_one(case, rows, tmp_path)
     assert fails in saved["strategies"]
     table = pd.read_csv(tmp_path / "page-tables" / "failures.csv")
     assert table.loc[0].tolist() == [fails, date, "decision", REASON]
+
+
+def test_months_and_folds_are_shown_up_to_the_failure():
+    whole = make_result("X", 600)
+    results = {"Mine": make_result("Mine", 600, seed=1), "X": failed("X", 300, periods=600)}
+    data, without = gather(results), gather({"Mine": results["Mine"], "X": whole})
+    net = whole.net_returns.iloc[:300]
+    first = net[net.index.year == net.index[0].year]
+    assert data.years["X"].iloc[0] == pytest.approx((1 + first).prod() - 1)
+    assert data.months["X"].notna().to_numpy()[:, :-1].sum() == net.index.to_period("M").nunique()
+    assert list(data.months) == ["Mine", "X"]
+    end = results["X"].net_returns.index[-1]
+    starts = pd.to_datetime(whole.folds["test_start"]).to_numpy()
+    assert len(starts) > 2
+    columns = ["return", "Sharpe"]
+    found, full = (
+        table[table["strategy"] == "X"][columns].to_numpy()
+        for table in (data.folds, without.folds)
+    )
+    done = int((starts[1:] <= end).sum())
+    assert 0 < done < len(starts)
+    np.testing.assert_array_equal(found[:done], full[:done])
+    assert np.isnan(found[done:]).all()
 
 
 def test_a_ruin_has_figures_and_a_date():
