@@ -92,8 +92,7 @@ def test_months_and_folds_are_shown_up_to_the_failure():
     assert len(starts) > 2
     columns = ["return", "Sharpe"]
     found, full = (
-        table[table["strategy"] == "X"][columns].to_numpy()
-        for table in (data.folds, without.folds)
+        table[table["strategy"] == "X"][columns].to_numpy() for table in (data.folds, without.folds)
     )
     done = int((starts[1:] <= end).sum())
     assert 0 < done < len(starts)
