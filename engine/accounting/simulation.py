@@ -279,9 +279,9 @@ def _execute(book: Book, fills: Fills, costs: Costs) -> np.ndarray:
     # each price near 1 and change nothing else.
     unit = np.exp2(np.floor(np.log2(fills.path.numpy().max(axis=0))))  # (N,)
     path = fills.path.numpy() / unit
-    shape, at_fill = tuple(fills.path.shape), fills.prices
+    shape, at_fill, starts = tuple(fills.path.shape), fills.prices, fills.starts.numpy()
     size = np.full(shape, np.nan)
-    size[fills.starts] = book.orders.where(book.orders != 0, torch.nan).numpy() * unit
+    size[starts] = book.orders.where(book.orders != 0, torch.nan).numpy() * unit
     beside = np.zeros(len(path))  # money that vectorbt does not see
     beside[fills.closes.numpy()[1:]] = book.carried.numpy()[1:]
     fixed: np.ndarray | float = 0.0
@@ -290,9 +290,9 @@ def _execute(book: Book, fills: Fills, costs: Costs) -> np.ndarray:
         # vectorbt fills no sale that brings less than its fees.
         most = torch.where(book.orders < 0, traded * (1 - 1e-9), torch.inf)
         charged = torch.minimum(book.fees, most)
-        beside[fills.starts] -= (book.fees - charged).sum(-1).numpy()
+        beside[starts] -= (book.fees - charged).sum(-1).numpy()
         fixed = np.zeros(shape)
-        fixed[fills.starts] = charged - costs.rate * traded
+        fixed[starts] = charged - costs.rate * traded
     traded_most = (book.orders.abs() * at_fill).sum(-1).max().item()
     owed_most = (-book.value * (1 - book.weights.sum(-1))).max().item()
     loan = 2 * (traded_most + max(owed_most, 0.0) + float(np.abs(beside.cumsum()).max()))
