@@ -1,4 +1,4 @@
-"""The engine's own time: against vectorbt's for the same orders, on import, and with two workers.
+"""The engine's own time: on minute bars, against vectorbt's, on import, and with two workers.
 
     python benchmarks/backtest_engine.py [--quick]
 
@@ -6,12 +6,14 @@ vectorbt's own time is `Portfolio.from_orders` with target percentages, cash sha
 call sequence, as its users write it, and its order records and value; best of five. The strategy's
 time is what is spent in `allocate`, the plug-in's own pandas; the engine's is the rest: cuts
 of the panel, holdings, checks of the weights, accounting, vectorbt's execution and the comparison.
+Minute bars come first, as the peak of memory is that of the process, and in seconds of the CPU.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -107,6 +109,33 @@ def measure(title: str, strategy: Strategy, panel: Panel, plan: WalkForward, rou
     )
 
 
+def minute_bars() -> None:
+    """100,000 minutes of 30 assets, a decision a day: at most 10 s and 1 GB are wanted."""
+    rows, assets, session = 100_000, 30, 390
+    opens = pd.bdate_range("2020-01-01 09:30", periods=-(-rows // session))
+    minutes = pd.to_timedelta(np.arange(1, session + 1), unit="min")
+    dates = pd.DatetimeIndex(np.add.outer(opens, minutes).ravel()[:rows])
+    walks = np.random.default_rng(0).normal(0, 5e-4, (rows, assets)).cumsum(axis=0)
+    prices = pd.DataFrame(100 * np.exp(walks), dates).add_prefix("A")
+    plan = WalkForward(train="30D", refit="90D", rebalance="D")
+    print(f"\n{rows} minute bars of {assets} assets, a decision a day, one fresh process")
+    before = peak()
+    for strategy in (EqualWeight(), InverseVolatility(lookback=session + 1)):
+        begin = time.process_time()
+        result = backtest(strategy, Panel(prices), plan, progress=False, ledger=False)
+        seconds = time.process_time() - begin
+        for name, found in result.items():
+            print(
+                f"  {name:<20}{len(found.targets)} decisions {seconds:5.1f} s of CPU, peak "
+                f"{peak():.2f} GB ({before:.2f} of them for the packages and the prices)"
+            )
+
+
+def peak() -> float:
+    """Most memory of this process so far, GB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
 def imports() -> None:
     print("\nimport, a fresh process each, best of three")
     for module in ("torch", "sklearn.base", "strategies.base", "engine"):
@@ -135,6 +164,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="no large panel, short training")
     quick = parser.parse_args().quick
+    minute_bars()
     print(LINE.format("", "vectorbt", "in all", "strategy", "engine", "engine/vb"))
     stocks = load("sp500", start="2000-01-01")
     weekly = WalkForward(train="1Y", refit="1Y", rebalance="W-FRI")
