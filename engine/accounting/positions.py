@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
-from engine.accounting.costs import Trade
+from engine.accounting.holdings import BAR, BEFORE, CLOSE, Event, Holdings, Moment
 from engine.accounting.market import Market
 from engine.accounting.protective_orders import (
     Exit,
@@ -22,23 +21,8 @@ from engine.accounting.protective_orders import (
     first_exit,
     first_touch,
 )
-from strategies.base import drift
 
 SAME = 1e-12  # a target this near to its holding is no order
-BEFORE, BAR, CLOSE = range(3)  # moments of a row, in order of time
-Moment = tuple[int, int]  # row and moment
-
-
-class Event(NamedTuple):
-    """What is traded at one moment."""
-
-    row: int
-    moment: int
-    prices: np.ndarray  # (N,) at which the portfolio is valued, and orders are filled
-    targets: np.ndarray  # (N,) NaN where there is no order
-    most: float  # that weights may sum to where assets are left alone
-    decided: np.ndarray  # (N,) rows of the decisions
-    reasons: dict[int, str]  # by asset: "limit", "stop", "trailing" or "take_profit"
 
 
 class Delay(NamedTuple):
@@ -88,7 +72,6 @@ class Positions:
     market: Market
     lag: int = 1
     unpriced: str = "wait"
-    events: list[Event] = field(default_factory=list)
     delays: list[Delay] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -99,14 +82,19 @@ class Positions:
         self._guards: dict[int, Guard] = {}  # by asset with a protected position
         self._opened: dict[int, tuple[int, float]] = {}  # first bar and entry price of positions
         self._watches = False  # whether there was ever a protective order
-        self.after: list[np.ndarray] = []  # weights (N,) after each event
-        self._money = [self.market.costs.capital or 0.0]
+        self.filled = Holdings(self.market)
         self._asked: tuple[int, np.ndarray] | None = None  # holdings at a row, already known
+
+    @property
+    def events(self) -> list[Event]:
+        """All fills, in order of time."""
+        return self.filled.events
 
     @property
     def weights(self) -> np.ndarray:
         """(N,) after the last fill."""
-        return self.after[-1] if self.after else np.zeros(len(self.market.panel.assets))
+        after = self.filled.after
+        return after[-1] if after else np.zeros(len(self.market.panel.assets))
 
     def order(self, row: int, targets: np.ndarray, levels: Levels | None = None) -> np.ndarray:
         """Decide on ``targets`` (N,) at the close of ``row``; NaN, or what is held, is no order.
@@ -189,7 +177,7 @@ class Positions:
         self.advance(row, CLOSE if self.lag else BAR)
         market, held = self.market, self.weights
         if self.events:
-            held = self._drifted(market.closes[row], market.clock[row])[0]
+            held = self.filled.drifted(market.closes[row], market.clock[row])[0]
         for asset, order in self._waiting.items():
             if not order.side:
                 held[asset] = order.target
@@ -219,7 +207,7 @@ class Positions:
                 if self._is_simple(answer):
                     prices = self.market.at_fills[now[0]]
                     decided = np.full(len(prices), answer.decided)
-                    self._fill(Event(*now, prices, answer.targets, answer.most, decided, {}))
+                    self.filled.fill(Event(*now, prices, answer.targets, answer.most, decided, {}))
                     continue
                 self._accept(answer)
                 if answer.sides is not None:
@@ -284,7 +272,7 @@ class Positions:
                 if order.due != row or moment != self._at_fill or order.side:
                     continue  # it waits already
                 if row >= market.delisted[asset]:  # sold at the last price, and never bought
-                    before = self._before(prices, row)[0] if before is None else before
+                    before = self.filled.before(prices, row)[0] if before is None else before
                     held = before[asset]
                     if abs(order.target) >= abs(held) or order.target * held < 0:
                         if abs(order.target - held) > SAME:
@@ -305,7 +293,7 @@ class Positions:
             filled[asset] = order
             del self._waiting[asset]
         if filled or not self.events:
-            self._fill(Event(row, moment, prices, targets, most, decided, reasons))
+            self.filled.fill(Event(row, moment, prices, targets, most, decided, reasons))
         for asset, order in filled.items() if self._watches else ():
             self._protect(asset, order, now, prices[asset])
 
@@ -319,7 +307,7 @@ class Positions:
             prices[asset], reasons[asset] = guard.exit.price, guard.exit.reason
             targets[asset], decided[asset] = 0.0, guard.decided
             del self._guards[asset], self._opened[asset]
-        self._fill(Event(*now, prices, targets, np.inf, decided, reasons))
+        self.filled.fill(Event(*now, prices, targets, np.inf, decided, reasons))
 
     def _protect(self, asset: int, order: _Order, now: Moment, price: float) -> None:
         """Watch a position from its fill on, or no longer."""
@@ -359,62 +347,3 @@ class Positions:
         if moment == self._at_fill or self.market.fill == "open":
             return self.market.at_fills[row].copy()
         return self.market.closes[max(row - 1, 0)].copy()
-
-    def _fill(self, event: Event) -> None:
-        targets = event.targets
-        if np.isnan(targets).any():
-            before = self._before(event.prices, event.row)[0]
-            targets = np.where(np.isnan(targets) & (before == 0), 0.0, targets)
-            event = event._replace(targets=targets)
-        after = targets
-        if np.isnan(targets).any():
-            money = self._money_before(event)
-            after = self._charged(event, before, money).weights.numpy()
-        self.events.append(event)
-        self.after.append(after)
-
-    def _charged(self, event: Event, before: np.ndarray, money: float | None) -> Trade:
-        lack = self.market.illiquidity
-        return self.market.costs.charge(
-            torch.from_numpy(event.targets),
-            torch.from_numpy(before),
-            None if lack is None else lack[event.row],
-            money,
-            event.most,
-        )
-
-    def _money_before(self, event: Event) -> float | None:
-        """Money before a fill; None where no cost depends on it."""
-        if self.market.costs.proportional:
-            return None
-        while len(self._money) <= len(self.events):  # [e]: after the first e events
-            done = len(self._money) - 1
-            each = self.events[done]
-            before, grown = self._before(each.prices, each.row, done)
-            money = self._money[-1] * grown
-            cost = self._charged(each, before, money).cost.item()
-            self._money.append(money * (1 - cost))
-        return self._money[-1] * self._before(event.prices, event.row)[1]
-
-    def _before(
-        self, prices: np.ndarray, row: int, events: int | None = None
-    ) -> tuple[np.ndarray, float]:
-        """Weights (N,) before a fill, after so many events (all); the value's growth since then."""
-        count = len(self.after) if events is None else events
-        if not count:
-            return np.zeros(len(prices)), 1.0
-        return self._drifted(prices, self.market.clock[row], count - 1)
-
-    def _drifted(
-        self, prices: np.ndarray, clock: float, number: int = -1
-    ) -> tuple[np.ndarray, float]:
-        """Weights (N,) at these prices and time since event ``number``, and the value's growth."""
-        market, event, weights = self.market, self.events[number], self.after[number]
-        growth = prices / event.prices
-        carried = 0.0
-        if market.costs.holding:
-            carried = market.costs.carry(weights) * (clock - market.clock[event.row])
-        grown = 1 + float(weights @ (growth - 1)) + carried
-        if grown <= 0:  # ruined
-            return np.zeros_like(weights), 0.0
-        return drift(weights, growth, carried), grown

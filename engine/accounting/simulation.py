@@ -26,15 +26,15 @@ from engine.accounting.bookkeeping import (
     net_to_the_end,
     until_ruin,
 )
-from engine.accounting.costs import Costs
+from engine.accounting.costs import CAPITAL, Costs
+from engine.accounting.holdings import CLOSE, Event
 from engine.accounting.market import Market
-from engine.accounting.positions import CLOSE, Delay, Event, Positions
+from engine.accounting.positions import Delay, Positions
 from engine.accounting.protective_orders import Levels
 
 ORDER_COLUMNS = (
     "date", "asset", "side", "size", "price", "fees", "decided", "ordered", "paid", "reason",
 )  # fmt: skip
-CAPITAL = 1e6  # money at the start, where the costs name none
 TOLERANCE = 1e-10  # largest gap allowed between the two net returns of a day
 
 
@@ -215,7 +215,7 @@ def fills_of(positions: Positions) -> Fills:
         clock=torch.from_numpy(clock - clock[0]),
         targets=torch.from_numpy(np.array([event.targets for event in events])),
         most=torch.tensor([event.most for event in events], dtype=torch.float64),
-        held=torch.from_numpy(np.array(positions.after)),
+        held=torch.from_numpy(np.array(positions.filled.after)),
         decided=np.array([event.decided for event in events]),
         illiquidity=None if lack is None else lack[rows],
         capital=costs.capital or CAPITAL,
