@@ -6,6 +6,7 @@ from strategies.base import Strategy as Strategy
 from strategies.baselines import EqualWeight as EqualWeight
 from strategies.baselines import InverseVolatility as InverseVolatility
 from strategies.baselines import MinimumVariance as MinimumVariance
+from strategies.book import Book as Book
 from strategies.bracket import Bracket as Bracket
 from strategies.classic_rules import HierarchicalRiskParity as HierarchicalRiskParity
 from strategies.classic_rules import MaximumDiversification as MaximumDiversification

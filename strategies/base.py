@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
-from inspect import signature
+from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
@@ -19,6 +19,7 @@ from sklearn.exceptions import NotFittedError
 
 from data_loaders import Panel
 from data_loaders.suggestions import did_you_mean
+from strategies.book import Book
 from strategies.bracket import Bracket
 from strategies.parameter_ranges import Range, above, at_least
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:  # torch takes a second to import, and a rule needs none
 Inputs: TypeAlias = "dict[str, Tensor]"
 
 __all__ = [
+    "Book",
     "Bracket",
     "ConvergenceError",
     "Ensemble",
@@ -44,6 +46,7 @@ __all__ = [
     "SolveRecord",
     "SolveTally",
     "Strategy",
+    "asks_for_book",
     "carry",
     "cross_check",
     "drift",
@@ -86,6 +89,16 @@ class Plan(Protocol):
 
     def decisions(self, dates: pd.DatetimeIndex) -> np.ndarray:
         """The rows (K,) of ascending dates at which decisions are made."""
+
+
+def asks_for_book(strategy: Strategy) -> bool:
+    """Whether its ``allocate`` is to be given a ``Book``; of a wrapper that passes it on, whether
+    the strategies inside ask."""
+    asked = signature(strategy.allocate).parameters.get("book")
+    if asked is None:
+        return False
+    inner = strategy.inner_strategies().values()
+    return asked.default is Parameter.empty or not inner or any(map(asks_for_book, inner))
 
 
 def fit_to_plan(strategy: Strategy, history: Panel, plan: Plan | None) -> Strategy:
@@ -206,6 +219,9 @@ class Strategy(BaseEstimator):
             cash. NaN, or the weight that is held, places no order: the shares stay as they are.
             None places no order at all. A ``Bracket`` is weights with stop, trailing, take-profit
             or limit prices.
+
+        A strategy that needs to know shares, cash, entry prices or pending orders takes a third
+        argument named ``book``, see ``Book``: ``allocate(self, history, holdings, book)``.
         """
         raise NotImplementedError(f"{type(self).__name__} must define allocate(history, holdings)")
 

@@ -6,6 +6,7 @@ rule. Everything is a fraction of the portfolio's value.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -186,6 +187,18 @@ class Positions:
                 held = np.where(np.isnan(answer.targets), held, answer.targets)
         self._asked = row, held
         return held
+
+    def pending(self) -> Iterator[tuple[int, int, float, float]]:
+        """Asset, row of the decision, target and limit of the orders that are not yet filled."""
+        for asset, order in self._waiting.items():
+            limit = order.levels.limit[asset] if order.side and order.levels else np.nan
+            yield asset, order.decided, order.target, float(limit)
+        for answer in self._coming:
+            limits = answer.levels.limit if answer.sides is not None and answer.levels else None
+            for asset in map(int, np.flatnonzero(~np.isnan(answer.targets))):
+                if answer.targets[asset] != 0 or self.weights[asset] != 0:
+                    limit = np.nan if limits is None else limits[asset]
+                    yield asset, answer.decided, float(answer.targets[asset]), float(limit)
 
     def advance(self, row: int, moment: int = CLOSE) -> None:
         """Fill what is due up to a moment of ``row``."""

@@ -23,7 +23,14 @@ from engine.backtest import backtest
 from engine.planning.walk_forward import WalkForward
 from engine.training.settings import Training
 from engine.walking.weight_checks import BrokenLimits
-from strategies.base import Bracket, Strategy, fit_to_plan, learned_inside
+from strategies.base import (
+    Book,
+    Bracket,
+    Strategy,
+    asks_for_book,
+    fit_to_plan,
+    learned_inside,
+)
 
 CALENDAR = pd.Timedelta(days=28 * 365 + 7)  # after 28 years the weekdays fall on the same dates
 BARS = ("open", "high", "low", "vwap")  # asset features that are prices, if they are there
@@ -171,7 +178,8 @@ class Audit:
         rows = []
         twice = fit_to_plan(fit_to_plan(clone(strategy), early, self.plan), late, self.plan)
         for fitted in (twice, fit_to_plan(clone(strategy), late, self.plan)):
-            answer = fitted.allocate(history, none)
+            given = {"book": Book.empty(history)} if asks_for_book(fitted) else {}
+            answer = fitted.allocate(history, none, **given)
             answer = answer.weights if isinstance(answer, Bracket) else answer
             rows.append((none * np.nan if answer is None else answer).to_frame().T)
         _same(rows[0], rows[1], exactly=True)

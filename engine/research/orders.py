@@ -20,7 +20,7 @@ from engine.runs.result import BacktestResult
 from engine.runs.settings import read_costs, read_plan
 from engine.walking.decisions import mean_answer
 from engine.walking.weight_checks import checked_answer
-from strategies.base import LearnedStrategy, Strategy, learned_inside, stack
+from strategies.base import LearnedStrategy, Strategy, asks_for_book, learned_inside, stack
 
 OLDEST = pd.Timedelta(days=5)  # a long weekend may lie between the last close and today
 
@@ -73,6 +73,11 @@ def todays_orders(
     """
     if not 0 < capital < float("inf"):
         raise OrderError(f"the capital should be an amount of money above 0, got {capital:g}")
+    if asks_for_book(strategy):
+        raise OrderError(
+            f"{result.name} decides by its book, and at which prices and when the current holdings "
+            "were bought is not known here: the backtest's last targets are in its result"
+        )
     panel, date = panel.without_benchmark(), panel.dates[-1]
     if today - date > OLDEST:
         raise OrderError(

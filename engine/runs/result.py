@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,9 @@ import pandas as pd
 
 from data_loaders.atomic import atomic, write_text
 from engine.accounting import performance
+from engine.accounting.costs import CAPITAL
 from engine.accounting.risk_free import risk_free_of
+from engine.runs.round_trips import profit_by_asset, round_trips
 from engine.runs.run_directory import PLAN
 from engine.training.summary import training_summary
 
@@ -158,6 +161,31 @@ class BacktestResult:
         found = performance.excess(returns, self.risk_free)
         only_cash = self.weights.size and not self.weights.fillna(0.0).to_numpy().any()
         return performance.level(found, returns.abs().max()) if only_cash else found
+
+    @cached_property
+    def round_trips(self) -> pd.DataFrame:
+        """One row for each order that closes a position, or a part of it, and for each open one.
+
+        A purchase and a sale are matched by average cost: entry_price is the average price of the
+        position, which a partial sale leaves as it is. An order beyond what is held closes the
+        position, and opens another. Columns: asset, side ("long" or "short"), shares, entry_date
+        (when the position was opened), entry_price, exit_date (NaT: open at the end), exit_price
+        (then the last close), fees (of the exit, and their share of the entry's), profit (money,
+        after fees; interest and borrowing fees belong to the portfolio), return (profit over what
+        the shares cost), bars (rows held), adverse, favourable (largest moves from the entry price
+        at the closes before the exit and at the exit, fractions: not above and not below 0), reason
+        (of the exit; "open").
+        """
+        capital = (self.settings.get("costs") or {}).get("capital") or CAPITAL
+        value = capital * (1 + self.net_returns).cumprod()
+        return round_trips(self.orders, self.weights, self.asset_returns, value)
+
+    def profit_by_asset(self, groups: Mapping[str, str] | None = None) -> pd.DataFrame:
+        """Sums of the round trips by asset, or by group as {asset: group}; largest profit first.
+
+        Columns: round trips (closed), won, realised, open, fees, profit = realised + open (money).
+        """
+        return profit_by_asset(self.round_trips, groups)
 
     def training_summary(self) -> pd.DataFrame:
         """One row per fit, see ``engine.training.summary``."""

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from sklearn.base import clone
 
+from engine.accounting.position_book import PositionBook
 from engine.accounting.positions import Positions
 from engine.accounting.protective_orders import Levels
 from engine.compute.threads import limited_threads
@@ -25,6 +26,7 @@ from strategies.base import (
     LearnedStrategy,
     SolveRecord,
     Strategy,
+    asks_for_book,
     holdings_input,
     learned_inside,
     record_solves,
@@ -71,13 +73,16 @@ class DecisionTask:
         A failure of the strategy ends it, and is returned as its ``error``.
         """
         positions = Positions(learner.market, learner.plan.execution_lag, learner.plan.unpriced)
+        book = PositionBook(positions) if asks_for_book(self.strategy) else None
         targets: dict[int, np.ndarray] = {}  # (N,) by row
         decided = Decided(pd.DataFrame(), [], [], [], {}, self.failed)
         rule = clone(self.strategy)
         with limited_threads(learner.threads):
             for fold in self.folds:
                 try:
-                    rule = self._walk(fold, rule, learner, positions, targets, decided, on_decision)
+                    rule = self._walk(
+                        fold, rule, learner, positions, book, targets, decided, on_decision
+                    )
                 except MemoryError:
                     raise
                 except AllocationError as error:
@@ -100,6 +105,7 @@ class DecisionTask:
         rule: Strategy,
         learner: Learner,
         positions: Positions,
+        book: PositionBook | None,
         targets: dict[int, np.ndarray],
         decided: Decided,
         on_decision: Callable[[], object],
@@ -117,7 +123,7 @@ class DecisionTask:
             rule = self._refitted(rule.with_trained(networks), fold, learner)
             fitted = [rule]
         with record_solves(limits=self.observed) as record:
-            decisions = self._decide(fold, fitted, learner, positions, record)
+            decisions = self._decide(fold, fitted, learner, positions, book, record)
             for row, targets[row], levels, limits in decisions:
                 date = learner.panel.dates[row]
                 decided.limits.extend({"date": date, **line} for line in limits)
@@ -145,6 +151,7 @@ class DecisionTask:
         fitted: Sequence[Strategy],
         learner: Learner,
         positions: Positions,
+        book: PositionBook | None,
         record: SolveRecord,
     ) -> Iterator[tuple[int, np.ndarray, Levels | None, list[dict]]]:
         """Decide on the rows of a fold.
@@ -164,7 +171,8 @@ class DecisionTask:
             answers = []
             for k, each in enumerate(fitted):
                 asked = partial(infer, k, number, holdings) if infer is not None else None
-                answers.append(checked_answer(self.name, each, history, holdings, asked))
+                own = book.at(row) if book is not None else None
+                answers.append(checked_answer(self.name, each, history, holdings, asked, own))
             answer = answers[0] if len(answers) == 1 else mean_answer(answers, held)
             ordered = positions.order(row, *answer)
             samples = batch[number :: len(fold.test)] + limits

@@ -15,7 +15,7 @@ from data_loaders.validation import day
 from engine.accounting.positions import SAME
 from engine.accounting.protective_orders import Levels
 from engine.walking.bracket_checks import checked_levels
-from strategies.base import Bracket, Strategy
+from strategies.base import Book, Bracket, Strategy
 
 DUST = 1e-9  # a weight that no order fills exactly
 ROUNDING = 1e-6  # of weights computed in single precision, or by another optimiser
@@ -57,6 +57,7 @@ def checked_answer(
     history: Panel,
     holdings: pd.Series,
     asked: Callable[[], np.ndarray] | None = None,
+    book: Book | None = None,
 ) -> Answer:
     """The strategy's weights (N,), zero where they are dust, and its protective orders.
 
@@ -65,6 +66,7 @@ def checked_answer(
 
     Args:
         asked: gives a network's weights, where its inputs are prepared already.
+        book: of the portfolio, for a strategy that asks for it.
 
     Raises:
         AllocationError: they cannot be held, or the prices of protective orders mean nothing.
@@ -72,7 +74,8 @@ def checked_answer(
     """
     kind = AllocationError
     try:
-        answer = strategy.allocate(history, holdings) if asked is None else asked()
+        given = {} if book is None else {"book": book}
+        answer = strategy.allocate(history, holdings, **given) if asked is None else asked()
         bracket = answer if isinstance(answer, Bracket) else None
         answer = bracket.weights if bracket is not None else answer
         held = holdings.to_numpy()

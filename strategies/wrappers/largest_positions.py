@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from data_loaders import Panel
-from strategies.base import Strategy
+from strategies.base import Book, Strategy
 from strategies.parameter_ranges import at_least
 from strategies.wrappers.wrapper import Wrapper
 
@@ -35,8 +35,8 @@ class LargestPositions(Wrapper):
         self.count = count
         self.least = least
 
-    def allocate(self, history: Panel, holdings: pd.Series) -> pd.Series:
-        answer = self.answer("strategy", history, holdings.to_numpy(np.float64))
+    def allocate(self, history: Panel, holdings: pd.Series, book: Book | None = None) -> pd.Series:
+        answer = self.answer("strategy", history, holdings.to_numpy(np.float64), book)
         size = np.abs(np.nan_to_num(answer))
         order = np.argsort(-size, kind="stable")
         sums, total = size[order].cumsum(), size.sum()

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from data_loaders import Panel
-from strategies.base import Strategy
+from strategies.base import Book, Strategy
 from strategies.parameter_ranges import above, one_of
 from strategies.wrappers.wrapper import Wrapper
 
@@ -36,9 +36,11 @@ class NoTradeBand(Wrapper):
         self.width = width
         self.trade = trade
 
-    def allocate(self, history: Panel, holdings: pd.Series) -> pd.Series | None:
+    def allocate(
+        self, history: Panel, holdings: pd.Series, book: Book | None = None
+    ) -> pd.Series | None:
         held = holdings.to_numpy(np.float64)
-        answer = self.answer("strategy", history, held)
+        answer = self.answer("strategy", history, held, book)
         if not held.any():
             return pd.Series(answer, history.assets)
         wanted = np.where(np.isnan(answer), held, answer)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from data_loaders import Panel
-from strategies.base import Strategy
+from strategies.base import Book, Strategy
 from strategies.bracket import Bracket
 from strategies.parameter_ranges import above
 from strategies.wrappers.wrapper import Wrapper
@@ -34,9 +34,9 @@ class StopLoss(Wrapper):
         self.stop = stop
         self.trailing = trailing
 
-    def allocate(self, history: Panel, holdings: pd.Series) -> Bracket:
+    def allocate(self, history: Panel, holdings: pd.Series, book: Book | None = None) -> Bracket:
         held = holdings.to_numpy(np.float64)
-        answer = self.answer("strategy", history, held)
+        answer = self.answer("strategy", history, held, book)
         side = np.sign(np.where(np.isnan(answer), held, answer))
         close = history.prices.ffill().iloc[-1].to_numpy(np.float64)
         before, starts = getattr(self, "_starts", (side, close))

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from data_loaders import Panel
-from strategies.base import Bracket, LearnedStrategy, Plan, Strategy
+from strategies.base import Book, Bracket, LearnedStrategy, Plan, Strategy, asks_for_book
 
 ROUNDING = 1e-6  # of weights computed in single precision, or by another optimiser
 SAME = 1e-12  # a target this near to its holding is no order
@@ -54,6 +54,11 @@ class Wrapper(Strategy):
     def check_parameters(self) -> None:
         for each in self._inner():
             each.check_parameters()
+            if asks_for_book(each) and not asks_for_book(self):
+                raise ValueError(
+                    f"{each.shown_name()} asks for its book, and inside {type(self).__name__} it "
+                    "holds a part of the portfolio that has none of its own"
+                )
         super().check_parameters()
 
     def fit(self, history: Panel, plan: Plan | None = None) -> Strategy:
@@ -69,19 +74,22 @@ class Wrapper(Strategy):
         self._deciding = {k: each.with_trained(networks) for k, each in self._decide_by().items()}
         return self
 
-    def answer(self, name: str, history: Panel, holdings: np.ndarray) -> np.ndarray:
+    def answer(
+        self, name: str, history: Panel, holdings: np.ndarray, book: Book | None = None
+    ) -> np.ndarray:
         """Weights (N,) of a strategy inside, NaN where it orders nothing.
 
         Args:
             history: what the wrapper was given.
             holdings: (N,) weights that the strategy inside holds, fractions of its own portfolio.
+            book: the wrapper's own, where the strategy inside holds all of its portfolio.
 
         Raises:
             ValueError: they could not be held, or break limits that it declares.
         """
         inner = self._decide_by()[name]
         history, held = history.last(inner.lookback), pd.Series(holdings, history.assets)
-        found = inner.allocate(history, held)
+        found = inner.allocate(history, held, **({"book": book} if asks_for_book(inner) else {}))
         if found is None:
             return np.full(len(holdings), np.nan)
         who = inner.shown_name()
