@@ -178,7 +178,9 @@ class BacktestResult:
         """
         capital = (self.settings.get("costs") or {}).get("capital") or CAPITAL
         value = capital * (1 + self.net_returns).cumprod()
-        return round_trips(self.orders, self.weights, self.asset_returns, value)
+        rows = int((value > 0).sum()) + 1  # up to a ruin
+        weights, moved = self.weights.iloc[:rows], self.asset_returns.iloc[:rows]
+        return round_trips(self.orders, weights, moved, value.iloc[:rows])
 
     def profit_by_asset(self, groups: Mapping[str, str] | None = None) -> pd.DataFrame:
         """Sums of the round trips by asset, or by group as {asset: group}; largest profit first.

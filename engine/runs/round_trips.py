@@ -47,7 +47,7 @@ def round_trips(
                 abs(position.shares), np.sign(position.shares), position.opened, position.price,
                 position.fees,
             )  # fmt: skip
-            path = closes[asset][position.opened :]
+            path = closes[asset][position.opened :] if asset in closes else np.array([np.nan])
             found.append(_trip(asset, whole, dates, None, path[-1], 0.0, path, "open"))
     return pd.DataFrame(found, columns=list(COLUMNS))
 
@@ -108,7 +108,7 @@ def _closes(
         row = int(np.nanargmax(np.abs(held))) if len(held) else 0
         own = (orders["asset"] == name) & (orders["date"] <= value.index[row])
         shares = float(signed[own].sum())
-        if held[row] and shares:
+        if held[row] and shares and asset in asset_returns:
             growth = (1 + asset_returns[asset].to_numpy()).cumprod()
             found[name] = growth / growth[row] * held[row] * value.iloc[row] / shares
     return found
