@@ -101,7 +101,8 @@ def run(
     risk_free = simulation.rates
     callbacks = named_callbacks(read_logs(experiment["training"]), out)
     asked = read_report(experiment.get("report", {}))
-    if not complete and asked.benchmark is None and "benchmark" not in experiment["data"]:
+    by_default = asked.benchmark is None and "benchmark" not in experiment["data"]
+    if not complete and (by_default or asked.benchmark == "EqualWeight"):
         experiment = _with_equal_weight(experiment)
     made = prepare(experiment)
     read_risk_free(risk_free, made.costs.cash_rate, made.panel.dates)

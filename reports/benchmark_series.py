@@ -20,6 +20,7 @@ from reports.returns_alone import has_holdings, result_of_returns
 
 LONGEST = pd.Timedelta("10D")  # between rows, above which a daily benchmark has a hole
 SPACINGS = 3  # likewise, in typical distances between its rows
+REMEDY = 'give a longer series, or compare with another benchmark, as "EqualWeight" (1/N)'
 PERSISTENT = 0.5  # deviation of changes over that of levels: 0 of a trend, 1.4 of white noise
 FEW = 20  # values below which a series of positive numbers is not judged
 
@@ -119,7 +120,7 @@ def check_coverage(prices: pd.Series, dates: pd.DatetimeIndex) -> None:
     name, own = prices.name, pd.DatetimeIndex(prices.index)
     need = f"the comparison needs it from {day(dates[0])} to {day(dates[-1])}"
     if own[0] > dates[0]:
-        raise DataError(f"benchmark {name} begins on {day(own[0])}: {need}; give a longer series")
+        raise DataError(f"benchmark {name} begins on {day(own[0])}: {need}; {REMEDY}")
     inside = own[(own >= dates[0]) & (own <= dates[-1])]
     shared = len(inside.intersection(dates))
     if shared < 2:
@@ -130,12 +131,12 @@ def check_coverage(prices: pd.Series, dates: pd.DatetimeIndex) -> None:
     gaps = np.diff(inside.values)
     limit = max(LONGEST, SPACINGS * pd.Timedelta(np.median(gaps)))
     if dates[-1] - own[-1] > limit:
-        raise DataError(f"benchmark {name} ends on {day(own[-1])}: {need}; give a longer series")
+        raise DataError(f"benchmark {name} ends on {day(own[-1])}: {need}; {REMEDY}")
     at = int(gaps.argmax())
     if pd.Timedelta(gaps[at]) > limit and pd.Timedelta(gaps[at]) > 2 * _longest(dates):
         raise DataError(
             f"benchmark {name} has no value between {day(inside[at])} and {day(inside[at + 1])}: "
-            f"{need}; give a series without this hole"
+            f"{need}; {REMEDY.replace('longer series', 'series without this hole')}"
         )
 
 

@@ -39,11 +39,12 @@ def compared(
     Args:
         subject: a name in the results; by default the first that is not the benchmark.
         benchmark: a name in the results; the name of the panel's benchmark; a series or a file of
-            prices or returns. By default the panel's benchmark, else 1/N, which is computed where
-            it is missing, else the next strategy.
+            prices or returns; "EqualWeight": 1/N, which is computed where it is missing. By default
+            the panel's benchmark, else 1/N, else the next strategy.
 
     Raises:
-        ValueError: there is no result, or none of that name; DataError: a benchmark that cannot be
+        ValueError: there is no result, or none of that name, or 1/N was asked for and is not known;
+            DataError: a benchmark that cannot be
             read, or does not cover the dates.
     """
     results = dict(results)
@@ -57,6 +58,8 @@ def compared(
         return _by_default(results, subject)
     if isinstance(benchmark, str) and benchmark in results:
         return _with_strategy(results, subject, benchmark)
+    if isinstance(benchmark, str) and benchmark == EQUAL_WEIGHT:
+        return _with_equal_weight(results, subject)
     about = subject or next(iter(results))
     prices = _prices(benchmark, declared, results, about)
     found, said = aligned(prices, results[about])
@@ -127,6 +130,17 @@ def _with_strategy(
             f"{benchmark} would be compared with itself: name another benchmark, or subject"
         )
     return Comparison(results, about, benchmark)
+
+
+def _with_equal_weight(results: dict[str, BacktestResult], subject: str | None) -> Comparison:
+    """Against 1/N, which has another name or was not run."""
+    found = _by_default(results, subject)
+    if found.benchmark is None or class_of(found.results[found.benchmark]) != EQUAL_WEIGHT:
+        raise ValueError(
+            "1/N was not run, and cannot be computed from these results: run EqualWeight with the "
+            "strategies, or name another benchmark"
+        )
+    return found
 
 
 def _by_default(results: dict[str, BacktestResult], subject: str | None) -> Comparison:

@@ -61,9 +61,9 @@ def write_report(
             Series. What needs holdings or orders is then left out, and the page says so.
         path: of the HTML file; its folder is made where it is missing.
         benchmark: what the strategies are compared with: a name in ``results``; the name of the
-            panel's benchmark; a Series, or a file, of prices or simple returns by date. By
-            default the panel's benchmark where it has one, else ``EqualWeight`` (1/N), which is
-            computed where it was not run, else the next strategy; the page says which.
+            panel's benchmark; a Series, or a file, of prices or simple returns by date;
+            "EqualWeight": 1/N, which is computed where it was not run. By default the panel's
+            benchmark where it has one, else 1/N, else the next strategy; the page says which.
         subject: the strategy that the report is about; by default the first that is not the
             benchmark.
         factors: (T, K) returns of factors by date, fractions, on which the returns of the

@@ -249,9 +249,20 @@ def test_its_name_says_what_a_series_is():
 def test_a_benchmark_that_does_not_cover_the_dates_is_refused(dates, said, tmp_path):
     ours = as_results(pd.Series(0.01, pd.bdate_range("2020-01-06", "2020-12-31"), name="ours"))
     index = pd.Series(np.linspace(100, 120, len(dates)), dates, name="index")
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=said) as raised:
         write_report({"ours": ours["ours"]}, tmp_path / "r.html", benchmark=index)
+    assert ('another benchmark, as "EqualWeight"' in str(raised.value)) == ("has 0" not in said)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_one_over_n_by_name_is_computed_where_it_was_not_run(results, panel):
+    only = {"MinimumVariance": results["MinimumVariance"]}
+    data, default = gather(only, benchmark="EqualWeight"), gather(only)
+    assert (data.subject, data.benchmark) == ("MinimumVariance", "EqualWeight")
+    pd.testing.assert_frame_equal(data.metrics, default.metrics)
+    unknown = {n: replace(r, settings={**r.settings, "universe": True}) for n, r in only.items()}
+    with pytest.raises(ValueError, match="1/N was not run, and cannot be computed .*: run Equal"):
+        gather(unknown, benchmark="EqualWeight")
 
 
 def test_names_files_and_other_things_that_are_no_benchmark(tmp_path):

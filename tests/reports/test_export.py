@@ -135,6 +135,7 @@ def test_orders_are_shown_and_exported(data, page):
     assert rows[0][2:] == [
         last["asset"],
         last["side"],
+        last.get("reason", "").replace("_", "-"),
         *(number(last[key]) for key in ("ordered", "size", "price", "fees", "paid")),
     ]
     table = pd.read_csv(io.StringIO(export.as_csv(data)["orders.csv"]))
