@@ -14,10 +14,13 @@ from reports.metrics.catalogue import METRICS
 from reports.report_data import ReportData
 from reports.wording import headline, selection_sentence
 
-NAMED = ("metrics", "luck", "years", "sweep", "assets", "groups", "capacity", "whole")
+NAMED = (
+    "metrics", "luck", "years", "sweep", "assets", "groups", "profits", "group_profits", "capacity",
+    "whole",
+)  # fmt: skip
 LISTED = (  # their index says nothing
     "drawdowns", "history", "folds", "seeds", "limits", "sensitivity", "factors", "epochs",
-    "solves", "checks",
+    "solves", "checks", "trips",
 )  # fmt: skip
 TABLES = dict.fromkeys(NAMED, True) | dict.fromkeys(LISTED, False)  # {name in the data: named}
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run text that begins so
@@ -60,7 +63,8 @@ def as_csv(data: ReportData) -> dict[str, str]:
         lines = pd.DataFrame({name: getattr(result, field) for name, result in results.items()})
         frames[field] = _indexed(lines.rename_axis("date"), True)
     frames["targets"] = _stacked({n: r.targets for n, r in results.items()})
-    frames["orders"] = data.first.orders
+    for field in ("orders", "round_trips", "delays", "levels"):
+        frames[field] = getattr(data.first, field)
     frames["failures"] = failures(data)
     return {
         f"{name}.csv": _harmless(frame).to_csv(index=False, float_format="%.12g")

@@ -27,7 +27,7 @@ from reports import export, formats, wording
 from reports.figures import sections
 from reports.figures.axes import PALETTE
 from reports.flat_settings import flat
-from reports.metrics import catalogue
+from reports.metrics import catalogue, positions
 from reports.report_data import ReportData, gather
 from reports.returns_alone import as_results
 from reports.statistics import bootstrap
@@ -165,6 +165,7 @@ def render(data: ReportData) -> str:
             resamples=bootstrap.RESAMPLES,
             seed=bootstrap.SEED,
             heat=sections.heat_scale(data.months[name] for name in shown),
+            delays=positions.delay_sentences(data.first.delays),
             orders=orders.tail(ORDERS)[::-1].to_dict("records"),
             panel=settings.get("panel", {}),
             settings=list(flat(settings)),

@@ -17,7 +17,7 @@ from reports.comparison import EQUAL_WEIGHT, Given, class_of
 from reports.failures import finished
 from reports.flat_settings import flat
 from reports.formats import day
-from reports.metrics import calendars, capacity, catalogue, drawdowns, relative, trading
+from reports.metrics import calendars, capacity, catalogue, drawdowns, positions, relative, trading
 from reports.returns_alone import has_holdings
 from reports.run_differences import RunDifferences, differences
 from reports.statistics import selection, sharpe_tests, trials
@@ -49,6 +49,9 @@ class ReportData:
     sweep: pd.DataFrame  # net Sharpe ratio by cost (basis points) and strategy
     assets: pd.DataFrame  # of the subject, see ``trading.asset_table``
     groups: pd.DataFrame  # sums of these by group
+    trips: pd.DataFrame  # of the subject, see ``positions.trip_summary``
+    profits: pd.DataFrame  # of the subject by asset, see ``BacktestResult.profit_by_asset``
+    group_profits: pd.DataFrame  # the same by group
     limits: pd.DataFrame  # these and the next: one row an item, see ``learning``
     sensitivity: pd.DataFrame
     epochs: pd.DataFrame
@@ -140,6 +143,9 @@ def gather(
         sweep=trading.sharpe_by_cost(results),
         assets=assets,
         groups=_grouped(assets, groups),
+        trips=positions.trip_summary(results[subject]),
+        profits=results[subject].profit_by_asset(),
+        group_profits=results[subject].profit_by_asset(groups) if groups else pd.DataFrame(),
         limits=_stacked(results, lambda result: learning.limits(result.limits)),
         sensitivity=_stacked(results, lambda result: learning.sensitivity(result.sensitivity)),
         capacity=capacity.capacity_table(results),
