@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from math import copysign
 from typing import NamedTuple
-
-import numpy as np
 
 
 class Closed(NamedTuple):
@@ -35,7 +34,7 @@ class AverageCost:
         Returns:
             What it closes, and the part of its own fees that belongs to that.
         """
-        size, side = abs(self.shares), np.sign(self.shares)
+        size, side = abs(self.shares), copysign(1.0, self.shares)
         closing = min(size, abs(shares)) if shares * self.shares < 0 else 0.0
         if closing > size * (1 - 1e-9):  # all of it: what is left is rounding
             closing = size
@@ -52,5 +51,5 @@ class AverageCost:
             self.opened = self.opened if held else row
             self.price = (self.price * held + price * rest) / (held + rest)
             self.fees = (self.fees if held else 0.0) + fees - own
-            self.shares += np.sign(shares) * rest
+            self.shares += copysign(rest, shares)
         return closed, own

@@ -85,12 +85,13 @@ def _trip(
     cost = closed.entry_price * closed.shares
     fees = closed.entry_fees + own
     profit = closed.side * (price - closed.entry_price) * closed.shares - fees
-    moves = closed.side * (np.append(path, [price, closed.entry_price]) / closed.entry_price - 1)
+    seen = [price, closed.entry_price, *((path.min(), path.max()) if len(path) else ())]
+    moves = [closed.side * (each / closed.entry_price - 1) for each in (min(seen), max(seen))]
     last = len(dates) - 1 if row is None else row
     return (
         asset, "long" if closed.side > 0 else "short", closed.shares, dates[closed.opened],
         closed.entry_price, pd.NaT if row is None else dates[row], price, fees, profit,
-        profit / cost, last - closed.opened, moves.min(), moves.max(), reason,
+        profit / cost, last - closed.opened, min(moves), max(moves), reason,
     )  # fmt: skip
 
 
