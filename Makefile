@@ -13,7 +13,7 @@ MODERN := .venv-modern/bin
 INSTALL := -m pip install --quiet --disable-pip-version-check
 
 # What does not depend on the stack, or is long and only repeats what other tests do there.
-SAME := house/ reports/test_page_in_browser.py engine/compute/ engine/research/test_search.py \
+SAME := house/ layers/ reports/test_page_in_browser.py engine/compute/ engine/research/test_search.py \
 	engine/test_paper.py deqfolio/test_sweep_command.py data_loaders/test_yahoo.py data_loaders/test_store.py
 
 .PHONY: demo test test-modern lint docs bench mutation clean
