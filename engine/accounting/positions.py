@@ -250,6 +250,11 @@ class Positions:
         row, decided, levels = answer.due[0], answer.decided, answer.levels
         for asset in map(int, np.flatnonzero(~np.isnan(answer.targets))):
             old = self._waiting.get(asset)
+            if answer.sides is None and answer.targets[asset] == 0:
+                halted = self.market.next_quoted[row, asset] > row
+                sold = self.weights[asset] == 0 and halted if old is None else old.target == 0
+                if sold and not (old and old.side):  # or will be: this orders nothing
+                    continue
             if old is not None and not old.side:
                 self._note(asset, old, "replaced")
             wake, price, side = (

@@ -55,6 +55,12 @@ def trade(worth, cash, targets, most, lack, c, scale):
     return orders_for(left), paid(left)
 
 
+def is_order(wanted, shares, quoted, waits):
+    """Whether a target is an order that is due: NaN is none, nor is 0 of what is sold already."""
+    sold = waits == 0 if waits is not None else shares == 0 and not quoted
+    return not np.isnan(wanted) and not (wanted == 0 and sold)
+
+
 def keep_books(
     prices, answers, lag, c, illiquidity=None, charged_at=None, unpriced="wait", opens=None
 ):
@@ -92,7 +98,8 @@ def keep_books(
         arrived = [each for each in coming if each[0] == row]
         for each in arrived:
             coming.remove(each)
-            waiting.update((i, w) for i, w in enumerate(each[1]) if not np.isnan(w))
+            new = enumerate(zip(each[1], shares, quoted, strict=True))
+            waiting.update((i, x[0]) for i, x in new if is_order(*x, waiting.get(i)))
             most = each[2]
         worth, targets = shares * price, np.full(count, np.nan)
         for asset, wanted in list(waiting.items()):

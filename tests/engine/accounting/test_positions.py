@@ -103,3 +103,21 @@ def test_fills_are_those_of_the_books(kind, lag, seed, fill, unpriced):
     np.testing.assert_allclose(found.costs, books["cost"], atol=1e-11)
     positions.advance(len(panel) - 1)
     assert len(positions.events) == len(books["row"])
+
+
+@pytest.mark.parametrize("unpriced", ["wait", "cancel"])
+def test_what_orders_nothing_is_no_delay(unpriced):
+    """A sale in a halt waits under its own date, whatever answers without an order follow it."""
+    prices = pd.DataFrame(50.0, pd.bdate_range("2020-01-01", periods=30), list("ABC"))
+    prices.iloc[10:20, [0, 2]] = np.nan  # C is never held
+    positions = Positions(Market(Panel(prices), Costs()), unpriced=unpriced)
+    positions.order(2, np.array([0.5, 0.2, 0.0]))
+    positions.order(10, np.array([0.0, np.nan, np.nan]))
+    for row in (11, 12):
+        positions.order(row, np.full(3, np.nan))
+    positions.advance(29)
+    (delay,) = positions.unfilled()
+    sold, outcome = (20, "waited") if unpriced == "wait" else (-1, "cancelled")
+    assert delay == (10, 11, 0, outcome, sold)
+    if unpriced == "wait":
+        assert positions.events[-1].decided[0] == 10
