@@ -20,15 +20,15 @@ PLAN = {"train": 20, "rebalance": 3, "refit": 60}
     [(1, "close", False, None), (1, "open", True, 2), (0, "close", True, None)],
 )
 def test_a_backtest_is_what_the_loop_does(lag, fill, short, workers, tmp_path):
-    panel, bars = market(5)
+    panel, bars = market(8)
     plan = WalkForward(**PLAN, execution_lag=lag, fill=fill)
-    costs, strategy = Costs(0.002), RandomBrackets(5, short)
+    costs, strategy = Costs(0.002), RandomBrackets(8, short)
     result = backtest(strategy, panel, plan, costs, progress=False, workers=workers, ledger=False)[
         "RandomBrackets"
     ]
 
     def asked(row):
-        return lambda held: sound(*answer(5, row, held, bars[3][row], short), held, bars[3][row])
+        return lambda held: sound(*answer(8, row, held, bars[3][row], short), held, bars[3][row])
 
     rows = [row for row in plan.decisions(panel.dates) if row + lag < len(panel) and row >= 20]
     first = panel.dates.get_loc(result.targets.index[0])
