@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import pandas as pd
 from markupsafe import Markup
 
-from data_loaders.calendars import elapsed_years
 from engine.accounting.risk_free import risk_free_in
 from reports.formats import chance, number, percent
 from reports.report_data import ReportData
@@ -26,10 +24,8 @@ def headline(data: ReportData) -> Markup:
 def _about_subject(data: ReportData) -> Markup:
     """How the subject did after costs, and how likely that is by luck."""
     subject, benchmark = data.subject, data.benchmark
-    dates = pd.DatetimeIndex(data.first.net_returns.index)
-    periods, years = len(dates), float(elapsed_years(dates).sum())
-    if not data.held and periods > 1:
-        years *= periods / (periods - 1)  # the first row is a period as well, and no fill
+    periods = len(data.first.net_returns)
+    years = periods / data.first.rows_per_year
     span = f"{years:.1f} years" if years >= 1 else f"{periods:,} periods ({years:.2f} years)"
     net = " after costs" if data.held else ""
     who = Markup("Over {} <bdi>{}</bdi>").format(span, subject)

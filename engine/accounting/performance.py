@@ -163,7 +163,9 @@ def cumulative_return(returns: Returns) -> Number:
 def annual_return(returns: Returns, periods_per_year: float) -> Number:
     """Geometric return a year, a fraction: W_T^(P / T) - 1; -1 after a bankruptcy.
 
-    Source: Bacon (2008), Practical Portfolio Performance Measurement and Attribution.
+    In reports T / P are here the years from the first date to the last; empyrical takes P for 252
+    where rows are days. Source: Bacon (2008), Practical Portfolio Performance Measurement and
+    Attribution.
     """
     if not len(returns):
         return np.nan
@@ -202,7 +204,10 @@ def calmar(returns: Returns, periods_per_year: float, floor: float | None = None
 
 
 def yearly(amounts: Returns, periods: int, periods_per_year: float) -> Number:
-    """Sum of turnover or costs a year, over the portfolio's value: (sum in T periods) * P / T."""
+    """Sum of turnover or costs a year, over the portfolio's value: (sum in T periods) * P / T.
+
+    T / P are the years of ``annual_return``.
+    """
     return _number(_values(amounts).sum() / (periods / periods_per_year))
 
 

@@ -95,6 +95,7 @@ def cost_sweep(
     if not len(basis_points):
         raise ValueError("give at least one cost, in basis points")
     again, a_year = Resimulation(result), result.settings["periods_per_year"]
+    pace = result.rows_per_year
     rows = []
     for points in basis_points:
         found = again.at(points / 1e4)
@@ -103,9 +104,9 @@ def cost_sweep(
             {
                 "basis_points": points,
                 "sharpe": performance.sharpe(result.in_excess(net), a_year),
-                "annual_return": performance.annual_return(net, a_year),
-                "annual_cost": performance.yearly(found.costs, periods, a_year),
-                "annual_turnover": performance.yearly(found.turnover, periods, a_year),
+                "annual_return": performance.annual_return(net, pace),
+                "annual_cost": performance.yearly(found.costs, periods, pace),
+                "annual_turnover": performance.yearly(found.turnover, periods, pace),
             }
         )
     table = pd.DataFrame(rows).set_index("basis_points")

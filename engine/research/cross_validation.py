@@ -193,10 +193,12 @@ def _figures(found: BacktestResult) -> dict[str, float | str]:
         net, excess = net.iloc[:0], excess.iloc[:0]
     return {
         "sharpe": performance.sharpe(excess, a_year),
-        "annual_return": performance.annual_return(net, a_year),
+        "annual_return": performance.annual_return(net, found.rows_per_year),
         "volatility": performance.volatility(net, a_year),
         "annual_turnover": (
-            performance.yearly(found.turnover, len(net), a_year) if len(net) else np.nan
+            performance.yearly(found.turnover, len(net), found.rows_per_year)
+            if len(net)
+            else np.nan
         ),
         "failure": why_failed(found) if found.failure is not None else "",
     }

@@ -246,9 +246,13 @@ def _trial(result: BacktestResult, benchmark: BacktestResult | None) -> dict[str
     figures = {
         "sharpe": performance.sharpe(excess, a_year),
         "active_sharpe": active,
-        "annual_return": performance.annual_return(net, a_year),
+        "annual_return": performance.annual_return(net, result.rows_per_year),
         "volatility": performance.volatility(net, a_year),
-        "turnover": performance.yearly(result.turnover, len(net), a_year) if len(net) else np.nan,
+        "turnover": (
+            performance.yearly(result.turnover, len(net), result.rows_per_year)
+            if len(net)
+            else np.nan
+        ),
     }
     # A database has no NaN.
     figures = {name: value if np.isfinite(value) else None for name, value in figures.items()}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from data_loaders.atomic import atomic, write_text
+from data_loaders.calendars import elapsed_years
 from engine.accounting import performance
 from engine.accounting.costs import CAPITAL
 from engine.accounting.risk_free import risk_free_of
@@ -143,6 +144,22 @@ class BacktestResult:
         """
         paid = self.costs.reindex(self.net_returns.index, fill_value=0.0)
         return ((1 + self.net_returns) / (1 - paid) - 1 - self.gross_returns).rename("carry")
+
+    @property
+    def rows_per_year(self) -> float:
+        """Rows over elapsed years, by which growth, turnover and costs are of a year.
+
+        T / ``rows_per_year`` are the years that the returns took, whatever rows are missing. The
+        first row takes none where it is the first fill; elsewhere it takes as long as the others.
+        ``settings["periods_per_year"]``, by which ratios and volatility are annualised, leaves out
+        holes, and is that of a usual calendar. So it is here of a single row.
+        """
+        dates = pd.DatetimeIndex(self.net_returns.index)
+        years = float(elapsed_years(dates).sum())
+        if not years > 0:
+            return float(self.settings["periods_per_year"])
+        bought = len(self.turnover) > 0 and self.turnover.index[0] == dates[0]
+        return (len(dates) if bought else len(dates) - 1) / years
 
     @property
     def excess_returns(self) -> pd.Series:

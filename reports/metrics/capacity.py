@@ -24,7 +24,7 @@ def capacity_table(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
         shares = traded_shares(result) if result.illiquidity.size else pd.DataFrame()
         if not len(shares):
             continue
-        year = result.settings["periods_per_year"]
+        year = result.rows_per_year
         drag = impact_drag(shares, result.illiquidity, len(result.net_returns), year)
         taken = {f"drag at {value:.0e}": drag * np.sqrt(value) for value in VALUES}
         rows[name] = {"capacity": capacity(drag), **taken}

@@ -58,7 +58,7 @@ class Metric:
 
 GROUPS: dict[str, tuple[Metric, ...]] = {
     "Return": (
-        Metric("annual return", performance.annual_return, "net year", "percent", True),
+        Metric("annual return", performance.annual_return, "net pace", "percent", True),
         Metric("cumulative return", performance.cumulative_return, "net", "percent", True),
         Metric("year to date", distribution.latest, "years", "percent", True),
         Metric("last year", calendars.last_year, "net year", "percent", True),
@@ -76,7 +76,7 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
         Metric("Sharpe above 0", selection.probabilistic_sharpe, "excess", "percent", True),
         Metric("Sharpe before costs", performance.sharpe, "untraded year", "number", True),
         Metric("Sortino", performance.sortino, "excess year", "number", True),
-        Metric("Calmar", performance.calmar, "net year", "number", True),
+        Metric("Calmar", performance.calmar, "net pace", "number", True),
         Metric("Omega", performance.omega, "excess", "number", True),
         Metric(
             "growth-optimal leverage", distribution.growth_optimal_leverage, "excess", "times", None
@@ -110,10 +110,10 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
     ),
     "Trading and exposure": (
         Metric("turnover/rebalance", trading.turnover_per_rebalance, "turnover", "percent", False),
-        Metric("turnover/year", performance.yearly, "turnover periods year", "times", False),
+        Metric("turnover/year", performance.yearly, "turnover periods pace", "times", False),
         Metric("holding period", trading.holding_period, "turnover weights", "periods"),
-        Metric("cost drag/year", trading.cost_drag, "before net year", "percent2", False),
-        Metric("carry/year", trading.carry_a_year, "gross before year", "percent2", True),
+        Metric("cost drag/year", trading.cost_drag, "before net pace", "percent2", False),
+        Metric("carry/year", trading.carry_a_year, "gross before pace", "percent2", True),
         Metric("costs paid", trading.costs_paid, "costs", "percent", False),
         Metric("break-even cost", trading.break_even_cost, "again", "percent2", True),
         Metric("gross exposure", trading.gross_exposure, "weights", "percent"),
@@ -123,7 +123,7 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
         Metric("largest weight", trading.largest_weight, "weights", "percent", False),
     ),
     "Against the benchmark": (
-        Metric("active return", relative.active_return, "joint other often", "percent2", True),
+        Metric("active return", relative.active_return, "joint other shared", "percent2", True),
         Metric("tracking error", relative.tracking_error, "joint other often", "percent2"),
         Metric(
             "information ratio",
@@ -181,7 +181,8 @@ def inputs_of(
     before: returns of prices and carry, before the costs of trading. excess, untraded: net returns,
     and ``before``, less the risk-free ones. again: the targets, to be filled at other costs.
     months, years: compound returns of calendar months and years. joint, other: net returns and
-    the benchmark's on common dates, often: how many of these a year has; fit: regression of the
+    the benchmark's on common dates, often: how many of these a year has; pace, shared:
+    ``rows_per_year`` of all and of common dates; fit: regression of the
     excess returns, where it is defined. Of returns alone nothing is known about costs and holdings.
     """
     net = check_returns(result.net_returns, name)
@@ -192,6 +193,7 @@ def inputs_of(
         "months": pd.Series(months.drop(columns="year").to_numpy().ravel()).dropna(),
         "years": months["year"],
         "year": result.settings["periods_per_year"],
+        "pace": result.rows_per_year,
         "periods": len(net),
     }
     if has_holdings(result):
@@ -206,6 +208,7 @@ def inputs_of(
         if len(ours.net_returns) > 1:
             given |= {"joint": ours.net_returns, "other": theirs.net_returns}
             given["often"] = ours.settings["periods_per_year"]
+            given["shared"] = ours.rows_per_year
             if fit := relative.on_benchmark(ours.excess_returns, theirs.excess_returns):
                 given["fit"] = fit
     return given

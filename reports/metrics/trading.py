@@ -164,10 +164,10 @@ def whole_shares(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
     for name, result in results.items():
         whole, fractions = result.net_returns, result.fractional_returns
         if len(fractions) and (fractions - whole).abs().max() > 0:
-            year = result.settings["periods_per_year"]
+            year, pace = result.settings["periods_per_year"], result.rows_per_year
             rows[name] = {
-                "return, whole": annual_return(whole, year),
-                "return, fractions": annual_return(fractions, year),
+                "return, whole": annual_return(whole, pace),
+                "return, fractions": annual_return(fractions, pace),
                 "Sharpe, whole": sharpe(result.excess_returns, year),
                 "Sharpe, fractions": sharpe(result.in_excess(fractions), year),
             }

@@ -9,6 +9,7 @@ from deqfolio import main
 from engine import Costs, Training, WalkForward, backtest, check_strategy, load_run
 from engine.accounting import performance
 from engine.walking.learner import Learner
+from reports import summary_table
 from strategies import DEQMeanVariance, EqualWeight, Strategy
 
 
@@ -56,6 +57,8 @@ def test_cash_earns_its_rate_a_year_on_any_calendar(name):
     assert performance.wealth(net.to_numpy())[-1] == pytest.approx(earned, rel=1e-12)
     elapsed = (net.index[-1] - net.index[0]) / pd.Timedelta(days=365.25)
     assert earned ** (1 / elapsed) - 1 == pytest.approx(0.05, abs=0.0013)
+    row = summary_table(result)["annual return"]
+    assert row.iloc[0] == pytest.approx(earned ** (1 / elapsed) - 1, rel=1e-10)
 
 
 def test_the_sharpe_ratio_of_hours_is_annualised_by_their_number():

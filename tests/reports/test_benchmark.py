@@ -20,7 +20,7 @@ from reports.common_dates import on_common_dates
 from reports.report import render
 from reports.report_data import gather
 from reports.returns_alone import as_results, result_of_returns
-from reports.wording import not_shown
+from reports.wording import headline, not_shown
 from strategies import EqualWeight, InverseVolatility, MinimumVariance
 
 PLAN = WalkForward(train="1Y", refit="1Y", rebalance="ME")
@@ -61,7 +61,8 @@ def test_beta_and_active_return_by_hand():
     assert (data.subject, data.benchmark) == ("ours", "index")
     assert row["beta"] == pytest.approx(2, rel=1e-12)
     assert row["alpha"] == pytest.approx(0.01 * 252, rel=1e-9)
-    growth = [np.prod(1 + line) ** (252 / 6) - 1 for line in (ours, benchmark)]
+    years = 7 / 365.25 * 6 / 5  # five periods in seven days, and the first
+    growth = [np.prod(1 + line) ** (1 / years) - 1 for line in (ours, benchmark)]
     assert row["active return"] == pytest.approx(growth[0] - growth[1], rel=1e-12)
 
 
@@ -332,3 +333,18 @@ def test_a_benchmark_has_the_risk_free_returns_of_its_own_periods():
     assert list(found.index) == list(DAYS[[1, 3, 4, 5]])
     expected = [whole.iloc[1], (1 + whole.iloc[2]) * (1 + whole.iloc[3]) - 1, *whole.iloc[4:]]
     np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_a_year_of_returns_is_a_year_that_passed():
+    """A hole of a year in daily rows: the headline's years are those of the annual return."""
+    days = pd.bdate_range("2018-01-01", periods=261 * 4)
+    kept = days[:500].union(days[761:])
+    net = pd.Series(np.random.default_rng(0).normal(5e-4, 0.01, len(kept)), kept, name="ours")
+    data = gather(as_results(net))
+    years = (kept[-1] - kept[0]).days / 365.25 * len(kept) / (len(kept) - 1)
+    growth = (1 + net).prod() ** (1 / years) - 1
+    assert data.metrics.loc["ours", "annual return"] == pytest.approx(growth, rel=1e-12)
+    assert years == pytest.approx(4, abs=0.02)
+    assert "Over 4.0 years ours returned" in headline(data).striptags()
+    bought = replace(data.results["ours"], turnover=pd.Series([1.0], kept[:1]))
+    assert bought.rows_per_year == pytest.approx(len(kept) / ((kept[-1] - kept[0]).days / 365.25))

@@ -67,6 +67,11 @@ def sharpe(result, net):
     return excess.mean() / excess.std(ddof=1) * result.settings["periods_per_year"] ** 0.5
 
 
+def elapsed(result):
+    dates = result.net_returns.index
+    return (dates[-1] - dates[0]).days / 365.25
+
+
 @pytest.mark.parametrize("term", TERMS)
 def test_each_cost_term_is_that_of_the_books(panel, term):
     costs = TERMS[term]
@@ -80,7 +85,7 @@ def test_each_cost_term_is_that_of_the_books(panel, term):
         other = replace(costs, commission=commission, spread=costs.spread * part)
         kept = books(panel, result, other)
         assert table.loc[points, "sharpe"] == pytest.approx(sharpe(result, kept["net"]), abs=1e-11)
-        a_year = sum(kept["cost"]) * result.settings["periods_per_year"] / len(kept["net"])
+        a_year = sum(kept["cost"]) / elapsed(result)
         assert table.loc[points, "annual_cost"] == pytest.approx(a_year, abs=1e-12)
     page = trading.sharpe_by_cost({"one": result})["one"]
     for points in page.index:
@@ -105,8 +110,7 @@ def test_costs_of_trading_and_carry_are_apart(panel, term):
     table = catalogue.metric_table({"one": result}, None).loc["one"]
     assert table["cost drag/year"] >= 0
     assert (table["cost drag/year"] > 0) == (term != "free")
-    years = len(result.net_returns) / result.settings["periods_per_year"]
-    alone = (1 + result.gross_returns).prod() ** (1 / years) - 1
+    alone = (1 + result.gross_returns).prod() ** (1 / elapsed(result)) - 1
     total = alone + table["carry/year"] - table["cost drag/year"]
     assert table["annual return"] == pytest.approx(total, abs=1e-12)
     signs = {"borrow": -1, "financing": -1, "cash_rate": 1, "all": None, "free": None}

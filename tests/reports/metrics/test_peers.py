@@ -90,6 +90,7 @@ def test_quantstats():
         ("longest drawdown", "quantstats counts calendar days"),
         ("information ratio", "quantstats shows it per period, as empyrical does"),
         ("alpha", "empyrical compounds it"),
+        ("annual return", "empyrical takes P for 252"),
     ],
 )
 def test_definitions_say_what_peers_show(name, peer):
