@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ import pandas as pd
 from data_loaders import Panel
 from engine.accounting.market import Market
 
-CHUNK = 256  # rows that are looked at together
+CHUNK = 256  # rows that are looked at together, at first
 
 
 class Levels(NamedTuple):
@@ -84,9 +84,9 @@ def first_exit(
         best: the highest price since it was opened (the lowest of a short one).
     """
     stop, trailing, take, _ = (level[asset] for level in levels)
-    for first in range(start, len(market.panel), CHUNK):
+    for first, last in _chunks(start, len(market.panel)):
         # A short position is a long one in negative prices.
-        opened, high, low = (side * bar[first : first + CHUNK, asset] for bar in market.bars)
+        opened, high, low = (side * bar[first:last, asset] for bar in market.bars)
         if side < 0:
             high, low = low, high
         peak = np.maximum.accumulate(np.append(side * best, np.nan_to_num(high, nan=-np.inf)))
@@ -105,10 +105,18 @@ def first_exit(
     return None
 
 
+def _chunks(start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Rows from ``start`` on, a few first and each time twice as many: most exits are near."""
+    rows = CHUNK
+    while start < end:
+        yield start, start + rows
+        start, rows = start + rows, 2 * rows
+
+
 def first_touch(market: Market, asset: int, start: int, side: float, limit: float) -> Exit | None:
     """The first bar from row ``start`` on that fills a limit order to buy (1) or sell (-1)."""
-    for first in range(start, len(market.panel), CHUNK):
-        opened, high, low = (bar[first : first + CHUNK, asset] for bar in market.bars)
+    for first, last in _chunks(start, len(market.panel)):
+        opened, high, low = (bar[first:last, asset] for bar in market.bars)
         hit = low <= limit if side > 0 else high >= limit
         if hit.any():
             k = int(hit.argmax())
