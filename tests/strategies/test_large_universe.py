@@ -241,7 +241,7 @@ def test_a_universe_that_does_not_fit_is_refused_with_the_mend(walks, monkeypatc
     monkeypatch.setattr("engine.walking.session.run_fits", lambda *_: started.append(1))
     plan = WalkForward(train="1Y", refit="1Y", rebalance="W-FRI")
     said = (
-        r"DEQMeanVariance would keep 0.000521 GB .*'features' \(5 x 16\), for 154 dates .* 404 more"
+        r"DEQMeanVariance would keep 0.000523 GB .*'features' \(5 x 16\), for 154 dates .* 404 more"
     )
     with pytest.raises(ValueError, match=said):
         backtest(DEQMeanVariance(lookback=130, cap=0.5), walks, plan, ledger=False)
