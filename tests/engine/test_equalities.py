@@ -121,12 +121,12 @@ class Weights(nn.Module):
         return inputs["weights"]
 
 
-def learner_of(panel, rows, lag, costs, gap=(), risk_free=None):
+def learner_of(panel, rows, lag, costs, gap=(), risk_free=None, fill="close"):
     """All decisions but the last are training data, all are tested; ``gap``: those left out."""
     ends = np.append(rows[1:], len(panel.dates) - 1) + lag
     kept = np.delete(np.arange(len(rows) - 1), gap)
     fold = Fold(0, 0, rows[kept], ends[kept], int(rows[-1]), rows)
-    plan = WalkForward(execution_lag=lag)
+    plan = WalkForward(execution_lag=lag, fill=fill)
     return Learner(panel, [fold], plan, costs, Training(), 1, risk_free), fold
 
 
@@ -153,6 +153,23 @@ def test_training_is_the_books(kind, lag, seed, gap):
     for stop in (3, 8):  # a block is entered with the weights of the decision before it
         part = rollout(Weights(), data, (stop - 1, stop), costs)
         assert part.net_returns.item() == pytest.approx(account.net_returns[stop - 2].item())
+
+
+@pytest.mark.parametrize(("kind", "lag", "seed"), [case for case in CASES if case[1]])
+def test_training_at_the_open_is_the_books(kind, lag, seed):
+    rng, panel, costs = np.random.default_rng(seed), market(seed), COSTS[kind]
+    before = panel.prices.ffill().shift().bfill()
+    opens = (before * np.exp(rng.normal(0, 0.02, before.shape))).where(panel.prices.notna())
+    panel = Panel(panel.prices, {**panel.asset_features, "open": opens})
+    rows = decisions(seed, panel, lag)
+    learner, fold = learner_of(panel, rows, lag, costs, fill="open")
+    data = learner.dataset("drawn", Drawn(), fold)
+    account = rollout(Weights(), data, (1, len(data)), costs)
+    targets = {row: wanted(panel.rows(0, row + 1)) for row in rows}
+    books = books_of(
+        panel, targets, lag, costs, charged_at=costs.capital, opens=opens.to_numpy()
+    )  # fmt: skip
+    check_account(account, between(books, rows, lag), range(1, len(rows) - 1))
 
 
 @pytest.mark.parametrize("loss", [NegativeSharpe, NegativeSortino, NegativeOmega])
