@@ -119,7 +119,8 @@ def optimal(
             raise
         count_fallback("hold")
         return holdings
-    return pd.Series(weights[0].numpy(), history.assets).mask(kept(history, holdings))
+    fixed = kept(history, holdings)
+    return pd.Series(np.where(fixed, np.nan, weights[0].numpy()), history.assets)
 
 
 def normalised(scores: pd.Series) -> pd.Series:

@@ -149,9 +149,11 @@ def suspended(history: Panel) -> np.ndarray:
     Not so where it trades outside of the universe, or has been without a price for so long that it
     is taken to be delisted: then it is to be sold.
     """
+    missing = ~history.trades_throughout.to_numpy()
+    if not missing.any():
+        return missing
     priced = history.prices.notna().to_numpy()
-    alive = priced[-DELISTED_AFTER:].any(axis=0) & (~priced[-1] | history.last_members)
-    return ~history.trades_throughout.to_numpy() & alive
+    return missing & priced[-DELISTED_AFTER:].any(axis=0) & (~priced[-1] | history.last_members)
 
 
 def kept(history: Panel, holdings: pd.Series) -> np.ndarray:
