@@ -24,7 +24,6 @@ from torch import Tensor
 
 from strategies.base import carry
 
-CAPITAL = 1e6  # money at the start, where costs name none
 NO_ORDER = 1e-12  # fraction of the portfolio up to which a difference is rounding, not an order
 PER_ORDER = ("fixed", "minimum")
 PER_YEAR = ("borrow", "financing", "cash_rate")

@@ -7,7 +7,8 @@ import pandas as pd
 import torch
 
 from engine.accounting.average_cost import AverageCost
-from engine.accounting.costs import CAPITAL, NO_ORDER
+from engine.accounting.capital import CAPITAL
+from engine.accounting.costs import NO_ORDER
 from engine.accounting.positions import Positions
 from strategies.base import Book
 

@@ -26,7 +26,8 @@ from engine.accounting.bookkeeping import (
     net_to_the_end,
     until_ruin,
 )
-from engine.accounting.costs import CAPITAL, Costs
+from engine.accounting.capital import CAPITAL
+from engine.accounting.costs import Costs
 from engine.accounting.holdings import CLOSE, Event
 from engine.accounting.market import Market
 from engine.accounting.positions import Delay, Positions

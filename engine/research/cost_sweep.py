@@ -19,7 +19,8 @@ from engine.accounting.bookkeeping import (
     net_to_the_end,
     until_ruin,
 )
-from engine.accounting.costs import CAPITAL, Costs
+from engine.accounting.capital import CAPITAL
+from engine.accounting.costs import Costs
 from engine.runs.result import BacktestResult
 from engine.runs.settings import read_costs
 

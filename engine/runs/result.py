@@ -15,7 +15,7 @@ import pandas as pd
 from data_loaders.atomic import atomic, write_text
 from data_loaders.calendars import elapsed_years
 from engine.accounting import performance
-from engine.accounting.costs import CAPITAL
+from engine.accounting.capital import CAPITAL
 from engine.accounting.risk_free import risk_free_of
 from engine.runs.round_trips import profit_by_asset, round_trips
 from engine.runs.run_directory import PLAN

@@ -19,7 +19,7 @@ from engine import Costs, RunMismatch, WalkForward, backtest, backtest_seeds, cr
 from engine.accounting import performance
 from engine.accounting.risk_free import read_rates
 from engine.research.search import Search, search
-from engine.runs.result import BacktestResult, load_run
+from engine.runs.result import load_run
 from reports import summary_table
 from reports.formats import DASH
 from reports.metrics.calendars import fold_returns
@@ -199,8 +199,7 @@ def test_the_default_is_the_cash_rate_given_or_not(panel, tmp_path):
 def test_an_older_result_takes_its_cash_rate(results):
     made = results["all"]
     settings = {key: value for key, value in made.settings.items() if key != "risk_free"}
-    fields = vars(made) | {"settings": settings, "risk_free": pd.Series(dtype=float)}
-    older = BacktestResult(**fields)
+    older = dataclasses.replace(made, settings=settings, risk_free=pd.Series(dtype=float))
     assert older.risk_free.to_list() == made.risk_free.to_list()
     assert made.risk_free.iloc[1:].min() > 0
 
