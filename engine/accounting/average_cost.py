@@ -19,7 +19,7 @@ class Closed(NamedTuple):
 class AverageCost:
     """The shares of one asset, and their average price: a sale leaves it as it is.
 
-    An order beyond what is held closes the position, and opens another on the other side.
+    An order beyond the holding closes the position, and opens another on the other side.
     """
 
     def __init__(self) -> None:

@@ -98,7 +98,7 @@ class Positions:
         return after[-1] if after else np.zeros(len(self.market.panel.assets))
 
     def order(self, row: int, targets: np.ndarray, levels: Levels | None = None) -> np.ndarray:
-        """Decide on ``targets`` (N,) at the close of ``row``; NaN, or what is held, is no order.
+        """Decide on ``targets`` (N,) at the close of ``row``; NaN, or the holding, is no order.
 
         Returns:
             The targets as ordered: NaN where a holding is left as it is, and itself where an order

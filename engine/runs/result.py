@@ -184,7 +184,7 @@ class BacktestResult:
         """One row for each order that closes a position, or a part of it, and for each open one.
 
         A purchase and a sale are matched by average cost: entry_price is the average price of the
-        position, which a partial sale leaves as it is. An order beyond what is held closes the
+        position, which a partial sale leaves as it is. An order beyond the holding closes the
         position, and opens another. Columns: asset, side ("long" or "short"), shares, entry_date
         (when the position was opened), entry_price, exit_date (NaT: open at the end), exit_price
         (then the last close), fees (of the exit, and their share of the entry's), profit (money,

@@ -1,7 +1,7 @@
 """Training decisions whose orders do not all find a price at their fill.
 
 The rule is that of ``Positions``: such an order waits for a price or is cancelled, and the assets
-without one keep what is held. Here it is differentiable.
+without one keep their holdings. Here it is differentiable.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ def checked_levels(
     in which there will be no position, are not.
 
     Args:
-        targets: (N,) weights that are wanted; NaN, or what is held, where there is no order.
+        targets: (N,) weights that are wanted; NaN, or the holding, where there is no order.
         holdings: (N,) weights at the close of the decision.
 
     Raises:

@@ -228,7 +228,7 @@ def _are_networks(fitted: Sequence[Strategy]) -> TypeGuard[Sequence[LearnedStrat
 
 
 def mean_answer(answers: Sequence[Answer], held: np.ndarray) -> Answer:
-    """The mean of several answers; one without an order wants what is held.
+    """The mean of several answers; one without an order wants the holdings.
 
     Raises:
         ValueError: one of them has protective orders.

@@ -47,7 +47,7 @@ class BrokenLimits(AllocationError):
 class Answer(NamedTuple):
     """What a strategy decided, checked."""
 
-    weights: np.ndarray  # (N,) what is held, or NaN, where nothing is ordered
+    weights: np.ndarray  # (N,) the holding, or NaN, where nothing is ordered
     levels: Levels | None = None  # of protective orders
 
 
@@ -178,7 +178,7 @@ def _why_refused(
 
 
 def _reduces(values: np.ndarray, held: np.ndarray) -> np.ndarray:
-    """(N,) bool: nearer to zero than what is held, on the same side."""
+    """(N,) bool: nearer to zero than the holding, on the same side."""
     return (np.abs(values) <= np.abs(held)) & (values * held >= 0)
 
 

@@ -238,12 +238,12 @@ def test_a_rule_without_fit_remembers_from_one_fold_to_the_next(panel):
     np.testing.assert_allclose(found, expected[: len(found)])
     firsts = folds.targets["A0"].loc[folds.folds["test_start"].iloc[1:]]
     assert len(firsts) == 2
-    assert (firsts == 0.01).all()  # fitted anew, it begins anew
+    assert (firsts == 0.01).all()  # fitted again, it restarts
     inside = run(NoTradeBand(Counting(), NEVER), panel).targets["A0"]
     np.testing.assert_allclose(inside, expected[: len(inside)])
     again = Counting()
     run(again, panel)
-    assert not hasattr(again, "count")  # each run begins anew
+    assert not hasattr(again, "count")  # each run restarts
     check_strategy(Counting(), panel, PLAN)
 
 
