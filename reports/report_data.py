@@ -286,5 +286,5 @@ def _folds(
 def _differing(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
     """Rows: the settings in which the results differ; columns: strategies."""
     rows = {name: dict(flat(r.settings)) for name, r in results.items() if has_holdings(r)}
-    table = pd.DataFrame(rows, index=None if rows else [], columns=results).fillna("")
+    table = pd.DataFrame(rows, index=None if rows else [], columns=results, dtype=object).fillna("")
     return table[table.nunique(axis=1) > 1]

@@ -118,7 +118,7 @@ def limits(
         if relaxed.any():
             count_fallback("relax")
     if fixed.any():
-        fix_bounds(found, torch.from_numpy(fixed), now)
+        fix_bounds(found, torch.tensor(fixed), now)
     most = float(found["upper"].sum())
     if fallback == "raise" and most < needed - SLACK:
         raise InfeasibleError(

@@ -58,8 +58,8 @@ class Holdings:
     def charged(self, event: Event, before: np.ndarray, money: float | None) -> Trade:
         lack = self.market.illiquidity
         return self.market.costs.charge(
-            torch.from_numpy(event.targets),
-            torch.from_numpy(before),
+            torch.tensor(event.targets),
+            torch.tensor(before),
             None if lack is None else lack[event.row],
             money,
             event.most,

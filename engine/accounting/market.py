@@ -33,7 +33,7 @@ class Market:
     @cached_property
     def closes(self) -> np.ndarray:
         """Valuation prices (T, N) at the closes: the last known; 1 before the first."""
-        return self.panel.prices.ffill().fillna(1.0).to_numpy()
+        return self.panel.prices.ffill().fillna(1.0).to_numpy(copy=True)
 
     @cached_property
     def quoted(self) -> np.ndarray:

@@ -59,7 +59,7 @@ class PositionBook:
             traded = after * (1 - cost) - before
             traded[(np.abs(traded) <= NO_ORDER) | np.isnan(event.targets)] = 0.0
             fees = costs.paid(
-                torch.from_numpy(traded),
+                torch.tensor(traded),
                 None if lack is None else lack[event.row],
                 torch.tensor(money, dtype=torch.float64),
             )

@@ -168,7 +168,7 @@ def _fills_of(result: BacktestResult, costs: Costs) -> Fills:
         path=torch.tensor(path.to_numpy()),
         clock=torch.from_numpy(elapsed_years(dates).cumsum()),
         targets=torch.tensor(targets.to_numpy(np.float64)),
-        most=torch.from_numpy(most),
+        most=torch.tensor(most),
         decided=np.zeros(targets.shape, int),
         illiquidity=None if lack is None else torch.from_numpy(lack),
         capital=costs.capital or CAPITAL,

@@ -110,7 +110,7 @@ def todays_orders(
     by_date = illiquidity(panel, costs)
     last = None if by_date is None else by_date[-1]
     most = max(1.0, float(np.where(alone, held_now, weights).sum()))
-    trade = costs.charge(torch.from_numpy(weights), torch.from_numpy(held_now), last, capital, most)
+    trade = costs.charge(torch.tensor(weights), torch.tensor(held_now), last, capital, most)
     left = (1 - trade.cost.item()) * capital
     wanted = (pd.Series(trade.weights.numpy(), panel.assets) * left / prices).fillna(0.0)
     wanted = wanted if fractions else np.trunc(wanted + 1e-9)
