@@ -119,8 +119,8 @@ def test_an_interrupted_cross_validation_goes_on(tmp_path, monkeypatch):
     whole = run()
     pd.testing.assert_frame_equal(run(run_dir=tmp_path), whole, check_exact=True)
     assert len(list((tmp_path / "fits").iterdir())) == 6
-    stored = pd.read_csv(tmp_path / "paths.csv", index_col=["strategy", "path"]).fillna(
-        {"failure": ""}
+    stored = pd.read_csv(
+        tmp_path / "paths.csv", index_col=["strategy", "path"], keep_default_na=False
     )
     pd.testing.assert_frame_equal(stored, whole)
     with pytest.raises(RunMismatch, match="cross_validation changed"):
