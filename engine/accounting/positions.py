@@ -124,7 +124,9 @@ class Positions:
         most = max(1.0, float(np.where(alone, holdings, targets).sum()))
         coming = ordered
         if levels is not None:
-            self._watches = bool(self.market.bars)  # a panel without them is refused now
+            if not self._watches:
+                self._watches = bool(self.market.bars)  # a panel without them is refused now
+                self._look_back()
             limited = ~np.isnan(levels.limit) & ~alone
             first = row + max(self.lag, 1), BEFORE  # a bar may reach it from then on
             targets, coming = np.where(limited, ordered, np.nan), np.where(limited, np.nan, ordered)
@@ -345,6 +347,16 @@ class Positions:
                 if low <= level:
                     leave = Exit(row, side * min(side * price, level), "stop")
                     self._guards[asset] = Guard(order.levels, order.decided, leave)
+
+    def _look_back(self) -> None:
+        """Find where the positions were opened that are held without protective orders so far."""
+        for event, after in zip(self.events, self.filled.after, strict=True):
+            for asset, side in enumerate(np.sign(after)):
+                if side == 0:
+                    self._opened.pop(asset, None)
+                elif asset not in self._opened or np.sign(self._opened[asset][1]) != side:
+                    first = event.row + (event.moment != BEFORE)
+                    self._opened[asset] = first, side * event.prices[asset]
 
     def _best(self, asset: int, until: int, side: float) -> float:
         opened, entry = self._opened[asset]

@@ -115,3 +115,18 @@ def test_a_bar_that_opens_beyond_the_profit_takes_it():
     targets = pd.DataFrame({"A": [1.0]}, dates[:1])
     order = simulate(targets, panel, Costs(0.0), 0, levels={0: levels}).orders.iloc[-1]
     assert (order["price"], order["reason"]) == (111.0, "take_profit")
+
+
+def test_a_trailing_stop_put_later_counts_from_where_the_position_was_opened():
+    """Bought at 100 without a stop; after a high of 120 one of 10% is put, which 107 reaches."""
+    dates = pd.bdate_range("2020-01-01", periods=7)
+    closes = pd.DataFrame({"A": [100.0, 100, 118, 112, 110, 107, 107]}, dates)
+    high, low = closes.copy(), closes.copy()
+    high.iloc[2] = 120.0
+    panel = Panel(closes, {"open": closes, "high": high, "low": low})
+    positions = Positions(Market(panel, Costs(0.0)))
+    positions.order(0, np.array([0.5]))
+    positions.order(3, np.array([np.nan]), Levels.none(1)._replace(trailing=np.array([0.1])))
+    positions.advance(6)
+    assert [(event.row, event.prices[0]) for event in positions.events] == [(1, 100.0), (5, 107.0)]
+    assert positions.weights[0] == 0
