@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # torch takes a second to import, and a rule needs none
     from strategies.layers.drift import carry, drift
     from strategies.layers.equilibrium.fixed_point_solution import ConvergenceError
     from strategies.layers.optimisation.cross_check import cross_check
+    from strategies.layers.optimisation.explanation import Explanation, explanations
     from strategies.layers.optimisation.warm_starts import remember, remembered
     from strategies.layers.solve_record import SolveRecord, SolveTally, record_solves
 
@@ -40,6 +41,7 @@ __all__ = [
     "Bracket",
     "ConvergenceError",
     "Ensemble",
+    "Explanation",
     "Inputs",
     "LearnedStrategy",
     "Plan",
@@ -50,6 +52,7 @@ __all__ = [
     "carry",
     "cross_check",
     "drift",
+    "explanations",
     "fit_to_plan",
     "holdings_input",
     "learned_inside",
@@ -62,11 +65,13 @@ __all__ = [
 
 LAYERS = {  # the parts of the layers that the engine uses, and where they are
     "ConvergenceError": "equilibrium.fixed_point_solution",
+    "Explanation": "optimisation.explanation",
     "SolveRecord": "solve_record",
     "SolveTally": "solve_record",
     "carry": "drift",
     "cross_check": "optimisation.cross_check",
     "drift": "drift",
+    "explanations": "optimisation.explanation",
     "record_solves": "solve_record",
     "remember": "optimisation.warm_starts",
     "remembered": "optimisation.warm_starts",

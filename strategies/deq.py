@@ -190,7 +190,7 @@ class DEQMeanVariance(LearnedStrategy):
         )
 
     def encoder(self, assets: int, features: int) -> nn.Module:
-        """Features (B, N, F) and a mask (B, N) to states (B, N, H)."""
+        """Features (B, N, F) and a mask (B, N) to states (B, N, H); override it for another."""
         return DEQEncoder(
             features,
             self.hidden,

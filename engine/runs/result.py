@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -23,6 +24,9 @@ from engine.training.summary import training_summary
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from data_loaders import Panel
+    from strategies.base import Strategy
 
 FORMAT = 1
 
@@ -205,6 +209,19 @@ class BacktestResult:
         Columns: round trips (closed), won, realised, open, fees, profit = realised + open (money).
         """
         return profit_by_asset(self.round_trips, groups)
+
+    def replay(
+        self,
+        panel: Panel,
+        strategy: Strategy | None = None,
+        dates: Iterable[pd.Timestamp | str] | None = None,
+    ) -> Any:
+        """q, P, the equilibrium, residuals, weights and multipliers by date, computed again.
+
+        Arguments, errors and the ``Replay`` that is returned: see ``engine.research.replay``.
+        """
+        # By name: to decide again takes the rooms to the right, which know results.
+        return import_module("engine.research.replay").replay(self, panel, strategy, dates)
 
     def training_summary(self) -> pd.DataFrame:
         """One row per fit, see ``engine.training.summary``."""

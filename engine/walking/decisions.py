@@ -54,6 +54,8 @@ class DecisionTask:
         folds: in order of time; holdings are carried from one to the next.
         failed: the error of training in the fold that would follow.
         observed: whether solves, binding limits and sensitivity are looked at.
+        on_details: called with each row and the details of its solves, see ``SolveRecord``; with
+            it, networks decide date by date.
     """
 
     name: str
@@ -62,6 +64,7 @@ class DecisionTask:
     folds: Sequence[Fold]
     observed: bool = True
     failed: TrainingError | None = None
+    on_details: Callable[[int, list], object] | None = None
 
     def __len__(self) -> int:
         """How many decisions there are."""
@@ -122,7 +125,8 @@ class DecisionTask:
         if learned is not self.strategy:
             rule = self._refitted(rule.with_trained(networks), fold, learner)
             fitted = [rule]
-        with record_solves(limits=self.observed) as record:
+        detailed = self.on_details is not None
+        with record_solves(limits=self.observed, details=detailed) as record:
             decisions = self._decide(fold, fitted, learner, positions, book, record)
             for row, targets[row], levels, limits in decisions:
                 date = learner.panel.dates[row]
@@ -160,7 +164,9 @@ class DecisionTask:
             Each row once it is decided, what is ordered (N,), with which protective orders, and
             the limits that bind there.
         """
-        infer = Inference(self.name, fitted, learner, fold.test) if _are_networks(fitted) else None
+        infer = None
+        if self.on_details is None and _are_networks(fitted):
+            infer = Inference(self.name, fitted, learner, fold.test)
         limits = [] if record.limits is None else record.limits  # filled by the solvers
         batch = list(limits) if infer and infer.batch is not None else []  # K samples a network
         for number, row in enumerate(map(int, fold.test)):
@@ -173,6 +179,9 @@ class DecisionTask:
                 asked = partial(infer, k, number, holdings) if infer is not None else None
                 own = book.at(row) if book is not None else None
                 answers.append(checked_answer(self.name, each, history, holdings, asked, own))
+            if self.on_details is not None and record.details is not None:
+                self.on_details(row, record.details.copy())
+                record.details.clear()
             answer = answers[0] if len(answers) == 1 else mean_answer(answers, held)
             ordered = positions.order(row, *answer)
             samples = batch[number :: len(fold.test)] + limits

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -51,10 +52,12 @@ class SolveRecord:
     """What the solvers did while this record was open, by kind of solve.
 
     ``limits``: None, or what binds in each sample of every mean-variance solve (``activity.py``).
+    ``details``: None, or every solve itself, in order: its kind, and what its layer keeps of it.
     """
 
     tallies: dict[str, SolveTally] = field(default_factory=dict)
     limits: list[list[dict[str, object]]] | None = None
+    details: list[tuple[str, Any]] | None = None
 
     def add(self, kind: str, steps: Tensor, residual: Tensor, converged: Tensor) -> None:
         """Count one batch: ``steps``, ``residual`` and ``converged`` have shape (B,)."""
@@ -107,13 +110,15 @@ class SolveRecord:
 
 
 @contextmanager
-def record_solves(limits: bool = False, into: SolveRecord | None = None) -> Iterator[SolveRecord]:
+def record_solves(
+    limits: bool = False, into: SolveRecord | None = None, details: bool = False
+) -> Iterator[SolveRecord]:
     """Open a record; solves inside the block report to it (the innermost one only).
 
-    With ``limits``, also which constraints bind in each sample of each mean-variance solve.
-    ``into`` is a record to add to, in place of a new one.
+    With ``limits``, also which constraints bind in each sample of each mean-variance solve, and
+    with ``details`` the solves themselves. ``into`` is a record to add to, in place of a new one.
     """
-    record = SolveRecord(limits=[] if limits else None) if into is None else into
+    record = into or SolveRecord(limits=[] if limits else None, details=[] if details else None)
     token = _open.set(record)
     try:
         yield record

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from strategies.layers.equilibrium.fixed_point_solvers import Solver
-from strategies.layers.solve_record import SolveRecord
+from strategies.layers.solve_record import FIXED_POINT, SolveRecord
 
 OnFailure = Literal["raise", "flag"]
 
@@ -107,6 +107,8 @@ class Report:
         solution = Solution(value, residual <= tolerance.rtol, steps, residual, history)
         if self.record is not None:
             self.record.add(self.kind, steps, residual, solution.converged)
+            if self.record.details is not None and self.kind == FIXED_POINT:
+                self.record.details.append((self.kind, solution))
         if self.on_failure == "flag" or bool(solution.converged.all()):
             return solution
         samples = (~solution.converged).nonzero().squeeze(1).tolist()

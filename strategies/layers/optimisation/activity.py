@@ -1,10 +1,10 @@
 """Which constraints bind at a solution, and at what price: the multipliers, by name.
 
 A shadow price is the gain of the objective, ``q'z - 1/2 z'Pz`` less what turnover costs, for one
-more unit of the limit. Weights at a bound have a reduced cost, from the stationarity of the
+more unit of the limit. What the expected return of each weight pays for is the stationarity of the
 Lagrangian (Boyd and Vandenberghe 2004, section 5.5.3):
 
-    q - P z - rows'y - c s  =  price of the cap - price of the floor
+    q  =  P z + rows'y + c s + price of the cap - price of the floor
 
 with y the multipliers of the rows, c those of turnover and gross exposure and s their signs. Where
 a weight stands exactly at its holding or at zero the sign may lie anywhere from -1 to 1, and the
@@ -21,6 +21,39 @@ from strategies.layers.optimisation.problem import Problem, Solution
 AT_LIMIT = 1e-6  # fractions of the portfolio: so near, a weight is at its limit
 
 
+def terms_of(problem: Problem, solution: Solution) -> dict[str, np.ndarray]:
+    """What the expected return of each weight pays for, (B, N) each; their sum is q.
+
+    ``risk`` is P z, ``rows`` the rows at their multipliers, ``turnover`` and ``gross`` those costs
+    and limits, ``cap`` and ``floor`` the prices of the bounds (zero or more; the floor is taken
+    off). In the unit of q.
+    """
+    weights = solution.weights.detach()
+    z, duals, q = map(_array, (weights, solution.duals, problem.expected_return))
+    rows = np.broadcast_to(_array(problem.rows), (len(z), *problem.rows.shape[1:]))
+    count = rows.shape[1]
+    found = {
+        "risk": _array(problem.risk_times(weights)),
+        "rows": np.einsum("brn,br->bn", rows, duals[:, :count]),
+    }
+    kinks = {"turnover": (np.zeros_like(z), z), "gross": (np.abs(duals[:, -1:]) + 0 * z, z)}
+    if problem.holdings is not None and problem.cost is not None:
+        price = _array(problem.cost) + duals[:, count : count + 1]
+        kinks["turnover"] = price, z - _array(problem.holdings)
+    loose = {}  # by how much the signs may move it
+    for name, (price, distance) in kinks.items():
+        clear = np.abs(distance) > AT_LIMIT
+        found[name] = np.where(clear, price * np.sign(distance), 0.0)
+        loose[name] = np.where(clear, 0.0, price)
+    rest = q - sum(found.values())
+    room = loose["turnover"] + loose["gross"]
+    taken = np.clip(rest, -room, room)
+    for name, width in loose.items():
+        found[name] += taken * np.divide(width, room, out=np.zeros_like(z), where=room > 0)
+    rest -= taken
+    return found | {"cap": np.maximum(rest, 0.0), "floor": np.maximum(-rest, 0.0)}
+
+
 def limits_of(problem: Problem, solution: Solution) -> list[list[dict[str, object]]]:
     """What binds in each sample: one list a sample, one entry a constraint that may bind.
 
@@ -30,29 +63,17 @@ def limits_of(problem: Problem, solution: Solution) -> list[list[dict[str, objec
     """
 
     weights = solution.weights.detach()
-    risky = _array(problem.risk_times(weights))  # P z, (B, N)
+    terms = terms_of(problem, solution)
     z, duals = _array(weights), _array(solution.duals)
-    lower, upper, q = map(_array, (problem.lower, problem.upper, problem.expected_return))
+    lower, upper = _array(problem.lower), _array(problem.upper)
     rows, row_lower, row_upper = map(_array, (problem.rows, problem.row_lower, problem.row_upper))
     holdings = None if problem.holdings is None else _array(problem.holdings)
     turnover = None if problem.turnover_limit is None else _array(problem.turnover_limit)
     gross = None if problem.gross_limit is None else _array(problem.gross_limit)
     count = rows.shape[1]
     rows = np.broadcast_to(rows, (len(z), *rows.shape[1:]))
-    pull = q - risky - np.einsum("brn,br->bn", rows, duals[:, :count])  # (B, N)
-    loose = np.zeros_like(pull)  # by how much the signs may move it
-
-    def take(price: np.ndarray, distance: np.ndarray) -> None:
-        clear = np.abs(distance) > AT_LIMIT
-        pull[clear] -= (price * np.sign(distance))[clear]
-        loose[~clear] += price[~clear]
-
-    if holdings is not None and problem.cost is not None:
-        take(_array(problem.cost) + duals[:, count : count + 1], z - holdings)
-    if gross is not None:
-        take(np.broadcast_to(duals[:, -1:], z.shape), z)
     free = upper - lower > AT_LIMIT  # else the asset does not trade
-    variance = (z * risky).sum(axis=1)
+    variance = (z * terms["risk"]).sum(axis=1)
     sums = np.einsum("brn,bn->br", rows, z)
 
     found = []
@@ -70,12 +91,12 @@ def limits_of(problem: Problem, solution: Solution) -> list[list[dict[str, objec
                 }
             )
 
-        for name, bound, side in (("floor", lower, -1), ("cap", upper, 1)):
+        for name, bound in (("floor", lower), ("cap", upper)):
             limited = free[b] & np.isfinite(bound[b])
             at = limited & (np.abs(z[b] - bound[b]) <= AT_LIMIT)
-            prices = np.maximum(side * pull[b] - loose[b], 0.0)
             if limited.any():
-                add(name, int(at.sum()), int(limited.sum()), prices[at].max(initial=0.0))
+                price = terms[name][b][at].max(initial=0.0)
+                add(name, int(at.sum()), int(limited.sum()), price)
         for r in range(count):
             gap = np.minimum(sums[b, r] - row_lower[b, r], row_upper[b, r] - sums[b, r])
             add(problem.row_name(r), int(gap <= AT_LIMIT), 1, duals[b, r])

@@ -31,6 +31,7 @@ from strategies.layers.optimisation.problem import (
     Solver,
     build_problem,
 )
+from strategies.layers.solve_record import open_record
 
 
 def weights_from_holdings(
@@ -50,7 +51,11 @@ def weights_from_holdings(
     """
     cost = (cost * holdings.any(-1)).unsqueeze(-1)  # (B, 1)
     pulled = expected_return + cost * holdings
-    return layer(plus_diagonal(risk, cost.expand_as(pulled)), pulled, **constraints)
+    weights = layer(plus_diagonal(risk, cost.expand_as(pulled)), pulled, **constraints)
+    if (record := open_record()) is not None and record.details:
+        kind, solved = record.details[-1]
+        record.details[-1] = kind, solved._replace(cost=cost, holdings=holdings)
+    return weights
 
 
 def weights_on_dates(

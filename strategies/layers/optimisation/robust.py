@@ -102,8 +102,12 @@ class RobustLayer(nn.Module):
             expected_return / scale[:, None],
             (1 - radius / 2) ** 2,
         )
+        record = open_record()
+        kept = 0 if record is None or record.details is None else len(record.details)
         with torch.no_grad():
             point, steps, change = self._solve(problem, radius, keys, constraints)
+        if record is not None and record.details is not None:
+            del record.details[kept:]  # the last step, which follows, is the portfolio
         self._report(steps, change)
         if keys is not None:
             losses = problem.losses(point)[1].amax(dim=1)
