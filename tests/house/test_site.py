@@ -51,6 +51,13 @@ def test_every_command_is_described_with_its_options(site):
     assert "<code>--whole-shares</code>" in shown
 
 
+def test_the_notebook_is_shown_with_its_formulas_and_figures(site):
+    shown = (site / "implicit-layers.html").read_text()
+    assert shown.count("<math ") > 8
+    assert shown.count('src="data:image/png;base64,') == 4
+    assert "differs from 300 unrolled steps" in shown
+
+
 def test_formulas_are_mathml_in_a_font_that_has_their_signs(site):
     signs = TTFont(site / "assets/math.woff").getBestCmap()
     pages = [page for page in ROOT.rglob("docs/**/*.md") if "$$" in page.read_text()]
@@ -76,6 +83,7 @@ def test_pages_have_no_barrier_and_fit_the_screen(site, browser, width, scheme):
     for name in (
         "index",
         "mathematics",
+        "implicit-layers",
         "comparison",
         "how-to/own-strategy",
         "reference/strategies",
