@@ -61,7 +61,7 @@ def solve_adjoints(V1, V2, value, present, given, settings, found, residual, on_
         for n in range(assets):
             for h in range(hidden):
                 slope[n * hidden + h] = (1.0 - z[n, h] * z[n, h]) * here[n]
-        state[:] = given[b].reshape(-1)
+        _copy(given[b].reshape(-1), state)
         ended = _iterate(state, V1, V2, given[b].reshape(-1), slope, here, settings)
         residual[b], on_the_way[b, 0], on_the_way[b, 1], steps[b] = ended
         _times(slope, state, found[b].reshape(-1))
@@ -112,12 +112,19 @@ def _iterate(state, W1, W2, offset, slope, present, settings):
         plain = kept > 1 and gap >= before and not plain
         before = gap
         if plain:
-            state[:] = images[(kept - 2) % memory]
+            _copy(images[(kept - 2) % memory], state)
         elif kept > 0:
             _mix(images, gram, kept, ridge, room, state)
         else:
-            state[:] = image
+            _copy(image, state)
     return relative, quarter, midway, count
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _copy(source, out):
+    """In place of ``out[:] = source``, whose error message alone takes two seconds to compile."""
+    for i in range(len(out)):
+        out[i] = source[i]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -182,7 +189,7 @@ def _mix(images, gram, count, ridge, room, out):
         weights[i] = value / factor[i, i]
         total += scale[i] * weights[i]
     if not sound:  # gaps parallel to the last digit
-        out[:] = images[slot]
+        _copy(images[slot], out)
         return
     out[:] = 0.0
     for i in range(used):

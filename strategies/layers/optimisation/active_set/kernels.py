@@ -60,6 +60,13 @@ __all__ = [
 
 
 @helper
+def copy(source, out):
+    """In place of ``out[:] = source``, whose error message alone takes two seconds to compile."""
+    for i in range(len(out)):
+        out[i] = source[i]
+
+
+@helper
 def solve_sample(s, w, state, row_state):
     """States without a contradiction; status, rounds, free weights, scale of the gradient.
 
@@ -118,7 +125,7 @@ def solve_batch(sources):
         for b in range(first, batch.linear.shape[0]):
             if consecutive and not chain.begins[b]:
                 carry_over(chain, b, weights[b - 1], batch.linear[b])
-                states[b] = states[b - 1]
+                copy(states[b - 1], states[b])
             s = sample_of(batch, b)
             state, row_state = states[b, :n], states[b, n:]
             rounds[b] = 0
@@ -135,8 +142,8 @@ def solve_batch(sources):
                 residual[b] = residual_of(s, w, m, scale)
                 clip_free(w, state, m)
                 let_go_of_weak(s, w, state, row_state, scale)
-                weights[b] = w.z
-                duals[b] = w.duals
+                copy(w.z, weights[b])
+                copy(w.duals, duals[b])
                 if residual[b] > EXACT:
                     status[b] = STALLED
             if status[b] != SOLVED and consecutive:
