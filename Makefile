@@ -10,7 +10,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 MODERN := .venv-modern/bin
-INSTALL := -m pip install --quiet --disable-pip-version-check
+# Most modules of the dependencies are never imported: to compile all of them takes a minute of CPU.
+INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile
 
 # What does not depend on the stack, or is long and only repeats what other tests do there.
 SAME := house/ layers/ reports/test_page_in_browser.py engine/compute/ engine/research/test_search.py \
