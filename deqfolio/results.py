@@ -134,5 +134,5 @@ def orders(
     )
     typer.echo(f"costs {traded['cost'].sum():,.2f}, cash left {found.cash:,.2f}")
     before = table["held"] * table["price"] / capital
-    for line in binding(chosen, table["weight"], before.fillna(0.0)):
+    for line in binding(chosen, table["weight"], before.fillna(0.0), found.date):
         typer.echo(f"binds: {line}")

@@ -48,11 +48,19 @@ def check_constraints(constraints: Any) -> None:
     """ValueError where a limit is not a number, or two limits contradict each other."""
     for name in ("lower", "upper"):
         _number(name, getattr(constraints, name), infinite=True)
-    least, most = budget_ends(constraints.budget)
-    for end in (least, most):
-        _number("budget", end)
-    if least > most:
-        raise ValueError(f"budget: the least, {least:g}, is above the most, {most:g}")
+    budget = constraints.budget
+    for each in budget.values() if isinstance(budget, Mapping) else [budget]:
+        least, most = budget_ends(each)
+        for end in (least, most):
+            _number("budget", end)
+        if least > most:
+            raise ValueError(f"budget: the least, {least:g}, is above the most, {most:g}")
+        nearest = max(least, -most, 0.0)  # to zero that the sum can be
+        if constraints.gross_limit is not None and constraints.gross_limit < nearest:
+            raise ValueError(
+                f"the budget of {nearest if least > 0 else -nearest:g} cannot be held within a "
+                f"gross_limit of {constraints.gross_limit:g}"
+            )
     for name in NOT_NEGATIVE:
         value = getattr(constraints, name)
         if value is not None:
@@ -70,12 +78,6 @@ def check_constraints(constraints: Any) -> None:
         )
         if floor > cap:
             raise ValueError(f"{asset} has a floor of {floor:g} above its cap of {cap:g}")
-    nearest = max(least, -most, 0.0)  # to zero that the sum can be
-    if constraints.gross_limit is not None and constraints.gross_limit < nearest:
-        raise ValueError(
-            f"the budget of {nearest if least > 0 else -nearest:g} cannot be held within a "
-            f"gross_limit of {constraints.gross_limit:g}"
-        )
     if bool(constraints.benchmark) != (constraints.tracking > 0):
         raise ValueError("a benchmark goes with a positive tracking, and the reverse")
     names = [row.name for row in constraints.rows]

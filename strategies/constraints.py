@@ -16,9 +16,11 @@ The mean-variance layer takes them as ``arguments``, the engine checks weights a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
+from datetime import date as Date
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -77,7 +79,8 @@ class Constraints:
             short positions, within ``gross_limit``.
         floors, caps: bounds of single assets, in place of ``lower`` and ``upper``.
         budget: sum of the weights; 0 for dollar-neutral. Or the least and the most it may be:
-            with (0, 1) cash is a choice.
+            with (0, 1) cash is a choice. Or either by date, as a mapping or a Series, in force from
+            that date on: ``{"2005-01-01": 1.0, "2008-09-15": 0.5}``.
         groups, exposures: limits of sums of weights.
         gross_limit: of the sum of absolute weights; 1.6 with a budget of 1 is 130/30.
         turnover_cost: in the objective, ``c sum |z - holdings|``, in the unit of expected returns;
@@ -95,7 +98,7 @@ class Constraints:
     upper: float = 1.0
     floors: Mapping[str, float] = field(default_factory=dict)
     caps: Mapping[str, float] = field(default_factory=dict)
-    budget: float | Sequence[float] = 1.0
+    budget: float | Sequence[float] | Mapping[Any, float | Sequence[float]] = 1.0
     groups: Sequence[Group] = ()
     exposures: Sequence[Exposure] = ()
     gross_limit: float | None = None
@@ -109,16 +112,39 @@ class Constraints:
         object.__setattr__(self, "exposures", tuple(self.exposures))
         if isinstance(self.budget, list):  # of a file
             object.__setattr__(self, "budget", tuple(self.budget))
+        if isinstance(self.budget, pd.Series):
+            object.__setattr__(self, "budget", self.budget.to_dict())
+        if isinstance(self.budget, Mapping):
+            object.__setattr__(self, "budget", _by_date(self.budget))
         check_constraints(self)
 
     @property
     def rows(self) -> list[Group | Exposure]:
         return [*self.groups, *self.exposures]
 
+    def on(self, date: pd.Timestamp) -> Constraints:
+        """These, with the budget that is in force on a date.
+
+        Raises:
+            ValueError: there is none yet.
+        """
+        if not isinstance(self.budget, Mapping):
+            return self
+        begun = [begins for begins in self.budget if begins <= date]
+        if not begun:
+            raise ValueError(
+                f"the budget by date begins on {min(self.budget).date()}, after {date.date()}: add "
+                "an entry for the dates before"
+            )
+        return replace(self, budget=self.budget[begun[-1]])
+
     @property
     def budget_ends(self) -> tuple[float, float]:
-        """What the weights sum to, at least and at most."""
-        return budget_ends(self.budget)
+        """What the weights sum to, at least and at most, on any date."""
+        if not isinstance(self.budget, Mapping):
+            return budget_ends(self.budget)
+        least, most = zip(*map(budget_ends, self.budget.values()), strict=True)
+        return min(least), max(most)
 
     @property
     def needs_holdings(self) -> bool:
@@ -135,6 +161,8 @@ class Constraints:
             ValueError: names that are not among the assets, or holdings missing.
         """
         self.check_names(assets)
+        if isinstance(self.budget, Mapping):
+            raise ValueError("the budget differs by date: ask constraints.on(date).arguments(...)")
         lower, upper = self._bounds(assets)
         found: dict[str, Any] = {"lower": lower, "upper": upper, "budget": self.budget}
         if self.rows:
@@ -318,7 +346,8 @@ class Constraints:
     @property
     def _budget_words(self) -> str:
         least, most = map(_percent, self.budget_ends)
-        return least if least == most else f"{least} to {most}"
+        words = least if least == most else f"{least} to {most}"
+        return f"{words}, by date" if isinstance(self.budget, Mapping) else words
 
     def check_names(self, assets: Sequence[str]) -> None:
         """ValueError where a limit names what is not among the assets."""
@@ -348,6 +377,23 @@ def relax_caps(upper: Tensor, budget: float = 1.0) -> tuple[Tensor, Tensor]:
     return torch.where(short, upper * (budget / total), upper), short.squeeze(-1)
 
 
+def _by_date(budget: Mapping[Any, Any]) -> dict[pd.Timestamp, Any]:
+    """A budget by date, in order; pairs wherever one of them is a pair, so that dates stack."""
+    try:
+        dates = [pd.Timestamp(date) for date in budget if isinstance(date, str | Date)]
+    except ValueError:
+        dates = []
+    sound = len(set(dates)) == len(budget) and not any(pd.isna(date) or date.tz for date in dates)
+    if not (dates and sound):
+        raise ValueError(
+            "a budget by date has dates without a time zone, each of them once, like "
+            f"{{'2005-01-01': 1.0, '2008-09-15': 0.5}}, got {list(budget)[:5]!r}"
+        )
+    ends = dict(sorted(zip(dates, map(budget_ends, budget.values()), strict=True)))
+    pairs = any(least != most for least, most in ends.values())
+    return {date: each if pairs else each[0] for date, each in ends.items()}
+
+
 def _plain(given: Constraints | Group | Exposure) -> dict[str, Any]:
     """Fields that differ from their defaults, as plain values."""
     found: dict[str, Any] = {}
@@ -358,7 +404,10 @@ def _plain(given: Constraints | Group | Exposure) -> dict[str, Any]:
         if f.name in ("groups", "exposures"):
             value = [_plain(row) for row in value]
         elif isinstance(value, Mapping):
-            value = dict(value)
+            value = {
+                key.isoformat() if isinstance(key, pd.Timestamp) else key: each
+                for key, each in value.items()
+            }
         elif not isinstance(value, int | float | str):
             value = list(value)
         found[f.name] = value

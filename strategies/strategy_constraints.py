@@ -66,7 +66,7 @@ def limits_of(strategy: Any, history: Panel, holdings: pd.Series | None = None) 
 
     Where its caps cannot hold the budget, the error says which parameter to change.
     """
-    constraints = constraints_of(strategy.constraints, strategy.cap)
+    constraints = constraints_of(strategy.constraints, strategy.cap).on(history.dates[-1])
     try:
         return limits(constraints, history, holdings, getattr(strategy, "fallback", "raise"))
     except InfeasibleError as error:
@@ -173,7 +173,7 @@ def broken(strategy: Any, weights: pd.Series, history: Panel, holdings: pd.Serie
     """
     given = getattr(strategy, "constraints", None)
     if isinstance(given, Constraints | Mapping):
-        constraints = constraints_of(given, 1.0)
+        constraints = constraints_of(given, 1.0).on(history.dates[-1])
         budget = constraints.budget_ends[0]
     else:
         cap = getattr(strategy, "cap", None)
@@ -200,15 +200,17 @@ def broken(strategy: Any, weights: pd.Series, history: Panel, holdings: pd.Serie
     return constraints.broken(assets, wanted, held, lower, upper, TOLERANCE, excused)
 
 
-def binding(strategy: Any, weights: pd.Series, holdings: pd.Series) -> list[str]:
-    """Which limits of a strategy its weights (N,) have reached, in words.
+def binding(
+    strategy: Any, weights: pd.Series, holdings: pd.Series, date: pd.Timestamp
+) -> list[str]:
+    """Which limits of a strategy the weights (N,) that it decided on at a date have reached.
 
     Empty for a strategy without the parameters ``constraints`` and ``cap``.
     """
     parameters = strategy.get_params(deep=False)
     if not {"constraints", "cap"} <= set(parameters):
         return []
-    constraints = constraints_of(parameters["constraints"], parameters["cap"])
+    constraints = constraints_of(parameters["constraints"], parameters["cap"]).on(date)
     held = torch.tensor(holdings.to_numpy()) if holdings.any() else None
     return constraints.binding(list(weights.index), torch.tensor(weights.to_numpy()), held)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 
+import pandas as pd
 import pytest
 import torch
 
@@ -74,6 +75,9 @@ def test_a_file_says_the_same() -> None:
     assert ("sum of weights", "0 % to 100 %") in cash.describe()
     full = torch.tensor([0.5, 0.5, 0.0, 0.0, 0.0])
     assert "sum of weights at its limit of 100 %" in cash.binding(ASSETS, full)
+    dated = Constraints(budget={"2009-03-09": (0.2, 1), "2008-09-15": 0.5})
+    assert Constraints.from_dict(json.loads(json.dumps(dated.to_dict()))) == dated
+    assert Constraints(budget=pd.Series(dated.budget)) == dated
     text = """
         upper = 0.3
         [[groups]]
@@ -83,6 +87,35 @@ def test_a_file_says_the_same() -> None:
     """
     expected = Constraints(upper=0.3, groups=[Group("oil", ["XOM", "CVX"], upper=0.2)])
     assert Constraints.from_dict(tomllib.loads(text)) == expected
+
+
+def test_a_budget_by_date_is_in_force_from_its_date_on() -> None:
+    dated = Constraints(budget={"2009-03-09": (0.2, 1), "2008-09-15": 0.5})
+    for date, ends in ("2008-09-15", (0.5, 0.5)), ("2009-03-08", (0.5, 0.5)), ("2010", (0.2, 1)):
+        assert dated.on(pd.Timestamp(date)).budget_ends == ends
+    assert ("sum of weights", "20 % to 100 %, by date") in dated.describe()
+    assert Constraints(budget={"2008": 0.5}).on(pd.Timestamp("2010")).budget == 0.5
+    with pytest.raises(ValueError, match="begins on 2008-09-15, after 2008-09-14: add an entry"):
+        dated.on(pd.Timestamp("2008-09-14"))
+    with pytest.raises(ValueError, match=r"ask constraints.on\(date\)"):
+        dated.arguments(ASSETS)
+
+
+@pytest.mark.parametrize(
+    ("budget", "message"),
+    [
+        ({}, "has dates without a time zone"),
+        ({"soon": 1.0}, r"each of them once, like .* got \['soon'\]"),
+        ({2008: 1.0}, r"got \[2008\]"),
+        ({"2008": 1.0, "2008-01-01": 0.5}, "each of them once"),
+        ({"2008-01-01T00:00Z": 1.0}, "without a time zone"),
+        ({"2008": "all"}, "budget should be a number"),
+        ({"2008": (1.0, 0.5)}, "the least, 1, is above the most, 0.5"),
+    ],
+)
+def test_budgets_by_date_that_mean_nothing_are_refused(budget, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        Constraints(budget=budget)
 
 
 def test_people_can_read_it() -> None:

@@ -460,3 +460,17 @@ def test_twenty_exposures_at_zero_stop_no_run():
     (result,) = backtest([MeanVariance(lookback=100, constraints=limits)], panel, plan).values()
     missed = limits.missed(list(panel.assets), torch.tensor(result.targets.to_numpy()))
     assert max(float(value.max()) for value in missed.values()) < 1e-9
+
+
+@pytest.mark.parametrize("strategy", [MinimumVariance, DEQMeanVariance])
+def test_a_budget_by_date_is_what_is_invested(strategy):
+    panel = random_walks(420, 4)
+    begins = panel.dates[380]
+    limits = Constraints(upper=0.6, budget={"2000": 1.0, begins: (0.0, 0.5)})
+    plan = WalkForward(train="1Y", rebalance="W-FRI")
+    chosen = strategy(lookback=64, constraints=limits)
+    (result,) = backtest([chosen], panel, plan, training=Training(epochs=1)).values()
+    invested, dates = result.targets.sum(axis=1), result.targets.index
+    assert (dates < begins).any() and (dates >= begins).any()
+    np.testing.assert_allclose(invested[dates < begins], 1.0, atol=1e-9)
+    assert (invested[dates >= begins] <= 0.5 + 1e-9).all()
