@@ -6,7 +6,6 @@ was known at that close, and the only thing a strategy is ever handed.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property, partial
@@ -18,6 +17,7 @@ import pandas as pd
 
 from data_loaders import calendars
 from data_loaders.benchmark_column import checked, take_out
+from data_loaders.content_hash import content_hash
 from data_loaders.reading.frames import as_frame, check_index
 from data_loaders.reading.options import Options
 from data_loaders.reading.returns import simple_returns
@@ -300,23 +300,7 @@ class Panel:
 
         Rows per year belong to it where they were given.
         """
-        digest = hashlib.sha256()
-        parts = [("prices", self.prices), ("market", self.market_features)]
-        parts += [(f"asset:{name}", frame) for name, frame in sorted(self.asset_features.items())]
-        if self.benchmark is not None:
-            parts.append(("benchmark", self.benchmark.to_frame()))
-        digest.update(self.dates.values.astype("datetime64[ns]").tobytes())
-        for name, frame in parts:
-            digest.update("\x1f".join([name, *map(str, frame.columns)]).encode() + b"\x1e")
-            values = np.ascontiguousarray(frame.to_numpy(np.float64))
-            # NaN has many bit patterns: use one of them.
-            digest.update(np.where(np.isnan(values), np.nan, values).data)
-        members = self.members.to_numpy()
-        if not np.array_equal(members, self.prices.notna().to_numpy()):
-            digest.update(np.ascontiguousarray(members).data)
-        if self._given_year is not None:
-            digest.update(f"periods_per_year {self._given_year!r}".encode())
-        return digest.hexdigest()
+        return content_hash(self)
 
     def __reduce__(self) -> tuple:
         """Pickle the arguments of what this panel shows; a year has the rows of the whole one."""

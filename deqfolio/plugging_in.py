@@ -9,6 +9,8 @@ import typer
 from deqfolio.experiments import make_strategy
 from deqfolio.options import DATA, STRATEGY, PeriodsPerYear, source_names, strategy_names
 
+VERDICTS = {"passed": "ok", "failed": "FAILED", "warning": "warning", "declared": "declared"}
+
 
 def strategies(
     name: Annotated[
@@ -43,9 +45,10 @@ def check(
     start: Annotated[str | None, typer.Option(help="First date of the data.")] = "2014-01-01",
     periods_per_year: PeriodsPerYear = None,
 ) -> None:
-    """Test a strategy for look-ahead and other errors, on changed copies of the data.
+    """Test a strategy for look-ahead and other errors, on altered copies of the data.
 
-    Its weights must not depend on the future, on the order of the assets or on the currency.
+    Its weights must not depend on the future, on the order of the assets or on the currency. What
+    an honest strategy may do as well, such as reading a file, is a warning.
     """
     from data_loaders import load
     from engine import StrategyCheckError, check_strategy
@@ -57,8 +60,10 @@ def check(
     except StrategyCheckError as failure:
         outcomes = failure.outcomes
     for row in outcomes.itertuples():
-        typer.echo(f"{'ok    ' if row.passed else 'FAILED'} {row.Index.replace('_', ' ')}")
-        if not row.passed:
-            typer.echo(f"       {row.meaning}\n       {row.found}")
+        typer.echo(f"{VERDICTS[row.verdict]:8} {row.Index.replace('_', ' ')}")
+        if row.verdict == "declared":
+            typer.echo(f"         {row.found}")
+        elif row.verdict != "passed":
+            typer.echo(f"         {row.meaning}\n         {row.found}")
     if not outcomes["passed"].all():
         raise typer.Exit(1)

@@ -120,7 +120,9 @@ class Strategy(BaseEstimator):
     ``clone``, ``get_params`` and ``set_params`` work). ``lookback`` is the number of rows of
     history that ``allocate`` needs; the engine hands it exactly so many, the last of them
     the decision date. ``equivariant`` claims that permuting the assets permutes the weights;
-    ``engine.check_strategy`` holds a strategy to it.
+    ``engine.check_strategy`` holds a strategy to it. ``uses_calendar`` (a rule of Easter, a date of
+    law) and ``uses_price_level`` (no stock below 5 dollars) declare what it would else be accused
+    of: looking things up by date, or in the level of a price.
 
     ``ranges`` says which values parameters may have, like ``{"count": at_least(1)}``
     (``strategies/parameter_ranges.py``); it is checked before anything is run.
@@ -132,6 +134,8 @@ class Strategy(BaseEstimator):
 
     lookback: int = 253
     equivariant: bool = False
+    uses_calendar: bool = False
+    uses_price_level: bool = False
     short: bool = False  # may hold negative weights
     leverage: float = 1.0  # most that absolute weights may sum to
     ranges: ClassVar[Mapping[str, Range]] = {"lookback": at_least(1), "leverage": above(0)}

@@ -20,6 +20,7 @@ from engine.planning.walk_forward import Fold
 from engine.training.errors import TrainingError
 from engine.training.fit_records import FitKey, Fitted
 from engine.walking.learner import Learner
+from engine.walking.market_memory import unchanged_market
 from engine.walking.sensitivity import sensitivity
 from engine.walking.weight_checks import AllocationError, Answer, checked_answer, reason_of
 from strategies.base import (
@@ -74,13 +75,16 @@ class DecisionTask:
         """Decide, from the first date to the last; ``on_decision`` is called after each.
 
         A failure of the strategy ends it, and is returned as its ``error``.
+
+        Raises:
+            MarketChanged: the strategy wrote into the memory of the panel.
         """
         positions = Positions(learner.market, learner.plan.execution_lag, learner.plan.unpriced)
         book = PositionBook(positions) if asks_for_book(self.strategy) else None
         targets: dict[int, np.ndarray] = {}  # (N,) by row
         decided = Decided(pd.DataFrame(), [], [], [], {}, self.failed)
         rule = clone(self.strategy)
-        with limited_threads(learner.threads):
+        with limited_threads(learner.threads), unchanged_market(learner.panel, self.name):
             for fold in self.folds:
                 try:
                     rule = self._walk(
@@ -142,7 +146,7 @@ class DecisionTask:
 
     def _refitted(self, rule: Strategy, fold: Fold, learner: Learner) -> Strategy:
         """The rule of the fold before, for this one."""
-        known = learner.panel.rows(fold.start, fold.refit + 1)
+        known = learner.known(fold.refit, fold.refit + 1 - fold.start)
         try:
             return rule.refitted(known, learner.plan)
         except Exception as error:

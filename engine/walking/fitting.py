@@ -23,6 +23,7 @@ from engine.training.errors import TrainingError
 from engine.training.fit_records import FitKey, Fitted
 from engine.training.trainer import train
 from engine.walking.learner import Learner
+from engine.walking.market_memory import unchanged_market
 from engine.walking.weight_checks import reason_of
 from strategies.base import LearnedStrategy
 
@@ -47,9 +48,10 @@ class FitTask:
         Raises:
             TrainingError: it failed; the message says which fit and why, ``failure`` when.
             MemoryError, OSError: what fails is the machine.
+            MarketChanged: the strategy wrote into the memory of the panel.
         """
         key, strategy = self.key, self.strategy
-        with limited_threads(learner.threads):
+        with limited_threads(learner.threads), unchanged_market(learner.panel, key.name):
             learner.check_memory({key.name: strategy})
             training = replace(learner.training, seed=key.seed)
             others: list[Exception] = []  # of who is told, not of the strategy

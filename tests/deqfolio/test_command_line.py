@@ -113,7 +113,7 @@ def test_strategies_are_listed_with_their_parameters(capsys):
 def test_check_says_what_a_failure_means(prices, tmp_path, capsys):
     words = ["--data", prices, "--start", "2010-01-01"]
     assert main(["check", "EqualWeight", *words]) == 0
-    assert "ok     the future does not matter" in capsys.readouterr().out
+    assert "ok       the future does not matter" in capsys.readouterr().out
     (tmp_path / "my_cheat.py").write_text(
         "from strategies import EqualWeight\n"
         "class Cheat(EqualWeight):\n"
@@ -122,7 +122,7 @@ def test_check_says_what_a_failure_means(prices, tmp_path, capsys):
     )
     assert main(["check", "my_cheat:Cheat", *words]) == 1
     printed = capsys.readouterr().out
-    assert "FAILED weights are valid" in printed
+    assert "FAILED   weights are valid" in printed
     assert "a broker would refuse" in printed
 
 
