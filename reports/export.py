@@ -1,4 +1,4 @@
-"""The numbers beside the page: one JSON file, and a folder of CSV tables."""
+"""The numbers beside the page: one JSON file, and a folder of tables."""
 
 from __future__ import annotations
 
@@ -71,6 +71,14 @@ def as_csv(data: ReportData) -> dict[str, str]:
         for name, frame in frames.items()
         if len(frame)
     }
+
+
+def as_parquet(data: ReportData) -> dict[str, bytes]:
+    """{file name: content}: the decisions of all strategies, see ``positions_by_decision``."""
+    if not data.decisions:
+        return {}
+    table = pd.concat(data.decisions, names=["strategy"]).reset_index()
+    return {"decisions.parquet": table.to_parquet(index=False)}
 
 
 def failures(data: ReportData) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ TIMES = "\N{MULTIPLICATION SIGN}"
 
 def percent(value: float | None, digits: int = 1) -> str:
     """A fraction as a percentage: 0.123 -> "12.3%"; a dash where it is not defined."""
-    return DASH if value is None or not np.isfinite(value) else number(100 * value, digits) + "%"
+    return DASH if value is None or not math.isfinite(value) else number(100 * value, digits) + "%"
 
 
 def chance(value: float | None) -> str:
@@ -25,7 +26,7 @@ def chance(value: float | None) -> str:
 
 def number(value: float | None, digits: int = 2) -> str:
     """With a true minus sign and no minus zero; a dash where it is not defined."""
-    if value is None or not np.isfinite(value):
+    if value is None or not math.isfinite(value):
         return DASH
     text = f"{value:,.{digits}f}"
     negative = text.startswith("-") and text.strip("-0.,") != ""

@@ -24,6 +24,7 @@ from engine.accounting.risk_free import Rates
 from engine.runs.result import BacktestResult, why_failed
 from engine.runs.run_directory import written
 from reports import export, formats, wording
+from reports.decisions import shown_decisions
 from reports.figures import sections
 from reports.figures.axes import PALETTE
 from reports.flat_settings import flat
@@ -53,7 +54,8 @@ def write_report(
     """Write the report of ``results`` to ``path``: the whole page or, on an error, nothing.
 
     Beside "report.html" go "report.json", all its numbers unrounded, and the folder
-    "report-tables" with the same as CSV, and with returns, turnover, costs and targets.
+    "report-tables" with the same as CSV, with returns, turnover, costs and targets, and with the
+    decisions as Parquet.
 
     Args:
         results: {name shown: result}, in the order of the tables. Or returns alone, simple ones
@@ -94,6 +96,7 @@ def write_data(data: ReportData, path: str | Path) -> Path:
     folder = target.with_name(f"{target.stem}-tables")
     files = {target: render(data), target.with_suffix(".json"): export.as_json(data)}
     files |= {folder / name: text for name, text in export.as_csv(data).items()}
+    binary = {folder / name: content for name, content in export.as_parquet(data).items()}
     with written(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(exist_ok=True)
@@ -102,8 +105,10 @@ def write_data(data: ReportData, path: str | Path) -> Path:
             for place, text in files.items():
                 scratch = stack.enter_context(atomic(place))
                 scratch.write_text(text, encoding="utf-8", errors="replace")
-        for table in folder.glob("*.csv"):  # of an older report; any other file stays
-            if table not in files:
+            for place, content in binary.items():
+                stack.enter_context(atomic(place)).write_bytes(content)
+        for table in (*folder.glob("*.csv"), *folder.glob("decisions.parquet")):
+            if table not in {**files, **binary}:  # of an older report; any other file stays
                 table.unlink()
     return target
 
@@ -169,6 +174,7 @@ def render(data: ReportData) -> str:
             orders=orders.tail(ORDERS)[::-1].to_dict("records"),
             panel=settings.get("panel", {}),
             settings=list(flat(settings)),
+            decisions=shown_decisions(data.results, data.decisions, data.subject),
             everything=json.dumps(
                 export.settings({**data.failed, **data.results}, settings), indent=1, default=str
             ),

@@ -14,6 +14,7 @@ from engine.runs.result import BacktestResult
 from reports import learning
 from reports.common_dates import on_common_dates
 from reports.comparison import EQUAL_WEIGHT, Given, class_of
+from reports.decisions import decision_tables
 from reports.failures import finished
 from reports.flat_settings import flat
 from reports.formats import day
@@ -62,6 +63,7 @@ class ReportData:
     factors: pd.DataFrame  # regression of each strategy on the factors
     differing: pd.DataFrame  # settings in which the results differ, by strategy
     runs: RunDifferences | None  # what the runs differ in, where there are several
+    decisions: dict[str, pd.DataFrame]  # {strategy: its ``positions_by_decision``}
 
     @property
     def first(self) -> BacktestResult:
@@ -156,6 +158,7 @@ def gather(
         checks=_stacked(results, lambda result: learning.checks(result.checks)),
         differing=_differing(results),
         runs=_runs(results[subject]),
+        decisions=decision_tables(results),
     )
 
 

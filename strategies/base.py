@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # torch takes a second to import, and a rule needs none
     from strategies.layers.equilibrium.fixed_point_solution import ConvergenceError
     from strategies.layers.optimisation.cross_check import cross_check
     from strategies.layers.optimisation.explanation import Explanation, explanations
+    from strategies.layers.optimisation.reasons import joined_solves, solve_reasons
     from strategies.layers.optimisation.warm_starts import remember, remembered
     from strategies.layers.solve_record import SolveRecord, SolveTally, record_solves
 
@@ -55,13 +56,17 @@ __all__ = [
     "explanations",
     "fit_to_plan",
     "holdings_input",
+    "joined_solves",
     "learned_inside",
     "record_solves",
     "remember",
     "remembered",
+    "solve_reasons",
     "stack",
     "with_inner",
 ]
+
+FIXED_POINT, MEAN_VARIANCE = "fixed point", "mean-variance"  # kinds of solves in a record
 
 LAYERS = {  # the parts of the layers that the engine uses, and where they are
     "ConvergenceError": "equilibrium.fixed_point_solution",
@@ -72,9 +77,11 @@ LAYERS = {  # the parts of the layers that the engine uses, and where they are
     "cross_check": "optimisation.cross_check",
     "drift": "drift",
     "explanations": "optimisation.explanation",
+    "joined_solves": "optimisation.reasons",
     "record_solves": "solve_record",
     "remember": "optimisation.warm_starts",
     "remembered": "optimisation.warm_starts",
+    "solve_reasons": "optimisation.reasons",
 }
 
 if not TYPE_CHECKING:

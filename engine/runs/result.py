@@ -18,6 +18,7 @@ from data_loaders.calendars import elapsed_years
 from engine.accounting import performance
 from engine.accounting.capital import CAPITAL
 from engine.accounting.risk_free import risk_free_of
+from engine.runs.explanations import explained, positions_by_decision
 from engine.runs.round_trips import profit_by_asset, round_trips
 from engine.runs.run_directory import PLAN
 from engine.training.summary import training_summary
@@ -73,6 +74,12 @@ class BacktestResult:
             from ``net_returns`` only if ``backtest`` was asked for whole shares.
         limits: one row per decision, seed and constraint of an optimising strategy: date, limit,
             held, of, price, variance (see ``strategies.layers.optimisation.activity``).
+        decisions: one row per decision and solve (sample) of an optimising strategy: date, sample,
+            those of ``Reasons.samples`` (``strategies.layers.optimisation.reasons``), and of an
+            equilibrium steps, contraction, residual.
+        reasons: one row per decision, sample and asset, float32: date, sample, asset, held (before
+            the trade), aimed, and of an optimising strategy those of ``Reasons.assets``. Of many
+            assets, on fewer dates than there were decisions. ``explain`` reads it.
         sensitivity: one row per fold, seed and feature of a learned strategy: fold, seed, feature,
             change, decisions (see ``engine.walking.sensitivity``).
         risk_free: (T,) simple risk-free returns of the same periods as ``net_returns``, see
@@ -120,6 +127,8 @@ class BacktestResult:
     most_invested: pd.Series = field(default_factory=lambda: pd.Series(dtype=float))
     delays: pd.DataFrame = field(default_factory=pd.DataFrame)
     levels: pd.DataFrame = field(default_factory=pd.DataFrame)
+    decisions: pd.DataFrame = field(default_factory=pd.DataFrame)
+    reasons: pd.DataFrame = field(default_factory=pd.DataFrame)
     failure: dict | None = None
 
     def __post_init__(self) -> None:
@@ -223,6 +232,36 @@ class BacktestResult:
         # By name: to decide again takes the rooms to the right, which know results.
         return import_module("engine.research.replay").replay(self, panel, strategy, dates)
 
+    def explain(self, date: pd.Timestamp | str | None = None) -> pd.DataFrame:
+        """Why the portfolio of a decision is what it is: one row an asset, the largest first.
+
+        Forecast, beta (what the asset adds to the risk; the portfolio's own is 1) and limit_price
+        are over the variance of the portfolio. A sentence for each asset is in the column "why".
+        The other columns are those of ``positions_by_decision``; the date is in ``attrs``.
+
+        Args:
+            date: the last recorded decision up to it; default the last of all.
+
+        Raises:
+            ValueError: nothing is recorded, or nothing up to that date.
+        """
+        return explained(self.positions_by_decision, date, self.name)
+
+    @cached_property
+    def positions_by_decision(self) -> pd.DataFrame:
+        """One row per recorded decision and asset, indexed by both; weights are fractions.
+
+        Columns: held (before), aimed (by the optimiser, or the rule), ordered (NaN: nothing),
+        traded (bought less sold, by all fills of this decision) and the cost of that, over the
+        portfolio's value at the fill; kind (of its sentence, ``engine.runs.explanations.WHY``); and
+        of an optimising strategy forecast, beta, limit_price (positive of a cap, negative of a
+        floor), risk (share of the variance), no_forecast, no_trading_cost, no_cap: the weight there
+        would be. Of several seeds or strategies inside, the means.
+        """
+        return positions_by_decision(
+            self.reasons, self.decisions, self.targets, self.orders, self.turnover
+        )
+
     def training_summary(self) -> pd.DataFrame:
         """One row per fit, see ``engine.training.summary``."""
         return training_summary(self.training)
@@ -289,7 +328,7 @@ class BacktestResult:
 # Results of earlier versions may lack these.
 ADDED = (
     "asset_returns", "fractional_returns", "limits", "sensitivity", "illiquidity", "benchmark",
-    "risk_free", "fills", "most_invested", "delays", "levels",
+    "risk_free", "fills", "most_invested", "delays", "levels", "decisions", "reasons",
 )  # fmt: skip
 FRAMES = {
     item.name: str(item.type).removeprefix("pd.")

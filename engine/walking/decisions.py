@@ -19,6 +19,7 @@ from engine.compute.threads import limited_threads
 from engine.planning.walk_forward import Fold
 from engine.training.errors import TrainingError
 from engine.training.fit_records import FitKey, Fitted
+from engine.walking.decision_record import DecisionRecord
 from engine.walking.learner import Learner
 from engine.walking.market_memory import unchanged_market
 from engine.walking.sensitivity import sensitivity
@@ -42,6 +43,8 @@ class Decided(NamedTuple):
     limits: list[dict]
     sensitivity: list[dict]
     levels: dict[int, Levels]  # of protective orders, by the row of their decision
+    decisions: pd.DataFrame = pd.DataFrame()
+    reasons: pd.DataFrame = pd.DataFrame()
     error: AllocationError | TrainingError | None = None  # that ended it; ``targets`` are before
 
 
@@ -82,13 +85,15 @@ class DecisionTask:
         positions = Positions(learner.market, learner.plan.execution_lag, learner.plan.unpriced)
         book = PositionBook(positions) if asks_for_book(self.strategy) else None
         targets: dict[int, np.ndarray] = {}  # (N,) by row
-        decided = Decided(pd.DataFrame(), [], [], [], {}, self.failed)
+        decided = Decided(pd.DataFrame(), [], [], [], {}, error=self.failed)
+        rows = np.concatenate([fold.test for fold in self.folds] or [np.empty(0, int)])
+        noted = DecisionRecord(learner.panel.dates, learner.panel.assets, rows)
         rule = clone(self.strategy)
         with limited_threads(learner.threads), unchanged_market(learner.panel, self.name):
             for fold in self.folds:
                 try:
                     rule = self._walk(
-                        fold, rule, learner, positions, book, targets, decided, on_decision
+                        fold, rule, learner, positions, book, targets, decided, noted, on_decision
                     )
                 except MemoryError:
                     raise
@@ -104,7 +109,11 @@ class DecisionTask:
                     break
         weights = np.reshape(list(targets.values()), (len(targets), len(learner.panel.assets)))
         dates, assets = learner.panel.dates[list(targets)], learner.panel.assets
-        return decided._replace(targets=pd.DataFrame(weights, dates, columns=assets))
+        decided = decided._replace(targets=pd.DataFrame(weights, dates, columns=assets))
+        if not self.observed:
+            return decided
+        decisions, reasons = noted.tables()
+        return decided._replace(limits=noted.limits, decisions=decisions, reasons=reasons)
 
     def _walk(
         self,
@@ -115,9 +124,11 @@ class DecisionTask:
         book: PositionBook | None,
         targets: dict[int, np.ndarray],
         decided: Decided,
+        noted: DecisionRecord,
         on_decision: Callable[[], object],
     ) -> Strategy:
-        """Add what is decided in a fold to ``targets`` and to the tables of ``decided``.
+        """Add what is decided in a fold to ``targets``, to ``noted`` and to the tables of
+        ``decided``.
 
         Returns:
             The rule that decided, for the next fold.
@@ -129,12 +140,10 @@ class DecisionTask:
         if learned is not self.strategy:
             rule = self._refitted(rule.with_trained(networks), fold, learner)
             fitted = [rule]
-        detailed = self.on_details is not None
-        with record_solves(limits=self.observed, details=detailed) as record:
-            decisions = self._decide(fold, fitted, learner, positions, book, record)
-            for row, targets[row], levels, limits in decisions:
-                date = learner.panel.dates[row]
-                decided.limits.extend({"date": date, **line} for line in limits)
+        detailed = self.observed or self.on_details is not None
+        with record_solves(details=detailed) as record:
+            decisions = self._decide(fold, fitted, learner, positions, book, record, noted)
+            for row, targets[row], levels in decisions:
                 if levels is not None:
                     decided.levels[row] = levels
                 on_decision()
@@ -161,20 +170,21 @@ class DecisionTask:
         positions: Positions,
         book: PositionBook | None,
         record: SolveRecord,
-    ) -> Iterator[tuple[int, np.ndarray, Levels | None, list[dict]]]:
+        noted: DecisionRecord,
+    ) -> Iterator[tuple[int, np.ndarray, Levels | None]]:
         """Decide on the rows of a fold.
 
         Yields:
-            Each row once it is decided, what is ordered (N,), with which protective orders, and
-            the limits that bind there.
+            Each row once it is decided, what is ordered (N,), and with which protective orders.
         """
         infer = None
         if self.on_details is None and _are_networks(fitted):
             infer = Inference(self.name, fitted, learner, fold.test)
-        limits = [] if record.limits is None else record.limits  # filled by the solvers
-        batch = list(limits) if infer and infer.batch is not None else []  # K samples a network
+        if record.details is not None:
+            if infer is not None and infer.batch is not None:
+                noted.solves(fold.test, record)
+            record.details.clear()
         for number, row in enumerate(map(int, fold.test)):
-            limits.clear()
             history = learner.known(row, fitted[0].lookback)
             held = positions.holdings(row)
             holdings = pd.Series(held.copy(), index=learner.panel.assets)
@@ -185,11 +195,13 @@ class DecisionTask:
                 answers.append(checked_answer(self.name, each, history, holdings, asked, own))
             if self.on_details is not None and record.details is not None:
                 self.on_details(row, record.details.copy())
-                record.details.clear()
             answer = answers[0] if len(answers) == 1 else mean_answer(answers, held)
             ordered = positions.order(row, *answer)
-            samples = batch[number :: len(fold.test)] + limits
-            yield row, ordered, answer.levels, [line for each in samples for line in each]
+            if self.observed:
+                noted.decided(row, held, answer.weights, record)
+            if record.details is not None:
+                record.details.clear()
+            yield row, ordered, answer.levels
 
     def _sensitivity(
         self, fold: Fold, networks: Sequence[LearnedStrategy], learner: Learner

@@ -351,6 +351,8 @@ class Session:
             asset_returns=learner.asset_returns.loc[simulated.weights.index],
             fractional_returns=simulated.fractional_returns,
             limits=pd.DataFrame(decided.limits),
+            decisions=decided.decisions,
+            reasons=decided.reasons,
             sensitivity=pd.DataFrame(decided.sensitivity),
             illiquidity=learner.measured.reindex(simulated.turnover.index),
             benchmark=benchmark_returns(self.benchmark, simulated.weights.index),

@@ -96,6 +96,68 @@
     if (!table.matches(".heat, .fixed")) sortable(table);
   });
 
+  // Decisions: a date for all strategies; each shows its last decision up to it
+
+  async function unpacked(text) {
+    const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+    return JSON.parse(await new Response(stream).text());
+  }
+  function decisions(place) {
+    const dates = JSON.parse(place.dataset.dates);
+    const blocks = JSON.parse(place.dataset.blocks);
+    const size = Number(place.dataset.size);
+    const table = place.querySelector("table");
+    let asked = 0;
+    async function show(date) {
+      const own = ++asked;
+      let spot = dates.length - 1;
+      while (spot > 0 && dates[spot] > date) spot -= 1;
+      const block = Math.floor(spot / size);
+      if (typeof blocks[block] === "string") blocks[block] = unpacked(blocks[block]);
+      const { facts, rows } = (await blocks[block])[spot % size];
+      if (own !== asked) return;  // another date was picked meanwhile
+      place.querySelector(".facts").replaceChildren(make("b", {}, dates[spot]), `. ${facts.join(" ")}`);
+      all("[aria-sort]", table).forEach((head) => head.removeAttribute("aria-sort"));
+      table.tBodies[0].replaceChildren(...rows.map(([name, ...texts]) => {
+        const cells = texts.map((text) => make("td", {}, text));
+        cells.at(-1).className = "left";
+        return make("tr", {}, make("th", { scope: "row" }, make("bdi", {}, name)), ...cells);
+      }));
+    }
+    return { dates, show };
+  }
+  const decided = all(".decision").map(decisions);
+  if (decided.length && "DecompressionStream" in window) {
+    const { dates } = decided[0];
+    const last = dates.length - 1;
+    const slider = make("input", { type: "range", min: 0, max: last, value: last });
+    const field = make("input", { type: "date", min: dates[0].slice(0, 10), max: dates[last].slice(0, 10), value: dates[last].slice(0, 10) });
+    slider.setAttribute("aria-label", "Decision");
+    field.setAttribute("aria-label", "Date");
+    const pick = (spot) => {
+      const at = Math.max(0, Math.min(last, spot));
+      slider.value = at;
+      slider.setAttribute("aria-valuetext", dates[at]);
+      field.value = dates[at].slice(0, 10);
+      decided.forEach(({ show }) => show(dates[at]));
+    };
+    slider.oninput = () => pick(Number(slider.value));
+    field.onchange = () => {
+      if (!field.value) return;
+      const later = dates.findIndex((date) => date.slice(0, 10) > field.value);
+      pick(later < 0 ? last : later - 1);
+    };
+    const step = (words, by) => {
+      const button = make("button", { type: "button", onclick: () => pick(Number(slider.value) + by) }, words);
+      return button;
+    };
+    const bar = make("div", { className: "picker" }, step("Earlier", -1), slider, step("Later", 1), field);
+    all("#why .picking").forEach((words) => { words.hidden = false; });
+    document.querySelector(".decision").before(bar);
+    pick(last);
+  }
+
   // Figures
 
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();

@@ -51,12 +51,10 @@ class SolveTally:
 class SolveRecord:
     """What the solvers did while this record was open, by kind of solve.
 
-    ``limits``: None, or what binds in each sample of every mean-variance solve (``activity.py``).
     ``details``: None, or every solve itself, in order: its kind, and what its layer keeps of it.
     """
 
     tallies: dict[str, SolveTally] = field(default_factory=dict)
-    limits: list[list[dict[str, object]]] | None = None
     details: list[tuple[str, Any]] | None = None
 
     def add(self, kind: str, steps: Tensor, residual: Tensor, converged: Tensor) -> None:
@@ -110,15 +108,13 @@ class SolveRecord:
 
 
 @contextmanager
-def record_solves(
-    limits: bool = False, into: SolveRecord | None = None, details: bool = False
-) -> Iterator[SolveRecord]:
+def record_solves(details: bool = False, into: SolveRecord | None = None) -> Iterator[SolveRecord]:
     """Open a record; solves inside the block report to it (the innermost one only).
 
-    With ``limits``, also which constraints bind in each sample of each mean-variance solve, and
-    with ``details`` the solves themselves. ``into`` is a record to add to, in place of a new one.
+    With ``details``, the solves themselves are kept. ``into`` is a record to add to, in place of a
+    new one.
     """
-    record = into or SolveRecord(limits=[] if limits else None, details=[] if details else None)
+    record = into or SolveRecord(details=[] if details else None)
     token = _open.set(record)
     try:
         yield record

@@ -17,7 +17,7 @@ from report_results import HOSTILE, hostile_results, make_result, typical
 from engine.accounting.performance import wealth
 from reports import summary_table, write_report
 from reports.figures.axes import PALETTE
-from reports.formats import number
+from reports.formats import number, percent
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_nothing_overflows_the_page(opened, results, hostile, width):
 def test_contents_links_lead_to_sections(opened, results):
     with opened(results) as page:
         links = page.locator("nav a")
-        assert links.count() == 17
+        assert links.count() == 18
         for number_ in range(links.count()):
             target = links.nth(number_).get_attribute("href")
             assert page.locator(f"section{target} > details > summary h2").count() == 1
@@ -357,6 +357,39 @@ def test_values_are_read_under_the_pointer_and_by_keyboard(opened, results):
         assert reading.is_hidden()
 
 
+def test_a_decision_is_picked_by_slider_field_and_keyboard(opened, results):
+    """What is shown of a date is what ``explain`` says of it, and the picker follows."""
+    subject = results["DEQMeanVariance"]
+    with opened(results) as page:
+        place = page.locator("#why .decision").first
+        slider, field = (
+            page.get_by_label("Decision", exact=True),
+            page.get_by_label("Date", exact=True),
+        )
+        for pick, place_ in (
+            (lambda: None, -1),
+            (lambda: slider.press("Home"), 0),
+            (lambda: slider.press("ArrowRight"), 1),
+            (lambda: page.get_by_role("button", name="Later").click(), 2),
+            (lambda: field.fill(str(subject.targets.index[57].date())), 57),
+        ):
+            date = subject.targets.index[place_]
+            pick()
+            place.get_by_text(str(date.date())).wait_for()
+            told = subject.explain(date)
+            assert field.input_value() == str(date.date())
+            assert column_of(page, "#why-table", 1) == list(told.index)
+            heads = page.locator("#why-table thead th").all_text_contents()
+            assert column_of(page, "#why-table", heads.index("Why") + 1) == list(told["why"])
+            assert column_of(page, "#why-table", heads.index("Aimed at") + 1) == [
+                percent(w) for w in told["aimed"]
+            ]
+            facts = place.locator(".facts").inner_text()
+            assert "The equilibrium took 12 steps" in facts
+        other = page.locator("#why .decision").nth(1).locator(".facts b")
+        assert other.text_content() == str(date.date())
+
+
 def test_sections_fold_and_links_unfold_them(opened, results):
     with opened(results) as page:
         page.get_by_role("button", name="Fold all").click()
@@ -373,5 +406,7 @@ def test_the_page_is_whole_without_the_script(opened, results):
         assert page.locator("#summary-table").is_visible()
         assert page.locator("#growth svg").first.is_visible()
         assert page.locator("button").count() == 0
+        assert page.locator("#why-table tbody tr").count() == 20
+        assert page.locator("#why .picking").is_hidden()
         page.locator("#growth summary").first.click()
         assert page.locator("#growth svg").first.is_hidden()

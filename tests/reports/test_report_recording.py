@@ -101,13 +101,15 @@ def test_a_cap_and_a_floor_are_worth_what_they_cost(market):
     assert min(max(caps), max(floors)) > 0.01
 
 
-def test_only_a_record_that_asks_notes_limits(market):
+def test_only_a_record_that_asks_keeps_solves(market):
     with record_solves() as plain:
         MeanVarianceLayer()(*market)
-    with record_solves(limits=True) as asked:
+    with record_solves(details=True) as asked:
         MeanVarianceLayer()(*market)
-    assert plain.limits is None
-    assert [row["limit"] for row in asked.limits[0]] == ["floor", "cap", "budget"]
+    assert plain.details is None
+    ((kind, solved),) = asked.details
+    assert kind == "mean-variance"
+    assert [row["limit"] for row in limits_of(*solved[:2])[0]] == ["floor", "cap", "budget"]
 
 
 # What a network looks at

@@ -52,6 +52,7 @@ def make_result(
             "decisions": 52,
         }
     )
+    decisions, reasons = _decisions(random, fills, names, targets, learned)
     return BacktestResult(
         name=name,
         strategy={"class": cls, "parameters": {"lookback": 60, "cap": 0.25}},
@@ -91,7 +92,59 @@ def make_result(
         limits=_limits(fills, assets) if learned else pd.DataFrame(),
         sensitivity=_sensitivity(len(folds)) if learned else pd.DataFrame(),
         illiquidity=pd.DataFrame(2e-6, fills, names) if learned else pd.DataFrame(),
+        decisions=decisions,
+        reasons=reasons,
     )
+
+
+def _decisions(
+    random: np.random.Generator,
+    fills: pd.DatetimeIndex,
+    names: list[str],
+    targets: np.ndarray,
+    learned: bool,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The records of the decisions that ``fills`` fill; they are dated by the targets."""
+    shape = targets.shape
+    held = np.vstack([np.zeros(shape[1]), targets[:-1]])
+    values = {"held": held, "aimed": targets}
+    decisions = pd.DataFrame()
+    if learned:
+        marginal = np.abs(random.normal(0.2, 0.02, shape))
+        decisions = pd.DataFrame(
+            {
+                "date": fills,
+                "sample": np.int16(0),
+                "variance": (targets * marginal).sum(axis=1),
+                "exposure": targets.sum(axis=1),
+                "gross": np.abs(targets).sum(axis=1),
+                "hurdle": -0.2,
+                "trading_cost": 1.0,
+                "steps": 12.0,
+                "contraction": 0.3,
+                "residual": 1e-9,
+            }
+        )
+        price = np.zeros(shape)
+        price[:, 0], price[:, -1] = 0.05, -0.04
+        free = np.full(shape, np.nan)
+        free[:, 0] = 0.31
+        values |= {
+            "forecast": random.normal(0, 0.1, shape),
+            "variance": np.full(shape, 1.0),
+            "marginal": marginal,
+            "limit_price": price,
+            "no_forecast": targets,
+            "no_trading_cost": 0.9 * targets,
+            "no_cap": free,
+        }
+    columns = {name: value.astype(np.float32).ravel() for name, value in values.items()}
+    about = {
+        "date": np.repeat(fills, shape[1]),
+        "sample": np.int16(0),
+        "asset": pd.Categorical.from_codes(np.tile(np.arange(shape[1]), len(fills)), names),
+    }
+    return decisions, pd.DataFrame(about | columns)
 
 
 def _asset_returns(weights: pd.DataFrame, gross: np.ndarray) -> pd.DataFrame:
@@ -223,6 +276,7 @@ def hostile_results() -> dict[str, BacktestResult]:
             frame.columns = list(HOSTILE)
         if seed == 0:
             result.orders["asset"] = name
+            result.reasons["asset"] = result.reasons["asset"].cat.rename_categories(list(HOSTILE))
             for frame, column in ((result.limits, "limit"), (result.sensitivity, "feature")):
                 frame[column] = [list(HOSTILE)[row % len(HOSTILE)] for row in range(len(frame))]
         result.strategy["parameters"][name] = name

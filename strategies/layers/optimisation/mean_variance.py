@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from strategies.layers.optimisation.active_set import ActiveSet
-from strategies.layers.optimisation.activity import limits_of
 from strategies.layers.optimisation.cross_check import open_cross_check
 from strategies.layers.optimisation.explanation import MEAN_VARIANCE, Solved
 from strategies.layers.optimisation.problem import (
@@ -166,7 +165,5 @@ def _record(problem: Problem, solution: Solution) -> None:
     record = open_record()
     if record is not None:
         record.add(MEAN_VARIANCE, solution.rounds, solution.residual, solution.converged)
-        if record.limits is not None:
-            record.limits += limits_of(problem, solution)
         if record.details is not None:
             record.details.append((MEAN_VARIANCE, Solved(problem, solution)))

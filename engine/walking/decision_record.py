@@ -1,0 +1,142 @@
+"""What each decision was made of: holdings, forecast, risk, limits and their prices.
+
+Solves are kept while a fold is decided, and looked at together (``reasons.py`` of the layers): one
+call for all its dates takes a few milliseconds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from strategies.base import (
+    FIXED_POINT,
+    MEAN_VARIANCE,
+    SolveRecord,
+    joined_solves,
+    solve_reasons,
+)
+
+CELLS = 200_000  # dates times assets that are recorded; beyond, dates are left out
+HELD = 64 * 2**20  # bytes of problems that wait to be looked at
+
+
+class DecisionRecord:
+    """The record of a task's decisions.
+
+    Args:
+        dates: of the panel.
+        assets: of the panel.
+        rows: (K,) of all decisions. Where they and the assets are many, the assets are recorded
+            on ``CELLS / N`` of them, evenly spread, the first and the last among them.
+
+    Attributes:
+        limits: rows of ``BacktestResult.limits``.
+    """
+
+    def __init__(self, dates: pd.DatetimeIndex, assets: pd.Index, rows: np.ndarray):
+        self.dates, self.assets = dates, assets
+        most = max(2, CELLS // max(len(assets), 1))
+        places = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), most)).round().astype(int))
+        self.detailed = {int(rows[place]) for place in places} if len(rows) else set()
+        self.limits: list[dict] = []
+        self._decisions: list[pd.DataFrame] = []
+        self._reasons: list[pd.DataFrame] = []
+        self._held: dict[int, np.ndarray] = {}
+        self._wanted: dict[int, np.ndarray] = {}
+        self._waiting: list[tuple[np.ndarray, Any]] = []  # rows (B,) and solves
+        self._steps: dict[int, tuple[float, float, float]] = {}
+        self._bytes = 0
+
+    def decided(self, row: int, held: np.ndarray, wanted: np.ndarray, record: SolveRecord) -> None:
+        """Note a decision: holdings and answer, (N,) each, and the solves since the last one."""
+        if row in self.detailed:
+            self._held[row], self._wanted[row] = held.astype(np.float32), wanted.astype(np.float32)
+        self.solves(np.array([row]), record)
+
+    def solves(self, rows: np.ndarray, record: SolveRecord) -> None:
+        """Take the solves of decisions: samples of one row, or one for each of ``rows``."""
+        for kind, kept in record.details or []:
+            if kind == FIXED_POINT and len(kept.steps) % len(rows) == 0:
+                self._equilibria(np.resize(rows, len(kept.steps)), kept.steps, kept.residual)
+            elif kind == MEAN_VARIANCE and len(kept.solution.weights) % len(rows) == 0:
+                self._waiting.append((np.resize(rows, len(kept.solution.weights)), kept))
+                risk = kept.problem.risk
+                self._bytes += 8 * getattr(risk, "loadings", risk).numel()
+        if self._bytes > HELD:
+            self.look()
+
+    def look(self) -> None:
+        """Turn the solves that wait into rows of tables."""
+        rows = np.concatenate([own for own, _ in self._waiting] or [np.empty(0, int)])
+        solves = [solved for _, solved in self._waiting]
+        self._waiting, self._bytes = [], 0
+        samples = pd.Series(rows).groupby(rows).cumcount().to_numpy()
+        first = 0
+        for solved in joined_solves(solves):
+            part = slice(first, first + len(solved.solution.weights))
+            first = part.stop
+            own, number = rows[part], samples[part]
+            detailed = np.isin(own, list(self.detailed))
+            found = solve_reasons(solved, detailed)
+            for row, sample in zip(own, found.limits, strict=True):
+                self.limits += [{"date": self.dates[row], **line} for line in sample]
+            about = {"date": self.dates[own], "sample": number.astype(np.int16)}
+            self._decisions.append(pd.DataFrame(about | found.samples))
+            self._reasons.append(self._long(own[detailed], number[detailed], found.assets))
+
+    def tables(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """``decisions`` and ``reasons`` of ``BacktestResult``."""
+        self.look()
+        self.limits.sort(key=lambda line: line["date"])
+        solved = [frame for frame in self._decisions if len(frame)]
+        decisions = pd.concat(solved, ignore_index=True) if solved else pd.DataFrame()
+        if len(decisions) and self._steps:
+            steps = pd.DataFrame.from_dict(
+                {self.dates[row]: found for row, found in self._steps.items()},
+                orient="index",
+                columns=["steps", "contraction", "residual"],
+            )
+            decisions = decisions.join(steps, on="date")
+        if len(decisions):
+            decisions = decisions.sort_values(["date", "sample"], ignore_index=True)
+        explained = [frame for frame in self._reasons if len(frame)]
+        known = {date for frame in explained for date in frame["date"].unique()}
+        rest = [row for row in self._held if self.dates[row] not in known]
+        if rest:
+            wanted = {"aimed": np.array([self._wanted[row] for row in rest])}
+            explained.append(self._long(np.array(rest), np.zeros(len(rest)), wanted))
+        if not explained:
+            return decisions, pd.DataFrame()
+        reasons = pd.concat(explained, ignore_index=True)
+        order = ["date", "sample", "asset"]
+        reasons = reasons.sort_values(order[:2], kind="stable", ignore_index=True)
+        return decisions, reasons[[*order, *(c for c in reasons if c not in order)]]
+
+    def _long(
+        self, rows: np.ndarray, samples: np.ndarray, values: dict[str, np.ndarray]
+    ) -> pd.DataFrame:
+        """One row a sample and asset, of values (D, N)."""
+        count = len(self.assets)
+        held = [self._held.get(int(row), np.full(count, np.nan, np.float32)) for row in rows]
+        names = pd.Categorical.from_codes(np.tile(np.arange(count), len(rows)), self.assets)
+        columns = {name: value.astype(np.float32).ravel() for name, value in values.items()}
+        return pd.DataFrame(
+            {
+                "date": np.repeat(self.dates[rows.astype(int)], count),
+                "sample": np.repeat(samples.astype(np.int16), count),
+                "asset": names,
+                "held": np.array(held, np.float32).ravel(),
+                **columns,
+            }
+        )
+
+    def _equilibria(self, rows: np.ndarray, steps: Any, residual: Any) -> None:
+        """The most steps, the slowest contraction and the largest residual of a decision."""
+        steps, residual = steps.cpu().numpy(), residual.detach().cpu().numpy()
+        rates = np.where(steps > 1, residual.astype(float) ** (1 / np.maximum(steps - 1, 1)), 0.0)
+        for row, *found in zip(rows, steps, rates, residual, strict=True):
+            before = self._steps.get(int(row), (0.0, 0.0, 0.0))
+            self._steps[int(row)] = tuple(map(max, before, map(float, found)))  # type: ignore
