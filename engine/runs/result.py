@@ -233,7 +233,7 @@ class BacktestResult:
         return import_module("engine.research.replay").replay(self, panel, strategy, dates)
 
     def explain(self, date: pd.Timestamp | str | None = None) -> pd.DataFrame:
-        """Why the portfolio of a decision is what it is: one row an asset, the largest first.
+        """Why a decision's portfolio is what it is: one row an asset, the largest first.
 
         Forecast, beta (what the asset adds to the risk; the portfolio's own is 1) and limit_price
         are over the variance of the portfolio. A sentence for each asset is in the column "why".
@@ -242,8 +242,7 @@ class BacktestResult:
         Args:
             date: the last recorded decision up to it; default the last of all.
 
-        Raises:
-            ValueError: nothing is recorded, or nothing up to that date.
+        Raises ValueError where nothing is recorded, or nothing up to that date.
         """
         return explained(self.positions_by_decision, date, self.name)
 
