@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
+
+from data_loaders.suggestions import did_you_mean
+
+NAMED = 5  # assets that a message names
 
 
 @dataclass(frozen=True)
@@ -33,3 +38,43 @@ class Bracket:
     trailing: pd.Series | Mapping[str, float] | None = None
     take_profit: pd.Series | Mapping[str, float] | None = None
     limit: pd.Series | Mapping[str, float] | None = None
+
+    def level(self, name: str, assets: pd.Index) -> np.ndarray:
+        """The prices of that name (N,) by asset, NaN where none is given.
+
+        Raises:
+            ValueError: an unknown asset, one named twice, or something else than numbers.
+        """
+        given = getattr(self, name)
+        if given is None:
+            return np.full(len(assets), np.nan)
+        if not isinstance(given, pd.Series | Mapping):
+            raise ValueError(
+                f"{name} of a Bracket is a Series or a dict by asset, got {type(given).__name__}; "
+                f"{{{assets[0]!r}: ...}} names one asset"
+            )
+        found = given if isinstance(given, pd.Series) else pd.Series(dict(given), dtype=object)
+        if not found.index.equals(assets):
+            if len(unknown := found.index.difference(assets)):
+                raise ValueError(
+                    f"{name} names {listed(unknown)}, which the panel does not have"
+                    f"{did_you_mean(str(unknown[0]), list(map(str, assets)))}"
+                )
+            if found.index.has_duplicates:
+                twice = found.index[found.index.duplicated()]
+                raise ValueError(f"{name} names {listed(twice)} twice")
+            found = found.reindex(assets)
+        values = pd.to_numeric(found, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+        words = np.isnan(values) & found.notna().to_numpy()
+        if words.any():
+            raise ValueError(
+                f"{name} of {listed(assets[words])} should be a number, "
+                f"got {found[words].iloc[0]!r}"
+            )
+        return values
+
+
+def listed(items: pd.Index) -> str:
+    """The first few of them, for a message."""
+    more = f" and {len(items) - NAMED} more" if len(items) > NAMED else ""
+    return ", ".join(map(str, items[:NAMED])) + more

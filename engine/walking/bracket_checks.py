@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
 from data_loaders import Panel
-from data_loaders.suggestions import did_you_mean
 from engine.accounting.protective_orders import Levels
-from strategies.base import Bracket
-
-NAMED = 5  # assets that a message names
+from strategies.bracket import Bracket, listed
 
 
 def checked_levels(
@@ -32,7 +28,7 @@ def checked_levels(
             ``trailing`` outside of (0, 1), or a price on the wrong side.
     """
     assets = history.assets
-    levels = Levels(*(_values(name, getattr(bracket, name), assets) for name in Levels._fields))
+    levels = Levels(*(bracket.level(name, assets) for name in Levels._fields))
     if np.isnan(levels).all():
         return None
     for name, values in zip(Levels._fields, levels, strict=True):
@@ -42,7 +38,7 @@ def checked_levels(
         odd = ~np.isnan(values) & ~((values > low) & (values < high))
         if odd.any():
             raise ValueError(
-                f"{name} of {_listed(assets[odd])} should be {words}, got {values[odd][0]:g}"
+                f"{name} of {listed(assets[odd])} should be {words}, got {values[odd][0]:g}"
             )
     after = np.where(np.isnan(targets), holdings, targets)  # (N,) once the order is filled
     side = np.sign(after)
@@ -59,44 +55,8 @@ def checked_levels(
             long = side[first] > 0
             where = "limit" if start[first] != last[first] else "close"
             raise ValueError(
-                f"{name} of {_listed(assets[wrong])} is on the wrong side: of a "
+                f"{name} of {listed(assets[wrong])} is on the wrong side: of a "
                 f"{'long' if long else 'short'} position it is {right[0 if long else 1]} the "
                 f"{where} of {start[first]:g}, got {getattr(levels, name)[first]:g}"
             )
     return levels
-
-
-def _values(
-    name: str, given: pd.Series | Mapping[str, float] | None, assets: pd.Index
-) -> np.ndarray:
-    """Numbers (N,) by asset, NaN where none is given."""
-    if given is None:
-        return np.full(len(assets), np.nan)
-    if not isinstance(given, pd.Series | Mapping):
-        raise ValueError(
-            f"{name} of a Bracket is a Series or a dict by asset, got {type(given).__name__}; "
-            f"{{{assets[0]!r}: ...}} names one asset"
-        )
-    found = given if isinstance(given, pd.Series) else pd.Series(dict(given), dtype=object)
-    if not found.index.equals(assets):
-        if len(unknown := found.index.difference(assets)):
-            raise ValueError(
-                f"{name} names {_listed(unknown)}, which the panel does not have"
-                f"{did_you_mean(str(unknown[0]), list(map(str, assets)))}"
-            )
-        if found.index.has_duplicates:
-            twice = found.index[found.index.duplicated()]
-            raise ValueError(f"{name} names {_listed(twice)} twice")
-        found = found.reindex(assets)
-    values = pd.to_numeric(found, errors="coerce").to_numpy(np.float64, na_value=np.nan)
-    words = np.isnan(values) & found.notna().to_numpy()
-    if words.any():
-        raise ValueError(
-            f"{name} of {_listed(assets[words])} should be a number, got {found[words].iloc[0]!r}"
-        )
-    return values
-
-
-def _listed(items: pd.Index) -> str:
-    more = f" and {len(items) - NAMED} more" if len(items) > NAMED else ""
-    return ", ".join(map(str, items[:NAMED])) + more

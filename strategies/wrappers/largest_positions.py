@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from data_loaders import Panel
-from strategies.base import Book, Strategy
+from strategies.base import Book, Bracket, Strategy
 from strategies.parameter_ranges import at_least
 from strategies.wrappers.wrapper import Wrapper
 
@@ -35,7 +35,9 @@ class LargestPositions(Wrapper):
         self.count = count
         self.least = least
 
-    def allocate(self, history: Panel, holdings: pd.Series, book: Book | None = None) -> pd.Series:
+    def allocate(
+        self, history: Panel, holdings: pd.Series, book: Book | None = None
+    ) -> pd.Series | Bracket:
         answer = self.answer("strategy", history, holdings.to_numpy(np.float64), book)
         size = np.abs(np.nan_to_num(answer))
         order = np.argsort(-size, kind="stable")
@@ -48,4 +50,4 @@ class LargestPositions(Wrapper):
         chosen = order[:number]
         if number:
             weights[chosen] = answer[chosen] * total / sums[number - 1]
-        return pd.Series(weights, history.assets)
+        return self.with_levels(weights, holdings)

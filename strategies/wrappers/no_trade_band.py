@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from data_loaders import Panel
-from strategies.base import Book, Strategy
+from strategies.base import Book, Bracket, Strategy
 from strategies.parameter_ranges import above, one_of
 from strategies.wrappers.wrapper import Wrapper
 
@@ -38,20 +38,22 @@ class NoTradeBand(Wrapper):
 
     def allocate(
         self, history: Panel, holdings: pd.Series, book: Book | None = None
-    ) -> pd.Series | None:
+    ) -> pd.Series | Bracket:
         held = holdings.to_numpy(np.float64)
         answer = self.answer("strategy", history, held, book)
         if not held.any():
-            return pd.Series(answer, history.assets)
+            return self.with_levels(answer, holdings)
         wanted = np.where(np.isnan(answer), held, answer)
         gap = wanted - held
         far = (np.abs(gap) > self.width) | ((wanted == 0) & ~history.last_members & (held != 0))
         if self.trade == "all":
-            return pd.Series(answer, history.assets) if far.any() else None
+            chosen = answer if far.any() else np.full(len(held), np.nan)
+            return self.with_levels(chosen, holdings)
         if self.trade == "edge":
             inside = np.sign(gap) * np.minimum(np.abs(gap), self.width)
             wanted = np.where(history.last_members | (wanted != 0), wanted - inside, wanted)
-        return pd.Series(self._affordable(np.where(far, wanted, np.nan), held), history.assets)
+        targets = self._affordable(np.where(far, wanted, np.nan), held)
+        return self.with_levels(targets, holdings)
 
     def _affordable(self, targets: np.ndarray, held: np.ndarray) -> np.ndarray:
         """Targets (N,) with purchases scaled down to what there is, NaN where nothing is traded."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -20,6 +21,8 @@ class StopLoss(Wrapper):
     A position that was stopped out is opened again by the next decision that wants it. Where prices
     were beyond the stop already at the close of a decision, the position is closed by an order.
 
+    Of a strategy that answers with a ``Bracket``, the nearer of two stops counts.
+
     Args:
         strategy: whose positions they are.
         stop: loss from the close at which a position was decided on, a fraction; 0.1 = 10%. Later
@@ -34,7 +37,9 @@ class StopLoss(Wrapper):
         self.stop = stop
         self.trailing = trailing
 
-    def allocate(self, history: Panel, holdings: pd.Series, book: Book | None = None) -> Bracket:
+    def allocate(
+        self, history: Panel, holdings: pd.Series, book: Book | None = None
+    ) -> pd.Series | Bracket:
         held = holdings.to_numpy(np.float64)
         answer = self.answer("strategy", history, held, book)
         side = np.sign(np.where(np.isnan(answer), held, answer))
@@ -45,10 +50,14 @@ class StopLoss(Wrapper):
         stop = self._starts[1] * (1 - side * (np.nan if self.stop is None else self.stop))
         beyond = (side != 0) & (side * close <= side * stop)
         weights = np.where(beyond, 0.0, answer)
-        named = ~np.isnan(weights) & (weights != 0)
         trailing = np.full(len(held), np.nan if self.trailing is None else self.trailing)
-        return Bracket(
-            pd.Series(weights, history.assets),
+        own = self._bracket or Bracket(None)  # of the strategy inside: the nearer one counts
+        inside = own.level("stop", history.assets), own.level("trailing", history.assets)
+        stop, trailing = side * np.fmax(side * stop, side * inside[0]), np.fmin(trailing, inside[1])
+        named = ~(np.isnan(weights) & np.isnan(inside).all(axis=0)) & (weights != 0)
+        self._bracket = replace(
+            own,
             stop=pd.Series(np.where(named, stop, np.nan), history.assets),
             trailing=pd.Series(np.where(named, trailing, np.nan), history.assets),
         )
+        return self.with_levels(weights, holdings)

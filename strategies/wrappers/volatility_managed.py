@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from data_loaders import Panel
-from strategies.base import Plan, Strategy
+from strategies.base import Bracket, Plan, Strategy
 from strategies.parameter_ranges import above
 from strategies.wrappers.predicted_volatility import (
     WINDOW,
@@ -73,7 +73,7 @@ class VolatilityManaged(Wrapper):
                 )
         return self
 
-    def allocate(self, history: Panel, holdings: pd.Series) -> pd.Series:
+    def allocate(self, history: Panel, holdings: pd.Series) -> pd.Series | Bracket:
         held = holdings.to_numpy(np.float64)
         if not hasattr(self, "_parts"):  # the strategy's own portfolio, and cash beside it
             self._parts = SubPortfolios(np.array([1.0, 0.0]), held)
@@ -85,7 +85,7 @@ class VolatilityManaged(Wrapper):
         self._parts.trade(0, weights, exposure)
         self._parts.trade(1, np.zeros(len(held)), 1 - exposure)
         kept = np.isnan(answer) & ~history.last_members  # it cannot be bought, whatever exposure
-        return pd.Series(np.where(kept, np.nan, exposure * weights), history.assets)
+        return self.with_levels(np.where(kept, np.nan, exposure * weights), holdings)
 
     def _exposure(self, volatility: float) -> float:
         target = self.target if self.target is not None else getattr(self, "target_", None)

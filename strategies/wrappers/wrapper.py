@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ class Wrapper(Strategy):
     """
 
     strategy: Strategy
+    _bracket: Bracket | None = None  # the answer of the strategy inside, where it is one
+    _cancels: np.ndarray | None = None  # (N,) where it asks for its holding; None before the first
 
     def inner_strategies(self) -> Mapping[str, Strategy]:
         return {"strategy": self.strategy}
@@ -90,14 +93,18 @@ class Wrapper(Strategy):
         inner = self._decide_by()[name]
         history, held = history.last(inner.lookback), pd.Series(holdings, history.assets)
         found = inner.allocate(history, held, **({"book": book} if asks_for_book(inner) else {}))
+        who = inner.shown_name()
+        self._bracket = found if isinstance(found, Bracket) else None
+        if self._bracket is not None:
+            if list(self.inner_strategies()) != ["strategy"]:
+                raise ValueError(
+                    f"{who} answers with a Bracket, whose prices are those of a whole position, "
+                    f"and in {type(self).__name__} it holds a part; put what sets stops outside, "
+                    "as in StopLoss(Blend(...))"
+                )
+            found = self._bracket.weights
         if found is None:
             return np.full(len(holdings), np.nan)
-        who = inner.shown_name()
-        if isinstance(found, Bracket):
-            raise ValueError(
-                f"{who} answers with a Bracket, and {type(self).__name__} changes weights; put "
-                "what sets stops outside, as in StopLoss(NoTradeBand(...))"
-            )
         if not isinstance(found, pd.Series) or not found.index.equals(history.assets):
             raise ValueError(f"{who} must return None, or weights as a Series by asset")
         values = found.to_numpy(np.float64, na_value=np.nan)
@@ -109,7 +116,20 @@ class Wrapper(Strategy):
             raise ValueError(f"{who} gives negative weights, and does not declare short = True")
         if broken := inner.broken_limits(pd.Series(wanted, history.assets), history, held):
             raise ValueError(f"{who} breaks its own limits: {'; '.join(broken[:5])}")
-        return np.where(np.abs(values - holdings) <= SAME, np.nan, values)
+        same = np.abs(values - holdings) <= SAME
+        if self._bracket is not None or self._cancels is not None:
+            self._cancels = same
+        return np.where(same, np.nan, values)
+
+    def with_levels(self, weights: np.ndarray, holdings: pd.Series) -> pd.Series | Bracket:
+        """Weights (N,) as an answer, with the protective orders of the strategy inside.
+
+        Where it asks for its holding, so does the answer: that cancels a resting limit order.
+        """
+        if self._cancels is not None:
+            weights = np.where(np.isnan(weights) & self._cancels, holdings, weights)
+        changed = pd.Series(weights, holdings.index)
+        return changed if self._bracket is None else replace(self._bracket, weights=changed)
 
     def _inner(self) -> list[Strategy]:
         found = list(self.inner_strategies().values())

@@ -60,7 +60,7 @@ def test_what_is_outside_the_band_is_traded(trade, held, expected):
 
 def test_nothing_is_ordered_inside_the_band():
     held = [0.26, 0.24, 0.27, 0.23]
-    assert banded([0.25] * 4, held, "all") is None
+    assert banded([0.25] * 4, held, "all").isna().all()
     assert banded([0.25] * 4, held).isna().all()
 
 

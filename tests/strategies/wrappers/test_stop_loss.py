@@ -7,7 +7,7 @@ from random_brackets import market
 
 from data_loaders import Panel
 from engine import AllocationError, Costs, WalkForward, backtest, check_strategy
-from strategies import Blend, EqualWeight, StopLoss, Strategy
+from strategies import Blend, Bracket, EqualWeight, StopLoss, Strategy
 
 PLAN = WalkForward(train=2, rebalance=1, refit=50, execution_lag=0)
 
@@ -79,7 +79,33 @@ def test_beyond_the_stop_at_the_close_the_position_is_closed():
     assert result.targets["A"].iloc[1] == 0
 
 
-def test_it_is_honest_and_stays_outside():
+class Targeted(Fixed):
+    """With a stop and a take-profit of its own in A, counted from the close."""
+
+    def allocate(self, history, holdings):
+        close = history.prices["A"].iloc[-1]
+        levels = {"stop": {"A": 0.95 * close}, "take_profit": {"A": 1.1 * close}}
+        return Bracket(super().allocate(history, holdings), **levels)
+
+
+def test_the_nearer_of_two_stops_counts_and_a_target_inside_stays():
+    bars = [
+        (100, 101, 99, 100),  # bought at the close, stops at 95 and 90, target at 110
+        (100, 101, 94, 96),  # out at 95, in again at 96
+        (96, 106, 96, 105),  # out at 105.6
+    ]
+    found = run(bars, StopLoss(Targeted([0.5, 0.5]), 0.1))
+    assert found[:4] == [
+        (2, 100.0, "decision", "buy"),
+        (3, 95.0, "stop", "sell"),
+        (3, 96.0, "decision", "buy"),
+        (4, pytest.approx(105.6), "take_profit", "sell"),
+    ]
+    found = run(bars, StopLoss(Targeted([0.5, 0.5]), 0.03))  # now the wrapper's is nearer
+    assert found[1] == (3, 97.0, "stop", "sell")
+
+
+def test_it_is_honest_and_stays_outside_of_parts():
     bars, _ = market(3, rows=120, assets=5)
     check_strategy(StopLoss(EqualWeight(), 0.02, 0.03), bars, WalkForward(20, 60, 10))
     with pytest.raises(AllocationError, match=r"StopLoss\(EqualWeight\) answers with a Bracket"):

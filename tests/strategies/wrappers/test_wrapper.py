@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from learned import Softmax
 from markets import random_walks
+from random_brackets import RandomBrackets, market
 from sklearn.base import clone
 
 from data_loaders import Panel
@@ -256,3 +257,24 @@ def test_a_suspended_asset_in_a_managed_portfolio_is_left_alone(panel):
     assert len(halted) >= 3
     assert halted["A1"].isna().all()
     assert halted["A0"].notna().any()
+
+
+@pytest.mark.parametrize(
+    "wrapper",
+    [
+        NoTradeBand(RandomBrackets(8, True), 1e-12),
+        LargestPositions(RandomBrackets(8, True)),
+        VolatilityManaged(RandomBrackets(8, True), target=1e9),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_protective_orders_inside_a_wrapper_that_changes_nothing_are_those_of_the_strategy(wrapper):
+    panel, _ = market(8)
+    plan = WalkForward(train=20, rebalance=3, refit=60, execution_lag=0)
+    inner = RandomBrackets(8, True)
+    a, b = backtest(
+        {"alone": inner, "wrapped": wrapper}, panel, plan, progress=False, ledger=False
+    ).values()
+    assert set(a.orders["reason"]) > {"stop", "take_profit"}
+    pd.testing.assert_frame_equal(a.orders, b.orders, rtol=1e-9)
+    pd.testing.assert_frame_equal(a.levels, b.levels)
