@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-
 import numpy as np
-import pandas as pd
 
 from data_loaders import Panel
 from engine.accounting.protective_orders import Levels
