@@ -17,12 +17,14 @@ from strategies import (
     NoTradeBand,
 )
 
+HALF = {"upper": 0.5}
+
 
 class Decided(DEQMeanVariance):
-    """Its network has views before it has learned any."""
+    """Its network has views before it has learned any, and invests all."""
 
-    def __init__(self, lookback=64, hidden=4, cap=0.5, constraints=None):
-        super().__init__(lookback, hidden, cap, constraints)
+    def __init__(self, lookback=64, hidden=4, constraints=HALF):
+        super().__init__(lookback, hidden, constraints=constraints)
 
     def build(self, inputs):
         network = super().build(inputs)
@@ -144,7 +146,7 @@ def test_what_cannot_be_replayed_says_why(results, panel):
     with pytest.raises(ValueError, match=r"result.replay\(panel, strategy\)"):
         results["short"].replay(panel)
     with pytest.raises(ValueError, match=r"result.replay\(panel, strategy\)"):
-        deq.replay(panel, Decided(cap=0.4))
+        deq.replay(panel, Decided(hidden=5))
     with pytest.raises(ValueError, match="solves no mean-variance problem"):
         results["1/N"].replay(panel)
     with pytest.raises(ValueError, match="1 of the dates are no decisions"):

@@ -102,6 +102,15 @@ def test_the_second_line_ends_at_the_same_weights(kind: str) -> None:
         start = torch.from_numpy(found.states)[None]
         again = ActiveSet().solve(problem.of_samples(torch.tensor([sample])), start)
         np.testing.assert_allclose(again.weights[0], found.weights, atol=1e-10)
+        if "holdings" in constraints:  # those of a date are known only once it is solved for
+            other = constraints | {"holdings": constraints["holdings"].roll(1, -1)}
+            found = second_line(
+                build_problem(risk, q, **other),
+                sample,
+                q[sample].numpy(),
+                problem.holdings[sample].numpy(),
+            )
+            np.testing.assert_allclose(found.weights, expected.weights[sample], atol=1e-10)
 
 
 def test_factor_risk_gives_what_dense_risk_gives() -> None:

@@ -235,3 +235,82 @@ def test_without_inertia_the_holdings_do_not_matter(walks):
         assert (np.abs(one - two).max() < 1e-9) == same
     with pytest.raises(ValueError, match="inertia"):
         DEQMeanVariance(lookback=64, inertia=-1.0).build(stack([strategy.prepare(history)]))
+
+
+def test_a_proportional_cost_in_closed_form():
+    """P diagonal, no limits: z = h + soft(q - P h, d) / (P + c), and the gradient of each side."""
+    p = torch.tensor([2.0, 1.0, 0.5, 1.0], dtype=torch.float64)
+    held = torch.tensor([[0.3, -0.2, 0.1, 0.4]], dtype=torch.float64)
+    c, d = torch.tensor([0.7], dtype=torch.float64), torch.tensor([0.25], dtype=torch.float64)
+    gap = torch.tensor([[0.9, -0.6, 0.2, 0.25]], dtype=torch.float64)  # the last: at the edge
+    q = (p * held + gap).requires_grad_()
+    c, d = c.requires_grad_(), d.requires_grad_()
+    held = held.requires_grad_()
+    limits = {"lower": -9.0, "upper": 9.0, "budget": (-9.0, 9.0)}
+    found = weights_from_holdings(
+        MeanVarianceLayer(), torch.diag(p), q, c, held, proportional=d, **limits
+    )
+    soft = gap.sign() * (gap.abs() - 0.25).clamp(min=0)
+    assert torch.allclose(found, held + soft / (p + 0.7), atol=1e-14)
+    assert found[0, 2] == held[0, 2]  # exactly: no order
+    slope = 1 / (p + 0.7)
+    moves = torch.tensor([1.0, 1.0, 0.0, 1.0], dtype=torch.float64)  # at the edge as one that moves
+    sign = torch.tensor([1.0, -1.0, 0.0, 1.0], dtype=torch.float64)
+    of_q, of_c, of_d, of_h = torch.autograd.grad(found.sum(), (q, c, d, held))
+    assert torch.allclose(of_q[0], moves * slope, atol=1e-12)
+    assert torch.allclose(of_d, -(sign * slope).sum(), atol=1e-12)
+    assert torch.allclose(of_c, -(soft[0] * slope**2).sum(), atol=1e-12)
+    # q was written as a number: through h alone, (c z - c h)' and the kink of what stays.
+    assert torch.allclose(of_h[0], torch.where(moves > 0, 0.7 * slope, 1.0), atol=1e-12)
+
+
+@pytest.mark.parametrize("budget", [0.7, 1.3])
+def test_a_proportional_cost_on_consecutive_dates(budget):
+    """As one date after the other by other solvers, with gradients through what stays."""
+    cvxpy = pytest.importorskip("cvxpy")
+    risk, q, growth = market(M=6, N=4, seed=1)
+    growth[3] = torch.nan
+    rates = (10 * RATES).expand(6, 3)
+    cost, paid = torch.tensor([0.5, 0.6], dtype=torch.float64)
+    limits = leveraged(budget)
+
+    class Stepwise:  # the same method, not recognised
+        tolerance = 1e-10
+
+        def solve(self, problem, start):
+            return ActiveSet().solve(problem, start)
+
+    def weights(risk, q, cost, paid, solver=None):
+        layer, symmetric = MeanVarianceLayer(solver), (risk + risk.mT) / 2
+        return weights_on_dates(layer, symmetric, q, cost, growth, rates, paid, **limits)
+
+    found = weights(risk, q, cost, paid)
+    held, stays = np.zeros(4), 0
+    for t in range(6):
+        z, h = cvxpy.Variable(4), held if t != 3 else np.zeros(4)
+        trade = 0.5 * float(cost) * cvxpy.sum_squares(z - h) + float(paid) * cvxpy.norm1(z - h)
+        value = 0.5 * cvxpy.quad_form(z, cvxpy.psd_wrap(risk[t].numpy())) - q[t].numpy() @ z
+        bounds = [cvxpy.sum(z) == budget, z >= -0.5, z <= 0.9]
+        cvxpy.Problem(cvxpy.Minimize(value + (trade if t % 3 else 0)), bounds).solve(
+            "CLARABEL", tol_gap_abs=1e-12, tol_gap_rel=1e-12, tol_feas=1e-12
+        )
+        np.testing.assert_allclose(found[t], z.value, atol=2e-6)
+        stays += int((np.abs(found[t].numpy() - h) < 1e-13).sum()) if t % 3 else 0
+        if t + 1 < 6:
+            earned, owed, fee = rates[t + 1].tolist()
+            now = found[t].numpy()
+            cash = 1 - now.sum()
+            cash += cash * (earned if cash > 0 else owed) + fee * now.clip(max=0).sum()
+            grown = now * growth[t + 1].numpy()
+            held = grown / (grown.sum() + cash)
+    assert 2 < stays < 12
+
+    inputs = [each.clone().requires_grad_() for each in (risk, q, cost, paid)]
+    assert gradcheck(weights, inputs, eps=1e-6, atol=1e-6)
+    pull = torch.linspace(-1, 1, 24, dtype=torch.float64).view(6, 4)
+    for one, two in zip(
+        torch.autograd.grad(weights(*inputs), inputs, pull),
+        torch.autograd.grad(weights(*inputs, Stepwise()), inputs, pull),
+        strict=True,
+    ):
+        assert torch.allclose(one, two, atol=1e-12)

@@ -39,7 +39,8 @@ class Chain(NamedTuple):
     """What makes the samples of a batch consecutive dates, each traded from the one before.
 
     The linear term of a date is q + c h, with h what the weights of the date before have become;
-    its solve starts from theirs. All empty where samples do not depend on each other.
+    its turnover terms, if any, are of trading from h; its solve starts from theirs. All empty where
+    samples do not depend on each other.
     """
 
     begins: np.ndarray  # (B,) bool: a chain begins, and nothing is held before

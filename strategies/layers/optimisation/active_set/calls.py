@@ -57,6 +57,7 @@ class Call:
         differentiable: these.
         duals, states, rounds, residual: as in ``Solution``, after the forward.
         linear: (B, N) the linear term that was solved, q + c h on consecutive dates.
+        holdings: (B, N) h on consecutive dates.
     """
 
     duals: Tensor
@@ -64,6 +65,7 @@ class Call:
     rounds: Tensor
     residual: Tensor
     linear: Tensor
+    holdings: Tensor
 
     def __init__(
         self,
@@ -172,7 +174,8 @@ def solve_compiled(
             if status[sample] == solved:
                 return
         number = sample if samples is None else samples[sample]
-        found = second_line(call.problem, number, batch.linear[sample])
+        held = chain.holdings[sample] if len(chain.begins) else None
+        found = second_line(call.problem, number, batch.linear[sample], held)
         if found is not None and found.residual < np.inf and not residual[sample] <= found.residual:
             weights[sample], duals[sample], states[sample] = found[:3]
             rounds[sample] += found.steps
@@ -196,13 +199,17 @@ def solve_compiled(
     return weights, duals, states, rounds, residual
 
 
-def second_line(problem: Problem, sample: int, linear: np.ndarray) -> Any:
-    """What ``second_line.py`` makes of a sample with that linear term, or None where P is not
-    positive definite."""
+def second_line(
+    problem: Problem, sample: int, linear: np.ndarray, holdings: np.ndarray | None = None
+) -> Any:
+    """What ``second_line.py`` makes of a sample with that linear term and, if given, with turnover
+    terms of trading from those holdings (N,); None where P is not positive definite."""
     one = problem.of_samples(torch.tensor([sample])).each_tensor(
         lambda tensor: tensor.detach().cpu()
     )
     one = replace(one, expected_return=torch.from_numpy(linear)[None])
+    if one.holdings is not None and holdings is not None:
+        one = replace(one, holdings=torch.from_numpy(holdings)[None])
     broken = isinstance(one.risk, Tensor) and bool(torch.linalg.cholesky_ex(one.risk).info.any())
     if broken:
         return None
@@ -237,7 +244,8 @@ def gradients_compiled(
     if len(chain.begins):
         incoming = incoming.copy()  # it is added to
     risk = any(needed[:3])
-    wanted = np.array([risk, needed[4] or needed[5] or needed[9], needed[6]])
+    traded = len(chain.begins) > 0 and batch.trade.shape[2] > 0  # gradients pass through holdings
+    wanted = np.array([risk, needed[4] or needed[5] or needed[9] or traded, needed[6]])
     # np.zeros leaves memory untouched until written, and only few rows of the risk ever are
     out = kernels().Batch(
         np.zeros(batch.risk.shape) if risk else NO_MATRIX,

@@ -32,29 +32,32 @@ def grown_total(chain, b, before):
 
 
 @helper
-def carry_over(chain, b, before, linear):
+def carry_over(chain, b, before, linear, trade):
     """Write the holdings h of date b, from the weights ``before`` it, and add c h to q."""
     holdings, growth = chain.holdings[b], chain.growth[b]
     total = grown_total(chain, b, before)
     for i in range(before.shape[0]):
         holdings[i] = before[i] * growth[i] / total
         linear[i] += chain.cost[b] * holdings[i]
+    for i in range(trade.shape[1]):
+        trade[0, i] = holdings[i]
 
 
 @helper
-def carry_back(chain, b, before, free, u, m, incoming):
+def carry_back(chain, b, before, of_linear, of_trade, incoming):
     """Add to the gradient of the weights ``before`` what comes through the holdings of date b.
 
-    ``u`` is the gradient of the linear term of the m free weights of date b.
+    ``of_linear`` is the gradient of the linear term of date b, ``of_trade`` that of the holdings
+    that its turnover terms know, and of their cost.
     """
     holdings, growth, rates = chain.holdings[b], chain.growth[b], chain.rates[b]
+    total, cost = grown_total(chain, b, before), chain.cost[b]
+    kinks = of_trade.shape[1] > 0
     along = 0.0
-    for a in range(m):
-        along += u[a] * holdings[free[a]]
-    scale = chain.cost[b] / grown_total(chain, b, before)
+    for i in range(before.shape[0]):
+        along += (cost * of_linear[i] + (of_trade[0, i] if kinks else 0.0)) * holdings[i]
     interest = rates[0] if cash_of(before) > 0 else rates[1]
     for i in range(before.shape[0]):
         slope = growth[i] - 1 - interest + (rates[2] if before[i] < 0 else 0.0)
-        incoming[i] -= scale * along * slope
-    for a in range(m):
-        incoming[free[a]] += scale * u[a] * growth[free[a]]
+        of_holding = cost * of_linear[i] + (of_trade[0, i] if kinks else 0.0)
+        incoming[i] += (of_holding * growth[i] - along * slope) / total

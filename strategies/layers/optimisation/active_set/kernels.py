@@ -111,7 +111,7 @@ def solve_batch(sources):
         depends on it. Returns how far it came.
 
         Args:
-            chain: a ``Chain``; ``batch.linear`` becomes q + c h.
+            chain: a ``Chain``; ``batch.linear`` becomes q + c h, and ``batch.trade`` has h.
             entries: whether every entry of P is checked.
             states: (B, N + R + 2) int8, of weights then rows, a start as well as a result; -1 in
                 front for a cold start.
@@ -124,7 +124,8 @@ def solve_batch(sources):
         consecutive = chain.begins.shape[0] > 0
         for b in range(first, batch.linear.shape[0]):
             if consecutive and not chain.begins[b]:
-                carry_over(chain, b, weights[b - 1], batch.linear[b])
+                trade = batch.trade[b % batch.trade.shape[0]]
+                carry_over(chain, b, weights[b - 1], batch.linear[b], trade)
                 copy(states[b - 1], states[b])
             s = sample_of(batch, b)
             state, row_state = states[b, :n], states[b, n:]
@@ -173,13 +174,13 @@ def differentiate_batch(sources):
             state, row_state, z = states[b, :n], states[b, n:], weights[b]
             m, count = solve_for_incoming(s, w, state, row_state, incoming[b])
             u = w.right[0, :m]
-            if chain.begins.shape[0] and not chain.begins[b]:
-                carry_back(chain, b, weights[b - 1], w.free, u, m, incoming[b - 1])
             limits_gradient(s, w, d, row_state, u, m, count)
             if wanted[2]:
                 rows_gradient(s, w, d, z, duals[b], u, m, count)
             if wanted[1]:
                 breaks_gradient(s, w, d, state, z, incoming[b], u, m, count)
+            if chain.begins.shape[0] and not chain.begins[b]:
+                carry_back(chain, b, weights[b - 1], d.linear, d.trade, incoming[b - 1])
             if wanted[0]:
                 risk_gradient(s, w, d, z, u, m)
 

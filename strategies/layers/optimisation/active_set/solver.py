@@ -70,17 +70,20 @@ class ActiveSet:
         call = Call(problem, start, self.threads, self.check_risk == "entries")
         return self._solved(call, compute, None)
 
-    def solve_dates(self, problem: Problem, cost: Tensor, dates: Dates) -> tuple[Solution, Tensor]:
+    def solve_dates(
+        self, problem: Problem, cost: Tensor, dates: Dates
+    ) -> tuple[Solution, Tensor, Tensor]:
         """Solve consecutive dates, each with the linear term q + c h; on the CPU.
 
         Args:
+            problem: where it has turnover terms, their holdings become h.
             cost: c (B,), zero where a chain of dates begins.
 
         Returns:
-            The solution, and q + c h (B, N).
+            The solution, q + c h (B, N), and h (B, N).
         """
         call = Call(problem, None, self.threads, self.check_risk == "entries", dates)
-        return self._solved(call, CompiledSolve, cost), call.linear
+        return self._solved(call, CompiledSolve, cost), call.linear, call.holdings
 
     def _solved(self, call: Call, compute: Any, cost: Tensor | None) -> Solution:
         problem = call.problem
@@ -108,7 +111,7 @@ class CompiledSolve(torch.autograd.Function):
             chain = kernel_chain(call.dates, cost)
         arrays = solve_compiled(batch, chain, call)
         weights, call.duals, call.states, call.rounds, call.residual = map(torch.from_numpy, arrays)
-        call.linear = torch.from_numpy(batch.linear)
+        call.linear, call.holdings = map(torch.from_numpy, (batch.linear, chain.holdings))
         ctx.call, ctx.batch, ctx.chain, ctx.arrays = call, batch, chain, arrays
         ctx.save_for_backward(weights, cost, *differentiable)  # that changes in place are noticed
         return weights
