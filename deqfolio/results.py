@@ -12,26 +12,46 @@ from deqfolio.options import About, Benchmark, Factors, FinishedRun, Groups
 
 
 def report(
-    run: FinishedRun,
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN|RETURNS",
+            help="The folder of a finished run, or a file of returns: dates in the first column, "
+            "then a column of simple returns or of values (prices, a net asset value) for each "
+            "strategy.",
+        ),
+    ],
     out: Annotated[
-        Path | None, typer.Option(help="File of the report. [default: report.html in the run]")
+        Path | None,
+        typer.Option(
+            help="File of the report. [default: report.html in the run, or NAME.html of a file]"
+        ),
     ] = None,
     benchmark: Benchmark = None,
     about: About = None,
     factors: Factors = None,
     groups: Groups = None,
 ) -> None:
-    """Write the report of a finished run and print its summary.
+    """Write the report of a finished run, or of returns from anywhere, and print its summary.
 
-    Without --benchmark and --about it is about what the run was asked to compare.
+    Without --benchmark and --about the report of a run is about what it was asked to compare.
+
+    Examples: deqfolio report runs/backtest; deqfolio report returns.csv --benchmark spy.csv
     """
     from engine import load_run
     from engine.runs.experiment import read_experiment
     from engine.runs.result import unfinished
     from engine.runs.run_directory import EXPERIMENT
     from engine.runs.settings import read_report
+    from reports.benchmark_series import results_of
     from reports.commands import write_and_summarise
 
+    if not run.exists():
+        raise FileNotFoundError(f"there is no folder of a run, and no file of returns, {run}")
+    if run.is_file():
+        page = out or Path(f"{run.name.split('.')[0]}.html")
+        typer.echo(write_and_summarise(results_of(run), page, factors, groups, benchmark, about))
+        return
     results = load_run(run)
     if missing := unfinished(run):
         typer.echo(

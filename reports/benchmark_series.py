@@ -1,8 +1,10 @@
-"""A benchmark that is no strategy: a series or file of prices or returns, onto a result's dates."""
+"""Series and files of prices or returns: a report's strategies, or its benchmark."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +17,9 @@ from data_loaders.reading.many_files import read_all
 from data_loaders.reading.options import Options
 from data_loaders.reading.returns import unit_doubt
 from data_loaders.validation import DataError, check_dates, day, days
+from engine.accounting.risk_free import Rates
 from engine.runs.result import BacktestResult
-from reports.returns_alone import has_holdings, result_of_returns
+from reports.returns_alone import as_results, has_holdings, result_of_returns
 
 LONGEST = pd.Timedelta("10D")  # between rows, above which a daily benchmark has a hole
 SPACINGS = 3  # likewise, in typical distances between its rows
@@ -26,10 +29,27 @@ FEW = 20  # values below which a series of positive numbers is not judged
 
 
 def read_benchmark(path: str | Path) -> pd.Series:
-    """Prices of the benchmark in a file, read as ``load`` reads prices and returns.
+    """Prices of the benchmark in a file, see ``read_levels``.
 
     Raises:
         DataError: it cannot be read, has several columns, or does not say what it holds.
+    """
+    found = read_levels(path)
+    if len(found) != 1:
+        listed = ", ".join([*found][:5] + ["..."][: len(found) > 5])
+        raise DataError(
+            f"{path} holds {len(found)} columns ({listed}), and a benchmark is one: keep its dates "
+            "and one column"
+        )
+    (read,) = found.values()
+    return read()
+
+
+def read_levels(path: str | Path) -> dict[str, Callable[[], pd.Series]]:
+    """{column: its prices by date} of a file, read as ``load`` reads prices and returns.
+
+    Raises:
+        DataError: it cannot be read; and, once a column is asked for, see ``benchmark_of``.
     """
     file = Path(path).expanduser()
     try:
@@ -40,16 +60,29 @@ def read_benchmark(path: str | Path) -> pd.Series:
         except DataError:
             raise error from None
     table = frames.fields[frames.price]
-    if len(table.columns) != 1:
-        listed = ", ".join([*map(str, table.columns[:5]), *["..."][: len(table.columns) > 5]])
-        raise DataError(
-            f"{path} holds {len(table.columns)} columns ({listed}), and a benchmark is one: "
-            "keep its dates and one column"
-        )
     kind = None if frames.price == "price" else "returns"
     if frames.price in names.PRICES and kind:
         kind = "prices"
-    return benchmark_of(table.iloc[:, 0], str(table.columns[0]), kind)
+    return {str(c): partial(benchmark_of, table[c], str(c), kind) for c in table.columns}
+
+
+def results_of(given: object, risk_free: Rates | None = None) -> dict[str, BacktestResult]:
+    """As ``as_results``, also of a file: dates, and for each strategy a column of simple returns or
+    of values, such as prices or a net asset value.
+
+    Raises:
+        DataError: see ``read_levels``.
+    """
+    if not isinstance(given, str | Path):
+        return as_results(given, risk_free)
+    source = f"returns from {Path(given).name}"
+    levels = {name: read() for name, read in read_levels(given).items()}
+    return {
+        name: result_of_returns(
+            prices.pct_change().iloc[1:], name, risk_free=risk_free, source=source
+        )
+        for name, prices in levels.items()
+    }
 
 
 def benchmark_of(values: pd.Series, name: str | None = None, kind: str | None = None) -> pd.Series:

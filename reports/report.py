@@ -24,13 +24,13 @@ from engine.accounting.risk_free import Rates
 from engine.runs.result import BacktestResult, why_failed
 from engine.runs.run_directory import written
 from reports import export, formats, wording
+from reports.benchmark_series import results_of
 from reports.decisions import shown_decisions
 from reports.figures import sections
 from reports.figures.axes import PALETTE
 from reports.flat_settings import flat
 from reports.metrics import catalogue, positions
 from reports.report_data import ReportData, gather
-from reports.returns_alone import as_results
 from reports.statistics import bootstrap
 
 PAGE = Path(__file__).parent / "page"
@@ -41,7 +41,12 @@ ORDER_COLUMNS = (
 
 
 def write_report(
-    results: Mapping[str, BacktestResult] | Mapping[str, pd.Series] | pd.DataFrame | pd.Series,
+    results: Mapping[str, BacktestResult]
+    | Mapping[str, pd.Series]
+    | pd.DataFrame
+    | pd.Series
+    | str
+    | Path,
     path: str | Path,
     *,
     benchmark: str | Path | pd.Series | None = None,
@@ -59,8 +64,9 @@ def write_report(
 
     Args:
         results: {name shown: result}, in the order of the tables. Or returns alone, simple ones
-            by date as fractions: a Series, a frame with a column per strategy, or a mapping of
-            Series. What needs holdings or orders is then left out, and the page says so.
+            by date as fractions: a Series, a frame with a column per strategy, a mapping of
+            Series, or a file with dates and a column of returns or of values (prices, a net asset
+            value) for each. What needs holdings or orders is then left out, and the page says so.
         path: of the HTML file; its folder is made where it is missing.
         benchmark: what the strategies are compared with: a name in ``results``; the name of the
             panel's benchmark; a Series, or a file, of prices or simple returns by date;
@@ -86,7 +92,7 @@ def write_report(
             benchmark does not cover the dates, or can be read as prices and as returns.
     """
     check_report_path(path)
-    found = as_results(results, risk_free)
+    found = results_of(results, risk_free)
     return write_data(gather(found, factors, groups, tried, benchmark, subject), path)
 
 

@@ -24,6 +24,7 @@ def result_of_returns(
     *,
     a_year: float | None = None,
     risk_free: Rates | None = None,
+    source: str = SOURCE,
     **settings: Any,
 ) -> BacktestResult:
     """A result with these returns and nothing else.
@@ -36,6 +37,7 @@ def result_of_returns(
         a_year: periods per year; by default from the dates.
         risk_free: yearly rate, or rates by date, see ``backtest``; default 0. The first return is
             taken to be of a period as long as the typical one.
+        source: where they come from, for the page.
         settings: to add to those of the result.
 
     Raises:
@@ -43,6 +45,9 @@ def result_of_returns(
             like percent or prices.
     """
     name = str(name or returns.name or "strategy")
+    zone = getattr(returns.index, "tz", None)
+    if zone is not None and returns.index.normalize().equals(returns.index):
+        returns = returns.tz_localize(None)  # session dates, as pyfolio and zipline have them
     check_index(returns.to_frame(name))
     try:
         given = returns.astype(float)
@@ -90,7 +95,7 @@ def result_of_returns(
         solves=pd.DataFrame(),
         settings={
             "panel": {
-                "source": SOURCE,
+                "source": source,
                 "start": day(dates[0]),
                 "end": day(dates[-1]),
                 "caveats": [],
@@ -121,7 +126,7 @@ def as_results(given: object, risk_free: Rates | None = None) -> dict[str, Backt
     if not isinstance(given, Mapping):
         raise TypeError(
             "a report needs {name: result} as backtest returns them, or simple returns: a Series, "
-            f"a DataFrame with a column per strategy, or {{name: Series}}; got "
+            "a DataFrame with a column per strategy, {name: Series}, or a file of these; got "
             f"{type(given).__name__}"
         )
     if all(isinstance(each, BacktestResult) for each in given.values()):

@@ -51,6 +51,8 @@ def prepared(tmp_path_factory):
     steps = np.random.default_rng(0).normal(3e-4, 0.01, (len(dates), 5))
     prices = pd.DataFrame(100 * np.exp(steps.cumsum(axis=0)), dates, [f"A{i}" for i in range(5)])
     prices.to_csv(folder / "prices.csv")
+    prices[["A0", "A1"]].pct_change().iloc[1:].to_csv(folder / "returns.csv")
+    prices["A2"].rename("SPY").to_csv(folder / "spy.csv")
     (folder / "holdings.csv").write_text("asset,shares\nA0,120\nA3,40\n")
     readme = next(text for x, text in blocks(ROOT / "README.md") if "class Winners" in text)
     (folder / "my_alpha.py").write_text(readme.split("\n\nprint(")[0])

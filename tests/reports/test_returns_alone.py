@@ -1,11 +1,16 @@
-"""A report of returns alone is in excess of the risk-free rate that is given with them."""
+"""A report of returns alone: in excess of the risk-free rate that is given, from any file."""
+
+import json
 
 import numpy as np
 import pandas as pd
 import pytest
 from report_results import make_result
 
-from reports import write_report
+from data_loaders import DataError
+from deqfolio.command_line import main
+from reports import summary_table, write_report
+from reports.benchmark_series import results_of
 from reports.report_data import gather
 from reports.returns_alone import as_results
 
@@ -37,3 +42,41 @@ def test_results_of_a_backtest_keep_their_rate(tmp_path):
     with pytest.raises(ValueError, match=r"have the risk-free rate that they were run with"):
         write_report({"A": make_result("A")}, tmp_path / "page.html", risk_free=0.02)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_of_returns_or_of_values_is_reported_as_the_returns(tmp_path):
+    """The command and ``write_report``; values are rounded by a division and a product."""
+    random = np.random.default_rng(0)
+    dates = pd.bdate_range("2018-01-01", periods=600, name="date")
+    returns = pd.DataFrame(random.normal(5e-4, 0.01, (600, 2)), dates, ["mine", "theirs"])
+    index = (30 * (1 + pd.Series(random.normal(3e-4, 0.01, 600), dates)).cumprod()).rename("SPY")
+    index.to_csv(tmp_path / "spy.csv")
+    returns.to_csv(tmp_path / "returns.csv")
+    (7 * (1 + returns).cumprod()).to_csv(tmp_path / "values.csv")
+    write_report(returns, tmp_path / "series.html", benchmark=index, tried=False)
+    expected = json.loads((tmp_path / "series.json").read_text())["metrics"]
+    for name, options in (("returns", []), ("values", ["--about", "mine"])):
+        out = tmp_path / f"{name}.html"
+        words = ["report", str(tmp_path / f"{name}.csv"), "--out", str(out), *options]
+        assert main([*words, "--benchmark", str(tmp_path / "spy.csv")]) == 0
+        found = json.loads(out.with_suffix(".json").read_text())["metrics"]
+        if name == "returns":
+            assert list(found) == ["mine", "theirs", "SPY"]
+            known = {k: value for k, value in expected["mine"].items() if value is not None}
+            assert {k: found["mine"][k] for k in known} == pytest.approx(known, rel=1e-9, abs=1e-12)
+        else:  # the first row of values earned nothing
+            own = summary_table(results_of(returns.iloc[1:]))
+            assert found["mine"]["Sharpe"] == pytest.approx(own.loc["mine", "Sharpe"])
+
+
+def test_what_is_no_file_of_returns_says_so(tmp_path, capsys):
+    assert main(["report", str(tmp_path / "no.csv")]) == 1
+    assert "there is no folder of a run, and no file of returns" in capsys.readouterr().err
+
+
+def test_session_dates_in_utc_are_taken_without_their_zone():
+    dates = pd.bdate_range("2018-01-01", periods=60, tz="UTC")
+    (result,) = as_results(pd.Series(0.001, dates, name="a")).values()
+    assert result.net_returns.index.tz is None
+    with pytest.raises(DataError, match="time zone"):
+        as_results(pd.Series(0.001, dates + pd.Timedelta("16h"), name="a"))
