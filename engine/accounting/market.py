@@ -114,4 +114,5 @@ class Market:
                 f"{self.panel.assets[column]} on {self.panel.dates[row]}: open and close are not "
                 "between low and high; adjust all of them for splits and dividends, or none"
             )
-        return first, high, low
+        order = np.asfortranarray  # one asset is read at a time
+        return order(first), order(high), order(low)

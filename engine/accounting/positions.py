@@ -364,7 +364,8 @@ class Positions:
 
     def _guard(self, asset: int, levels: Levels, decided: int, first: int) -> None:
         side = np.sign(self.weights[asset])
-        best = self._best(asset, first, side)
+        trailing = not np.isnan(levels.trailing[asset])
+        best = self._best(asset, first, side) if trailing else np.nan
         found = first_exit(self.market, asset, first, side, levels, best)
         self._guards[asset] = Guard(levels, decided, found)
 

@@ -81,7 +81,8 @@ def first_exit(
 
     Args:
         side: 1 for a long position, -1 for a short one.
-        best: the highest price since it was opened (the lowest of a short one).
+        best: the highest price since it was opened (the lowest of a short one); of a position
+            without a trailing stop it is not read.
     """
     stop, trailing, take, _ = (level[asset] for level in levels)
     for first, last in _chunks(start, len(market.panel)):
@@ -89,9 +90,11 @@ def first_exit(
         opened, high, low = (side * bar[first:last, asset] for bar in market.bars)
         if side < 0:
             high, low = low, high
-        peak = np.maximum.accumulate(np.append(side * best, np.nan_to_num(high, nan=-np.inf)))
-        trailed = peak[:-1] - trailing * np.abs(peak[:-1])
-        floor = np.fmax(np.full(len(low), side * stop), trailed)
+        trailed = np.full(len(low), np.nan)
+        if not np.isnan(trailing):
+            peak = np.maximum.accumulate(np.append(side * best, np.nan_to_num(high, nan=-np.inf)))
+            trailed, best = peak[:-1] - trailing * np.abs(peak[:-1]), side * peak[-1]
+        floor = np.fmax(side * stop, trailed)
         ceiling = side * take
         gapped = opened >= ceiling
         hit = (low <= floor) | (high >= ceiling)
@@ -101,7 +104,6 @@ def first_exit(
                 reason = "trailing" if trailed[k] == floor[k] else "stop"
                 return Exit(first + k, side * float(np.fmin(opened[k], floor[k])), reason)
             return Exit(first + k, side * float(np.fmax(opened[k], ceiling)), "take_profit")
-        best = side * peak[-1]
     return None
 
 
