@@ -22,8 +22,8 @@ class ExplicitMeanVariance(DEQMeanVariance):
     """DEQMeanVariance with two explicit layers, of as many parameters, for the equilibrium.
 
     Args:
-        lookback, hidden, cap, constraints, fallback, ridge, inertia, features: as there.
-        solver, risk, factors: likewise.
+        lookback, hidden, cap, constraints, fallback, ridge, inertia, cash, target: as there.
+        features, solver, risk, factors: likewise.
     """
 
     def __init__(
@@ -35,6 +35,8 @@ class ExplicitMeanVariance(DEQMeanVariance):
         fallback: str = "raise",
         ridge: float = 1.0,
         inertia: float = 1.0,
+        cash: bool = True,
+        target: float | None = None,
         features: Sequence[str] = ("prices", "panel"),
         solver: str = "active_set",
         risk: str = "auto",
@@ -48,6 +50,8 @@ class ExplicitMeanVariance(DEQMeanVariance):
             fallback=fallback,
             ridge=ridge,
             inertia=inertia,
+            cash=cash,
+            target=target,
             features=features,
             solver=solver,
             risk=risk,
@@ -64,8 +68,8 @@ class UnrolledMeanVariance(DEQMeanVariance):
     Args:
         steps: applications of the cell, from zero on: layers with the same weights.
         cell: "mean_field" or "graph".
-        lookback, hidden, cap, constraints, fallback, ridge, inertia, features: as there.
-        solver, risk, factors: likewise.
+        lookback, hidden, cap, constraints, fallback, ridge, inertia, cash, target: as there.
+        features, solver, risk, factors: likewise.
     """
 
     ranges: ClassVar = {"steps": at_least(1), "cell": one_of("mean_field", "graph")}
@@ -80,6 +84,8 @@ class UnrolledMeanVariance(DEQMeanVariance):
         fallback: str = "raise",
         ridge: float = 1.0,
         inertia: float = 1.0,
+        cash: bool = True,
+        target: float | None = None,
         cell: str = "mean_field",
         features: Sequence[str] = ("prices", "panel"),
         solver: str = "active_set",
@@ -94,6 +100,8 @@ class UnrolledMeanVariance(DEQMeanVariance):
             fallback=fallback,
             ridge=ridge,
             inertia=inertia,
+            cash=cash,
+            target=target,
             cell=cell,
             features=features,
             solver=solver,

@@ -1,4 +1,5 @@
-"""Trailing covariance of the assets that trade: dense, or in factor form for large universes."""
+"""Trailing covariance of the assets that trade: dense, or in factor form for large universes;
+and recent returns, for the volatility of a portfolio in the next rows."""
 
 from __future__ import annotations
 
@@ -9,6 +10,8 @@ from data_loaders.suggestions import did_you_mean
 
 FORMS = ("auto", "covariance", "factor")
 MANY = 250  # assets, beyond which "auto" is "factor"
+HALF_LIFE = 15.0  # rows, of the weights of recent returns
+WINDOW = 8  # half-lives of returns that are looked at: the rest has 0.4% of the weight
 
 
 def prepared_risk(history: Panel, form: str, factors: int) -> dict[str, np.ndarray]:
@@ -91,6 +94,35 @@ def factor_risk(history: Panel, factors: int) -> tuple[np.ndarray, np.ndarray]:
         loadings[trades, : found.shape[1]] = np.sqrt(1 - shrink) * found
         specific[trades] = (1 - shrink) * np.maximum(left, 0.0) + shrink  # rounding, not below 0
     return loadings, specific
+
+
+def recent_returns(history: Panel, half_life: float = HALF_LIFE) -> np.ndarray:
+    """Returns X (R, N) with exponential weights: |X w| is the volatility a year of weights w.
+
+    Squares have weights that halve in ``half_life`` rows, and sum to the rows of a year. Where an
+    asset has no price its return is zero.
+    """
+    rows = max(1, min(int(WINDOW * half_life), len(history) - 1))
+    returns = np.nan_to_num(history.last(rows).returns.to_numpy())
+    decay = 0.5 ** (np.arange(rows)[::-1] / half_life)
+    return np.sqrt(decay / decay.sum() * history.periods_per_year)[:, None] * returns
+
+
+def recent_risk(history: Panel, factors: int | None = None) -> dict[str, np.ndarray]:
+    """``recent`` (M, N), M at most R and N, with the X'X of `recent_returns`.
+
+    Args:
+        factors: how many principal components to keep, (K, N); with them ``recent_specific`` (N,)
+            is what they leave of the diagonal of X'X.
+    """
+    recent = recent_returns(history)
+    if factors is None:
+        rows, assets = recent.shape
+        return {"recent": np.linalg.qr(recent, mode="r") if assets < rows else recent}
+    _, vectors = np.linalg.eigh(recent @ recent.T)
+    found = vectors[:, ::-1][:, :factors].T @ recent
+    specific = np.maximum((recent**2).sum(axis=0) - (found**2).sum(axis=0), 0.0)
+    return {"recent": found, "recent_specific": specific}
 
 
 def _positive(variance: float, history: Panel) -> float:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from data_loaders import Panel
 from strategies.base import Inputs, LearnedStrategy
 from strategies.constraints import Constraints
-from strategies.covariance import FORMS, prepared_risk
+from strategies.covariance import FORMS, prepared_risk, recent_risk
 from strategies.features import feature_table
 from strategies.layers.equilibrium.deq_encoder import CELLS, DEQEncoder
 from strategies.layers.equilibrium.fixed_point import Adjoint, Implicit, Phantom, Unrolled
@@ -24,16 +25,20 @@ from strategies.layers.optimisation.consecutive import weights_from_holdings, we
 from strategies.layers.optimisation.mean_variance import MeanVarianceLayer
 from strategies.network_parts import (
     SOLVERS,
+    Exposure,
     Standardise,
+    composition,
     known_by,
     limit_inputs,
     limits_in,
+    portfolio_volatility,
     scaled_risk,
     within,
 )
 from strategies.parameter_ranges import above, at_least, one_of
 from strategies.strategy_constraints import (
     FALLBACKS,
+    check_scalable,
     constraints_of,
     count_kept,
     fix_bounds,
@@ -52,6 +57,7 @@ ADJOINTS: dict[str, Adjoint] = {
     "phantom": Phantom(),
     "unrolled": Unrolled(),
 }
+SAMPLES, CHUNK = 250, 32  # most rows whose volatility the target is the median of; at a time
 SPEED = 5.0  # the cost of trading spans decades: its logarithm is learned so many times faster
 
 
@@ -62,11 +68,17 @@ class DEQMeanVariance(LearnedStrategy):
     heads give the expected returns q and adjust a trailing covariance to the risk P; the
     weights solve  min 1/2 z'Pz - q'z,  1'z = 1,  0 <= z <= cap  (or other constraints).
 
-    Before the first training step q is zero and P the Ledoit-Wolf covariance plus a ridge:
-    the network starts as a minimum-variance portfolio and leaves it only with evidence. With a
-    learned quadratic cost of trading, the weights move a part of the way from the current holdings
-    towards that portfolio (``layers/optimisation/consecutive.py``): a signal can be traded on where
-    trading on all of it at once would cost too much.
+    These weights are multiplied by the exposure  min(1, target / volatility),  and the rest is
+    cash; the volatility is that of these weights on recent returns, with a half-life of 15 rows,
+    and a head corrects it. The product solves the same problem with a budget of the exposure, and
+    limits scaled by it.
+
+    Before the first training step q is zero, P the Ledoit-Wolf covariance plus a ridge, and the
+    exposure not corrected: the network starts as a volatility-managed minimum-variance portfolio
+    (Moreira & Muir 2017) and leaves it only with evidence. With a learned quadratic cost of
+    trading, the weights move a part of the way from the current holdings towards that portfolio
+    (``layers/optimisation/consecutive.py``): a signal can be traded on where trading on all of it
+    at once would cost too much.
 
     Args:
         lookback: rows of prices behind the features and the covariance.
@@ -80,6 +92,10 @@ class DEQMeanVariance(LearnedStrategy):
             (minimum variance) towards infinity (1/N).
         inertia: the cost of trading at the start, in units of the mean variance: with a ridge of
             1, one of 1 moves the weights about two thirds of the way; 0 leaves the holdings out.
+        cash: whether an exposure scales the portfolio, where the constraints leave room: they are
+            not given, or have a budget such as (0, 1). Otherwise the weights sum to the budget.
+        target: volatility a year, a fraction; 0.1 = 10%. None takes the median volatility of the
+            untrained portfolio over the training rows.
         cell: of the encoder: "mean_field", "graph", "monotone" or "pairs" (learns lead-lag
             relations); see ``layers/equilibrium/encoder_cells.py``.
         embedding: length of the vector learned for each asset; 0 treats all assets alike.
@@ -102,6 +118,7 @@ class DEQMeanVariance(LearnedStrategy):
         "fallback": one_of(*FALLBACKS),
         "ridge": above(0),
         "inertia": at_least(0),
+        "target": above(0),
         "cell": one_of(*CELLS),
         "embedding": at_least(0),
         "solver": one_of(*SOLVERS),
@@ -120,6 +137,8 @@ class DEQMeanVariance(LearnedStrategy):
         fallback: str = "raise",
         ridge: float = 1.0,
         inertia: float = 1.0,
+        cash: bool = True,
+        target: float | None = None,
         cell: str = "mean_field",
         embedding: int = 0,
         features: Sequence[str] = ("prices", "panel"),
@@ -136,6 +155,8 @@ class DEQMeanVariance(LearnedStrategy):
         self.fallback = fallback
         self.ridge = ridge
         self.inertia = inertia
+        self.cash = cash
+        self.target = target
         self.cell = cell
         self.embedding = embedding
         self.features = features
@@ -158,6 +179,19 @@ class DEQMeanVariance(LearnedStrategy):
         """Whether an asset is known by more than its features."""
         return self.embedding > 0 or self.cell == "pairs"
 
+    def check_parameters(self) -> None:
+        super().check_parameters()
+        if self._scales and self.constraints is not None:
+            check_scalable(constraints_of(self.constraints, self.cap), type(self).__name__)
+
+    @property
+    def _scales(self) -> bool:
+        """Whether an exposure scales the portfolio: the constraints leave room for cash."""
+        if self.constraints is None:
+            return self.cash
+        least, most = constraints_of(self.constraints, self.cap).budget_ends
+        return self.cash and 0 <= least < most == 1
+
     def feature_names(self, history: Panel) -> list[str]:
         """Of the input "features", for the report of what the network looks at."""
         return list(feature_table(history.last(self.lookback), self.features).columns)
@@ -170,24 +204,33 @@ class DEQMeanVariance(LearnedStrategy):
                 "network runs; the loss charges turnover, and inertia reduces it"
             )
         risk = prepared_risk(history, self.risk, self.factors)  # (N, N), or (N, K) and (N,)
+        if self._scales:
+            constraints = replace(constraints, budget=1.0)
+            risk |= recent_risk(history, self.factors if "loadings" in risk else None)
         return {
             "features": torch.tensor(feature_table(history, self.features).to_numpy()),  # (N, F)
             **{name: torch.from_numpy(value) for name, value in risk.items()},
             "trades": torch.tensor(history.trades_throughout.to_numpy()),  # (N,)
             "suspended": torch.tensor(suspended(history)),  # (N,)
-        } | limit_inputs(limits_of(self, history))
+        } | limit_inputs(limits_of(self, history, constraints=constraints))
 
     def build(self, inputs: Inputs) -> nn.Module:
         self.check_parameters()
-        return DEQMeanVarianceNetwork(
+        constraints = constraints_of(self.constraints, self.cap)
+        network = DEQMeanVarianceNetwork(
             scaler=Standardise(inputs["features"], inputs["trades"]),
             encoder=self.encoder(*inputs["features"].shape[-2:]),
             optimiser=MeanVarianceLayer(solver=SOLVERS[self.solver]()),
             hidden=self.hidden,
             ridge=self.ridge,
             inertia=self.inertia,
-            row_names=[row.name for row in constraints_of(self.constraints, self.cap).rows],
+            cash=self._scales,
+            least=0.0 if self.constraints is None else constraints.budget_ends[0],
+            row_names=[row.name for row in constraints.rows],
         )
+        if self._scales:
+            network.set_target(self.target, inputs)
+        return network
 
     def encoder(self, assets: int, features: int) -> nn.Module:
         """Features (B, N, F) and a mask (B, N) to states (B, N, H); override it for another."""
@@ -208,6 +251,9 @@ class DEQMeanVarianceNetwork(nn.Module):
     With ``holdings`` (B, N) among the inputs, each sample trades from its own; with ``drift``
     (and ``carry_rates``), the samples are consecutive dates, each of which trades from the one
     before. With neither, the cost of trading is left out.
+
+    With ``cash``, the weights are exposure times a portfolio that sums to one, whose own weights
+    in the holdings the cost of trading is of.
     """
 
     def __init__(
@@ -218,6 +264,8 @@ class DEQMeanVarianceNetwork(nn.Module):
         hidden: int,
         ridge: float,
         inertia: float = 0.0,
+        cash: bool = False,
+        least: float = 0.0,
         row_names: Sequence[str] = (),
     ):
         super().__init__()
@@ -232,6 +280,7 @@ class DEQMeanVarianceNetwork(nn.Module):
         self.inertia = inertia
         if inertia:  # the logarithm of the cost over the one at the start, divided by SPEED
             self.log_inertia = nn.Parameter(torch.zeros(()))
+        self.exposure = Exposure(hidden, least) if cash else None
 
     def forward(self, inputs: Inputs) -> Tensor:
         return self.weights_and_forecast(inputs)[0]
@@ -245,25 +294,46 @@ class DEQMeanVarianceNetwork(nn.Module):
         ridge = self.log_ridge.exp() * within(ridge, 4.0)
         risk = scaled_risk(inputs, within(scale, 2.0), ridge)
         limits = limits_in(inputs) | {"row_names": self.row_names}
-        if self.inertia and "holdings" in inputs:  # what is suspended is kept
-            held = inputs["holdings"] * inputs["suspended"]
+        holdings, held = inputs.get("holdings"), torch.zeros_like(expected_return)
+        if self.inertia and holdings is not None:  # what is suspended is kept
+            held = holdings * inputs["suspended"]
+            if self.exposure is not None:
+                holdings = composition(holdings)
             if (fixed := held != 0).any():
                 count_kept(int(fixed.sum()))
-                fix_bounds(limits, fixed, held)
-        if self.inertia and "holdings" in inputs:
+                fix_bounds(limits, fixed, holdings * fixed)
             weights = weights_from_holdings(
-                self.optimiser, risk, expected_return, self.cost(), inputs["holdings"], **limits
+                self.optimiser, risk, expected_return, self.cost(), holdings, **limits
             )
-            weights = torch.where(held != 0, held, weights)  # exactly: no order
         elif self.inertia and "drift" in inputs:
-            limits["rates"] = inputs.get("carry_rates")
+            limits["rates"] = None if self.exposure is not None else inputs.get("carry_rates")
             weights = weights_on_dates(
                 self.optimiser, risk, expected_return, self.cost(), inputs["drift"], **limits
             )
         else:
             weights = self.optimiser(risk, expected_return, keys=known_by(inputs), **limits)
-        return weights, expected_return
+        if self.exposure is not None:
+            weights = self.exposure(weights, state, inputs) * weights
+        return torch.where(held != 0, held, weights), expected_return  # exactly: no order
 
     def cost(self) -> Tensor:
         """Of trading, a scalar in units of the mean variance."""
         return self.inertia * (SPEED * self.log_inertia).exp()
+
+    def set_target(self, target: float | None, inputs: Inputs) -> None:
+        """Set the target volatility, by default the median over the rows of ``inputs``.
+
+        Raises:
+            ValueError: no exposure up to one reaches the target in any row.
+        """
+        rows = torch.linspace(0, len(inputs["trades"]) - 1, SAMPLES).long().unique()
+        found = []
+        with torch.no_grad():
+            for few in rows.split(CHUNK):
+                part = {name: values[few] for name, values in inputs.items()}
+                one = torch.ones_like(part["trades"], dtype=torch.float64)
+                risk = scaled_risk(part, one, self.log_ridge.double().exp() * one)
+                limits = limits_in(part) | {"row_names": self.row_names}
+                weights = self.optimiser(risk, torch.zeros_like(one), **limits)
+                found.append(portfolio_volatility(weights, part))
+        self.exposure.aim(target, torch.cat(found))

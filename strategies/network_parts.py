@@ -1,4 +1,5 @@
-"""Parts of networks that end in the mean-variance layer: scaling, risk, limits, known samples."""
+"""Parts of networks that end in the mean-variance layer: scaling, risk, limits, known samples,
+exposure."""
 
 from __future__ import annotations
 
@@ -94,6 +95,63 @@ def _nanmean(values: Tensor) -> Tensor:
     """``values.nanmean(dim=0)`` (F,) of (M, F), which takes as much memory again to count."""
     known = torch.stack([column.isnan().logical_not_().sum() for column in values.T])
     return values.nansum(dim=0) / known
+
+
+def composition(holdings: Tensor) -> Tensor:
+    """What holdings (B, N) are without their cash: weights that sum to one, or zeros."""
+    total = holdings.sum(-1, keepdim=True)
+    return holdings / torch.where(total > 0, total, 1.0)
+
+
+def portfolio_volatility(weights: Tensor, inputs: Inputs) -> Tensor:
+    """Volatility a year (B,) of weights (B, N) on recent returns, see ``recent_risk``."""
+    variance = (inputs["recent"] @ weights.unsqueeze(-1)).square().sum((-2, -1))
+    if "recent_specific" in inputs:
+        variance = variance + (inputs["recent_specific"] * weights.square()).sum(-1)
+    return variance.clamp_min(1e-12).sqrt()
+
+
+class Exposure(nn.Module):
+    """``min(1, target / volatility)`` of a portfolio, which a head corrects; the rest is cash.
+
+    At first the head is zero: the rule of Moreira & Muir (2017), "Volatility-managed portfolios".
+
+    Args:
+        hidden: width H of the states.
+        least: the smallest exposure, from 0 to 1.
+    """
+
+    target: Tensor
+
+    def __init__(self, hidden: int, least: float):
+        super().__init__()
+        self.least = least
+        self.head = nn.Linear(hidden, 1)  # of the mean state: logarithm of a factor
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+        self.register_buffer("target", torch.ones((), dtype=torch.float64))
+
+    def aim(self, target: float | None, volatility: Tensor) -> None:
+        """Set the target: what is given, or the median of the volatility (R,) in training.
+
+        Raises:
+            ValueError: no exposure up to one reaches what is given.
+        """
+        if target is not None and not target <= float(volatility.max()):
+            raise ValueError(
+                f"a target volatility of {target:.0%} a year is out of reach: fully invested, the "
+                f"untrained portfolio has {float(volatility.min()):.0%} to "
+                f"{float(volatility.max()):.0%} in the training rows; lower the target, or set "
+                "cash=False"
+            )
+        self.target = volatility.quantile(0.5) if target is None else torch.as_tensor(target)
+
+    def forward(self, weights: Tensor, state: Tensor, inputs: Inputs) -> Tensor:
+        """The exposure (B, 1) of weights (B, N) that sum to one, with states (B, N, H)."""
+        trading = inputs["trades"].sum(-1, keepdim=True).clamp_min(1)  # (B, 1)
+        factor = within(self.head(state.sum(-2) / trading), 2.0)
+        rule = self.target / portfolio_volatility(weights, inputs).unsqueeze(-1)
+        return (rule * factor).clamp(self.least, 1.0)
 
 
 def within(raw: Tensor, factor: float) -> Tensor:

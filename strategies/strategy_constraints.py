@@ -61,12 +61,39 @@ def declared(strategy: Any) -> Constraints | None:
     return found
 
 
-def limits_of(strategy: Any, history: Panel, holdings: pd.Series | None = None) -> dict[str, Any]:
+def check_scalable(constraints: Constraints, name: str) -> None:
+    """Refuse limits that a part of a portfolio within them, beside cash, may break.
+
+    Raises:
+        ValueError: it names the limit, and ``cash=False`` as the way out.
+    """
+    floors = {f"the floor of {k}": v for k, v in constraints.floors.items()}
+    floors |= {"lower": constraints.lower} | {r.name: r.lower for r in constraints.rows}
+    broken = [k for k, v in floors.items() if v > 0]
+    broken += [row.name for row in constraints.rows if row.upper < 0]
+    if broken:
+        raise ValueError(
+            f"{name}: constraints: {broken[0]} cannot be kept beside cash, as the exposure scales "
+            "the whole portfolio: give cash=False, or a limit that zero satisfies"
+        )
+
+
+def limits_of(
+    strategy: Any,
+    history: Panel,
+    holdings: pd.Series | None = None,
+    constraints: Constraints | None = None,
+) -> dict[str, Any]:
     """``limits`` from a strategy's ``constraints``, ``cap`` and, if it has one, ``fallback``.
 
     Where its caps cannot hold the budget, the error says which parameter to change.
+
+    Args:
+        constraints: in force in place of its own, if they are not the same.
     """
-    constraints = constraints_of(strategy.constraints, strategy.cap).on(history.dates[-1])
+    if constraints is None:
+        constraints = constraints_of(strategy.constraints, strategy.cap)
+    constraints = constraints.on(history.dates[-1])
     try:
         return limits(constraints, history, holdings, getattr(strategy, "fallback", "raise"))
     except InfeasibleError as error:

@@ -8,22 +8,18 @@ import numpy as np
 
 from data_loaders import Panel
 from strategies.base import drift
-
-WINDOW = 8  # half-lives of returns that are looked at: the rest has 0.4% of the weight
+from strategies.covariance import recent_returns
 
 
 def predicted_volatility(history: Panel, weights: np.ndarray, half_life: float) -> float:
     """Volatility a year, a fraction: that of the weights (N,) on past returns.
 
-    With exponential weights on the squares of the portfolio's returns, which are zero where an
-    asset has no price.
+    With exponential weights on the squares of the portfolio's returns, see ``recent_returns``.
 
     Args:
         half_life: in rows.
     """
-    returns = np.nan_to_num(history.last(int(WINDOW * half_life)).returns.to_numpy()) @ weights
-    decay = 0.5 ** (np.arange(len(returns))[::-1] / half_life)
-    return float(np.sqrt(decay @ returns**2 / decay.sum() * history.periods_per_year))
+    return float(np.linalg.norm(recent_returns(history, half_life) @ weights))
 
 
 def past_portfolios(

@@ -11,12 +11,9 @@ import pandas as pd
 
 from data_loaders import Panel
 from strategies.base import Bracket, Plan, Strategy
+from strategies.covariance import HALF_LIFE, WINDOW
 from strategies.parameter_ranges import above
-from strategies.wrappers.predicted_volatility import (
-    WINDOW,
-    past_portfolios,
-    predicted_volatility,
-)
+from strategies.wrappers.predicted_volatility import past_portfolios, predicted_volatility
 from strategies.wrappers.sub_portfolios import SubPortfolios
 from strategies.wrappers.wrapper import Wrapper
 
@@ -44,7 +41,7 @@ class VolatilityManaged(Wrapper):
         strategy: Strategy,
         target: float | None = None,
         max_exposure: float = 1.0,
-        half_life: float = 15.0,
+        half_life: float = HALF_LIFE,
     ):
         self.strategy = strategy
         self.target = target

@@ -81,7 +81,7 @@ def network(panel, **parameters):
 
 
 def test_the_untrained_network_is_minimum_variance_with_a_ridge(walks):
-    strategy, _ = network(walks, ridge=0.7, cap=0.4)
+    strategy, _ = network(walks, ridge=0.7, cap=0.4, cash=False)
     weights = strategy.allocate(walks, CASH)
     history = walks.last(253)
     covariance = LedoitWolf().fit(history.returns.iloc[1:]).covariance_
@@ -106,7 +106,7 @@ def test_the_network_learns_from_every_parameter(walks):
 
 
 def test_the_network_gives_nothing_to_assets_that_do_not_trade(walks):
-    strategy, _ = network(walks, cap=0.5)
+    strategy, _ = network(walks, cap=0.5, cash=False)
     with torch.no_grad():
         strategy.module_.heads.weight.normal_(0, 1)
     weights = strategy.allocate(with_gap(walks, "A2"), CASH)
@@ -157,7 +157,7 @@ def test_cash_is_a_choice_of_every_optimiser(walks):
     timid = MeanVariance(aversion=500.0, constraints=cash).allocate(walks.last(253), CASH)
     assert 0 < timid.sum() < bold.sum() <= 1 + 1e-12
     for inertia in (0.0, 1.0):
-        learned, inputs = network(walks, constraints=cash, inertia=inertia)
+        learned, inputs = network(walks, constraints=cash, inertia=inertia, cash=False)
         assert inputs["limit.budget"].shape == (40, 2)
         with torch.no_grad():
             learned.module_.heads.weight.normal_(0, 0.3)
