@@ -118,7 +118,7 @@ def recent_risk(history: Panel, factors: int | None = None) -> dict[str, np.ndar
     recent = recent_returns(history)
     if factors is None:
         rows, assets = recent.shape
-        return {"recent": np.linalg.qr(recent, mode="r") if assets < rows else recent}
+        return {"recent": np.asarray(np.linalg.qr(recent, mode="r")) if assets < rows else recent}
     _, vectors = np.linalg.eigh(recent @ recent.T)
     found = vectors[:, ::-1][:, :factors].T @ recent
     specific = np.maximum((recent**2).sum(axis=0) - (found**2).sum(axis=0), 0.0)

@@ -111,6 +111,7 @@ class DEQMeanVariance(LearnedStrategy):
             (through the iterations, which have to be plain ones: "auto" or "picard").
     """
 
+    former: ClassVar = {"cash": False}  # in runs that do not name it yet
     ranges: ClassVar = {
         "lookback": at_least(3),
         "hidden": at_least(1),
@@ -189,8 +190,10 @@ class DEQMeanVariance(LearnedStrategy):
         """Whether an exposure scales the portfolio: the constraints leave room for cash."""
         if self.constraints is None:
             return self.cash
-        least, most = constraints_of(self.constraints, self.cap).budget_ends
-        return self.cash and 0 <= least < most == 1
+        constraints = constraints_of(self.constraints, self.cap)
+        least, most = constraints.budget_ends
+        by_date = isinstance(constraints.budget, Mapping)
+        return self.cash and not by_date and 0 <= least < most == 1
 
     def feature_names(self, history: Panel) -> list[str]:
         """Of the input "features", for the report of what the network looks at."""
@@ -228,8 +231,8 @@ class DEQMeanVariance(LearnedStrategy):
             least=0.0 if self.constraints is None else constraints.budget_ends[0],
             row_names=[row.name for row in constraints.rows],
         )
-        if self._scales:
-            network.set_target(self.target, inputs)
+        if network.exposure is not None:
+            network.exposure.aim(self.target, network.start_volatility(inputs))
         return network
 
     def encoder(self, assets: int, features: int) -> nn.Module:
@@ -320,12 +323,8 @@ class DEQMeanVarianceNetwork(nn.Module):
         """Of trading, a scalar in units of the mean variance."""
         return self.inertia * (SPEED * self.log_inertia).exp()
 
-    def set_target(self, target: float | None, inputs: Inputs) -> None:
-        """Set the target volatility, by default the median over the rows of ``inputs``.
-
-        Raises:
-            ValueError: no exposure up to one reaches the target in any row.
-        """
+    def start_volatility(self, inputs: Inputs) -> Tensor:
+        """Volatility a year of the fully invested portfolio before the first step, in some rows."""
         rows = torch.linspace(0, len(inputs["trades"]) - 1, SAMPLES).long().unique()
         found = []
         with torch.no_grad():
@@ -336,4 +335,4 @@ class DEQMeanVarianceNetwork(nn.Module):
                 limits = limits_in(part) | {"row_names": self.row_names}
                 weights = self.optimiser(risk, torch.zeros_like(one), **limits)
                 found.append(portfolio_volatility(weights, part))
-        self.exposure.aim(target, torch.cat(found))
+        return torch.cat(found)

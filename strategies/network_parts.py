@@ -135,9 +135,9 @@ class Exposure(nn.Module):
         """Set the target: what is given, or the median of the volatility (R,) in training.
 
         Raises:
-            ValueError: no exposure up to one reaches what is given.
+            ValueError: no exposure up to one reaches what is given in any of several rows.
         """
-        if target is not None and not target <= float(volatility.max()):
+        if target is not None and len(volatility) > 1 and not target <= float(volatility.max()):
             raise ValueError(
                 f"a target volatility of {target:.0%} a year is out of reach: fully invested, the "
                 f"untrained portfolio has {float(volatility.min()):.0%} to "

@@ -171,12 +171,15 @@ def _fitted(strategy: Strategy, result: BacktestResult, panel: Panel) -> Sequenc
             f"{result.name} was fitted on {last.date()} and its refit was due on "
             f"{panel.dates[due].date()}; run the backtest again on prices up to today"
         )
-    inputs = stack([learned.prepare(panel.last(learned.lookback))])
+    named = {name.rpartition("__")[2] for name in result.strategy["parameters"]}
+    former = {k: v for k, v in getattr(learned, "former", {}).items() if k not in named}
+    learned_then = clone(learned).set_params(**former)
+    inputs = stack([learned_then.prepare(panel.last(learned.lookback))])
     newest = max(fold for fold, _ in result.states)
     fitted: list[LearnedStrategy] = []
     for (fold, _), state in result.states.items():
         if fold == newest:
-            copy = clone(learned)
+            copy = clone(learned_then)
             copy.module_ = copy.build(inputs).to(torch.float64)
             try:
                 copy.module_.load_state_dict(state)

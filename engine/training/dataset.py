@@ -93,12 +93,15 @@ class Dataset:
         """The inputs of the decisions before ``last``."""
         return {name: values[:last] for name, values in self.inputs.items()}
 
-    def split(self, validation: float) -> tuple[int, int]:
+    def split(self, validation: float, before: int = 0) -> tuple[int, int]:
         """The decisions before the first number are trained on, those from the second validate.
 
         Between them lie those whose label reaches into the validation rows.
+
+        Args:
+            before: how many validation blocks lie after this one, 0 for the last.
         """
-        cut = round(len(self) * (1 - validation))
+        cut = max(0, round(len(self) * (1 - validation * (before + 1))))
         last = int(np.sum(self.ends[:cut] <= self.rows[min(cut, len(self) - 1)]))
         return last, cut
 

@@ -1,9 +1,13 @@
-"""The progress of a training: what the steps of an epoch came to, and all epochs until now."""
+"""The progress of a training: what the steps of an epoch came to, and all epochs until now.
+
+Several networks may be in training at once, a ``Part`` each, the last of which is kept.
+"""
 
 from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,9 +15,49 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from engine.accounting.costs import Account
 from engine.training.errors import TrainingError
+from engine.training.evidence import Evidence, between, evidence
+from engine.training.schedule import Block
 from engine.training.settings import Training
 from strategies.base import ConvergenceError, SolveRecord, SolveTally, remember, remembered
+
+
+@dataclass
+class Part:
+    """A network in training, on the blocks before the one that it is validated on.
+
+    Attributes:
+        untrained: the account of its validation at epoch 0.
+        trained: the same at the epoch that is best on the blocks of the other parts, whose mean
+            loss there is ``others``.
+    """
+
+    module: nn.Module
+    optimiser: torch.optim.Optimizer
+    blocks: list[Block]
+    validation: Block
+    untrained: Account | None = None
+    trained: Account | None = None
+    others: float = math.inf
+
+    def state_dict(self) -> dict[str, Any]:
+        kept = {"untrained": self.untrained, "trained": self.trained}
+        return {
+            "module": self.module.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "warm_starts": remembered(self.module),
+            "accounts": {k: None if a is None else list(a) for k, a in kept.items()},
+            "others": self.others,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.module.load_state_dict(state["module"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        remember(self.module, state["warm_starts"])
+        for name, fields in state["accounts"].items():
+            setattr(self, name, None if fields is None else Account(*fields))
+        self.others = state["others"]
 
 
 @dataclass
@@ -39,22 +83,42 @@ class Progress:
     Attributes:
         epoch: the next, or the one that is being trained; 0 evaluates the untrained module.
         history: a row for each epoch that has ended.
+        module: of the last part, which is kept.
+        start: its state before the first step.
         best_state: of the module, at the lowest validation loss until now.
         solves: of all epochs.
         checks: comparisons with the reference solver.
     """
 
-    def __init__(self, module: nn.Module, optimiser: torch.optim.Optimizer):
-        self.module, self.optimiser = module, optimiser
+    def __init__(self, parts: Sequence[Part]):
+        self.parts, self.module = parts, parts[-1].module
         self.epoch, self.finished = 0, False
         self.history: list[dict] = []
         self.best_loss, self.best_epoch = math.inf, 0
-        self.best_state = copy.deepcopy(module.state_dict())
+        self.start = copy.deepcopy(self.module.state_dict())
+        self.best_state = self.start
         self.solves = SolveRecord()
         self.checks: list[dict] = []
 
-    def end_epoch(self, steps: Steps, validated: float, training: Training) -> dict[str, Any]:
-        """Add the row of an epoch; training is finished after the last, or without patience."""
+    def end_epoch(
+        self,
+        steps: Steps,
+        accounts: Sequence[Account],
+        loss: Callable[[Account], Tensor],
+        training: Training,
+    ) -> dict[str, Any]:
+        """Add the row of an epoch; training is finished after the last, or without patience.
+
+        Args:
+            accounts: of the validation of each part.
+        """
+        losses = [loss(account).item() for account in accounts]
+        validated = float(np.mean(losses))
+        for k, (part, account) in enumerate(zip(self.parts, accounts, strict=True)):
+            others = float(np.mean(losses[:k] + losses[k + 1 :])) if len(losses) > 1 else math.nan
+            part.untrained = account if self.epoch == 0 else part.untrained
+            if others < part.others:
+                part.others, part.trained = others, account
         better = validated < self.best_loss
         if better:
             self.best_loss, self.best_epoch = validated, self.epoch
@@ -74,6 +138,23 @@ class Progress:
         self.finished = self.epoch == training.epochs or waited >= training.patience
         self.epoch += 1
         return row
+
+    def evidence(self, loss: Callable[[Account], Tensor]) -> Evidence:
+        """What the validation blocks say of the gain by training.
+
+        Of one block the share is 1: the best state is kept as it is. Where no epoch is better than
+        the untrained state, it is 0.
+        """
+        pairs = [(part.untrained, part.trained) for part in self.parts]
+        known = [(one, two) for one, two in pairs if one is not None and two is not None]
+        if self.best_epoch == 0 or len(known) < 2:
+            gain = self.history[0]["validation_loss"] - self.best_loss
+            return Evidence(gain, math.nan, float(self.best_epoch > 0))
+        return evidence(loss, *zip(*known, strict=True))
+
+    def kept_state(self, share: float) -> dict[str, Tensor]:
+        """The state at a share of the way from the start to the best."""
+        return between(self.start, self.best_state, share)
 
     def slowest(self, steps: Steps) -> str:
         """How fast the epoch's slowest fixed point converged, and that of the epoch before."""
@@ -102,10 +183,9 @@ class Progress:
         return {
             "epoch": self.epoch,
             "finished": self.finished,
-            "module": self.module.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            "parts": [part.state_dict() for part in self.parts],
+            "start": self.start,
             "random": self._random_states(),
-            "warm_starts": remembered(self.module),
             "history": self.history,
             "best": [self.best_loss, self.best_epoch, self.best_state],
             "solves": {kind: vars(tally) for kind, tally in self.solves.tallies.items()},
@@ -114,10 +194,10 @@ class Progress:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resume from there; what follows is bitwise identical."""
-        warm_starts, finished, random = state["warm_starts"], state["finished"], state["random"]
-        self.module.load_state_dict(state["module"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        remember(self.module, warm_starts)
+        finished, random = state["finished"], state["random"]
+        for part, own in zip(self.parts, state["parts"], strict=True):
+            part.load_state_dict(own)
+        self.start = state["start"]
         self.epoch, self.finished = state["epoch"], finished
         self.history, self.checks = state["history"], state["checks"]
         self.best_loss, self.best_epoch, self.best_state = state["best"]

@@ -9,11 +9,9 @@ from torch import Tensor, nn
 from engine.accounting.costs import Account, Costs, settle
 from engine.training.dataset import Dataset
 from engine.training.errors import TrainingError
-from engine.training.schedule import noise_factors
+from engine.training.schedule import Block, noise_factors
 from engine.training.unpriced import in_steps, patched
 from strategies.base import Inputs, drift
-
-Block = tuple[int, int]  # decisions from the first up to the second, which is not one of them
 
 
 def rollout(

@@ -10,10 +10,12 @@ from torch import Tensor
 
 from engine.training.settings import Training
 
+Block = tuple[int, int]  # decisions from the first up to the second, which is not one of them
+
 
 def equal_blocks(last: int, length: int) -> list[tuple[int, int]]:
-    """The decisions from 1 up to ``last`` in contiguous blocks of about ``length``."""
-    count = max(1, round((last - 1) / length))
+    """The decisions from 1 up to ``last`` in contiguous blocks of about ``length``, at least 3."""
+    count = max(1, min(round((last - 1) / length), (last - 1) // 3))
     parts = np.array_split(np.arange(1, last), count)
     return [(int(part[0]), int(part[-1]) + 1) for part in parts]
 

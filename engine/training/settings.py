@@ -16,7 +16,7 @@ class Training:
 
     Args:
         loss: what to minimise over a block of decisions.
-        epochs: passes over the training rows, at most.
+        epochs: passes over the training rows, at most; 0 is the untrained start.
         block: decisions in a block, a contiguous stretch of time; about 100 for weekly ones.
         learning_rate, weight_decay: of AdamW, the decay of matrices alone. A strong one keeps a
             network from memorising noise; both were chosen on four planted markets of
@@ -35,15 +35,22 @@ class Training:
         mirrored_features: the panel's asset features that change sign with an asset's returns, a
             forecast for example, by name. Others stay as they are, and so does the market's.
         clip: largest norm of the gradient of a step.
-        validation: share of the training rows, the latest, kept for early stopping; training
-            rows whose label reaches into them are left out.
+        validation: share of the training rows in a block that is kept for validation; training
+            rows whose label reaches into it are left out.
+        validation_blocks: how many blocks there are, one before the other, the last of the latest
+            rows. For each a network of its own is trained on the rows before it, at the same
+            time, and the mean of their losses stops training. What is kept is the last network,
+            a share of the way from its untrained state to its best: the share that the evidence
+            of all blocks supports, see ``evidence.py``. Blocks that leave fewer than 10 decisions
+            to train on are left out. Of 1 block the best epoch is kept as it is.
         patience: epochs without a better validation loss before training stops.
         cost_factor: costs in the training loss are the true costs times this. More than 1
             counters overtrading; validation and the backtest charge the true costs.
         seed: of the initial parameters and the order of blocks.
         ensemble: how many seeds, from ``seed`` on, are trained in each fold; the weights held are
             the mean of theirs.
-        warm_start: a refit starts from the parameters of the fold before it.
+        warm_start: a refit starts from the parameters of the fold before it. It has seen all
+            blocks but the last, so that there is only that one.
         device: where networks are trained and decide: "cpu", or "cuda" for a GPU, whose weights
             are the same to 1e-8 and not to the last bit.
     """
@@ -61,6 +68,7 @@ class Training:
     mirrored_features: tuple[str, ...] = ()
     clip: float = 1.0
     validation: float = 0.2
+    validation_blocks: int = 3
     patience: int = 10
     cost_factor: float = 2.0
     seed: int = 0
@@ -71,8 +79,9 @@ class Training:
     def __post_init__(self) -> None:
         checked_name(self.device)
         for name, low in (
-            ("epochs", 1),
+            ("epochs", 0),
             ("block", 3),
+            ("validation_blocks", 1),
             ("patience", 1),
             ("warmup", 0),
             ("mirrors", 0),
@@ -96,7 +105,12 @@ class Training:
             raise ValueError("mirrored_features says how to mirror, and mirrors = 0")
         if self.schedule not in SCHEDULES:
             raise ValueError(f"schedule is one of {', '.join(SCHEDULES)}, got {self.schedule!r}")
-        if self.warmup >= self.epochs:
+        if self.warmup and self.warmup >= self.epochs:
             raise ValueError(f"warmup = {self.warmup} leaves no epoch of {self.epochs} to train")
         if not 0 < self.validation < 1:
             raise ValueError(f"validation is a share between 0 and 1, got {self.validation!r}")
+        if not self.validation * self.validation_blocks < 1:
+            raise ValueError(
+                f"validation_blocks = {self.validation_blocks} of {self.validation:.0%} leave no "
+                "rows to train on: take fewer, or a smaller share"
+            )

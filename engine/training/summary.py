@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import pandas as pd
 
+FOUND = ("validation_gain", "validation_error", "share")
+
 
 def training_summary(training: pd.DataFrame) -> pd.DataFrame:
     """One row a fold and seed, from the rows of the epochs (``BacktestResult.training``).
 
     Returns:
-        Columns fold and seed (where known); epochs, how many were trained; epoch, the one whose
-        state was kept, 0 the untrained one, with its loss and validation_loss; untrained, the
-        validation loss of epoch 0, and gain, by how much the kept one is lower; gradient_norm, the
-        median; skipped, steps left out; contraction, of the slowest fixed point of any epoch. Where
-        nothing was finite, NaN. Empty where nothing is trained.
+        Columns fold and seed (where known); epochs, how many were trained; epoch, the best, 0 the
+        untrained one, with its loss and validation_loss; untrained, the validation loss of epoch
+        0, and gain, by how much that of the best is lower; validation_gain and validation_error,
+        what all validation blocks say of the gain, and share, how far from the untrained state
+        the one that was kept is (see ``evidence.py``; not in older runs); gradient_norm, the
+        median; skipped, steps left out; contraction, of the slowest fixed point of any epoch.
+        Where nothing was finite, NaN. Empty where nothing is trained.
     """
     keys = [key for key in ("fold", "seed") if key in training]
     rows = []
@@ -29,6 +33,7 @@ def training_summary(training: pd.DataFrame) -> pd.DataFrame:
                 **last,
                 "untrained": first,
                 "gain": first - last["validation_loss"],
+                **{name: part[name].iloc[-1] for name in FOUND if name in part},
                 "gradient_norm": part["gradient_norm"].median(),
                 "skipped": part["skipped"].sum(),
                 "contraction": slowest,

@@ -1,7 +1,8 @@
 """train(): fit a learned strategy's module on a loss net of costs. Read ``train`` top to bottom.
 
 The settings are in ``settings.py``, the decisions to train on in ``dataset.py``, what portfolios
-earn in ``rollout.py``, blocks, learning rate and noise in ``schedule.py``.
+earn in ``rollout.py``, blocks, learning rate and noise in ``schedule.py``, how far the result is
+believed in ``evidence.py``.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from engine.accounting.costs import Costs
+from engine.accounting.costs import Account, Costs
 from engine.training.checkpoint import Checkpoint
 from engine.training.dataset import Dataset, check_dataset
 from engine.training.device import device_here
 from engine.training.errors import TrainingError, TrainingWarning
-from engine.training.progress import Progress, Steps
-from engine.training.rollout import Block, rollout
-from engine.training.schedule import epoch_blocks, equal_blocks, learning_rate
+from engine.training.progress import Part, Progress, Steps
+from engine.training.rollout import rollout
+from engine.training.schedule import Block, epoch_blocks, equal_blocks, learning_rate
 from engine.training.settings import Training
 from strategies.base import (
     ConvergenceError,
@@ -41,11 +42,12 @@ class Trained(NamedTuple):
     Attributes:
         history: one row an epoch: epoch, loss, validation_loss, best, gradient_norm, skipped, and
             contraction, the factor by which the residual of the epoch's slowest fixed point fell in
-            a step (NaN without fixed points).
+            a step (NaN without fixed points). The same in every row: validation_gain, its
+            validation_error and share, see ``evidence.py``.
         solves: the summary of all solves made.
         checks: differences to qpth: when, samples, weights, gradients; empty where the module
             holds no mean-variance layer.
-        module: in its best state, in eval mode.
+        module: in the state that is kept, in eval mode.
     """
 
     history: pd.DataFrame
@@ -88,30 +90,24 @@ def train(
     """
     measure = training.loss.bound(data.assets)
     check_dataset(data, training)
-    last, cut = data.split(training.validation)
-    blocks, validation = equal_blocks(last, training.block), (cut, len(data))
     charged = costs.times(training.cost_factor)
     device = device_here(training.device)
     here = data.to(device)
 
-    def loss(block: Block, costs: Costs, noise: float = 0.0) -> Tensor:
-        account = rollout(module, here, block, costs, measure.forecasts, noise)
+    def loss(account: Account) -> Tensor:
         return measure(account, data.per_year)
 
-    def training_loss(block: Block) -> Tensor:
-        return loss(block, charged, training.noise)
+    def held(part: Part, block: Block, costs: Costs, noise: float = 0.0) -> Account:
+        return rollout(part.module, here, block, costs, measure.forecasts, noise)
+
+    def training_loss(part: Part, block: Block, noise: float = training.noise) -> Tensor:
+        return loss(held(part, block, charged, noise))
 
     gpus = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(gpus):  # outside, nothing has changed
-        torch.manual_seed(training.seed)
-        module = build(strategy, data, training)
-        if initial is not None:
-            with torch.no_grad():
-                for name, parameter in module.named_parameters():
-                    parameter.copy_(initial[name])
-        parameters = [p for p in module.parameters() if p.requires_grad]
-        check_size(strategy, parameters, blocks, data)
-        progress = Progress(module, _optimiser(parameters, training))
+        parts = make_parts(strategy, data, training, initial)
+        check_size(strategy, parts[-1], data)
+        progress = Progress(parts)
         file = Checkpoint(checkpoint)
         if not file.load(progress):
             with torch.random.fork_rng(gpus):
@@ -120,38 +116,77 @@ def train(
         while not progress.finished:
             steps = Steps()
             with record_solves(into=steps.solves):
-                if progress.epoch == 0:
-                    module.eval()
-                    with torch.no_grad():
-                        steps.losses = [loss(block, charged).item() for block in blocks]
-                else:
-                    drawn = epoch_blocks(blocks, training.bootstrap, data.mirrors, len(data))
-                    take_steps(steps, progress, training, drawn, training_loss)
-                    if max(steps.norms) == 0:
-                        warn_of_zero_gradients(progress)
-                        break
-                validated = validation_loss(steps, progress, lambda: loss(validation, costs))
-            row = progress.end_epoch(steps, validated, training)
+                for part in parts:
+                    if progress.epoch == 0:
+                        part.module.eval()
+                        with torch.no_grad():
+                            blocks = [training_loss(part, each, 0.0).item() for each in part.blocks]
+                        steps.losses += blocks
+                    else:
+                        take_steps(steps, progress, part, training, len(data), training_loss)
+                if steps.norms and max(steps.norms) == 0:
+                    warn_of_zero_gradients(progress)
+                    break
+                accounts = [validate(steps, progress, part, held, costs) for part in parts]
+            row = progress.end_epoch(steps, accounts, loss, training)
             with torch.random.fork_rng(gpus):  # what a callback draws is none of ours
                 on_epoch({**row, "solves": progress.solves.summary()})
             file.save(progress)
 
         if not math.isfinite(progress.best_loss):
             raise TrainingError("the validation loss was never finite")
-        module.load_state_dict(progress.best_state)
+        found = progress.evidence(loss)
+        module = progress.module
+        module.load_state_dict(progress.kept_state(found.share))
         module.eval()
         progress.checks += _solver_check(progress, here, "after training", slice(-4, None))
     strategy.module_ = module
-    history = pd.DataFrame(progress.history)
+    history = pd.DataFrame(progress.history).assign(
+        validation_gain=found.gain, validation_error=found.error, share=found.share
+    )
     return Trained(history, progress.solves.summary(), progress.checks, module)
 
 
-def build(strategy: LearnedStrategy, data: Dataset, training: Training) -> nn.Module:
+def make_parts(
+    strategy: LearnedStrategy,
+    data: Dataset,
+    training: Training,
+    initial: Mapping[str, Tensor] | None,
+) -> list[Part]:
+    """The networks that are trained, one for each validation block; the last is the one kept."""
+    parts: list[Part] = []
+    alone = initial is not None or training.epochs == 0
+    end = len(data)
+    for before in range(1 if alone else training.validation_blocks):
+        last, cut = data.split(training.validation, before)
+        if before and (last < FEWEST or end - cut < 3):
+            break
+        torch.manual_seed(training.seed)
+        module = build(strategy, data, training, before)
+        if initial is not None:
+            with torch.no_grad():
+                for name, parameter in module.named_parameters():
+                    parameter.copy_(initial[name])
+        parameters = [p for p in module.parameters() if p.requires_grad]
+        if not parameters:
+            raise TrainingError(f"{type(strategy).__name__}'s module has no parameter to train")
+        blocks = equal_blocks(last, training.block)
+        parts.insert(0, Part(module, _optimiser(parameters, training), blocks, (cut, end)))
+        end = cut
+    return parts
+
+
+def build(
+    strategy: LearnedStrategy, data: Dataset, training: Training, before: int = 0
+) -> nn.Module:
     """The strategy's untrained module, in float64, which has seen the rows to train on only.
 
     It is built on the CPU, so that it begins with the same numbers whatever the device.
+
+    Args:
+        before: how many validation blocks lie after its own.
     """
-    last, _ = data.split(training.validation)
+    last, _ = data.split(training.validation, before)
     module = strategy.build(data.rows_until(last))
     return module.to(device_here(training.device), torch.float64)
 
@@ -159,18 +194,21 @@ def build(strategy: LearnedStrategy, data: Dataset, training: Training) -> nn.Mo
 def take_steps(
     steps: Steps,
     progress: Progress,
+    part: Part,
     training: Training,
-    blocks: list[Block],
-    loss: Callable[[Block], Tensor],
+    decisions: int,
+    loss: Callable[[Part, Block], Tensor],
 ) -> None:
-    """One step of the optimiser for each block.
+    """One step of a part's optimiser for each of its blocks.
 
     Raises:
         TrainingError: a loss is not finite; or no step was of use. Where most of them met an
             equilibrium that could not be solved, the map is no contraction any more, and more
             steps would only be left out.
     """
-    epoch, module, optimiser = progress.epoch, progress.module, progress.optimiser
+    epoch, module, optimiser = progress.epoch, part.module, part.optimiser
+    blocks = epoch_blocks(part.blocks, training.bootstrap, training.mirrors, decisions)
+    unsolved, made = len(steps.unsolved), len(steps.losses)
     parameters = [p for p in module.parameters() if p.requires_grad]
     for group in optimiser.param_groups:
         group["lr"] = learning_rate(training, epoch)
@@ -178,7 +216,7 @@ def take_steps(
     for block in blocks:
         optimiser.zero_grad(set_to_none=True)
         try:
-            value = loss(block)
+            value = loss(part, block)
             if not torch.isfinite(value):
                 raise progress.failure(f"the loss is {value.item()} at epoch {epoch}")
             value.backward()
@@ -192,13 +230,13 @@ def take_steps(
         optimiser.step()
         steps.losses.append(value.item())
         steps.norms.append(norm.item())
-    if 2 * len(steps.unsolved) > len(blocks):
+    if 2 * (failed := len(steps.unsolved) - unsolved) > len(blocks):
         raise progress.failure(
-            f"{len(steps.unsolved)} of {len(blocks)} steps of epoch {epoch} had a solve that did "
+            f"{failed} of {len(blocks)} steps of epoch {epoch} had a solve that did "
             f"not converge{progress.slowest(steps)}; bound the weights of the map, lower the "
             f"learning_rate, or raise max_steps. {steps.unsolved[-1]}"
         )
-    if not steps.losses:
+    if len(steps.losses) == made:
         raise progress.failure(
             f"no step of epoch {epoch} had a solve and a gradient that converged; "
             "a lower learning_rate, or more max_steps in the solver, may help"
@@ -215,16 +253,22 @@ def warn_of_zero_gradients(progress: Progress) -> None:
     )
 
 
-def validation_loss(steps: Steps, progress: Progress, loss: Callable[[], Tensor]) -> float:
-    """The loss over the validation rows, at the true costs.
+def validate(
+    steps: Steps,
+    progress: Progress,
+    part: Part,
+    held: Callable[[Part, Block, Costs], Account],
+    costs: Costs,
+) -> Account:
+    """The account of a part over its validation rows, at the true costs.
 
     Raises:
         TrainingError: a solve of an epoch's network does not converge.
     """
-    progress.module.eval()
+    part.module.eval()
     try:
         with torch.no_grad():
-            return loss().item()
+            return held(part, part.validation, costs)
     except ConvergenceError as error:
         if progress.epoch == 0:
             raise
@@ -252,12 +296,10 @@ def _solver_check(progress: Progress, data: Dataset, when: str, chosen: slice) -
     return [row | {"gradients": check.gradients, "peer": check.peer}] if check.samples else []
 
 
-def check_size(
-    strategy: LearnedStrategy, parameters: list[nn.Parameter], blocks: list[Block], data: Dataset
-) -> None:
-    """Warn of what will cost hours and teach nothing; a TrainingError without parameters."""
-    if not parameters:
-        raise TrainingError(f"{type(strategy).__name__}'s module has no parameter to train")
+def check_size(strategy: LearnedStrategy, part: Part, data: Dataset) -> None:
+    """Warn of what will cost hours and teach nothing."""
+    parameters = [p for p in part.module.parameters() if p.requires_grad]
+    blocks = part.blocks
     count = sum(parameter.numel() for parameter in parameters)
     returns = blocks[-1][1] * data.growth.shape[-1]
     if count > returns:

@@ -93,7 +93,7 @@ def test_another_format_is_refused_in_words(folder, capsys):
 
 def test_it_is_not_resumed_by_other_code(folder, capsys):
     assert main(["resume", "run"]) == 1
-    assert "holds another run: strategies changed since" in capsys.readouterr().err
+    assert "holds another run: strategies, training changed since" in capsys.readouterr().err
 
 
 def test_the_names_in_it_are_known():

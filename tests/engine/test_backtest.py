@@ -59,7 +59,8 @@ def test_all_strategies_walk_the_same_dates(results, panel):
         assert (result.targets.index == decided).all()
         assert result.net_returns.index[0] == panel.dates[folds[0].refit + 1]
         assert result.net_returns.index[-1] == panel.dates[-1]
-        assert result.targets.sum(axis=1).between(1 - 1e-6, 1 + 1e-9).all()
+        least = 0.5 if result.name == "DEQMeanVariance" else 1 - 1e-6  # it may hold cash
+        assert result.targets.sum(axis=1).between(least, 1 + 1e-9).all()
         assert result.settings["simulation_difference"] < 1e-10
         assert result.settings["panel"]["fingerprint"] == panel.fingerprint
 

@@ -93,7 +93,7 @@ def test_holding_periods_of_training_are_counted_per_year(name, rebalance, a_yea
 def test_a_strategy_learns_on_hours():
     panel = market(CALENDARS["hours"][:744], assets=3)
     plan = WalkForward(train="20D", refit="5D", rebalance="D")
-    strategy = DEQMeanVariance(lookback=24, hidden=4, cap=0.6)
+    strategy = DEQMeanVariance(lookback=24, hidden=4, cap=0.6, cash=False)
     costs = Costs(0.0005, cash_rate=0.05)
     found = backtest([strategy], panel, plan, costs, Training(epochs=2), progress=False)
     result = next(iter(found.values()))

@@ -71,6 +71,15 @@ def test_it_is_what_was_traded(results, panel, name):
     assert found.solves["converged"].all()
 
 
+def test_beside_cash_it_is_the_fully_invested_portfolio(panel):
+    strategy = DEQMeanVariance(lookback=64, hidden=4, cap=0.5, target=0.07)
+    (result,) = backtest(strategy, panel, PLAN, Costs(0.001), Training(epochs=0)).values()
+    weights = result.replay(panel).by_asset["weight"].unstack("asset")[list(panel.assets)]
+    exposure = result.targets.sum(axis=1)
+    assert exposure.min() < 0.9
+    np.testing.assert_allclose(weights.mul(exposure.to_numpy(), axis=0), result.targets, atol=1e-9)
+
+
 @pytest.mark.parametrize("name", ["DEQ", "short"])
 def test_the_weights_are_optimal_for_what_it_says(results, panel, name):
     """The conditions of Karush, Kuhn and Tucker, from q, P, h and the limits alone."""

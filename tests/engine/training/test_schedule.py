@@ -83,7 +83,7 @@ def test_a_loss_that_turns_nan_leaves_the_last_good_state():
     with pytest.raises(
         TrainingError, match=r"loss is nan at epoch 5; .* state is that of"
     ) as found:
-        train(Broken(), samples(), Costs(), Training(learning_rate=0.05))
+        train(Broken(), samples(), Costs(), Training(learning_rate=0.05, validation_blocks=1))
     again = pickle.loads(pickle.dumps(found.value))  # as it comes from another process
     assert str(again) == str(found.value)
     assert f"epoch {again.epoch}, validation" in str(again)
@@ -201,7 +201,7 @@ class GrowingTilt(Tilt):
 )
 def test_an_exploding_spectral_radius_stops_with_the_last_good_state(settings, message):
     rows = []
-    plain = Training(weight_decay=0.0, cost_factor=0.0, **settings)
+    plain = Training(weight_decay=0.0, cost_factor=0.0, validation_blocks=1, **settings)
     with pytest.raises(TrainingError, match=message) as found:
         train(GrowingTilt(), samples(signal=0.05), Costs(0.0), plain, rows.append)
     rates = [row["contraction"] for row in rows]
@@ -229,5 +229,5 @@ def test_a_validation_that_cannot_be_solved_leaves_the_last_good_state():
             return Fails()
 
     with pytest.raises(TrainingError, match=r"epoch \d cannot be validated. no equi") as found:
-        train(FailsTilt(), samples(), Costs(), Training(learning_rate=0.01))
+        train(FailsTilt(), samples(), Costs(), Training(learning_rate=0.01, validation_blocks=1))
     assert found.value.state["strength"].item() > 0

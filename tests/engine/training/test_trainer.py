@@ -24,7 +24,9 @@ def test_a_signal_that_does_not_last_leaves_the_untrained_state():
     turned[240:] = 2 - turned[240:]  # what worked loses in the validation rows
     given = Dataset(given.inputs, turned, given.rows, given.ends, given.per_year)
     strategy = Tilt()
-    history = train(strategy, given, Costs(), Training(epochs=50, patience=4)).history
+    history = train(
+        strategy, given, Costs(), Training(epochs=50, patience=4, validation_blocks=1)
+    ).history
     assert history.loc[history["best"], "epoch"].tolist() == [0]
     assert len(history) == 5  # stopped early
     assert strategy.module_.strength.item() == 0
@@ -132,7 +134,14 @@ class Pick(nn.Module):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"epochs": 0}, {"block": 2}, {"learning_rate": 0.0}, {"validation": 1.0}, {"seed": -1}],
+    [
+        {"epochs": -1},
+        {"validation_blocks": 5},
+        {"block": 2},
+        {"learning_rate": 0.0},
+        {"validation": 1.0},
+        {"seed": -1},
+    ],
 )
 def test_settings_are_checked(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
