@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property, partial
+from html import escape
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -333,6 +334,9 @@ class Panel:
             return f"Panel(empty, {len(self.assets)} assets)"
         span = f"{self.dates[0].date()} to {self.dates[-1].date()}"
         return f"Panel({len(self)} dates from {span}, {len(self.assets)} assets, {self.source})"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{escape(repr(self))}</p>{self.prices.to_html(max_rows=6, max_cols=8)}"
 
 
 def prices_from(returns: pd.DataFrame) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from data_loaders import Panel
 from engine.planning.walk_forward import WalkForward, check_folds
 from engine.runs.ledger import TrialLedger, keep_record
 from engine.runs.result import BacktestResult, save_run
+from engine.runs.result_views import Results
 from engine.runs.run_directory import written
 from strategies.base import Strategy
 
@@ -39,7 +40,7 @@ def backtest(
     risk_free: Rates | None = None,
     ledger: TrialLedger | bool = True,
     callbacks: Sequence[Callback] = (),
-) -> dict[str, BacktestResult]:
+) -> Results[BacktestResult]:
     """Walk the strategies forward through the panel, on the same dates, at the same costs.
 
     Args:
@@ -65,9 +66,10 @@ def backtest(
         callbacks: every epoch of training is reported to them, see ``training/callbacks.py``.
 
     Returns:
-        {name: BacktestResult}, in the order given. A strategy that fails or is ruined does not
-        stop the others: its result says when and why (``failure``), and holds what was decided and
-        earned before. With ``run_dir``, the same call tries it again, and repeats no finished fit.
+        {name: BacktestResult}, in the order given; it is shown as a table. A strategy that fails or
+        is ruined does not stop the others: its result says when and why (``failure``), and holds
+        what was decided and earned before. With ``run_dir``, the same call tries it again, and
+        repeats no finished fit.
 
     Warns:
         RuntimeWarning: strategies failed or were ruined; one sentence says which, when and why.
@@ -94,8 +96,8 @@ def backtest(
     def tasks(name: str, fits: dict) -> list[DecisionTask]:
         return [session.task(name, fits, folds)]
 
-    def in_order() -> dict[str, BacktestResult]:
-        return {name: results[name] for name in session.named if name in results}
+    def in_order() -> Results[BacktestResult]:
+        return Results({name: results[name] for name in session.named if name in results})
 
     try:
         with session.open(folds, run_dir, restart):

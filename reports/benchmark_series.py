@@ -19,7 +19,7 @@ from data_loaders.reading.returns import unit_doubt
 from data_loaders.validation import DataError, check_dates, day, days
 from engine.accounting.risk_free import Rates
 from engine.runs.result import BacktestResult
-from reports.returns_alone import as_results, has_holdings, result_of_returns
+from reports.returns_alone import as_results, has_holdings, of_seeds, result_of_returns
 
 LONGEST = pd.Timedelta("10D")  # between rows, above which a daily benchmark has a hole
 SPACINGS = 3  # likewise, in typical distances between its rows
@@ -67,14 +67,14 @@ def read_levels(path: str | Path) -> dict[str, Callable[[], pd.Series]]:
 
 
 def results_of(given: object, risk_free: Rates | None = None) -> dict[str, BacktestResult]:
-    """As ``as_results``, also of a file: dates, and for each strategy a column of simple returns or
-    of values, such as prices or a net asset value.
+    """As ``as_results``, also of what ``backtest_seeds`` gives, and of a file: dates, and for each
+    strategy a column of simple returns or of values, such as prices or a net asset value.
 
     Raises:
         DataError: see ``read_levels``.
     """
     if not isinstance(given, str | Path):
-        return as_results(given, risk_free)
+        return as_results(of_seeds(given), risk_free)
     source = f"returns from {Path(given).name}"
     levels = {name: read() for name, read in read_levels(given).items()}
     return {

@@ -19,8 +19,8 @@ NAMED = (
     "whole",
 )  # fmt: skip
 LISTED = (  # their index says nothing
-    "drawdowns", "history", "folds", "seeds", "limits", "sensitivity", "factors", "epochs",
-    "solves", "checks", "trips",
+    "drawdowns", "history", "folds", "seeds", "seed_tests", "limits", "sensitivity", "factors",
+    "epochs", "solves", "checks", "trips",
 )  # fmt: skip
 TABLES = dict.fromkeys(NAMED, True) | dict.fromkeys(LISTED, False)  # {name in the data: named}
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run text that begins so

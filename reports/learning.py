@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from engine.accounting.performance import sharpe
 from engine.runs.result import BacktestResult
+from reports.statistics.seed_tests import ratios_by_seed
 
 LIMITS = {
     "limit.lower": "floors (which assets may be held)",
@@ -17,18 +17,9 @@ LIMITS = {
 
 def seeds(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
     """One row a learned configuration that was run with several seeds: its Sharpe ratios."""
-    ratios = {}
-    for result in results.values():
-        if len(result.training):
-            who = f"{result.strategy.get('class')} {result.strategy.get('parameters')}"
-            ratio = sharpe(result.excess_returns, result.settings["periods_per_year"])
-            ratios[who, result.settings.get("seed")] = ratio
-    table = pd.DataFrame([(who, ratio) for (who, _), ratio in ratios.items()])
-    if table.empty:
-        return table
-    found = table.groupby(0, sort=False)[1].agg(["size", "min", "median", "max"])
-    found = found[found["size"] > 1].rename_axis("configuration").reset_index()
-    return found.set_axis(["configuration", "seeds", "lowest", "median", "highest"], axis=1)
+    ratios = {who: pd.Series(own) for who, own in ratios_by_seed(results).items() if len(own) > 1}
+    rows = [(who, len(x), x.min(), x.median(), x.max()) for who, x in ratios.items()]
+    return pd.DataFrame(rows, columns=["configuration", "seeds", "lowest", "median", "highest"])
 
 
 def solves(solves: pd.DataFrame) -> pd.DataFrame:

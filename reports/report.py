@@ -42,6 +42,7 @@ ORDER_COLUMNS = (
 
 def write_report(
     results: Mapping[str, BacktestResult]
+    | Mapping[int, Mapping[str, BacktestResult]]
     | Mapping[str, pd.Series]
     | pd.DataFrame
     | pd.Series

@@ -21,7 +21,7 @@ from reports.formats import day
 from reports.metrics import calendars, capacity, catalogue, drawdowns, positions, relative, trading
 from reports.returns_alone import has_holdings
 from reports.run_differences import RunDifferences, differences
-from reports.statistics import selection, sharpe_tests, trials
+from reports.statistics import seed_tests, selection, sharpe_tests, trials
 
 WORST = 10  # drawdowns listed
 
@@ -47,6 +47,7 @@ class ReportData:
     months: dict[str, pd.DataFrame]  # {strategy that had any: returns by year and month}
     folds: pd.DataFrame  # results by fold and strategy
     seeds: pd.DataFrame  # Sharpe ratios of configurations that were run with several seeds
+    seed_tests: pd.DataFrame  # differences paired by seed, see ``seed_tests.paired_by_seed``
     sweep: pd.DataFrame  # net Sharpe ratio by cost (basis points) and strategy
     assets: pd.DataFrame  # of the subject, see ``trading.asset_table``
     groups: pd.DataFrame  # sums of these by group
@@ -142,6 +143,7 @@ def gather(
         months=months,
         folds=_folds(results, failed),
         seeds=learning.seeds(results),
+        seed_tests=seed_tests.paired_by_seed(results, benchmark),
         sweep=trading.sharpe_by_cost(results),
         assets=assets,
         groups=_grouped(assets, groups),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -143,6 +144,18 @@ def as_results(given: object, risk_free: Rates | None = None) -> dict[str, Backt
         }
     odd = sorted({type(each).__name__ for each in given.values()})
     raise TypeError(f"expected results, or a Series of returns for each name, got {', '.join(odd)}")
+
+
+def of_seeds(given: object) -> object:
+    """{seed: {name: result}} as {"name (seed 3)": result}, a rule once; anything else as it is."""
+    if not (isinstance(given, Mapping) and given and all(isinstance(s, int) for s in given)):
+        return given
+    found: dict[str, Any] = {}
+    for seed, results in given.items():
+        for name, result in results.items():
+            learned = bool((result.strategy or {}).get("learned"))
+            found.setdefault(f"{name} (seed {seed})" if learned else name, result)
+    return {name: replace(result, name=name) for name, result in found.items()}
 
 
 def has_holdings(result: BacktestResult) -> bool:

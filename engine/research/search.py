@@ -38,7 +38,7 @@ class SearchError(RuntimeError):
     """No configuration could be judged; the message says why."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SearchResult:
     """What a search found.
 
@@ -57,6 +57,9 @@ class SearchResult:
     trials: pd.DataFrame
     name: str
     until: pd.Timestamp
+
+    def __repr__(self) -> str:
+        return f"<SearchResult {self.name}>\n{self.summary()}"
 
     def summary(self, most: int = 5) -> str:
         """The best trials and the data they were judged on, as text."""

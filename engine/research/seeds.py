@@ -14,6 +14,7 @@ from engine.planning.walk_forward import WalkForward, check_folds
 from engine.runs.description import run_settings
 from engine.runs.ledger import TrialLedger, keep_record
 from engine.runs.result import BacktestResult
+from engine.runs.result_views import Results, SeedResults
 from engine.training.callbacks import Callback
 from engine.training.settings import Training
 from engine.walking.decisions import DecisionTask
@@ -39,7 +40,7 @@ def backtest_seeds(
     risk_free: Rates | None = None,
     ledger: TrialLedger | bool = True,
     callbacks: Sequence[Callback] = (),
-) -> dict[int, dict[str, BacktestResult]]:
+) -> SeedResults[BacktestResult]:
     """One backtest for each seed from ``training.seed`` on, bitwise identical to that seed's own.
 
     Dates are prepared once for all seeds, and rules, which have no seed, decide once. Unlike
@@ -72,7 +73,7 @@ def backtest_seeds(
     folds = session.plan.folds(panel.dates, session.lookback)
     check_folds(folds, panel.dates)
     numbers = range(single.seed, single.seed + seeds)
-    results: dict[int, dict[str, BacktestResult]] = {seed: {} for seed in numbers}
+    results = SeedResults[BacktestResult]({seed: Results() for seed in numbers})
 
     def own(fits: Fits, seed: int) -> Fits:
         return {key: fit for key, fit in fits.items() if key.seed == seed}
@@ -92,7 +93,7 @@ def backtest_seeds(
                 outcome = decided[min(k, len(decided) - 1)]
                 results[seed][name] = session.result(name, own(fits, seed), outcome, settings)
     for seed, by_name in results.items():
-        results[seed] = {name: by_name[name] for name in session.named}
+        results[seed] = Results({name: by_name[name] for name in session.named})
         keep_record(results[seed], ledger)
     every = {
         f"{name} (seed {seed})" if name in session.learned else name: result

@@ -99,7 +99,8 @@ def _source_hash(classes: tuple[type[Strategy], ...]) -> str:
     modules = {parent.__module__ for cls in classes for parent in cls.__mro__}
     written = {m for m in modules if m.partition(".")[0] not in ("sklearn", "builtins", "abc")}
     files = {getattr(sys.modules.get(m), "__file__", None) for m in written - {"strategies.base"}}
-    content = [Path(file).read_bytes() for file in sorted(filter(None, files))]
+    written_down = [Path(file) for file in sorted(filter(None, files))]
+    content = [file.read_bytes() for file in written_down if file.is_file()]  # not "<stdin>"
     return hashlib.sha256(b"".join(content)).hexdigest() if content else ""
 
 

@@ -18,7 +18,7 @@ from data_loaders.calendars import elapsed_years
 from engine.accounting import performance
 from engine.accounting.capital import CAPITAL
 from engine.accounting.risk_free import risk_free_of
-from engine.runs.explanations import explained, positions_by_decision
+from engine.runs.result_views import Results, ResultViews
 from engine.runs.round_trips import profit_by_asset, round_trips
 from engine.runs.run_directory import PLAN
 from engine.training.summary import training_summary
@@ -32,9 +32,11 @@ if TYPE_CHECKING:
 FORMAT = 1
 
 
-@dataclass(frozen=True)
-class BacktestResult:
+@dataclass(frozen=True, repr=False)
+class BacktestResult(ResultViews):
     """Decisions, holdings, costs and returns of a strategy; fractions, and dates of closes.
+
+    ``frames``, ``summary()``, ``explain(date)`` and ``plot()`` show them, see ``ResultViews``.
 
     Attributes:
         name: of the strategy, as shown in reports.
@@ -232,35 +234,6 @@ class BacktestResult:
         # By name: to decide again takes the rooms to the right, which know results.
         return import_module("engine.research.replay").replay(self, panel, strategy, dates)
 
-    def explain(self, date: pd.Timestamp | str | None = None) -> pd.DataFrame:
-        """Why a decision's portfolio is what it is: one row an asset, the largest first.
-
-        Forecast, beta (what the asset adds to the risk; the portfolio's own is 1) and limit_price
-        are over the variance of the portfolio. A sentence for each asset is in the column "why".
-        The other columns are those of ``positions_by_decision``; the date is in ``attrs``.
-
-        Args:
-            date: the last recorded decision up to it; default the last of all.
-
-        Raises ValueError where nothing is recorded, or nothing up to that date.
-        """
-        return explained(self.positions_by_decision, date, self.name)
-
-    @cached_property
-    def positions_by_decision(self) -> pd.DataFrame:
-        """One row per recorded decision and asset, indexed by both; weights are fractions.
-
-        Columns: held (before), aimed (by the optimiser, or the rule), ordered (NaN: nothing),
-        traded (bought less sold, by all fills of this decision) and the cost of that, over the
-        portfolio's value at the fill; kind (of its sentence, ``engine.runs.explanations.WHY``); and
-        of an optimising strategy forecast, beta, limit_price (positive of a cap, negative of a
-        floor), risk (share of the variance), no_forecast, no_trading_cost, no_cap: the weight there
-        would be. Of several seeds or strategies inside, the means.
-        """
-        return positions_by_decision(
-            self.reasons, self.decisions, self.targets, self.orders, self.turnover
-        )
-
     def training_summary(self) -> pd.DataFrame:
         """One row per fit, see ``engine.training.summary``."""
         return training_summary(self.training)
@@ -380,7 +353,7 @@ def unfinished(directory: str | Path) -> list[str]:
     return [name for name in asked if name not in done]
 
 
-def load_run(directory: str | Path) -> dict[str, BacktestResult]:
+def load_run(directory: str | Path) -> Results[BacktestResult]:
     """Read what ``save_run`` wrote, in the same order.
 
     Raises:
@@ -397,4 +370,4 @@ def load_run(directory: str | Path) -> dict[str, BacktestResult]:
         raise FileNotFoundError(f"{root} holds no run.json: it is not a saved run")
     folders = json.loads((root / "run.json").read_text())["results"]
     results = [BacktestResult.load(root / folder) for folder in folders]
-    return {result.name: result for result in results}
+    return Results({result.name: result for result in results})
