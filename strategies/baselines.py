@@ -27,7 +27,7 @@ class EqualWeight(Strategy):
     equivariant = True
 
     def allocate(self, history: Panel, holdings: pd.Series) -> pd.Series:
-        return normalised(history.trades_throughout.astype(float))
+        return normalised(history.trades_throughout)
 
 
 class WindowRule(Strategy):
@@ -125,7 +125,8 @@ def optimal(
 
 def normalised(scores: pd.Series) -> pd.Series:
     """Scores (N,) scaled to sum to 1; a missing score is no weight."""
-    scores = scores.fillna(0.0)
-    if not scores.sum() > 0:
+    values = scores.to_numpy(np.float64)
+    values = np.where(np.isnan(values), 0.0, values)
+    if not (total := values.sum()) > 0:
         raise ValueError("no asset trades throughout the lookback, so there is nothing to hold")
-    return scores / scores.sum()
+    return pd.Series(values / total, scores.index)
