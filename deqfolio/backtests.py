@@ -29,7 +29,7 @@ def demo(
     seed: options.Seed = 0,
     workers: options.Workers = None,
 ) -> None:
-    """Backtest DEQMeanVariance and three baselines on 20 US stocks since 2000, net of 10 bp.
+    """Backtest DEQMeanVariance and its baselines on 20 US stocks since 2000, net of 10 bp.
 
     Runs offline, on prices that come with skfolio, in less than a minute. Then open
     runs/demo/report.html.
@@ -41,6 +41,9 @@ def demo(
             {"class": "EqualWeight"},
             {"class": "InverseVolatility"},
             {"class": "MinimumVariance"},
+            {"class": "VolatilityManaged", "strategy": {"class": "EqualWeight"}},
+            {"class": "VolatilityManaged", "strategy": {"class": "MinimumVariance"}},
+            {"class": "Untrained", "strategy": {"class": "DEQMeanVariance", "solver": solver}},
         ],
         "plan": {"train": "5Y", "refit": "3Y", "rebalance": "W-FRI"},
         "costs": {"commission": 0.001},

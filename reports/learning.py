@@ -8,6 +8,7 @@ import pandas as pd
 
 from engine.runs.result import BacktestResult
 from reports.statistics.seed_tests import ratios_by_seed
+from reports.statistics.sharpe_tests import sharpe_differences
 
 LIMITS = {
     "limit.lower": "floors (which assets may be held)",
@@ -20,6 +21,44 @@ def seeds(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
     ratios = {who: pd.Series(own) for who, own in ratios_by_seed(results).items() if len(own) > 1}
     rows = [(who, len(x), x.min(), x.median(), x.max()) for who, x in ratios.items()]
     return pd.DataFrame(rows, columns=["configuration", "seeds", "lowest", "median", "highest"])
+
+
+def trained_less_untrained(
+    results: Mapping[str, BacktestResult], periods_per_year: float
+) -> pd.DataFrame:
+    """One row a learned strategy: what its training was worth.
+
+    Columns: strategy, fits, nothing (fits of which the untrained state was kept); untrained (the
+    name of the result that ``Untrained`` around it has, None without one), difference, low, high
+    (of the Sharpe ratios a year, trained less untrained, 95% interval), p (Ledoit & Wolf 2008).
+    """
+    rows = []
+    for name, result in results.items():
+        fits = result.training_summary()
+        if fits.empty or _is_untrained(result):
+            continue
+        nothing = (fits["epoch"] == 0) | (fits["share"] == 0 if "share" in fits else False)
+        row = {"strategy": name, "fits": len(fits), "nothing": int(nothing.sum())}
+        row |= {"untrained": None} | dict.fromkeys(("difference", "low", "high", "p"), float("nan"))
+        for other, before in results.items():
+            if _is_untrained(before) and _inner(before) == result.strategy["parameters"]:
+                both = pd.DataFrame({"a": result.excess_returns, "b": before.excess_returns})
+                found = sharpe_differences(both.dropna(), "b", periods_per_year).loc["a"]
+                row |= {"untrained": other, "p": found["studentised"]}
+                row |= {k: found[k] for k in ("difference", "low", "high")}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _is_untrained(result: BacktestResult) -> bool:
+    return str(result.strategy.get("class", "")).endswith(":Untrained")
+
+
+def _inner(result: BacktestResult) -> dict:
+    """The parameters of the strategy inside a wrapper."""
+    inside = "strategy__"
+    given = result.strategy["parameters"].items()
+    return {k.removeprefix(inside): v for k, v in given if k.startswith(inside)}
 
 
 def solves(solves: pd.DataFrame) -> pd.DataFrame:

@@ -56,6 +56,7 @@ class ReportData:
     group_profits: pd.DataFrame  # the same by group
     limits: pd.DataFrame  # these and the next: one row an item, see ``learning``
     sensitivity: pd.DataFrame
+    trained: pd.DataFrame  # see ``learning.trained_less_untrained``
     epochs: pd.DataFrame
     solves: pd.DataFrame
     checks: pd.DataFrame
@@ -155,6 +156,7 @@ def gather(
         capacity=capacity.capacity_table(results),
         whole=trading.whole_shares(results),
         factors=_factors(results, factors),
+        trained=learning.trained_less_untrained(results, often),
         epochs=_stacked(results, lambda result: result.training_summary()),
         solves=_stacked(results, lambda result: learning.solves(result.solves)),
         checks=_stacked(results, lambda result: learning.checks(result.checks)),

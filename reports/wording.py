@@ -18,7 +18,23 @@ def headline(data: ReportData) -> Markup:
     """How many finished, where some did not, and how the subject did."""
     done, asked = data.finished
     counted = "" if done == asked else f"{done} of {asked} strategies finished. "
-    return counted + _about_subject(data)
+    return counted + _about_subject(data) + training_sentence(data)
+
+
+def training_sentence(data: ReportData) -> Markup:
+    """What the subject's training was worth; empty where it has none."""
+    rows = data.trained
+    rows = rows[rows["strategy"] == data.subject] if len(rows) else rows
+    if not len(rows):
+        return Markup("")
+    row = rows.iloc[0]
+    said = f" In {row['nothing']} of {row['fits']} fits nothing was learned."
+    if np.isfinite(row["difference"]):
+        said += (
+            f" Training changed the Sharpe ratio by {number(row['difference'])} (95% interval "
+            f"{number(row['low'])} to {number(row['high'])}, p = {number(row['p'])})."
+        )
+    return Markup('<span class="quiet">{}</span>').format(said)
 
 
 def _about_subject(data: ReportData) -> Markup:

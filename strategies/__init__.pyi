@@ -32,5 +32,6 @@ from strategies.wrappers.largest_positions import LargestPositions as LargestPos
 from strategies.wrappers.no_trade_band import NoTradeBand as NoTradeBand
 from strategies.wrappers.staggered import Staggered as Staggered
 from strategies.wrappers.stop_loss import StopLoss as StopLoss
+from strategies.wrappers.untrained import Untrained as Untrained
 from strategies.wrappers.volatility_managed import VolatilityManaged as VolatilityManaged
 from strategies.wrappers.wrapper import Wrapper as Wrapper

@@ -26,6 +26,7 @@ from strategies.wrappers.largest_positions import LargestPositions
 from strategies.wrappers.no_trade_band import NoTradeBand
 from strategies.wrappers.staggered import Staggered
 from strategies.wrappers.stop_loss import StopLoss
+from strategies.wrappers.untrained import Untrained
 from strategies.wrappers.volatility_managed import VolatilityManaged
 from strategies.wrappers.wrapper import Wrapper
 
@@ -55,6 +56,7 @@ OURS: dict[str, type[Strategy]] = {
         Staggered,
         StopLoss,
         UnrolledMeanVariance,
+        Untrained,
         VolatilityManaged,
     )
 }

@@ -34,7 +34,7 @@ def training_summary(training: pd.DataFrame) -> pd.DataFrame:
                 "untrained": first,
                 "gain": first - last["validation_loss"],
                 **{name: part[name].iloc[-1] for name in FOUND if name in part},
-                "gradient_norm": part["gradient_norm"].median(),
+                "gradient_norm": part["gradient_norm"].dropna().median(),
                 "skipped": part["skipped"].sum(),
                 "contraction": slowest,
             }

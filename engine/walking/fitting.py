@@ -35,12 +35,14 @@ class FitTask:
     Attributes:
         initial: the state that it starts from, if not from random numbers.
         checkpoint: the file in which its progress is kept, if any.
+        trains: whether any step is made, see ``strategies/wrappers/untrained.py``.
     """
 
     key: FitKey
     strategy: LearnedStrategy
     initial: Mapping[str, Tensor] | None = None
     checkpoint: Path | None = None
+    trains: bool = True
 
     def run(self, learner: Learner, on_epoch: Callable[[dict], None] = lambda row: None) -> Fitted:
         """Cut the training rows and train.
@@ -54,6 +56,8 @@ class FitTask:
         with limited_threads(learner.threads), unchanged_market(learner.panel, key.name):
             learner.check_memory({key.name: strategy})
             training = replace(learner.training, seed=key.seed)
+            if not self.trains:
+                training = replace(training, epochs=0, warmup=0, warm_start=False)
             others: list[Exception] = []  # of who is told, not of the strategy
 
             def told(row: dict) -> None:

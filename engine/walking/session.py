@@ -237,7 +237,9 @@ class Session:
 
         def make(key: FitKey, initial: Mapping[str, Tensor] | None) -> FitTask:
             file = run.checkpoint(key) if run is not None else None
-            return FitTask(key, clone(self.learned[key.name]), initial, file)
+            trains = getattr(self.named[key.name], "trains", True)
+            learned = clone(self.learned[key.name])
+            return FitTask(key, learned, initial if trains else None, file, trains)
 
         def on_epoch(key: FitKey, row: dict) -> None:
             shown.add(key)
