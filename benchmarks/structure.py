@@ -25,7 +25,7 @@ ROOMS = {
         "runs",
         "walking",
         "backtest",
-        "research",
+        "research trading",
         "__init__",
     ),
     "strategies.layers": (

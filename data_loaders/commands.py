@@ -218,7 +218,9 @@ def check(
     if not len(found.problems):
         typer.echo("No problems were found.")
     if len(found.problems) > PAGE or len(table) > PAGE:
-        found.problems.to_csv(out, index=False)
+        from data_loaders.spreadsheets import safe_csv
+
+        out.write_text(safe_csv(found.problems, index=False), encoding="utf-8")
         typer.echo(f"all {len(found.problems)} findings: {out}")
 
 

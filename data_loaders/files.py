@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from data_loaders.reading.many_files import KNOWN, read_all, tables
 from data_loaders.reading.options import Options
 from data_loaders.reading.returns import simple_returns
 from data_loaders.reading.text_layout import TextFile
+from data_loaders.spreadsheets import safe_csv
 from data_loaders.validation import DataError
 
 SPELL = ("asset", "from", "to")
@@ -162,7 +164,10 @@ def write_prices(frame: pd.DataFrame, path: Path) -> None:
     if name.endswith((".parquet", ".pq")):
         frame.rename_axis("date").reset_index().to_parquet(path, index=False)
     elif name.endswith((".csv", ".csv.gz")):
-        frame.rename_axis("date").to_csv(path, float_format="%.17g")
+        text = safe_csv(frame.rename_axis("date"), float_format="%.17g")
+        opened = gzip.open if name.endswith(".gz") else open
+        with opened(path, "wt", encoding="utf-8", newline="") as file:
+            file.write(text)
     else:
         raise ValueError(f"{path}: expected a name that ends in .csv, .csv.gz or .parquet")
 

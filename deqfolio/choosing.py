@@ -101,6 +101,7 @@ def sweep(
     import tomli_w
 
     from data_loaders.atomic import write_text
+    from data_loaders.spreadsheets import safe_csv
     from engine.compute.cluster import on_cluster
     from engine.research.search import Search, search
     from engine.runs.experiment import read_experiment, short_name, with_parameters
@@ -138,7 +139,7 @@ def sweep(
     best = with_parameters(asked, number, found.best)
     with written(out):
         write_text(out / "best.toml", tomli_w.dumps(best))
-        write_text(out / "trials.csv", found.trials.to_csv())
+        write_text(out / "trials.csv", safe_csv(found.trials))
     typer.echo(found.summary())
     typer.echo(f"\nall trials: {out / 'trials.csv'}; to test the best one:")
     typer.echo(f"    deqfolio backtest {out / 'best.toml'} --out {out / 'test'}")
@@ -155,11 +156,12 @@ def trials(
     Reports take the number of trials from this list. Deleting a run does not remove its trials.
     """
     from data_loaders.atomic import write_text
+    from data_loaders.spreadsheets import safe_csv
     from engine.runs.ledger import TrialLedger
     from engine.runs.run_directory import written
 
     ledger = TrialLedger(storage)
     if export is not None:
         with written(export):
-            write_text(export, ledger.trials().to_csv(index=False))
+            write_text(export, safe_csv(ledger.trials(), index=False))
     typer.echo(ledger.summary())

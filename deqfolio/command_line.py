@@ -15,11 +15,12 @@ import typer
 
 from data_loaders.commands import app as data_commands
 from data_loaders.package_imports import PACKAGES
-from deqfolio import backtests, choosing, plugging_in, results
+from deqfolio import backtests, choosing, plugging_in, results, trading
 
 EXIT_CODES = (
     "Exit codes: 0 success; 1 an error or a failed check, in one line (--debug shows the "
-    "traceback); 2 wrong options; 130 stopped by Ctrl-C (deqfolio resume continues the run)."
+    "traceback); 2 wrong options; 3 some strategies of a run failed, or "
+    "no day to trade; 130 stopped by Ctrl-C (deqfolio resume continues the run)."
 )
 app = typer.Typer(
     help="Backtesting for strategies in which the portfolio is a layer of the network.\n\n"
@@ -35,7 +36,7 @@ for panel, commands in {
     "Read": (results.report, results.compare),
     "Plug in": (plugging_in.strategies, plugging_in.new, plugging_in.check),
     "Choose": (choosing.cross_validate, choosing.sweep, choosing.trials),
-    "Trade": (results.orders,),
+    "Trade": (trading.orders,),
 }.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from data_loaders.spreadsheets import safe_csv
 from engine.runs.result import BacktestResult
 from reports.metrics.catalogue import METRICS
 from reports.report_data import ReportData
@@ -23,7 +24,6 @@ LISTED = (  # their index says nothing
     "epochs", "solves", "checks", "trips",
 )  # fmt: skip
 TABLES = dict.fromkeys(NAMED, True) | dict.fromkeys(LISTED, False)  # {name in the data: named}
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run text that begins so
 
 
 def as_json(data: ReportData) -> str:
@@ -67,7 +67,7 @@ def as_csv(data: ReportData) -> dict[str, str]:
         frames[field] = getattr(data.first, field)
     frames["failures"] = failures(data)
     return {
-        f"{name}.csv": _harmless(frame).to_csv(index=False, float_format="%.12g")
+        f"{name}.csv": safe_csv(frame, index=False, float_format="%.12g")
         for name, frame in frames.items()
         if len(frame)
     }
@@ -113,18 +113,6 @@ def _indexed(frame: pd.DataFrame, index: bool) -> pd.DataFrame:
     while name in frame.columns:
         name += " "
     return frame.rename_axis(name).reset_index()
-
-
-def _harmless(frame: pd.DataFrame) -> pd.DataFrame:
-    """Text that a spreadsheet would take for a formula gets a quotation mark in front."""
-
-    def safe(value: Any) -> Any:
-        return "'" + value if isinstance(value, str) and value.startswith(FORMULA) else value
-
-    texts = [column for column in frame.columns if pd.api.types.is_string_dtype(frame[column])]
-    texts += [column for column in frame.columns if frame[column].dtype == object]
-    changed = {c: frame[c].map({value: safe(value) for value in frame[c].unique()}) for c in texts}
-    return frame.assign(**{str(c): v for c, v in changed.items()}).rename(columns=safe)
 
 
 def _rows(frame: pd.DataFrame, index: bool) -> Any:

@@ -13,6 +13,7 @@ from data_loaders.reading.meaning import Roles, interpret
 from data_loaders.reading.numbers import without_marks
 from data_loaders.reading.options import Options
 from data_loaders.reading.table import Table
+from data_loaders.spreadsheets import as_written
 from data_loaders.validation import DataError, day
 
 BARS = ("open", "high", "low")
@@ -179,7 +180,8 @@ def _ordered(
 def frame(values: np.ndarray, dates: pd.DatetimeIndex, names: Sequence[str]) -> pd.DataFrame:
     """A frame over an array that nothing else refers to: a panel takes it without a copy."""
     values.flags.writeable = False
-    return pd.DataFrame(values, index=dates, columns=list(names), copy=False)
+    columns = [as_written(each) for each in names]
+    return pd.DataFrame(values, index=dates, columns=columns, copy=False)
 
 
 def _adjust_bars(frames: Frames) -> None:

@@ -224,20 +224,10 @@ def keep_whole_book(fills: Fills, costs: Costs) -> tuple[Book, Tensor]:
         value = cash + shares @ price
         fills.check_solvent(value[None], fills.starts[k : k + 1])
         illiquidity = None if fills.illiquidity is None else fills.illiquidity[k]
-        before = shares * price / value
         with fills.affordable(k):
-            trade = costs.charge(target, before, illiquidity, value, fills.most[k])
-        cost, wanted = trade.cost, trade.weights * value / price
-        most = trade.weights.sum().clamp(min=1)  # of the value after costs may be invested
-        alone = target.isnan()
-        ordered[k] = (wanted * (1 - cost) - shares).where(~alone, 0.0)
-        for _ in range(100):
-            rounded = (wanted * (1 - cost) * (1 + 1e-12)).trunc().where(~alone, shares)
-            paid = costs.paid((rounded - shares) * price / value, illiquidity, value).sum()
-            overdrawn = rounded @ price / value - most * (1 - paid)
-            if overdrawn <= 0:
-                break
-            cost = cost + overdrawn
+            rounded, ordered[k], paid = whole_shares(
+                target, shares, price, value, costs, illiquidity, fills.most[k]
+            )
         orders[k] = rounded - shares
         after = value * (1 - paid)
         shares, cash = rounded, after - rounded @ price
@@ -245,6 +235,40 @@ def keep_whole_book(fills: Fills, costs: Costs) -> tuple[Book, Tensor]:
     worth = ordered.abs() * fills.prices
     ordered = ordered.where(worth > NO_ORDER * values.unsqueeze(-1), 0.0)
     return _daily(held, costed, values, orders, fills, costs), ordered
+
+
+def whole_shares(
+    target: Tensor,
+    shares: Tensor,
+    price: Tensor,
+    value: Tensor,
+    costs: Costs,
+    illiquidity: Tensor | None,
+    most: Tensor | float = 1.0,
+    lot: float = 1.0,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Shares (N,) in whole lots that come nearest to weights (N,) from below, after costs.
+
+    Args:
+        target: NaN where nothing is ordered; those shares stay as they are.
+        value: money before the trade, what the shares are worth included.
+
+    Returns:
+        The shares; the orders before rounding; the costs, a fraction of the value.
+    """
+    trade = costs.charge(target, shares * price / value, illiquidity, value, most)
+    cost, wanted, alone = trade.cost, trade.weights * value / price, target.isnan()
+    most = trade.weights.sum().clamp(min=1)  # of the value after costs may be invested
+    ordered = (wanted * (1 - cost) - shares).where(~alone, 0.0)
+    for _ in range(100):
+        rounded = (wanted * (1 - cost) * (1 + 1e-12) / lot).trunc() * lot
+        rounded = rounded.where(~alone, shares)
+        paid = costs.paid((rounded - shares) * price / value, illiquidity, value).sum()
+        overdrawn = rounded @ price / value - most * (1 - paid)
+        if overdrawn <= 0:
+            break
+        cost = cost + overdrawn
+    return rounded, ordered, paid
 
 
 def _daily(

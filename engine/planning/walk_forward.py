@@ -155,7 +155,7 @@ class WalkForward:
                     f"refit={self.refit!r} must not be shorter than rebalance={self.rebalance!r}"
                 )
             refit = int(test[0])
-            start = _earlier(dates, refit, self.train) if self.window == "rolling" else 0
+            start = earlier_row(dates, refit, self.train) if self.window == "rolling" else 0
             ends = usable[1:] + self.execution_lag  # the fill of the decision that follows
             known = (ends <= refit - self.purge) & (usable[:-1] + 1 >= start + lookback)
             folds.append(Fold(len(folds), start, usable[:-1][known], ends[known], refit, test))
@@ -245,7 +245,8 @@ def later(dates: pd.DatetimeIndex, row: int, span: str | int, times: int = 1) ->
     return int(dates.searchsorted(dates[row] + times * offset))
 
 
-def _earlier(dates: pd.DatetimeIndex, row: int, span: str | int) -> int:
+def earlier_row(dates: pd.DatetimeIndex, row: int, span: str | int) -> int:
+    """The first row of a history of one span that ends at a row."""
     if isinstance(span, int):
         return max(0, row - span)
     return int(dates.searchsorted(dates[row] - _span(span, "")))

@@ -1,1 +1,1 @@
-"""Research: searches, seeds, cross-validation, audits, cost sweeps, today's orders."""
+"""Research: searches, seeds, cross-validation, audits, cost sweeps."""

@@ -21,6 +21,7 @@ import pandas as pd
 
 from data_loaders import Panel
 from data_loaders.atomic import write_text
+from data_loaders.spreadsheets import safe_csv
 from engine.accounting import performance
 from engine.accounting.costs import Costs
 from engine.accounting.risk_free import Rates
@@ -109,7 +110,7 @@ def cross_validate(
     table = pd.DataFrame(rows).set_index(["strategy", "path"])
     if session.run is not None:
         with written(session.run.path):
-            write_text(session.run.path / "paths.csv", table.to_csv())
+            write_text(session.run.path / "paths.csv", safe_csv(table.reset_index(), index=False))
     return table
 
 

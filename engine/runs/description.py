@@ -56,7 +56,7 @@ def run_settings(
         "risk_free": risk_free.described(),
         "seed": training.seed,
         "periods_per_year": panel.periods_per_year,
-        "versions": dict(_versions()),
+        "versions": dict(installed_versions()),
     }
 
 
@@ -117,7 +117,8 @@ def _plain(parameters: dict) -> dict:
 
 
 @functools.cache
-def _versions() -> dict[str, str]:
+def installed_versions() -> dict[str, str]:
+    """Of Python and of the packages that numbers may depend on."""
     packages = ("deqfolio", "torch", "numpy", "pandas", "scikit-learn", "vectorbt", "qpth", "numba")
     found = {"python": platform.python_version()}
     for package in packages:

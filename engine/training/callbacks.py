@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from data_loaders.plugins import load_object
+from data_loaders.spreadsheets import safe_text
 from data_loaders.suggestions import known_names
 from engine.compute.progress import progress_bar
 from engine.training.fit_records import FitKey
@@ -109,7 +110,7 @@ class CsvLog(Callback):
         self.file.close()
 
     def epoch(self, fit: FitKey, row: Mapping[str, Any]) -> None:
-        self.rows.writerow([*fit, *(row[name] for name in COLUMNS[3:])])
+        self.rows.writerow([safe_text(fit.name), *fit[1:], *(row[name] for name in COLUMNS[3:])])
         self.file.flush()  # to be watched while it grows
 
 

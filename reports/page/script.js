@@ -83,8 +83,8 @@
   function asCsv(table) {
     const field = (cell) => {
       let text = plain(textOf(cell));
-      if (/^[=+@\t\r]/.test(text) || /^-(?![\d.])/.test(text)) text = `'${text}`;  // no formulas
-      return /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+      if (/^[=+@\t\r\uff1d\uff0b\uff0d\uff20]/.test(text) || /^-(?![\d.])/.test(text)) text = `'${text}`;  // no formulas
+      return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
     };
     return all("tr", table).map((row) => [...row.cells].map(field).join(",")).join("\r\n") + "\r\n";
   }

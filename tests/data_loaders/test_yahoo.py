@@ -276,7 +276,7 @@ def test_todays_orders_fetch_what_is_new(server, monkeypatch, tmp_path, capsys):
     words += ["--end", "2024-03-12"]  # orders look at what came since
     assert main(["backtest", "--data", "yahoo:SPY,TLT", *words]) == 0
     at(monkeypatch, "2024-03-18 08:00")
-    words = ["--capital", "10000", "--as-of", "2024-03-18"]
+    words = ["--capital", "10000", "--as-of", "2024-03-18", "--anyway"]
     assert main(["orders", "runs/backtest", *words]) == 0
     assert "decided at the close of 2024-03-15" in capsys.readouterr().out
 

@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -94,7 +95,15 @@ def test_todays_orders_from_a_run(prices, tmp_path, capsys, walks):
     capsys.readouterr()
     words = ["orders", "runs/backtest", "--prices", prices, "--capital", "100000"]
     words += ["--holdings", "holdings.csv", "--out", "orders.csv"]
-    assert main([*words, "--as-of", str(walks.dates[-1].date())]) == 0
+    last = ["--as-of", str(walks.dates[-1].date())]
+    assert main([*words, *last]) == 3
+    printed = capsys.readouterr().out
+    assert printed == (
+        "the plan does not decide on 2013-06-14; its next decision is on 2013-06-28 (--anyway "
+        "decides now)\n"
+    )
+    assert not (tmp_path / "orders.csv").exists()
+    assert main([*words, *last, "--anyway"]) == 0
     printed = capsys.readouterr().out
     assert "EqualWeight, decided at the close of 2013-06-14" in printed
     assert "cash left" in printed
@@ -339,11 +348,11 @@ def test_orders_tell_what_binds_and_take_the_runs_own_prices(prices, capsys, wal
     assert main(words) == 0
     capsys.readouterr()
     day = str(walks.dates[-1].date())
-    assert main(["orders", "runs/backtest", "--capital", "1e6", "--as-of", day]) == 0
+    assert main(["orders", "runs/backtest", "--capital", "1e6", "--as-of", day, "--anyway"]) == 0
     printed = capsys.readouterr().out
     found = [line for line in printed.splitlines() if line.startswith("binds: ")]
     assert "binds: A0 at its cap of 25 %" in found
-    shown = [line.split() for line in printed.splitlines() if line.startswith("A")]
+    shown = [line.split() for line in printed.splitlines() if re.match(r"A\d  ", line)]
     capped = [row[0] for row in shown if abs(float(row[1]) - 0.25) < 0.005]
     assert [line.split()[1] for line in found] == capped
 

@@ -13,8 +13,9 @@ from sklearn.base import clone
 
 from data_loaders import Panel
 from engine import AllocationError, Training, WalkForward, backtest, check_strategy
-from engine.research.orders import todays_orders
 from engine.runs.experiment import TABLES, enter
+from engine.trading.account import Account
+from engine.trading.orders import OrderRules, todays_orders
 from strategies import (
     Blend,
     Constraints,
@@ -90,9 +91,7 @@ def test_the_target_volatility_of_a_network_is_that_of_its_own_portfolios(panel)
     np.testing.assert_allclose(weights, alone.targets, atol=1e-12)
     date = result.targets.index[-1]
     until = panel.until(date)
-    orders = todays_orders(
-        managed, result, until, pd.Series(dtype=float), 1e6, date, fractions=True
-    )
+    orders = todays_orders(managed, result, until, Account(cash=1e6), date, OrderRules(lot=0.0))
     np.testing.assert_allclose(orders.table["weight"], result.targets.loc[date], atol=1e-12)
 
 

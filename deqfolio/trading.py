@@ -1,0 +1,243 @@
+"""deqfolio orders: what to trade today, from a finished run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+
+from deqfolio.experiments import make_strategy
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from data_loaders import Panel
+    from engine import BacktestResult
+    from engine.trading.orders import OrderRules
+    from strategies import Strategy
+
+NOT_TODAY = 3  # exit code: the plan does not decide at the last close
+
+
+def _money(text: str, *names: str) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel="The account")
+
+
+def _refused(text: str, *names: str) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel="What is refused, unless")
+
+
+def orders(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="The folder of a finished run; or: verify FILE.")
+    ],
+    file: Annotated[Path | None, typer.Argument(hidden=True)] = None,
+    cash: Annotated[float | None, _money("Money beside the shares held.")] = None,
+    capital: Annotated[
+        float | None, _money("Instead of --cash: all money, the value of the shares included.")
+    ] = None,
+    deposit: Annotated[
+        float, _money("New money on top of either; negative: to be taken out, like -5000.")
+    ] = 0.0,
+    holdings: Annotated[
+        Path | None, _money("CSV file of current holdings, with the columns asset and shares.")
+    ] = None,
+    prices: Annotated[
+        str | None,
+        typer.Option(
+            help="Source of prices up to the last close. [default: that of the run, updated]"
+        ),
+    ] = None,
+    strategy: Annotated[
+        str | None, typer.Option(help="A strategy of the run. [default: the first]")
+    ] = None,
+    out: Annotated[
+        list[Path] | None,
+        typer.Option(help="Also write the orders to a file: .json, .csv or .txt. Repeatable."),
+    ] = None,
+    as_of: Annotated[
+        str | None,
+        typer.Option(help="Day of trading; later prices are not looked at. [default: today]"),
+    ] = None,
+    fractions: Annotated[
+        bool, typer.Option("--fractions", help="Trade fractions of shares.")
+    ] = False,
+    lot: Annotated[float, typer.Option(min=0, help="Shares that are traded together.")] = 1.0,
+    minimum_order: Annotated[
+        float, typer.Option(min=0, help="Money, below which nothing is ordered.")
+    ] = 0.0,
+    holidays: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of days without a session, one a line, beside the holidays that the prices "
+            "show."
+        ),
+    ] = None,
+    max_age: Annotated[
+        str | None,
+        _refused("Allow prices as old as this, like 5D. [default: the last session's]"),
+    ] = None,
+    allow_stale: Annotated[
+        list[str] | None,
+        _refused("Keep the position in an asset whose price is older, as it is. Repeatable."),
+    ] = None,
+    anyway: Annotated[
+        bool, _refused("Decide on a day on which the plan does not.", "--anyway")
+    ] = False,
+    accept_changes: Annotated[
+        bool,
+        _refused("Accept changed code, packages, past prices: recorded.", "--accept-changes"),
+    ] = False,
+) -> None:
+    """List the orders that bring the current holdings to a strategy's weights at the last close.
+
+    Example: deqfolio orders runs/backtest --cash 5000 --holdings holdings.csv --out orders.json
+
+    No order is sent anywhere. Nothing is written where anything is refused: prices that are not of
+    the last session, assets that are suspended, delisted, split or rewritten since the run, a
+    learned strategy that is due for a refit. Exit code 3: the plan does not decide today.
+
+    deqfolio orders verify FILE makes the orders of a JSON file again, and compares.
+    """
+    import pandas as pd
+
+    from engine.trading.account import Account, read_holdings
+    from engine.trading.errors import NoDecision
+    from engine.trading.order_files import as_text, form_of, write_orders
+    from engine.trading.orders import OrderRules
+
+    if str(run) == "verify" and file is not None:
+        verify(file, prices)
+        return
+    if file is not None:
+        raise typer.BadParameter(f"unexpected argument {file}")
+    if (cash is None) == (capital is None):
+        raise typer.BadParameter("give --cash, the money beside the shares, or --capital")
+    for path in out or []:
+        form_of(path)
+    rules = OrderRules(
+        max_age=_age(max_age),
+        allow_stale=tuple(allow_stale or ()),
+        accept_changes=accept_changes,
+        anyway=anyway,
+        lot=0.0 if fractions else lot,
+        minimum_order=minimum_order,
+        closed=_days(holidays),
+    )
+    shares = read_holdings(holdings) if holdings is not None else pd.Series(dtype=float)
+    account = Account(shares, cash, capital, deposit)
+    today = pd.Timestamp(as_of) if as_of else pd.Timestamp.now().normalize()
+    chosen = _chosen(run, strategy, prices)
+    try:
+        found = _document(chosen, account, rules, today)
+    except NoDecision as error:
+        typer.echo(str(error))
+        raise typer.Exit(NOT_TODAY) from None
+    for path in out or []:
+        write_orders(found, path)
+    typer.echo(as_text(found))
+
+
+def verify(file: Path, prices: str | None = None) -> None:
+    """Make the orders of a document again, and say what differs."""
+    from engine.trading.order_files import differences, given_in, read_document
+
+    before = read_document(file)
+    account, rules, today, earlier, last = given_in(before)
+    chosen = _chosen(Path(before["run"]["folder"]), before["run"]["strategy"], prices)
+    from dataclasses import replace
+
+    accepting = replace(rules, accept_changes=True)  # a change is a difference, and named
+    again = _document(chosen, account, accepting, today, earlier, last)
+    found = differences(before, again)
+    for line in found:
+        typer.echo(line)
+    if found:
+        typer.echo(f"{file}: {len(found)} differences")
+        raise typer.Exit(1)
+    typer.echo(f"{file}: the same orders, from the same prices and code")
+
+
+class Chosen(NamedTuple):
+    """A strategy of a run, and prices for it."""
+
+    run: Path
+    strategy: Strategy
+    result: BacktestResult
+    panel: Panel
+
+
+def _chosen(run: Path, name: str | None, prices: str | None) -> Chosen:
+    from data_loaders import load
+    from engine import load_run
+    from engine.runs.experiment import read_experiment
+    from engine.runs.run_directory import EXPERIMENT
+
+    results = load_run(run)
+    name = name or next(iter(results))
+    if name not in results:
+        raise ValueError(f"{run} has no strategy {name!r}; expected one of {', '.join(results)}")
+    asked = read_experiment(run / EXPERIMENT)
+    strategy = make_strategy(asked["strategies"][list(results).index(name)])
+    data = {key: value for key, value in asked["data"].items() if key not in ("end", "as_of")}
+    data["source"] = prices or data["source"]
+    if data["source"].startswith("yahoo:"):
+        data["update"] = True
+    return Chosen(run, strategy, results[name], load(**data))
+
+
+def _document(
+    chosen: Chosen,
+    account: Any,
+    rules: OrderRules,
+    today: pd.Timestamp,
+    earlier: Any = (),
+    last: Mapping[str, tuple[float, str]] | None = None,
+    accepted: Any = (),
+) -> dict[str, Any]:
+    from engine.trading.order_files import document
+    from engine.trading.orders import todays_orders
+    from strategies.strategy_constraints import binding
+
+    run, strategy, result, panel = chosen
+    found = todays_orders(strategy, result, panel, account, today, rules, earlier, accepted, last)
+    words = binding(strategy, found.table["weight"], found.holdings, found.date)
+    return document(
+        found, strategy, result, panel, account, rules, today,
+        str(run.resolve()), earlier, last, words,
+    )  # fmt: skip
+
+
+def _age(text: str | None) -> pd.Timedelta | None:
+    import pandas as pd
+
+    if text is None:
+        return None
+    try:
+        found = pd.Timedelta(text)
+    except ValueError:
+        found = pd.NaT
+    if not found >= pd.Timedelta(0):
+        raise typer.BadParameter(f"--max-age {text}: write it like 5D or 12h")
+    return found
+
+
+def _days(path: Path | None) -> tuple[str, ...]:
+    """The days of a file, one a line."""
+    import pandas as pd
+
+    if path is None:
+        return ()
+    found = []
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        if not (text := line.partition("#")[0].strip()):
+            continue
+        try:
+            found.append(str(pd.Timestamp(text).date()))
+        except ValueError:
+            raise ValueError(
+                f"{path}, line {number}: {text!r} is not a date like 2024-12-25"
+            ) from None
+    return tuple(found)

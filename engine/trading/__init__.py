@@ -1,0 +1,1 @@
+"""Trading: today's orders from a finished run, the daily job, and what its fills came to."""
