@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from deqfolio.options import About, Benchmark, Factors, FinishedRun, Groups
+from deqfolio.options import About, Benchmark, Factors, Groups
 
 
 def report(

@@ -33,7 +33,9 @@ def orders(
     run: Annotated[
         Path, typer.Argument(metavar="RUN", help="The folder of a finished run; or: verify FILE.")
     ],
-    file: Annotated[Path | None, typer.Argument(hidden=True)] = None,
+    file: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="After verify: orders in JSON.")
+    ] = None,
     cash: Annotated[float | None, _money("Money beside the shares held.")] = None,
     capital: Annotated[
         float | None, _money("Instead of --cash: all money, the value of the shares included.")

@@ -38,7 +38,7 @@ def decide(
     holdings: pd.Series,
     earlier: Sequence[Earlier] = (),
     states: States | None = None,
-    limits: list | None = None,
+    details: list | None = None,
 ) -> Answer:
     """What the strategy decides at the last close, with what was fitted at the last refit.
 
@@ -48,7 +48,7 @@ def decide(
     Args:
         holdings: (N,) current weights.
         states: of trained networks by fold and seed; default those of the result.
-        limits: of an open record of solves, left with those of this decision alone.
+        details: of an open record of solves, left with those of this decision alone.
 
     Raises:
         OrderError: the refit of a learned strategy is due, or its network has changed.
@@ -64,8 +64,8 @@ def decide(
                 )
             held = pd.Series(each.holdings, dtype=float).reindex(panel.assets).fillna(0.0)
             deciding.at(int(row), held)
-    if limits is not None:
-        limits.clear()
+    if details is not None:
+        details.clear()
     return deciding.at(len(panel) - 1, holdings)
 
 

@@ -30,6 +30,7 @@ from engine.trading.asset_checks import (
 from engine.trading.decision import Earlier, States, decide
 from engine.trading.errors import OrderError
 from engine.trading.sessions import Schedule, check_decision_day, schedule
+from engine.walking.decision_record import DecisionRecord
 from engine.walking.weight_checks import AllocationError, Answer
 from strategies.base import Strategy, asks_for_book, record_solves
 
@@ -151,15 +152,17 @@ def todays_orders(
     worth = float((held * closes).sum())
     cash, capital = account.money(worth, strategy.room()[1])
     holdings = (held * closes / (cash + worth) if cash + worth > 0 else held * 0.0).fillna(0.0)
-    with record_solves(limits=True) as record:
+    with record_solves(details=True) as record:
         answer, notes = _decided(
-            strategy, result, panel, plan, found, holdings, earlier, states, record.limits
+            strategy, result, panel, plan, found, holdings, earlier, states, record.details
         )
     table, left = _sized(strategy, result, panel, held, closes, answer, capital, stale, rules)
     if account.deposit:
         notes.append(f"{account.deposit:+,.2f} of new money is invested in the same proportions")
-    limits = [dict(line) for sample in record.limits or [] for line in sample]
-    return Orders(table, panel.dates[-1], left, capital, holdings, limits, changes, notes)
+    noted = DecisionRecord(panel.dates, panel.assets, np.array([len(panel) - 1]))
+    noted.solves(np.array([len(panel) - 1]), record)
+    noted.look()
+    return Orders(table, panel.dates[-1], left, capital, holdings, noted.limits, changes, notes)
 
 
 def _held(account: Account, panel: Panel, result: BacktestResult) -> pd.Series:
@@ -183,12 +186,12 @@ def _decided(
     holdings: pd.Series,
     earlier: Sequence[Earlier],
     states: States | None,
-    limits: list | None,
+    details: list | None,
 ) -> tuple[Answer, list[str]]:
     """The answer at the current weights or, where cash makes it impossible, at those invested."""
 
     def ask(weights: pd.Series) -> Answer:
-        return decide(strategy, result, panel, plan, found, weights, earlier, states, limits)
+        return decide(strategy, result, panel, plan, found, weights, earlier, states, details)
 
     invested = float(holdings.sum())
     try:
