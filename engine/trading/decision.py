@@ -127,8 +127,8 @@ class _Deciding:
                 f"{name}{known} and its refit was due on {day(self.panel.dates[refit])}: "
                 "deqfolio refit trains it on prices up to that day"
             )
-        known = {each.rpartition("__")[2] for each in self.result.strategy["parameters"]}
-        former = {k: v for k, v in getattr(learned, "former", {}).items() if k not in known}
+        named = {each.rpartition("__")[2] for each in self.result.strategy["parameters"]}
+        former = {k: v for k, v in getattr(learned, "former", {}).items() if k not in named}
         learned = clone(learned).set_params(**former)
         inputs = stack([learned.prepare(self.panel.last(learned.lookback))])
         found = []
