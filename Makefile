@@ -4,6 +4,7 @@
 #                    Python 3.13 on, make test does
 # make docs          builds the documentation in site/
 # make bench         measures against the peers
+# make attack        damages run folders, settings and answers of Yahoo, and kills runs; half an hour
 # make mutation      changes the code in small ways, and lists the changes that no test notices
 # Everything goes through one virtual environment, .venv, made from pyproject.toml alone.
 
@@ -19,7 +20,7 @@ SAME := house/ layers/ reports/test_page_in_browser.py engine/compute/ engine/re
 	strategies/test_learned_mandates.py strategies/test_large_universe.py deqfolio/test_interrupts.py \
 	deqfolio/test_sweep_command.py data_loaders/test_yahoo.py data_loaders/test_store.py
 
-.PHONY: demo test test-modern lint docs bench mutation clean
+.PHONY: demo test test-modern lint docs bench attack mutation clean
 
 demo: .venv/installed
 	$(BIN)/deqfolio demo
@@ -40,6 +41,15 @@ docs: .venv/installed-docs
 
 bench: .venv/installed-bench
 	$(BIN)/python -m benchmarks
+
+ATTACK := PYTHONPATH=tests/support OMP_NUM_THREADS=1 $(BIN)/python tests/support/attacks.py
+
+attack: .venv/installed-dev
+	$(ATTACK) settings 1000
+	$(ATTACK) yahoo 1000
+	$(ATTACK) folders 1000
+	$(ATTACK) together 20
+	$(ATTACK) kills 100
 
 # A sample: the mutants of each function whose numbers end in 3 or 7. All: make mutation MUTANTS=
 MUTANTS ?= "*_mutmut_*3" "*_mutmut_*7"

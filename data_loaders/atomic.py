@@ -31,9 +31,13 @@ def atomic(path: Path, durable: bool = False) -> Iterator[Path]:
         yield scratch
         if durable:
             _flush(scratch)
-        if path.is_dir():
-            shutil.rmtree(path)
-        scratch.replace(path)
+        if path.is_dir():  # not removed first: a process that is killed leaves all of one
+            old = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}.part")
+            path.replace(old)
+            scratch.replace(path)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            scratch.replace(path)
         if durable:
             _flush(path.parent)
     except BaseException:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import sys
+import re
+import sysconfig
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +17,8 @@ from urllib.parse import parse_qsl
 
 import pandas as pd
 
+from data_loaders.file_modules import file_module
+from data_loaders.package_imports import PACKAGES
 from data_loaders.panel import Panel
 from data_loaders.suggestions import did_you_mean
 from data_loaders.validation import DataError
@@ -68,16 +72,10 @@ def _module(place: str) -> ModuleType:
     path = Path(place).resolve()
     if not path.is_file():
         raise ValueError(f"there is no file {place}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # so that its instances can be pickled
     try:
-        spec.loader.exec_module(module)
+        return file_module(path)
     except Exception as error:
         raise ValueError(f"{place} does not run: {error!r}") from error
-    return module
 
 
 def is_plugin(source: str) -> bool:
@@ -121,3 +119,71 @@ def plugged_panel(source: str) -> Panel:
             "or prices as a DataFrame with one row per date and one column per asset"
         )
     return found
+
+
+OURS = re.compile(r"strategies(\.\w+)*:\w+")  # found by the name of the class alone
+
+
+def code_files(settings: object) -> Iterator[tuple[str, Path | None]]:
+    """The names of code anywhere in settings, ``module:name`` or ``file.py:name``.
+
+    Nothing is run or imported; what would be found nowhere is left out.
+
+    Yields:
+        Each name, and the file that it would be run from; None of a module without a file of the
+        user's: one of Python, of an installed package, or ours.
+    """
+    if isinstance(settings, dict):
+        settings = [*settings.keys(), *settings.values()]
+    if isinstance(settings, list | tuple):
+        for each in settings:
+            yield from code_files(each)
+    if not isinstance(settings, str) or OURS.fullmatch(settings):
+        return
+    for text in dict.fromkeys([settings.partition("?")[0], settings]):  # as functions, as classes
+        place, _, attribute = text.rpartition(":")
+        path = _code_file(place) if attribute.isidentifier() else None
+        if path is not None:
+            packed = path == INSTALLED or any(path.is_relative_to(each) for each in _library())
+            yield settings, None if packed else path
+
+
+def _code_file(place: str) -> Path | None:
+    """The file that a module or a path ending in .py would be run from, if there is one."""
+    if place.endswith(".py"):
+        path: Path | None = Path(place)
+    elif place and all(word.isidentifier() for word in place.split(".")):
+        path = _module_file(place.split("."))
+    else:
+        return None
+    if path is None or path == INSTALLED:
+        return path
+    return path.resolve() if path.is_file() else None
+
+
+INSTALLED = Path("installed")  # in place of the file of a module that has none
+
+
+def _library() -> set[Path]:
+    """The folders of Python's own modules and of installed packages."""
+    paths = sysconfig.get_paths()
+    kinds = ("stdlib", "platstdlib", "purelib", "platlib")
+    return {Path(paths[kind]).resolve() for kind in kinds}
+
+
+def _module_file(names: list[str]) -> Path | None:
+    """The file of a dotted name, found without an import of the packages around it."""
+    try:
+        spec = importlib.util.find_spec(names[0])
+    except (ImportError, ValueError):
+        return None
+    if spec is None:
+        return None
+    if names[0] in PACKAGES:
+        return INSTALLED
+    for folder in spec.submodule_search_locations or ():
+        inside = Path(folder, *names[1:])
+        for path in (inside.with_suffix(".py"), inside / "__init__.py"):
+            if path.is_file():
+                return path
+    return Path(spec.origin) if spec.origin and Path(spec.origin).is_file() else INSTALLED

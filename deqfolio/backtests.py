@@ -10,6 +10,7 @@ import typer
 
 from deqfolio import options
 from deqfolio.experiments import run
+from deqfolio.trust import check_trust
 
 # Options with the names of settings.
 DATA = ("start", "end", "periods_per_year")
@@ -173,11 +174,13 @@ def resume(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
     workers: options.Workers = None,
     cluster: options.Cluster = None,
+    trust: options.Trust = False,
 ) -> None:
     """Resume an interrupted run.
 
     Fits that were finished are kept in its folder and are not repeated. The result is bitwise
-    identical to that of a run without an interruption.
+    identical to that of a run without an interruption. Code that the folder names is run if it is
+    what the run was made with, and not in the folder itself.
     """
     from engine.runs.experiment import read_experiment
     from engine.runs.run_directory import EXPERIMENT
@@ -186,7 +189,9 @@ def resume(
         raise FileNotFoundError(
             f"{folder} has no {EXPERIMENT}, so it is not the folder of a run of the command line"
         )
-    run(read_experiment(folder / EXPERIMENT), folder, None, workers, cluster, complete=True)
+    experiment = read_experiment(folder / EXPERIMENT)
+    check_trust(folder, experiment, trust)
+    run(experiment, folder, None, workers, cluster, complete=True)
 
 
 def _risk_free(value: str | None) -> dict[str, float | str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from deqfolio.experiments import import_for_workers, prepare, stoppable
-from deqfolio.options import Cluster, Restart, Storage, Workers
+from deqfolio.options import Cluster, Restart, Storage, Trust, Workers
+from deqfolio.trust import check_trust
 
 
 def cross_validate(
@@ -28,6 +29,7 @@ def cross_validate(
     workers: Workers = None,
     cluster: Cluster = None,
     restart: Restart = False,
+    trust: Trust = False,
 ) -> None:
     """Compare the strategies of an experiment on many test paths through history.
 
@@ -43,6 +45,8 @@ def cross_validate(
     from engine.runs.settings import read_simulation
 
     asked = read_experiment(experiment / EXPERIMENT if experiment.is_dir() else experiment)
+    if experiment.is_dir():
+        check_trust(experiment, asked, trust)
     risk_free = read_simulation(asked["simulation"]).rates
     made = prepare(asked)
     with stoppable("the same command"), on_cluster(cluster) as executor:
@@ -103,9 +107,9 @@ def sweep(
     from data_loaders.atomic import write_text
     from data_loaders.spreadsheets import safe_csv
     from engine.compute.cluster import on_cluster
-    from engine.research.search import Search, search
+    from engine.research.search import Search, search, trials_of
     from engine.runs.experiment import read_experiment, short_name, with_parameters
-    from engine.runs.run_directory import written
+    from engine.runs.run_directory import locked, written
     from engine.runs.settings import read_settings, read_simulation
 
     if workers:
@@ -124,25 +128,35 @@ def sweep(
     number = names.index(name)
     risk_free = read_simulation(asked["simulation"]).rates
     made = prepare(asked)
-    with written(out):  # fails now rather than after hours
-        out.mkdir(parents=True, exist_ok=True)
-    with stoppable("the same command"), on_cluster(cluster) as executor:
-        found = search(
-            made.strategies[number],
-            *made[1:],
-            ranges=ranges,
-            risk_free=risk_free,
-            storage=storage,
-            workers=workers,
-            executor=executor,
-        )
-    best = with_parameters(asked, number, found.best)
-    with written(out):
-        write_text(out / "best.toml", tomli_w.dumps(best))
-        write_text(out / "trials.csv", safe_csv(found.trials))
+    what = (made.strategies[number], *made[1:])
+    how: dict[str, Any] = {"ranges": ranges, "risk_free": risk_free, "storage": storage}
+    with stoppable("the same command"), locked(out):  # fails now rather than after hours
+        _check_sweep_folder(out, trials_of(*what, **how).name)
+        with on_cluster(cluster) as executor:
+            found = search(*what, **how, workers=workers, executor=executor)
+        best = with_parameters(asked, number, found.best)
+        with written(out):
+            write_text(out / "best.toml", tomli_w.dumps(best))
+            write_text(out / "trials.csv", safe_csv(found.trials))
     typer.echo(found.summary())
     typer.echo(f"\nall trials: {out / 'trials.csv'}; to test the best one:")
     typer.echo(f"    deqfolio backtest {out / 'best.toml'} --out {out / 'test'}")
+
+
+def _check_sweep_folder(out: Path, name: str) -> None:
+    """Refuse a folder that holds another sweep; the file ``study`` says which one it holds."""
+    from data_loaders.atomic import write_text
+    from engine.runs.run_directory import written
+
+    file = out / "study"
+    before = file.read_text().strip() if file.is_file() else ""
+    if before != name and any((out / each).exists() for each in ("best.toml", "trials.csv")):
+        raise FileExistsError(
+            f"{out} holds {f'another sweep ({before})' if before else 'files of another sweep'}, "
+            "which is not overwritten: choose another folder with --out"
+        )
+    with written(out):
+        write_text(file, f"{name}\n")
 
 
 def trials(

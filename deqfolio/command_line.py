@@ -6,7 +6,7 @@ import logging
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -19,8 +19,8 @@ from deqfolio import backtests, choosing, plugging_in, results, trading
 
 EXIT_CODES = (
     "Exit codes: 0 success; 1 an error or a failed check, in one line (--debug shows the "
-    "traceback); 2 wrong options; 3 some strategies of a run failed, or "
-    "no day to trade; 130 stopped by Ctrl-C (deqfolio resume continues the run)."
+    "traceback); 2 wrong options; 3 some strategies of a run failed, or no day to trade; 130 "
+    "stopped by Ctrl-C, 143 by SIGTERM (deqfolio resume continues the run)."
 )
 app = typer.Typer(
     help="Backtesting for strategies in which the portfolio is a layer of the network.\n\n"
@@ -31,13 +31,14 @@ app = typer.Typer(
     rich_markup_mode="markdown",  # paragraphs as wide as the terminal; [x] is no style
 )
 
-for panel, commands in {
+COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Backtest": (backtests.demo, backtests.backtest, backtests.resume),
-    "Read": (results.report, results.compare),
+    "Read": (results.report, results.compare, results.verify),
     "Plug in": (plugging_in.strategies, plugging_in.new, plugging_in.check),
     "Choose": (choosing.cross_validate, choosing.sweep, choosing.trials),
     "Trade": (trading.orders,),
-}.items():
+}
+for panel, commands in COMMANDS.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
 app.add_typer(data_commands, name="data", rich_help_panel="Data")

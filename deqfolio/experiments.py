@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import typer
 
 from deqfolio.interrupts import Interruptible
+from deqfolio.trust import keep_code_hashes
 
 if TYPE_CHECKING:
     from data_loaders import Panel
@@ -87,7 +88,7 @@ def run(
     from engine import backtest
     from engine.accounting.risk_free import read_risk_free
     from engine.compute.cluster import on_cluster
-    from engine.runs.run_directory import EXPERIMENT, holds_work, written
+    from engine.runs.run_directory import EXPERIMENT, holds_work, locked, written
     from engine.runs.settings import read_logs, read_report, read_simulation
     from engine.training.callbacks import named_callbacks
     from engine.walking.argument_checks import named_strategies
@@ -111,26 +112,27 @@ def run(
     names = named_strategies(made.strategies, made.panel)
     check_comparison(names, made.panel.rows(first, len(made.panel)), asked.about, asked.benchmark)
 
-    replaced = restart and (out / "plan.json").exists()
-    if replaced:
-        (out / "epochs.csv").unlink(missing_ok=True)
-        shutil.rmtree(out / "tensorboard", ignore_errors=True)
-    if replaced or not holds_work(out):
-        with written(out):
-            out.mkdir(parents=True, exist_ok=True)
-            write_text(out / EXPERIMENT, tomli_w.dumps(experiment))
-    with stoppable(f"deqfolio resume {out}"), on_cluster(cluster) as executor:
-        results = backtest(
-            *made,
-            run_dir=out,
-            restart=restart,
-            workers=workers,
-            executor=executor,
-            whole_shares=simulation.whole_shares,
-            risk_free=risk_free,
-            callbacks=callbacks,
-        )
-    typer.echo(write_and_summarise(results, page, benchmark=asked.benchmark, about=asked.about))
+    with stoppable(f"deqfolio resume {out}"), locked(out):
+        replaced = restart and (out / "plan.json").exists()
+        if replaced:
+            (out / "epochs.csv").unlink(missing_ok=True)
+            shutil.rmtree(out / "tensorboard", ignore_errors=True)
+        if replaced or not holds_work(out):
+            with written(out):
+                write_text(out / EXPERIMENT, tomli_w.dumps(experiment))
+                keep_code_hashes(out, experiment)
+        with on_cluster(cluster) as executor:
+            results = backtest(
+                *made,
+                run_dir=out,
+                restart=restart,
+                workers=workers,
+                executor=executor,
+                whole_shares=simulation.whole_shares,
+                risk_free=risk_free,
+                callbacks=callbacks,
+            )
+        typer.echo(write_and_summarise(results, page, benchmark=asked.benchmark, about=asked.about))
     if not all(result.complete for result in results.values()):
         raise typer.Exit(SOME_FAILED)
 

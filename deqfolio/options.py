@@ -31,6 +31,14 @@ def log_names(incomplete: str) -> list[str]:
     return [name for name in LOGS if name.startswith(incomplete)]
 
 
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        help="Run the code that the folder names, such as a strategy's file. It can do anything: "
+        "only for folders of people you trust.",
+    ),
+]
 TABLES = (".csv", ".gz", ".parquet", ".feather", ".txt", ".tsv", ".zip")
 DATA = (
     '"sp500" (bundled), "yahoo:SPY,TLT", "synthetic:planted", a file (.csv, .parquet), a folder '

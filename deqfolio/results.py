@@ -1,13 +1,14 @@
-"""deqfolio report, compare: read finished runs."""
+"""deqfolio report, compare, verify: read finished runs."""
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from deqfolio.options import About, Benchmark, Factors, Groups
+from deqfolio.options import About, Benchmark, Factors, FinishedRun, Groups
 
 
 def report(
@@ -37,10 +38,11 @@ def report(
 
     Examples: deqfolio report runs/backtest; deqfolio report returns.csv --benchmark spy.csv
     """
+    from data_loaders.atomic import remove_unfinished
     from engine import load_run
     from engine.runs.experiment import read_experiment
-    from engine.runs.result import unfinished
-    from engine.runs.run_directory import EXPERIMENT
+    from engine.runs.run_directory import EXPERIMENT, locked
+    from engine.runs.saved_run import unfinished
     from engine.runs.settings import read_report
     from reports.benchmark_series import results_of
     from reports.commands import write_and_summarise
@@ -61,9 +63,36 @@ def report(
     asked = read_experiment(run / EXPERIMENT) if (run / EXPERIMENT).is_file() else {}
     chosen = read_report(asked.get("report", {}))
     page, benchmark = out or run / "report.html", benchmark or chosen.benchmark
-    typer.echo(
-        write_and_summarise(results, page, factors, groups, benchmark, about or chosen.about)
-    )
+    with locked(run) if page.parent == run else nullcontext():
+        if page.parent == run:
+            remove_unfinished(run)
+        typer.echo(
+            write_and_summarise(results, page, factors, groups, benchmark, about or chosen.about)
+        )
+
+
+def verify(
+    run: FinishedRun,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="List only what is damaged or missing.")
+    ] = False,
+) -> None:
+    """Compare every file of a run with the hash that was kept when it was written.
+
+    Exit code 1 if anything is damaged or missing: deqfolio resume RUN makes that again.
+    """
+    from engine import verify_run
+
+    states = verify_run(run)
+    wrong = [file for file, state in states.items() if state in ("damaged", "missing")]
+    for file, state in states.items():
+        if file in wrong or not quiet:
+            typer.echo(f"{state:8} {file}")
+    old = sum(state == "no hash" for state in states.values())
+    told = f"; {old} without a hash, as version 0.1 wrote them" if old else ""
+    typer.echo(f"{len(states)} files, {len(wrong)} damaged or missing{told}")
+    if wrong:
+        raise typer.Exit(1)
 
 
 def compare(

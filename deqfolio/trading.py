@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from deqfolio.experiments import make_strategy
+from deqfolio.options import Trust
+from deqfolio.trust import check_trust
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,6 +94,7 @@ def orders(
         bool,
         _refused("Accept changed code, packages, past prices: recorded.", "--accept-changes"),
     ] = False,
+    trust: Trust = False,
 ) -> None:
     """List the orders that bring the current holdings to a strategy's weights at the last close.
 
@@ -111,7 +114,7 @@ def orders(
     from engine.trading.orders import OrderRules
 
     if str(run) == "verify" and file is not None:
-        verify(file, prices)
+        verify(file, prices, trust)
         return
     if file is not None:
         raise typer.BadParameter(f"unexpected argument {file}")
@@ -131,7 +134,7 @@ def orders(
     shares = read_holdings(holdings) if holdings is not None else pd.Series(dtype=float)
     account = Account(shares, cash, capital, deposit)
     today = pd.Timestamp(as_of) if as_of else pd.Timestamp.now().normalize()
-    chosen = _chosen(run, strategy, prices)
+    chosen = _chosen(run, strategy, prices, trust, accept_changes)
     try:
         found = _document(chosen, account, rules, today)
     except NoDecision as error:
@@ -142,13 +145,14 @@ def orders(
     typer.echo(as_text(found))
 
 
-def verify(file: Path, prices: str | None = None) -> None:
+def verify(file: Path, prices: str | None = None, trust: bool = False) -> None:
     """Make the orders of a document again, and say what differs."""
     from engine.trading.order_files import differences, given_in, read_document
 
     before = read_document(file)
     account, rules, today, earlier, last = given_in(before)
-    chosen = _chosen(Path(before["run"]["folder"]), before["run"]["strategy"], prices)
+    run, name = Path(before["run"]["folder"]), before["run"]["strategy"]
+    chosen = _chosen(run, name, prices, trust, changed=True)
     from dataclasses import replace
 
     accepting = replace(rules, accept_changes=True)  # a change is a difference, and named
@@ -171,7 +175,7 @@ class Chosen(NamedTuple):
     panel: Panel
 
 
-def _chosen(run: Path, name: str | None, prices: str | None) -> Chosen:
+def _chosen(run: Path, name: str | None, prices: str | None, trust: bool, changed: bool) -> Chosen:
     from data_loaders import load
     from engine import load_run
     from engine.runs.experiment import read_experiment
@@ -182,6 +186,7 @@ def _chosen(run: Path, name: str | None, prices: str | None) -> Chosen:
     if name not in results:
         raise ValueError(f"{run} has no strategy {name!r}; expected one of {', '.join(results)}")
     asked = read_experiment(run / EXPERIMENT)
+    check_trust(run, asked, trust, changed)
     strategy = make_strategy(asked["strategies"][list(results).index(name)])
     data = {key: value for key, value in asked["data"].items() if key not in ("end", "as_of")}
     data["source"] = prices or data["source"]

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from data_loaders import Panel
 from engine.planning.walk_forward import WalkForward, check_folds
 from engine.runs.ledger import TrialLedger, keep_record
-from engine.runs.result import BacktestResult, save_run
+from engine.runs.result import BacktestResult
 from engine.runs.result_views import Results
 from engine.runs.run_directory import written
+from engine.runs.saved_run import save_run, warn_of_damage
 from strategies.base import Strategy
 
 if TYPE_CHECKING:  # what needs torch is imported where it is used: torch takes a second
@@ -76,7 +77,7 @@ def backtest(
 
     Raises:
         ValueError: too short a history for the plan, or risk-free rates that do not cover it;
-            RunMismatch: ``run_dir`` holds another run.
+            RunMismatch: ``run_dir`` holds another run; RunInUse: another process is writing there.
         Where every strategy failed, the error of the first, with the results in its ``finished``.
         AllocationError: weights that are NaN, negative, above 1 in sum (see ``Strategy.short``,
             ``Strategy.leverage``), of unknown assets, or in assets that do not trade, or a fit
@@ -99,14 +100,16 @@ def backtest(
     def in_order() -> Results[BacktestResult]:
         return Results({name: results[name] for name in session.named if name in results})
 
-    try:
-        with session.open(folds, run_dir, restart):
+    with session.open(folds, run_dir, restart):
+        if session.run is not None:
+            warn_of_damage(session.run.path)
+        try:
             for name, fits, (decided,) in session.decisions(tasks):  # trained on the way
                 results[name] = session.result(name, fits, decided, settings)  # simulated
-    finally:
-        keep_record(in_order(), ledger)
-        if session.run is not None and results:
-            with written(session.run.path):
-                save_run(in_order(), session.run.path)
+        finally:
+            keep_record(in_order(), ledger)
+            if session.run is not None and results:
+                with written(session.run.path):
+                    save_run(in_order(), session.run.path)
     session.check_some_finished(in_order())
     return in_order()

@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from engine.runs.result import BacktestResult, load_run
+from engine.runs.result import BacktestResult
+from engine.runs.saved_run import load_run
 from reports.run_differences import described, same_market
 
 

@@ -80,6 +80,8 @@ def load_strategy(name: str) -> type[Strategy]:
         ValueError: an unknown name (with the nearest one), a module that cannot be imported,
             or a class that is not a Strategy.
     """
+    if not isinstance(name, str):  # in a file of settings
+        raise ValueError(f"a strategy is named by text, got {name!r}")
     module_name, colon, class_name = name.rpartition(":")
     if class_name in OURS and module_name.split(".")[0] in ("", "strategies"):
         return OURS[class_name]  # also by the module that an earlier version had it in

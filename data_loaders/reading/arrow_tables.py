@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data_loaders.memory import check_room
 from data_loaders.reading import names
 from data_loaders.reading.dates import looks_like_date
 from data_loaders.reading.table import SAMPLE, Column, Kind, Table
@@ -35,6 +36,7 @@ def read_arrow_file(path: Path, content: Any = None) -> Table:
     with _readable(str(path), kind):
         if kind == "Parquet":
             file = pq.ParquetFile(source)
+            check_room(str(path), file.metadata.num_rows, file.metadata.num_columns)
             head = partial(_first_rows, file)
             return _table(
                 str(path), file.schema_arrow, file.metadata.num_rows, head,

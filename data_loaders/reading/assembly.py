@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from data_loaders.memory import check_room
 from data_loaders.reading.dates import read_dates, with_times, without_unfinished
 from data_loaders.reading.meaning import Roles, interpret
 from data_loaders.reading.numbers import without_marks
@@ -111,6 +112,7 @@ def _long(
     """A frame (T, N) of each column (rows,) of a long table."""
     rows, index = pd.factorize(dates, sort=True)
     columns, names = pd.factorize(assets)
+    check_room(table.source, len(index), len(names) * values.shape[1])
     cells = rows * len(names) + columns
     twice = np.flatnonzero(pd.Series(cells).duplicated().to_numpy())
     if len(twice):

@@ -188,10 +188,8 @@ class _Reader:
             return
         skip = layout.headers[-1][0] if layout.headers else layout.start - 1
         suffix = file.path.suffix.lower()
-        if file.member is None and suffix not in (".bz2", ".xz"):
-            with pa.input_stream(
-                str(file.path), compression="gzip" if suffix == ".gz" else None
-            ) as stream:
+        if file.member is None and suffix not in (".gz", ".bz2", ".xz"):
+            with pa.input_stream(str(file.path), compression=None) as stream:
                 yield stream, skip
         else:
             with file.bytes() as stream:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from data_loaders.memory import check_room
 from data_loaders.reading.arrow_tables import SUFFIXES as TYPED
 from data_loaders.reading.arrow_tables import read_arrow_file, read_partitioned
 from data_loaders.reading.assembly import Frames, frame, read_frames
@@ -19,6 +20,7 @@ from data_loaders.reading.csv_tables import read_csv
 from data_loaders.reading.options import Options
 from data_loaders.reading.table import Table
 from data_loaders.reading.text_layout import UNREADABLE, TextFile
+from data_loaders.reading.unpacking import member
 from data_loaders.validation import DataError
 
 TEXTS = (".csv", ".txt", ".tsv", ".dat", ".prn")
@@ -90,7 +92,7 @@ def _members(path: Path, options: Options) -> Iterator[Table]:
                 raise DataError(f"{path} holds no file that ends in {', '.join(SUFFIXES)}")
             for name in found:
                 if name.lower().endswith(TYPED):
-                    yield read_arrow_file(Path(name), archive.read(name))
+                    yield read_arrow_file(Path(name), member(archive, name))
                 elif name.lower().endswith(TEXTS):
                     yield read_csv(TextFile(path, name), options)
                 else:
@@ -135,6 +137,7 @@ def _joined(path: Path, parts: list[Frames]) -> Frames:
     rows = [dates.searchsorted(index) for index in indices]
     fields = {}
     for name in names:
+        check_room(str(path), len(dates), len(columns))
         values = np.full((len(dates), len(columns)), np.nan)
         start = 0
         for part, places in zip(parts, rows, strict=True):

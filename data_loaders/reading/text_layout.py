@@ -14,12 +14,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Any, TypeVar
 
 from data_loaders.reading import names
 from data_loaders.reading.dates import looks_like_date
 from data_loaders.reading.options import Options
 from data_loaders.reading.table import SAMPLE
+from data_loaders.reading.unpacking import Unpacked, member
 from data_loaders.validation import DataError
 
 DELIMITERS = (",", ";", "\t", "|")
@@ -50,11 +51,15 @@ class TextFile:
         """The unpacked content."""
         if self.member is not None:
             with zipfile.ZipFile(self.path) as archive:
-                return io.BytesIO(archive.read(self.member))
+                return io.BytesIO(member(archive, self.member))
         opener = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}.get(
             self.path.suffix.lower()
         )
-        return opener(self.path, "rb") if opener else open(self.path, "rb")  # type: ignore
+        if opener is None:
+            return open(self.path, "rb")
+        packed: Any = opener(self.path, "rb")  # type: ignore[operator]
+        limited = Unpacked(packed, str(self.path), self.path.stat().st_size)
+        return io.BufferedReader(limited, 1 << 20)
 
     def encoding(self) -> str:
         with self.bytes() as stream:

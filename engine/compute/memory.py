@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from data_loaders.memory import GIGABYTE
 from strategies.base import Inputs
-
-GIGABYTE = 1e9
-CGROUP = Path("/sys/fs/cgroup")  # of a container, version 2
 
 
 def check_memory(
@@ -43,28 +39,3 @@ def check_memory(
         'form of the risk where the strategy has one (risk="factor"), fewer assets, rarer '
         "decisions or a rolling window of training"
     )
-
-
-def free_memory() -> int | None:
-    """Bytes that this process can still take without swapping; None if the system does not say."""
-    known = [free for free in (_of_machine(), _of_container()) if free is not None]
-    return min(known, default=None)
-
-
-def _of_machine() -> int | None:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:  # not Linux
-        return None
-    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
-    return int(found[0]) * 1024 if found else None
-
-
-def _of_container() -> int | None:
-    try:
-        most = (CGROUP / "memory.max").read_text().strip()
-        lines = (CGROUP / "memory.stat").read_text().splitlines()
-    except OSError:
-        return None
-    taken = [line.split()[1] for line in lines if line.startswith("anon ")]  # not the page cache
-    return max(0, int(most) - int(taken[0])) if most.isdecimal() and taken else None

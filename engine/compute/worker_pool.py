@@ -21,6 +21,7 @@ from threading import Lock, Thread
 from typing import Any
 
 PRELOAD = "engine.compute.preload"
+SAFE_PATH = "PYTHONSAFEPATH"  # of Python 3.11 and later
 PATIENCE = 10  # seconds for the threads to notice that their workers were killed
 
 
@@ -52,13 +53,31 @@ def start_server(*modules: str) -> None:
     if sys.platform != "linux":
         return
     forkserver.set_forkserver_preload([PRELOAD, *modules])  # no effect if the server runs
-    resource_tracker.ensure_running()  # first, because starting it unblocks SIGINT in this thread
-    # Blocked, not ignored: this process still receives Ctrl-C afterwards. The server inherits it.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    with _safe_path():
+        # First, because starting it unblocks SIGINT in this thread.
+        resource_tracker.ensure_running()
+        # Blocked, not ignored: this process still receives Ctrl-C afterwards. The server inherits
+        # it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _safe_path() -> Iterator[None]:
+    """Processes started in this block do not import from the working directory, where a strategy's
+    file may be called json.py; workers are told this process's path afterwards."""
+    before = os.environ.get(SAFE_PATH)
+    os.environ[SAFE_PATH] = "1"
     try:
-        forkserver.ensure_running()
+        yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if before is None:
+            del os.environ[SAFE_PATH]
+        else:
+            os.environ[SAFE_PATH] = before
 
 
 class WorkerTraceback(Exception):

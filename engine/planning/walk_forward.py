@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from data_loaders import Panel
+from data_loaders.file_modules import shown_module
 from data_loaders.validation import day
 from engine.planning.decision_dates import HOLIDAY, Rebalance, as_rebalance, decision_rows
 
@@ -96,7 +97,8 @@ class WalkForward:
         """The arguments as JSON can hold them; a function by its module and name."""
         found = asdict(self)
         if callable(self.rebalance):
-            found["rebalance"] = f"{self.rebalance.__module__}:{self.rebalance.__qualname__}"
+            module = shown_module(self.rebalance.__module__)
+            found["rebalance"] = f"{module}:{self.rebalance.__qualname__}"
         if self.holiday is None:
             del found["holiday"]
         return found

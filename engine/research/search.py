@@ -18,13 +18,14 @@ import numpy as np
 import pandas as pd
 
 from data_loaders import Panel
+from data_loaders.file_modules import shown_module
 from data_loaders.suggestions import did_you_mean
 from engine.accounting.costs import Costs
 from engine.accounting.risk_free import Rates, read_risk_free
 from engine.planning.walk_forward import WalkForward
 from engine.research.search_settings import Search
-from engine.research.trials import TRAINING, Trials, ended_slots, missing_slots, spread
-from engine.runs.storage import Claims, storage_url
+from engine.research.trials import TRAINING, Trials, ended_slots, spread
+from engine.runs.storage import storage_url
 from engine.training.settings import Training
 from strategies.base import Strategy
 
@@ -45,9 +46,11 @@ class SearchResult:
     Attributes:
         best: {parameter: value}, named as the ranges are.
         value: its Sharpe ratio a year, net and in excess of the risk-free rate, over all
-            validation folds; 0 where it is not defined, as that of cash.
-        trials: one row a trial: state ("complete", "pruned", "failed"), value, the parameters,
-            fold_0, fold_1, ... (the ratio up to and with that fold), seconds, error.
+            validation folds. It is the best of all that were tried, so expect less of it later.
+        trials: one row a trial: state ("complete", "pruned", "failed", or "duplicate" of an earlier
+            configuration, which is not run again), value (the ratio up to the last fold that was
+            judged), the parameters, fold_0, fold_1, ... (the ratio up to and with that fold),
+            seconds, error. Where no ratio is defined, as of cash, the trial has failed.
         name: of the study in the storage.
         until: the last date that the search has seen.
     """
@@ -70,7 +73,9 @@ class SearchResult:
         return (
             f"{len(self.trials)} trials ({counted}), judged by the net Sharpe ratio on validation "
             f"folds up to {self.until.date()}; nothing later was seen\n\n"
-            f"{shown.to_string(float_format=lambda x: f'{x:.4g}')}"
+            f"{shown.to_string(float_format=lambda x: f'{x:.4g}')}\n\n"
+            "value: the net Sharpe ratio a year over the validation folds (fold_k: up to and with "
+            "fold k). The best of many looks better than it is"
         )
 
 
@@ -106,16 +111,36 @@ def search(
         StorageError: the storage does not answer; the trials that had ended are stored.
         SearchError: every trial failed.
     """
-    plan, costs, training = plan or WalkForward(), costs or Costs(), training or Training()
     if workers is not None and executor is not None:
         raise ValueError("give workers or an executor, not both")
+    task = trials_of(
+        strategy, panel, plan, costs, training, ranges=ranges, risk_free=risk_free, storage=storage
+    )
+    with task.study() as study:
+        spread(task, workers, executor, progress)
+        return _found(study, task)
+
+
+def trials_of(
+    strategy: Strategy,
+    panel: Panel,
+    plan: WalkForward | None = None,
+    costs: Costs | None = None,
+    training: Training | None = None,
+    *,
+    ranges: Search,
+    risk_free: Rates | None = None,
+    storage: str | None = None,
+) -> Trials:
+    """What a search is to try, with the name that tells it apart; nothing is tried yet."""
+    plan, costs, training = plan or WalkForward(), costs or Costs(), training or Training()
     _check_names(strategy, ranges)
     first = plan.folds(panel.dates, strategy.lookback)[0]
     history = panel.until(panel.dates[first.refit])
     url = storage_url(storage)
     identity = [
         history.fingerprint, plan.described(), asdict(costs), repr(training),
-        type(strategy).__module__, repr(strategy.get_params()), dict(ranges.ranges),
+        shown_module(type(strategy).__module__), repr(strategy.get_params()), dict(ranges.ranges),
         ranges.folds, ranges.pruning, ranges.seed,
     ]  # fmt: skip
     rates = read_risk_free(risk_free, costs.cash_rate, history.dates)
@@ -123,18 +148,10 @@ def search(
         identity.append(rates.described())
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode())
     name = f"{type(strategy).__name__}-{digest.hexdigest()[:12]}"
-    task = Trials(
+    return Trials(
         strategy, history, validation_folds(first.train, first.refit, ranges.folds),
         plan, costs, training, ranges, name, url, risk_free,
     )  # fmt: skip
-    with task.study() as study:
-        claims = Claims(url, ranges.stale)
-        while len(ended_slots(study)) < ranges.trials:
-            for slot, attempt in missing_slots(study, ranges.trials):
-                if claims.mine(name, slot, attempt):
-                    study.enqueue_trial({}, user_attrs={"slot": slot})
-            spread(task, workers, executor, progress)
-        return _found(study, task)
 
 
 def validation_folds(train: np.ndarray, refit: int, folds: int) -> list[tuple[int, int]]:
@@ -154,13 +171,14 @@ def validation_folds(train: np.ndarray, refit: int, folds: int) -> list[tuple[in
 
 
 def _found(study: Study, task: Trials) -> SearchResult:
-    rows = []
+    rows: list[dict[str, Any]] = []
+    known: set[str] = set()  # configurations of earlier slots
     for slot, trial in list(ended_slots(study).items())[: task.search.trials]:
         values = dict(sorted(trial.intermediate_values.items()))
         rows.append(
             {
                 "trial": slot,
-                "state": {"FAIL": "failed"}.get(trial.state.name, trial.state.name.lower()),
+                "state": _state(trial, known),
                 "value": values[max(values)] if values else np.nan,
                 **trial.params,
                 **{f"fold_{number}": value for number, value in values.items()},
@@ -173,12 +191,21 @@ def _found(study: Study, task: Trials) -> SearchResult:
     if complete.empty:
         reason = next((text for text in table["error"] if text), "all were pruned")
         raise SearchError(f"none of {len(table)} trials could be judged to the end: {reason}")
-    winner = int(complete["value"].idxmax())
+    winner = int(complete["value"].idxmax())  # of equal ones the first
     best = ended_slots(study)[winner].params
     until = task.history.dates[-1]
     return SearchResult(
         dict(best), float(complete.loc[winner, "value"]), table, study.study_name, until
     )
+
+
+def _state(trial: Any, known: set[str]) -> str:
+    """What became of a trial; its configuration is added to those known."""
+    own = json.dumps(trial.params, sort_keys=True, default=str)
+    if own in known:
+        return "duplicate"
+    known.add(own)
+    return {"FAIL": "failed"}.get(trial.state.name, trial.state.name.lower())
 
 
 def _check_names(strategy: Strategy, ranges: Search) -> None:

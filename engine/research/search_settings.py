@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from optuna import Trial
+MOST = 100_000  # trials: more would take years, and the list of them much memory
+
+
+class Draws(Protocol):
+    """Chooses values, as a ``Trial`` of Optuna does."""
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any: ...
+
+    def suggest_int(self, name: str, low: int, high: int, *, log: bool, step: int) -> int: ...
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, log: bool, step: float | None
+    ) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -22,7 +33,8 @@ class Search:
         folds: validation folds. The first half of the history is trained on before the first;
             each later one also trains on the folds before it.
         pruning: give a trial up after a fold if it is below the median of the others there.
-        seed: of the proposals. One process alone makes the same ones again, also if interrupted.
+        seed: of the proposals. One process alone makes the same ones again, also if it was killed;
+            several make other ones than each other, as each trial has a seed of its own.
         stale: seconds without a sign of life after which a worker's trial is given to another.
 
     Raises:
@@ -43,10 +55,12 @@ class Search:
             value = getattr(self, name)
             if not (isinstance(value, int) and value >= low):
                 raise ValueError(f"{name} is a whole number from {low} on, got {value!r}")
+        if self.trials > MOST:
+            raise ValueError(f"trials is {MOST:,} at most, got {self.trials:,}")
         for name, described in self.ranges.items():
             _check_range(name, described)
 
-    def propose(self, trial: Trial) -> dict[str, Any]:
+    def propose(self, trial: Draws) -> dict[str, Any]:
         """Optuna's choice from each range: a whole number where both ends of it are."""
         chosen: dict[str, Any] = {}
         for name, described in self.ranges.items():

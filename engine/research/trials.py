@@ -1,17 +1,20 @@
 """The trials of a search: proposed and judged one by one, in any number of processes at once.
 
-A trial fills a slot, a number from 0 on. A process that finds an open slot enqueues a trial for it,
-and a trial that two processes enqueue at once is run by one. If a worker is lost, its slot is open
-again.
+A trial fills a slot, a number from 0 on. A process claims the first open slot, enqueues a trial for
+it and runs it. If a worker is lost, its slot is open again, and the next to be claimed. What is
+proposed for a slot depends on the seed, the slot, and the trials that have ended.
 """
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +35,7 @@ from engine.planning.walk_forward import WalkForward
 from engine.research.search_settings import Search
 from engine.runs.ledger import TrialLedger
 from engine.runs.result import BacktestResult, why_failed
-from engine.runs.storage import connect_arguments, storage_errors
+from engine.runs.storage import Claims, connect_arguments, storage_errors
 from engine.training.errors import TrainingError
 from engine.training.settings import Training
 from engine.walking.weight_checks import AllocationError
@@ -40,6 +43,7 @@ from strategies.base import Strategy
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
+    from optuna.trial import FrozenTrial
 
 TRAINING = "training."  # ranges so named are of ``Training``, others of the strategy
 PAUSE = 0.5  # seconds between looks at what other workers do
@@ -68,11 +72,19 @@ class Trials:
         """The net Sharpe ratio of a proposal over the validation folds, in order of time."""
         from optuna import TrialPruned
 
-        if trial.user_attrs.get("slot") in (None, *ended_slots(trial.study)):
+        from engine.research.proposals import propose
+
+        ended = ended_slots(trial.study)
+        slot = trial.user_attrs.get("slot")
+        if slot is None or slot in ended:
             raise Surplus
+        trial.set_user_attr("worker", _worker())
         judged: list[BacktestResult] = []
         try:
-            chosen = self.search.propose(trial)
+            chosen = propose(self.search, trial, slot)
+            for earlier in ended.values():
+                if earlier.params == chosen:
+                    return _as_before(earlier, trial)
             trained = {name for name in chosen if name.startswith(TRAINING)}
             training = replace(
                 self.training, **{name.removeprefix(TRAINING): chosen.pop(name) for name in trained}
@@ -91,10 +103,13 @@ class Trials:
                 if judged[-1].ruined:
                     raise ValueError(f"the trial {why_failed(judged[-1])}")
                 value = sharpe(_joined(judged).excess_returns, self.history.periods_per_year)
-                value = 0.0 if np.isnan(value) else value  # of returns without a spread
+                if np.isnan(value):  # of returns without a spread
+                    continue
                 trial.report(value, number)
                 if trial.should_prune() and number + 1 < len(self.folds):
                     raise TrialPruned
+            if np.isnan(value):
+                raise ValueError("no Sharpe ratio is defined: nothing was held but cash")
         except (ValueError, TrainingError, AllocationError) as error:
             trial.set_user_attr("error", str(error))
             judged += getattr(error, "finished", {}).values()  # it was tried, too
@@ -154,17 +169,24 @@ def work(task: Trials, done: Callable[[int], None] = lambda ended: None) -> None
 
     state = optuna.trial.TrialState
     checked: set[int] = set()  # trials of others that were given a heartbeat
+    claims = Claims(task.url, task.search.stale)
+    errors = (ValueError, TrainingError, AllocationError, Surplus)
     with task.study() as study:
         while True:
             optuna.storages.fail_stale_trials(study)
-            ended = len(ended_slots(study))
-            done(ended)
-            if study.get_trials(deepcopy=False, states=(state.WAITING,)):
-                # Proposals depend on the seed and on what has ended: the same after a stop.
-                seed = task.search.seed * 100_003 + ended
-                study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
-                errors = (ValueError, TrainingError, AllocationError, Surplus)
+            _fail_dead(study)
+            done(len(ended_slots(study)))
+            waiting = bool(study.get_trials(deepcopy=False, states=(state.WAITING,)))
+            missing = missing_slots(study, task.search.trials)
+            for slot, attempt in missing if not waiting else ():
+                if claims.mine(task.name, slot, attempt):
+                    study.enqueue_trial({}, user_attrs={"slot": slot})
+                    waiting = True
+                    break
+            if waiting:
                 study.optimize(task.judge, n_trials=1, catch=errors)
+            elif missing:  # another process has claimed them
+                time.sleep(PAUSE)
             elif running := study.get_trials(deepcopy=False, states=(state.RUNNING,)):
                 # A trial without any heartbeat is never stale, even if its worker was killed before
                 # the first: each is given one, once, and is stale after that without further ones.
@@ -175,6 +197,49 @@ def work(task: Trials, done: Callable[[int], None] = lambda ended: None) -> None
                 time.sleep(PAUSE)
             else:
                 return
+
+
+def _worker() -> str:
+    return f"{socket.gethostname()} {os.getpid()}"
+
+
+def _fail_dead(study: Study) -> None:
+    """End the trials that run in a process of this machine that is no more."""
+    from optuna.exceptions import OptunaError
+    from optuna.trial import TrialState
+
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        host, _, process = trial.user_attrs.get("worker", "").rpartition(" ")
+        if host != socket.gethostname() or _lives(int(process)):
+            continue
+        with suppress(ValueError, OptunaError):  # another process does so at the same moment
+            study.tell(trial.number, state=TrialState.FAIL)
+
+
+def _lives(process: int) -> bool:
+    if not hasattr(signal, "SIGKILL"):  # Windows: os.kill would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _as_before(earlier: FrozenTrial, trial: Trial) -> float:
+    """What a trial of the same configuration found; it is not run again."""
+    from optuna import TrialPruned
+    from optuna.trial import TrialState
+
+    for fold, value in sorted(earlier.intermediate_values.items()):
+        trial.report(value, fold)
+    if earlier.state == TrialState.PRUNED:
+        raise TrialPruned
+    if earlier.value is None:
+        raise ValueError(earlier.user_attrs["error"])
+    return earlier.value
 
 
 def spread(

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from data_loaders import Panel, quality
+from data_loaders.file_modules import shown_module
 from engine.accounting.costs import Costs
 from engine.accounting.risk_free import RiskFree, own_risk_free
 from engine.planning.decision_dates import FUNCTION
@@ -86,7 +87,7 @@ def _decided(plan: WalkForward, panel: Panel) -> dict[str, str]:
 def described(strategy: Strategy) -> dict:
     """A strategy as JSON can hold it."""
     return {
-        "class": f"{type(strategy).__module__}:{type(strategy).__name__}",
+        "class": f"{shown_module(type(strategy).__module__)}:{type(strategy).__name__}",
         "learned": learned_inside(strategy) is not None,
         "parameters": _plain(strategy.get_params()),
         "code": _source_hash(tuple({type(each): None for each in with_inner(strategy)})),

@@ -42,11 +42,15 @@ def read_experiment(path: Path) -> dict[str, Any]:
         if name in TABLES and not isinstance(value, dict):
             raise ValueError(f"{path}: {name} should be a table, [{name}]")
     listed = asked.get("strategies")
-    if not (isinstance(listed, list) and listed and all("class" in each for each in listed)):
-        raise ValueError(f"{path} needs [[strategies]], each with its class = ...")
+    if not (isinstance(listed, list) and listed and all(map(_is_named, listed))):
+        raise ValueError(f'{path} needs [[strategies]], each with its class = "..."')
     if "source" not in asked.get("data", {}):
         raise ValueError(f'{path} needs [data] with its source, like source = "prices.csv"')
     return {name: {} for name in TABLES} | asked
+
+
+def _is_named(entry: Any) -> bool:
+    return isinstance(entry, dict) and isinstance(entry.get("class"), str)
 
 
 def enter(asked: dict[str, Any], text: str) -> None:

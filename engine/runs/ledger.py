@@ -27,6 +27,7 @@ from engine.runs.storage import (
     connect,
     create_tables,
     storage_errors,
+    table_columns,
     upsert,
 )
 
@@ -45,6 +46,7 @@ OUTCOME = (
     "volatility",
     "turnover",
 )
+NAME = "deqfolio_trials"  # of the table
 BENCHMARK = "EqualWeight"  # active returns are those beyond the run's strategy of this class
 
 
@@ -87,9 +89,17 @@ class TrialLedger:
         """All trials, oldest first, one row each; for the columns see ``COLUMNS``."""
         from sqlalchemy import select
 
-        with storage_errors(self.url), self._engine.connect() as connection:
-            rows = connection.execute(select(self._table).order_by("first_run", "id")).mappings()
-            return pd.DataFrame([dict(row) for row in rows], columns=list(COLUMNS))
+        # Only read, so that a ledger that may not be written, or that an earlier version wrote, is
+        # read as it is.
+        with storage_errors(self.url):
+            there = table_columns(self._engine, NAME)
+            known = [self._columns.c[name] for name in COLUMNS if name in there]
+            if not known:
+                return pd.DataFrame(columns=list(COLUMNS))
+            none = dict.fromkeys(COLUMNS)
+            with self._engine.connect() as connection:
+                rows = connection.execute(select(*known).order_by("first_run", "id")).mappings()
+                return pd.DataFrame([{**none, **row} for row in rows], columns=list(COLUMNS))
 
     def on_the_same(self, result: BacktestResult) -> pd.DataFrame:
         """The trials on the data that ``result`` is judged by: its assets, in overlapping periods.
@@ -125,17 +135,21 @@ class TrialLedger:
 
     @cached_property
     def _table(self) -> Table:
+        """The table as it can be written: created, with all columns."""
+        with storage_errors(self.url):
+            create_tables(self._columns.metadata, self._engine)
+            add_columns(self._columns, self._engine)
+        return self._columns
+
+    @cached_property
+    def _columns(self) -> Table:
         import sqlalchemy
 
         columns = (
             sqlalchemy.Column(name, getattr(sqlalchemy, kind)(), primary_key=name == "id")
             for name, (kind, _) in COLUMNS.items()
         )
-        table = sqlalchemy.Table("deqfolio_trials", sqlalchemy.MetaData(), *columns)
-        with storage_errors(self.url):
-            create_tables(table.metadata, self._engine)
-            add_columns(table, self._engine)
-        return table
+        return sqlalchemy.Table(NAME, sqlalchemy.MetaData(), *columns)
 
 
 def _differing_settings(trials: pd.DataFrame, most: int = 4) -> list[str]:

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from importlib import import_module
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from data_loaders.atomic import atomic, write_text
+from data_loaders.atomic import atomic
 from data_loaders.calendars import elapsed_years
 from engine.accounting import performance
 from engine.accounting.capital import CAPITAL
 from engine.accounting.risk_free import risk_free_of
-from engine.runs.result_views import Results, ResultViews
+from engine.runs.result_views import ResultViews
 from engine.runs.round_trips import profit_by_asset, round_trips
-from engine.runs.run_directory import PLAN
+from engine.runs.sealed_files import FILES, contents, sealed, unsealed
 from engine.training.summary import training_summary
 
 if TYPE_CHECKING:
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from strategies.base import Strategy
 
 FORMAT = 1
+RESULT = "result.json"
 
 
 @dataclass(frozen=True, repr=False)
@@ -247,7 +247,7 @@ class BacktestResult(ResultViews):
         from safetensors.torch import save_file
 
         target = Path(directory)
-        if target.exists() and any(target.iterdir()) and not (target / "result.json").exists():
+        if target.exists() and not all(_is_own(each.name) for each in target.iterdir()):
             raise FileExistsError(f"{target} holds files that are no result; choose another place")
         target.parent.mkdir(parents=True, exist_ok=True)
         with atomic(target) as scratch:
@@ -266,32 +266,41 @@ class BacktestResult(ResultViews):
                 "settings": self.settings,
                 "failure": self.failure,
             }
-            (scratch / "result.json").write_text(json.dumps(text, indent=2, allow_nan=False))
+            written = [path.name for path in scratch.iterdir()]
+            (scratch / RESULT).write_text(sealed(text, scratch, written))
         return target
 
     @classmethod
     def load(cls, directory: str | Path) -> BacktestResult:
-        """Read what ``save`` wrote; nothing is unpickled."""
-        from safetensors.torch import load_file
+        """Read what ``save`` wrote; nothing is unpickled.
+
+        Raises:
+            FileNotFoundError: there is no result.
+            RunDamaged: it is not what was written.
+        """
+        from safetensors.torch import load
 
         source = Path(directory)
-        if not (source / "result.json").is_file():
-            raise FileNotFoundError(f"{source} holds no result.json: it is not a saved result")
-        text = json.loads((source / "result.json").read_text())
+        if not (source / RESULT).is_file():
+            raise FileNotFoundError(f"{source} holds no {RESULT}: it is not a saved result")
+        text = unsealed(source / RESULT)
         if text.get("format") != FORMAT:
             raise ValueError(
                 f"{source} has format {text.get('format')}, this version reads {FORMAT}"
             )
         frames: dict[str, pd.DataFrame | pd.Series] = {}
         for name, kind in FRAMES.items():
-            if name in ADDED and not (source / f"{name}.parquet").exists():
+            file = f"{name}.parquet"
+            if name in ADDED and file not in text.get(FILES, {}) and not (source / file).exists():
                 continue
-            frame = pd.read_parquet(source / f"{name}.parquet")
+            frame = pd.read_parquet(BytesIO(contents(source, text, file)))
             frames[name] = frame[name] if kind == "Series" else frame
+        stored = text.get(FILES) or [path.name for path in source.glob("state-*.safetensors")]
         states = {
-            (int(fold), int(seed)): load_file(path)
-            for path in sorted(source.glob("state-*.safetensors"))
-            for _, fold, seed in [path.stem.split("-")]
+            (int(fold), int(seed)): load(contents(source, text, name))
+            for name in sorted(stored)
+            if name.endswith(".safetensors")
+            for _, fold, seed in [Path(name).stem.split("-")]
         }
         rest = {"settings": text["settings"], "failure": text.get("failure"), "states": states}
         return cls(text["name"], text["strategy"], **rest, **frames)
@@ -326,48 +335,9 @@ def why_failed(result: BacktestResult) -> str:
     return f"{happened}{when}: {failure['reason']}"
 
 
-def save_run(results: Mapping[str, BacktestResult], directory: str | Path) -> Path:
-    """Write all results of a backtest under ``directory``, one folder per strategy."""
-    root = Path(directory)
-    root.mkdir(parents=True, exist_ok=True)
-    order = []
-    for number, result in enumerate(results.values()):
-        folder = f"{number:02d}-" + "".join(c if c.isalnum() else "-" for c in result.name)[:40]
-        result.save(root / folder)
-        order.append(folder)
-    for old in root.iterdir():  # of an earlier run with more strategies
-        if old.is_dir() and old.name not in order and (old / "result.json").is_file():
-            shutil.rmtree(old)
-    write_text(root / "run.json", json.dumps({"format": FORMAT, "results": order}, indent=2))
-    return root
-
-
-def unfinished(directory: str | Path) -> list[str]:
-    """Names of the run's strategies that have no result yet."""
-    root = Path(directory)
-    if not ((root / PLAN).is_file() and (root / "run.json").is_file()):
-        return []
-    asked = json.loads((root / PLAN).read_text())["strategies"]
-    saved = json.loads((root / "run.json").read_text())["results"]
-    done = {json.loads((root / folder / "result.json").read_text())["name"] for folder in saved}
-    return [name for name in asked if name not in done]
-
-
-def load_run(directory: str | Path) -> Results[BacktestResult]:
-    """Read what ``save_run`` wrote, in the same order.
-
-    Raises:
-        FileNotFoundError: nothing is saved there, or nothing is finished yet.
-    """
-    root = Path(directory)
-    started = (root / PLAN).is_file()
-    if started and not any((root / name).exists() for name in ("run.json", "paths.csv")):
-        raise FileNotFoundError(
-            f"{root} holds a run of which no strategy is finished yet; the same call resumes "
-            f"it, or on the command line: deqfolio resume {root}"
-        )
-    if not (root / "run.json").is_file():
-        raise FileNotFoundError(f"{root} holds no run.json: it is not a saved run")
-    folders = json.loads((root / "run.json").read_text())["results"]
-    results = [BacktestResult.load(root / folder) for folder in folders]
-    return Results({result.name: result for result in results})
+def _is_own(name: str) -> bool:
+    """Whether a result has a file of that name."""
+    stem, _, kind = name.rpartition(".")
+    if kind == "parquet":
+        return stem in FRAMES
+    return name == RESULT or (kind == "safetensors" and stem.startswith("state-"))

@@ -2,6 +2,7 @@
 
 RUN/experiment.toml            the experiment, if it was run from the command line
 RUN/plan.json                  the identity of the run: fingerprint of the panel, plan, costs, ...
+RUN/code.json                  hashes of the files of code that the experiment names
 RUN/risk_free.csv              the yearly risk-free rates by date, if they were given as a series
 RUN/fits/NAME-FOLD-SEED/       a finished fit, written whole or not at all
 RUN/checkpoints/NAME-...       the progress of an unfinished fit; removed when it ends
@@ -12,18 +13,25 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from io import BytesIO
 from pathlib import Path
 
 import pandas as pd
 
 from data_loaders.atomic import atomic, remove_unfinished, write_text
+from engine.runs.run_lock import LOCK, run_lock
+from engine.runs.sealed_files import RunDamaged, contents, sealed, unsealed
 from engine.training.fit_records import FitKey, Fitted
 
 EXPERIMENT = "experiment.toml"
 PLAN = "plan.json"
 RATES = "risk_free.csv"
+RECORD = "record.json"
+RUN = "run.json"
+CODE = "code.json"
 
 
 class RunMismatch(ValueError):
@@ -57,6 +65,23 @@ def written(path: Path) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """A block that alone writes to a run directory, which is created if it does not exist.
+
+    Raises:
+        RunInUse: another process writes there.
+        RunNotWritten: it is a file, or cannot be written.
+    """
+    for place in (path, *path.parents):
+        if place.is_file():
+            raise RunNotWritten(f"{place} is a file, not a folder; choose another directory")
+    with ExitStack() as stack:
+        with written(path):
+            stack.enter_context(run_lock(path))
+        yield
+
+
 class RunDirectory:
     """Keeps finished fits.
 
@@ -67,18 +92,15 @@ class RunDirectory:
 
     Raises:
         RunMismatch: the directory belongs to another run; the message names what differs.
-        RunNotWritten: it is a file, or cannot be created.
+        RunNotWritten: it cannot be created.
     """
 
     def __init__(self, path: str | Path, identity: dict, restart: bool = False):
         self.path = Path(path)
-        for place in (self.path, *self.path.parents):
-            if place.is_file():
-                raise RunNotWritten(f"{place} is a file, not a folder; choose another directory")
         plan = self.path / PLAN
         identity = json.loads(json.dumps(identity))
         if plan.exists():
-            before = json.loads(plan.read_text())
+            before = _plan(plan, restart)
             changed = [
                 key for key in {**before, **identity} if before.get(key) != identity.get(key)
             ]
@@ -90,17 +112,31 @@ class RunDirectory:
             if restart or changed:
                 for folder in ("fits", "checkpoints"):
                     shutil.rmtree(self.path / folder, ignore_errors=True)
+                (self.path / RUN).unlink(missing_ok=True)
         elif holds_work(self.path):
             raise RunMismatch(f"{self.path} holds files that are no run; choose another directory")
         for place in (self.path, self.path / "fits", self.path / "checkpoints"):
             remove_unfinished(place)
         with written(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            write_text(plan, json.dumps(identity, indent=2))
+            write_text(plan, sealed(identity))
 
     def finished(self, keys: list[FitKey]) -> dict[FitKey, Fitted]:
-        """Those of the fits that are stored here, in the order of ``keys``."""
-        return {key: self._load(key) for key in keys if self._place(key).is_dir()}
+        """Those of the fits that are stored here, in the order of ``keys``.
+
+        One that is not what was stored is removed, so that it is trained again.
+        """
+        found = {}
+        for key in keys:
+            place = self._place(key)
+            if not place.is_dir():
+                continue
+            try:
+                found[key] = self._load(key)
+            except RunDamaged as error:
+                warnings.warn(f"{error}; this fit is trained again", RuntimeWarning, stacklevel=4)
+                shutil.rmtree(place)
+        return found
 
     def store(self, key: FitKey, fitted: Fitted) -> None:
         """Store a finished fit: all of it or, if the process dies, nothing."""
@@ -115,7 +151,8 @@ class RunDirectory:
                 scratch.mkdir()
                 save_file(state, scratch / "state")
                 fitted.history.to_parquet(scratch / "history.parquet")
-                (scratch / "record.json").write_text(json.dumps(record, allow_nan=False))
+                names = [path.name for path in scratch.iterdir()]
+                (scratch / RECORD).write_text(sealed(record, scratch, names))
         self.checkpoint(key).unlink(missing_ok=True)
 
     def checkpoint(self, key: FitKey) -> Path:
@@ -132,15 +169,13 @@ class RunDirectory:
             folder.rmdir()
 
     def _load(self, key: FitKey) -> Fitted:
-        from safetensors.torch import load_file
+        from safetensors.torch import load
 
         place = self._place(key)
-        record = json.loads((place / "record.json").read_text())
+        record = unsealed(place / RECORD)
+        state, history = (contents(place, record, name) for name in ("state", "history.parquet"))
         return Fitted(
-            load_file(place / "state"),
-            pd.read_parquet(place / "history.parquet"),
-            record["solves"],
-            record["checks"],
+            load(state), pd.read_parquet(BytesIO(history)), record["solves"], record["checks"]
         )
 
     def _place(self, key: FitKey) -> Path:
@@ -148,10 +183,22 @@ class RunDirectory:
         return self.path / "fits" / f"{name}-{key.fold}-{key.seed}"
 
 
+def _plan(path: Path, restart: bool) -> dict:
+    """The identity of the run that a folder holds; none where it is lost and not needed."""
+    try:
+        return unsealed(path)
+    except RunDamaged as error:
+        if restart:
+            return {}
+        raise RunDamaged(f"{error}; restart the run, or choose another directory") from None
+
+
 def holds_work(path: Path) -> bool:
     """Whether the directory holds anything that another run must not overwrite."""
     if (path / PLAN).exists():
-        results = any((path / name).exists() for name in ("run.json", "paths.csv"))
+        results = any((path / name).exists() for name in (RUN, "paths.csv"))
         return results or any((path / "fits").glob("[!.]*"))
     names = {item.name for item in path.iterdir()} if path.exists() else set()
-    return any(name != EXPERIMENT and not name.endswith(".part") for name in names)
+    return any(
+        name not in (EXPERIMENT, CODE, LOCK) and not name.endswith(".part") for name in names
+    )

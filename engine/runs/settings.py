@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from data_loaders.file_modules import shown_module
 from data_loaders.plugins import installed, load_plugin
 from data_loaders.suggestions import known_names
 from engine.accounting.costs import Costs
@@ -52,7 +53,7 @@ def read_costs(table: Mapping[str, Any]) -> Costs:
 def describe_costs(costs: Costs) -> dict[str, Any]:
     """The table from which ``read_costs`` makes the same costs; plain values."""
     cls = type(costs)
-    own = {} if cls is Costs else {"class": f"{cls.__module__}:{cls.__qualname__}"}
+    own = {} if cls is Costs else {"class": f"{shown_module(cls.__module__)}:{cls.__qualname__}"}
     return own | asdict(costs)
 
 

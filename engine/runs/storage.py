@@ -57,7 +57,7 @@ def storage_url(url: str | None = None) -> str:
         raise StorageError(
             f"{shown(chosen)} needs a driver for PostgreSQL: pip install 'deqfolio[postgres]'"
         )
-    if parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:"):
+    if parsed.get_backend_name() == "sqlite" and is_path(parsed.database):
         try:
             Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -66,6 +66,11 @@ def storage_url(url: str | None = None) -> str:
                 f"{VARIABLE} to another storage"
             ) from error
     return parsed.render_as_string(hide_password=False)
+
+
+def is_path(database: str | None) -> bool:
+    """Whether the database of an SQLite URL is a file named by its path."""
+    return database not in (None, "", ":memory:") and not str(database).startswith("file:")
 
 
 def shown(url: str) -> str:
@@ -192,11 +197,11 @@ class Claims:
 
 def add_columns(table: Table, engine: Engine) -> None:
     """Add the columns that a table of an earlier version lacks, empty."""
-    from sqlalchemy import inspect, text
+    from sqlalchemy import text
     from sqlalchemy.exc import DBAPIError
 
     def missing() -> list[Any]:
-        there = {column["name"] for column in inspect(engine).get_columns(table.name)}
+        there = table_columns(engine, table.name)
         return [column for column in table.columns if column.name not in there]
 
     for column in missing():
@@ -209,6 +214,17 @@ def add_columns(table: Table, engine: Engine) -> None:
         except DBAPIError:
             if column in missing():  # else another process did so at the same moment
                 raise
+
+
+def table_columns(engine: Engine, name: str) -> set[str]:
+    """The columns that a table has; none where there is no such table, or no file yet."""
+    from sqlalchemy import inspect
+
+    file = engine.url.database if engine.dialect.name == "sqlite" else None
+    if is_path(file) and not Path(str(file)).is_file():
+        return set()
+    known = inspect(engine)
+    return {each["name"] for each in known.get_columns(name)} if known.has_table(name) else set()
 
 
 def create_tables(metadata: MetaData, engine: Engine) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import pickle
 import time
 import zipfile
+from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -14,6 +16,7 @@ from data_loaders.atomic import atomic
 from engine.training.progress import Progress
 
 LOG = logging.getLogger("deqfolio")
+HASH = hashlib.sha256().digest_size  # bytes at the end of the file
 SECONDS = 1.0  # between two writings of a file, so that short epochs take no longer for it
 
 
@@ -34,7 +37,12 @@ class Checkpoint:
         if self.path is None or not self.path.exists():
             return False
         try:
-            progress.load_state_dict(torch.load(self.path, map_location="cpu", weights_only=True))
+            stored = self.path.read_bytes()
+            content, own = stored[:-HASH], stored[-HASH:]
+            if hashlib.sha256(content).digest() != own:
+                raise ValueError("it does not hold what was written")
+            state = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
+            progress.load_state_dict(state)
         except (OSError, RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError,
                 zipfile.BadZipFile) as error:  # fmt: skip
             LOG.warning("%s cannot be read, its training restarts: %s", self.path, error)
@@ -50,8 +58,11 @@ class Checkpoint:
             return
         self.written = time.monotonic()
         try:
+            content = BytesIO()
+            torch.save(progress.state_dict(), content)
+            own = hashlib.sha256(content.getbuffer()).digest()
             with atomic(self.path) as scratch:
-                torch.save(progress.state_dict(), scratch)
+                scratch.write_bytes(content.getvalue() + own)
         except (OSError, RuntimeError) as error:  # a full disk: torch says it in its own words
             reason = getattr(error, "strerror", None) or "its disk is full, or gone"
             LOG.warning(

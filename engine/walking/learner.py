@@ -12,12 +12,13 @@ import torch
 from sklearn.base import clone
 
 from data_loaders import Panel
+from data_loaders.memory import free_memory
 from data_loaders.validation import day
 from engine.accounting.costs import Costs
 from engine.accounting.liquidity import measured
 from engine.accounting.market import Market
 from engine.accounting.risk_free import RiskFree
-from engine.compute.memory import check_memory, free_memory
+from engine.compute.memory import check_memory
 from engine.planning.walk_forward import Fold, WalkForward
 from engine.training.dataset import Dataset
 from engine.training.fit_records import FitKey, Fitted

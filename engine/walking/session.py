@@ -42,7 +42,7 @@ from engine.compute.threads import limited_threads
 from engine.planning.walk_forward import Fold, WalkForward, fold_table
 from engine.runs.description import described, identity, run_settings
 from engine.runs.result import BacktestResult, outcome
-from engine.runs.run_directory import RATES, RunDirectory, written
+from engine.runs.run_directory import RATES, RunDirectory, locked, written
 from engine.training.callbacks import Callback, ProgressBar
 from engine.training.device import device_here
 from engine.training.errors import TrainingError
@@ -117,6 +117,26 @@ class Session:
             others: what else tells a run directory apart from that of another run.
         """
         self.run = None
+        with ExitStack() as stack:
+            if run_dir is not None:
+                stack.enter_context(locked(Path(run_dir)))
+            self._keep(run_dir, restart, others)
+            self.learner = Learner(
+                self.panel, folds, self.plan, self.costs, self.training, self.threads,
+                self.risk_free,
+            )  # fmt: skip
+            self._cancelled_at_exit: list[Future] = []
+            stack.enter_context(limited_threads(self.threads))
+            place = broadcast(self.learner, self.workers, self.executor)
+            self.submit = stack.enter_context(place)
+            try:
+                yield
+            finally:
+                for future in self._cancelled_at_exit:
+                    future.cancel()
+
+    def _keep(self, run_dir: str | Path | None, restart: bool, others: dict[str, Any]) -> None:
+        """Open the run directory, if there is to be one."""
         if run_dir is not None:
             asked = identity(self.settings, self.named) | others
             self.run = RunDirectory(run_dir, asked, restart)
@@ -125,17 +145,6 @@ class Session:
                     write_text(
                         self.run.path / RATES, rates.rename("rate").to_csv(index_label="date")
                     )
-        self.learner = Learner(
-            self.panel, folds, self.plan, self.costs, self.training, self.threads, self.risk_free
-        )
-        place = broadcast(self.learner, self.workers, self.executor)
-        self._cancelled_at_exit: list[Future] = []
-        with limited_threads(self.threads), place as self.submit:
-            try:
-                yield
-            finally:
-                for future in self._cancelled_at_exit:
-                    future.cancel()
 
     def decisions(
         self, tasks: Callable[[str, Fits], Sequence[DecisionTask]]

@@ -103,3 +103,14 @@ def test_ctrl_c_stays_ignored_where_it_was():
     ignored = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)}
     told = outcome("interrupt(); print('done')", **ignored)
     assert (told.returncode, told.stdout, told.stderr) == (0, "done\n", "")
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["interrupt()", "with interrupts.Interruptible('stopped'): interrupt()"],
+    ids=["anywhere", "in a block"],
+)
+def test_sigterm_is_as_clean(script):
+    told = outcome("import functools\ninterrupt = functools.partial(interrupt, "
+                   "which=signal.SIGTERM)\n" + script)  # fmt: skip
+    assert (told.returncode, told.stderr) == (143, "\nstopped\n")

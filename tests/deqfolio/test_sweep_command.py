@@ -56,6 +56,11 @@ def test_a_sweep_writes_an_experiment_that_runs(here, capsys):
     assert (best["training"]["seed"], best["strategies"][1]["lookback"]) == (3, 64)
     assert "sweep" not in best
 
+    (here / "other.toml").write_text(EXPERIMENT.replace("seed = 3", "seed = 4"))
+    assert main(["sweep", "other.toml"]) == 1
+    told = capsys.readouterr().err
+    assert re.search(r"runs/sweep holds another sweep \(MinimumVariance-\w+\), which is not", told)
+
     assert main(["sweep", "experiment.toml", "--trials", "4"]) == 0
     assert "4 trials" in capsys.readouterr().out
     assert main(["backtest", "runs/sweep/best.toml", "--out", "runs/test"]) == 0
@@ -125,7 +130,7 @@ def test_where_the_result_cannot_be_written_is_said_before_the_search(here, caps
         "engine.research.search.search", lambda *_, **__: pytest.fail("it was begun")
     )
     assert main(["sweep", "experiment.toml", "--out", "prices.csv/out"]) == 1
-    assert "prices.csv/out cannot be written (Not a directory)" in capsys.readouterr().err
+    assert "prices.csv is a file, not a folder" in capsys.readouterr().err
 
 
 def test_the_help_shows_the_tables(capsys):

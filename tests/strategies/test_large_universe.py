@@ -11,8 +11,9 @@ from sklearn.covariance import ledoit_wolf, ledoit_wolf_shrinkage
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from data_loaders import Panel
+from data_loaders.memory import free_memory
 from engine import WalkForward, backtest, check_strategy
-from engine.compute.memory import check_memory, free_memory
+from engine.compute.memory import check_memory
 from strategies import DEQMeanVariance, ExplicitMeanVariance, UnrolledMeanVariance
 from strategies.base import stack
 from strategies.covariance import factor_risk, ledoit_wolf_intensity, shrunk_covariance
@@ -261,7 +262,7 @@ def test_the_estimate_is_of_all_dates_and_a_step():
 
 
 def test_the_limit_of_a_container_counts(tmp_path, monkeypatch):
-    monkeypatch.setattr("engine.compute.memory.CGROUP", tmp_path)
+    monkeypatch.setattr("data_loaders.memory.CGROUP", tmp_path)
     whole = free_memory()
     assert whole is None or whole > 1e6
     (tmp_path / "memory.max").write_text("50000\n")

@@ -15,7 +15,7 @@ from data_loaders import Panel
 from engine import WalkForward
 from engine.research.search import Search, SearchError, search, validation_folds
 from engine.runs.ledger import TrialLedger
-from strategies import EqualWeight, MinimumVariance
+from strategies import MinimumVariance
 
 PLAN = WalkForward(train="2Y", refit="1Y", rebalance="ME")
 
@@ -45,7 +45,8 @@ def test_the_best_asset_is_found_and_its_ratio_is_its_definition(drifting, stora
     first = PLAN.folds(drifting.dates, 1)[0]
     assert found.until == drifting.dates[first.refit]
     assert len(found.trials) == 12
-    assert set(found.trials["state"]) == {"complete"}
+    assert found.trials["state"].value_counts().to_dict() == {"duplicate": 8, "complete": 4}
+    assert "12 trials (8 duplicate, 4 complete)" in found.summary()
 
 
 def test_test_periods_are_never_seen(drifting, tmp_path):
@@ -87,15 +88,16 @@ def test_ctrl_c_loses_nothing(drifting, storage):
         search(Stops(), drifting, PLAN, ranges=asked(6, pruning=False), storage=storage)
     found = search(Stops(), drifting, PLAN, ranges=asked(6, pruning=False), storage=storage)
     assert list(found.trials.index) == list(range(6))
-    assert set(found.trials["state"]) == {"complete"}
+    assert set(found.trials["state"]) == {"complete", "duplicate"}
 
 
 def test_hopeless_trials_are_pruned_after_a_fold(drifting, storage):
-    found = search(Holds(), drifting, PLAN, ranges=asked(14), storage=storage)
+    ranges = {"asset": [0, 1, 2, 3], "share": {"low": 0.1, "high": 1.0}}
+    found = search(Holds(), drifting, PLAN, ranges=Search(ranges, trials=14), storage=storage)
     pruned = found.trials[found.trials["state"] == "pruned"]
     assert len(pruned)
     assert pruned["fold_2"].isna().all()
-    assert found.best == {"asset": 2}
+    assert found.best["asset"] == 2
 
 
 def test_every_trial_is_in_the_ledger_and_none_counts_against_the_test_period(drifting, storage):
@@ -106,7 +108,7 @@ def test_every_trial_is_in_the_ledger_and_none_counts_against_the_test_period(dr
     trials = ledger.trials()
     assert set(trials["kind"]) == {"sweep"}
     assert len(trials) == 4  # of 12 proposals, four configurations
-    assert trials["runs"].sum() == 12
+    assert trials["runs"].sum() == 4  # duplicates are not run again
     result = backtest(Holds(asset=2), drifting, PLAN, ledger=ledger)["Holds"]
     assert list(ledger.on_the_same(result)["kind"]) == ["backtest"]
 
@@ -115,6 +117,7 @@ def test_failed_trials_are_told(drifting, storage):
     ranges = Search({"fail": [True, False]}, trials=6)
     found = search(Holds(), drifting, PLAN, ranges=ranges, storage=storage)
     failed = found.trials[found.trials["state"] == "failed"]
+    assert len(failed) == 1
     assert failed["error"].str.contains("no such thing").all()
     assert found.best == {"fail": False}
     only = Search({"share": {"low": 0.1, "high": 0.2}}, trials=2)
@@ -147,13 +150,68 @@ def test_two_processes_share_postgres_and_one_of_them_is_killed(drifting):
         wait = Holds(wait=0.02)
         found = search(wait, drifting, PLAN, ranges=asked(10, pruning=False, stale=4), storage=url)
     assert list(found.trials.index) == list(range(10))
-    assert set(found.trials["state"]) == {"complete"}
+    assert set(found.trials["state"]) <= {"complete", "duplicate"}
 
 
-def test_local_workers_run_each_trial_once(drifting, storage):
-    ranges = Search({"training.seed": [0, 1]}, trials=4, pruning=False)
-    found = search(EqualWeight(), drifting, PLAN, ranges=ranges, storage=storage, workers=2)
-    assert list(found.trials.index) == list(range(4))
+def test_workers_try_other_configurations_than_each_other(drifting, tmp_path):
+    """The same as one process proposes, as long as they are drawn at random."""
+    ranges = Search({"share": {"low": 0.3, "high": 1.0}}, trials=6, folds=1, pruning=False)
+    tables = [
+        search(
+            Holds(), drifting, PLAN, ranges=ranges,
+            storage=f"sqlite:///{tmp_path}/{workers}.sqlite3", workers=workers,
+        ).trials.drop(columns="seconds")
+        for workers in (None, 2)
+    ]  # fmt: skip
+    assert tables[0]["share"].nunique() == 6
+    pd.testing.assert_frame_equal(*tables)
+
+
+def killed(storage, panel, ranges):
+    """A search in another process that is killed in the middle of a trial."""
+
+    class Kills(Holds):
+        asked = 0
+
+        def allocate(self, history, holdings):
+            type(self).asked += 1
+            if type(self).asked == 60:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().allocate(history, holdings)
+
+    Kills.__module__, Kills.__name__ = Holds.__module__, Holds.__name__
+    search(Kills(), panel, PLAN, ranges=ranges, storage=storage)
+
+
+def test_a_killed_search_proposes_what_it_would_have(drifting, tmp_path):
+    ranges = Search(
+        {"asset": [0, 1, 2, 3], "share": {"low": 0.1, "high": 1.0}}, trials=8, pruning=False
+    )
+    places = [f"sqlite:///{tmp_path}/{name}.sqlite3" for name in ("whole", "killed")]
+    whole = search(Holds(), drifting, PLAN, ranges=ranges, storage=places[0])
+    process = multiprocessing.get_context("spawn").Process(
+        target=killed, args=(places[1], drifting, ranges)
+    )
+    process.start()
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
+    began = time.monotonic()
+    again = search(Holds(), drifting, PLAN, ranges=ranges, storage=places[1])
+    assert time.monotonic() - began < ranges.stale  # it is not waited for a process that is dead
+    assert whole.name == again.name
+    pd.testing.assert_frame_equal(
+        whole.trials.drop(columns="seconds"), again.trials.drop(columns="seconds")
+    )
+
+
+def test_a_ratio_that_is_not_defined_does_not_win(drifting, storage):
+    """Cash, beside an asset that falls."""
+    ranges = Search({"share": [0.0, 1.0]}, trials=4, pruning=False)
+    found = search(Holds(asset=3), drifting, PLAN, ranges=ranges, storage=storage)
+    assert found.best == {"share": 1.0}
+    assert found.value < 0
+    cash = found.trials[found.trials["state"] == "failed"]
+    assert cash["error"].tolist() == ["no Sharpe ratio is defined: nothing was held but cash"]
 
 
 def test_folds_are_the_later_half_in_order():
@@ -204,4 +262,4 @@ def test_a_worker_lost_before_its_first_heartbeat_is_not_waited_for(drifting, st
     study.ask()  # under way, and nobody there
     found = search(Holds(), drifting, PLAN, ranges=asked(3, **settings), storage=storage)
     assert list(found.trials.index) == [0, 1, 2]
-    assert set(found.trials["state"]) == {"complete"}
+    assert set(found.trials["state"]) <= {"complete", "duplicate"}

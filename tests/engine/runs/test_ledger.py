@@ -1,6 +1,8 @@
 """The trial ledger counts what was tried, whoever likes it or not."""
 
 import shutil
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -185,3 +187,21 @@ def test_the_risk_free_rate_is_part_of_what_is_trained_and_a_measure_of_what_is_
     assert len({trial_id(each) for each in (learned, other, default)}) == 3
     older = {key: value for key, value in default.settings.items() if key != "risk_free"}
     assert trial_id(replace(default, settings=older)) == trial_id(default)
+
+
+def test_a_ledger_that_may_not_be_written_is_read(tmp_path):
+    """Also one of an earlier version, without the latest columns."""
+    file = tmp_path / "old.sqlite3"
+    with closing(sqlite3.connect(file)) as made:
+        made.execute("CREATE TABLE deqfolio_trials (id VARCHAR PRIMARY KEY, name TEXT, "
+                     "first_run DATETIME, sharpe FLOAT)")  # fmt: skip
+        made.execute("INSERT INTO deqfolio_trials VALUES ('a', 'Old', '2024-01-01 00:00:00', 0.5)")
+        made.commit()
+    before = file.read_bytes()
+    found = TrialLedger(f"sqlite:///file:{file}?mode=ro&uri=true").trials()
+    assert list(found["name"]) == ["Old"]
+    assert found["risk_free"].isna().all()
+    assert TrialLedger(f"sqlite:///{file}").trials().shape == found.shape
+    assert file.read_bytes() == before
+    assert TrialLedger(f"sqlite:///{tmp_path / 'none.sqlite3'}").trials().empty
+    assert not (tmp_path / "none.sqlite3").exists()

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from io import BytesIO
 
 import pytest
 import torch
@@ -118,14 +119,14 @@ def test_a_killed_backtest_resumes_inside_a_fold(panel, tmp_path):
     checkpoints = tmp_path / "run" / "checkpoints"
     process.wait(240)
     (left,) = checkpoints.glob("[!.]*")
-    assert 1 <= torch.load(left, weights_only=True)["epoch"] < 30
+    assert 1 <= torch.load(BytesIO(left.read_bytes()), weights_only=True)["epoch"] < 30
     same(run(run_dir=tmp_path / "run"), run())
     assert not checkpoints.exists()
 
 
 def test_a_full_disk_does_not_stop_the_training(tmp_path, monkeypatch, caplog):
     def full(state, path):
-        path.write_bytes(b"a part")
+        path.write(b"a part")
         raise RuntimeError("PytorchStreamWriter failed writing file")
 
     monkeypatch.setattr(torch, "save", full)

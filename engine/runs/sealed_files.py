@@ -1,0 +1,75 @@
+"""Files that say what was written: JSON with its own hash, and with those of the files beside it.
+
+Stored numbers are read back only if they are the ones that were stored. What version 0.1 wrote has
+no hashes, and is read as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+SEAL, FILES = "sha256", "files"
+
+
+class RunDamaged(ValueError):
+    """A file of a run is missing, or holds something else than what was written."""
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def sealed(value: dict[str, Any], folder: Path | None = None, names: Iterable[str] = ()) -> str:
+    """The JSON of ``value`` with its hash, and with those of files ``names`` in ``folder``."""
+    plain = json.loads(json.dumps(value, allow_nan=False))
+    if folder is not None:
+        plain[FILES] = {name: digest((folder / name).read_bytes()) for name in sorted(names)}
+    return json.dumps({**plain, SEAL: _own(plain)}, indent=2, allow_nan=False)
+
+
+def unsealed(path: Path) -> dict[str, Any]:
+    """What a sealed file holds.
+
+    Raises:
+        RunDamaged: it is missing, or not what was written.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise RunDamaged(f"{path} is missing") from None
+    except (ValueError, RecursionError):
+        raise damaged(path) from None
+    if not isinstance(found, dict):
+        raise damaged(path)
+    own = found.pop(SEAL, None)
+    if own != _own(found) and (own is not None or FILES in found):
+        raise damaged(path)
+    return found
+
+
+def contents(folder: Path, index: dict[str, Any], name: str) -> bytes:
+    """A file beside its index, as it was written.
+
+    Raises:
+        RunDamaged: it is missing, or not what was written.
+    """
+    path = folder / name
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise RunDamaged(f"{path} is missing") from None
+    if FILES in index and index[FILES].get(name) != digest(content):
+        raise damaged(path)
+    return content
+
+
+def damaged(path: Path) -> RunDamaged:
+    return RunDamaged(f"{path} is damaged: it does not hold what was written")
+
+
+def _own(value: dict[str, Any]) -> str:
+    return digest(json.dumps(value, sort_keys=True).encode())

@@ -1,0 +1,93 @@
+"""Code is run from a run folder only if it is known, and a strategy's file may have any name."""
+
+import re
+from pathlib import Path
+
+import pytest
+from markets import random_walks
+
+from data_loaders.plugins import code_files
+from deqfolio import main
+from strategies.registry import create_strategy
+
+RULE = """
+from pathlib import Path
+import pandas as pd
+from strategies import EqualWeight
+Path("was-run").touch()
+class Rule(EqualWeight):
+    pass
+"""
+WORDS = ["--data", "prices.csv", "--train", "1Y", "--rebalance", "ME", "--out", "run"]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    random_walks(400, 3).prices.to_csv("prices.csv")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["random", "json", "engine", "torch"])
+def test_a_strategys_file_may_have_the_name_of_a_module(here, name, capsys):
+    import json
+    import random
+
+    (here / f"{name}.py").write_text(RULE)
+    made = create_strategy(f"{name}.py:Rule")
+    assert type(made).__name__ == "Rule"
+    assert (json.dumps([1]), random.Random(0).random() < 1) == ("[1]", True)
+    if name == "json":
+        words = [*WORDS, "--strategy", "json.py:Rule", "--workers", "2"]
+        assert main(["backtest", *words]) == 0
+        assert '"json:Rule"' in (here / "run/00-Rule/result.json").read_text()
+
+
+def test_known_code_outside_of_the_folder_is_run(here, capsys):
+    (here / "rule.py").write_text(RULE)
+    assert main(["backtest", *WORDS, "--strategy", "rule.py:Rule"]) == 0
+    assert main(["resume", "run"]) == 0
+    Path("was-run").unlink()
+    (here / "rule.py").write_text(RULE + "# changed\n")
+    for command in (["resume", "run"], ["orders", "run", "--capital", "1000"]):
+        assert main(command) == 1
+        told = capsys.readouterr().err
+        assert re.search(r"names code to run, rule.py:Rule, and .*/rule.py is not what the", told)
+        assert "--trust" in told
+    assert not Path("was-run").exists()
+    main(["resume", "run", "--trust"])  # refused because the strategy is another one
+    assert "strategies changed since" in capsys.readouterr().err
+    assert Path("was-run").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ('"EqualWeight"', '"run/evil.py:Rule"', "which is in that folder"),
+        ('"EqualWeight"', '"evil.py:Rule"', "does not say what"),
+        ('"prices.csv"', '"evil:prices?x=1"', "does not say what"),
+        ('"prices.csv"', '"subprocess:getoutput?cmd=touch was-run"', "of an installed package"),
+        ('"prices.csv"', '"builtins:exec?source=1"', "of an installed package"),
+        ('"prices.csv"', '"data_loaders.plugins:load_object?name=evil.py:Rule"', "installed"),
+        ("commission = 0.001", 'class = "evil:Rule"', "does not say what"),
+        ('"ME"', '"evil:Rule"', "does not say what"),
+    ],
+)
+def test_a_strangers_folder_runs_no_code(here, capsys, old, new, why):
+    assert main(["backtest", *WORDS, "--strategy", "EqualWeight"]) == 0
+    for place in ("evil.py", "run/evil.py"):
+        (here / place).write_text(RULE)
+    file = here / "run/experiment.toml"
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new))
+    (here / "run/run.json").unlink()
+    for command in ("resume", "cross-validate"):
+        assert main([command, "run"]) == 1
+        assert why in capsys.readouterr().err
+    assert not Path("was-run").exists()
+
+
+def test_what_is_no_code_is_none(here):
+    words = ["yahoo:SPY", "synthetic:null", "sp500", "strategies.deq:DEQMeanVariance", "10:30",
+             "C:/data/prices.csv", "nothing:here"]  # fmt: skip
+    assert list(code_files({"data": words})) == []
