@@ -130,12 +130,14 @@ def sweep(
     made = prepare(asked)
     what = (made.strategies[number], *made[1:])
     how: dict[str, Any] = {"ranges": ranges, "risk_free": risk_free, "storage": storage}
-    with stoppable("the same command"), locked(out):  # fails now rather than after hours
-        _check_sweep_folder(out, trials_of(*what, **how).name)
+    with stoppable("the same command"):
+        with locked(out):  # fails now rather than after hours
+            _check_sweep_folder(out, trials_of(*what, **how).name)
         with on_cluster(cluster) as executor:
             found = search(*what, **how, workers=workers, executor=executor)
         best = with_parameters(asked, number, found.best)
-        with written(out):
+        with locked(out), written(out):  # not all the time: several processes may share a sweep
+            _check_sweep_folder(out, found.name)
             write_text(out / "best.toml", tomli_w.dumps(best))
             write_text(out / "trials.csv", safe_csv(found.trials))
     typer.echo(found.summary())
