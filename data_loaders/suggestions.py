@@ -1,4 +1,4 @@
-"""Hints for misspelt names: what an error message adds after an unknown name."""
+"""Names in error messages: the nearest to a misspelt one, and the first few of many."""
 
 from __future__ import annotations
 
@@ -17,3 +17,10 @@ def known_names(name: object, known: Iterable[str]) -> str:
     """The same, then all of them: ``"; did you mean 'cap'? known are cap, lookback"``."""
     listed = list(known)
     return f"{did_you_mean(name, listed) or ';'} known are {', '.join(listed)}"
+
+
+def listed(items: Iterable[object], separator: str = ", ", most: int = 5) -> str:
+    """The first few, and how many more there are: ``"A, B, C, D, E and 3 more"``."""
+    words = [str(item) for item in items]
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return separator.join(words[:most]) + more

@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from inspect import Parameter, signature
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
-import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import NotFittedError
@@ -22,6 +21,7 @@ from data_loaders.suggestions import did_you_mean
 from strategies.book import Book
 from strategies.bracket import Bracket
 from strategies.parameter_ranges import Range, above, at_least
+from strategies.plan import Plan
 
 if TYPE_CHECKING:  # torch takes a second to import, and a rule needs none
     from torch import Tensor, nn
@@ -90,17 +90,6 @@ if not TYPE_CHECKING:
         if name not in LAYERS:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         return getattr(import_module(f"strategies.layers.{LAYERS[name]}"), name)
-
-
-class Plan(Protocol):
-    """What a strategy may ask of the plan that it is fitted for: the engine's ``WalkForward``."""
-
-    @property
-    def execution_lag(self) -> int:
-        """Rows from a decision to its fill."""
-
-    def decisions(self, dates: pd.DatetimeIndex) -> np.ndarray:
-        """The rows (K,) of ascending dates at which decisions are made."""
 
 
 def asks_for_book(strategy: Strategy) -> bool:

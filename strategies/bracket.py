@@ -8,9 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from data_loaders.suggestions import did_you_mean
-
-NAMED = 5  # assets that a message names
+from data_loaders.suggestions import did_you_mean, listed
 
 
 @dataclass(frozen=True)
@@ -72,9 +70,3 @@ class Bracket:
                 f"got {found[words].iloc[0]!r}"
             )
         return values
-
-
-def listed(items: pd.Index) -> str:
-    """The first few of them, for a message."""
-    more = f" and {len(items) - NAMED} more" if len(items) > NAMED else ""
-    return ", ".join(map(str, items[:NAMED])) + more

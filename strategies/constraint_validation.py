@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from datetime import date as Date
 from numbers import Real
 from typing import Any
+
+import pandas as pd
 
 from strategies.layers.optimisation.budget import budget_ends
 
@@ -83,6 +86,23 @@ def check_constraints(constraints: Any) -> None:
     names = [row.name for row in constraints.rows]
     if len(set(names)) < len(names):
         raise ValueError(f"groups and exposures need different names, got {names}")
+
+
+def budget_by_date(budget: Mapping[Any, Any]) -> dict[pd.Timestamp, Any]:
+    """A budget by date, in order; pairs wherever one of them is a pair, so that dates stack."""
+    try:
+        dates = [pd.Timestamp(date) for date in budget if isinstance(date, str | Date)]
+    except ValueError:
+        dates = []
+    sound = len(set(dates)) == len(budget) and not any(pd.isna(date) or date.tz for date in dates)
+    if not (dates and sound):
+        raise ValueError(
+            "a budget by date has dates without a time zone, each of them once, like "
+            f"{{'2005-01-01': 1.0, '2008-09-15': 0.5}}, got {list(budget)[:5]!r}"
+        )
+    ends = dict(sorted(zip(dates, map(budget_ends, budget.values()), strict=True)))
+    pairs = any(least != most for least, most in ends.values())
+    return {date: each if pairs else each[0] for date, each in ends.items()}
 
 
 def check_keys(where: str, given: object, known: Sequence[str], needed: Sequence[str]) -> None:

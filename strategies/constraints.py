@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
-from datetime import date as Date
 from typing import Any
 
 import pandas as pd
@@ -26,6 +25,7 @@ from torch import Tensor
 
 from data_loaders.suggestions import did_you_mean, known_names
 from strategies.constraint_validation import (
+    budget_by_date,
     check_assets,
     check_by_asset,
     check_constraints,
@@ -115,7 +115,7 @@ class Constraints:
         if isinstance(self.budget, pd.Series):
             object.__setattr__(self, "budget", self.budget.to_dict())
         if isinstance(self.budget, Mapping):
-            object.__setattr__(self, "budget", _by_date(self.budget))
+            object.__setattr__(self, "budget", budget_by_date(self.budget))
         check_constraints(self)
 
     @property
@@ -365,33 +365,6 @@ class Constraints:
 
     def _by_asset(self, assets: Sequence[str], values: Mapping[str, float], other: float) -> Tensor:
         return torch.tensor([values.get(asset, other) for asset in assets], dtype=torch.float64)
-
-
-def relax_caps(upper: Tensor, budget: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Caps (..., N), raised in proportion where they sum to less than the budget; and where, (...).
-
-    So it is when few assets trade. The second tensor is bool, to be counted and reported.
-    """
-    total = upper.sum(-1, keepdim=True)
-    short = total < budget
-    return torch.where(short, upper * (budget / total), upper), short.squeeze(-1)
-
-
-def _by_date(budget: Mapping[Any, Any]) -> dict[pd.Timestamp, Any]:
-    """A budget by date, in order; pairs wherever one of them is a pair, so that dates stack."""
-    try:
-        dates = [pd.Timestamp(date) for date in budget if isinstance(date, str | Date)]
-    except ValueError:
-        dates = []
-    sound = len(set(dates)) == len(budget) and not any(pd.isna(date) or date.tz for date in dates)
-    if not (dates and sound):
-        raise ValueError(
-            "a budget by date has dates without a time zone, each of them once, like "
-            f"{{'2005-01-01': 1.0, '2008-09-15': 0.5}}, got {list(budget)[:5]!r}"
-        )
-    ends = dict(sorted(zip(dates, map(budget_ends, budget.values()), strict=True)))
-    pairs = any(least != most for least, most in ends.values())
-    return {date: each if pairs else each[0] for date, each in ends.items()}
 
 
 def _plain(given: Constraints | Group | Exposure) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import torch
 
 from data_loaders import Panel
 from data_loaders.panel import DELISTED_AFTER
-from strategies.constraints import Constraints, relax_caps
+from strategies.constraints import Constraints
 from strategies.layers.optimisation.problem import InfeasibleError
 from strategies.layers.solve_record import open_record
 
@@ -155,6 +155,16 @@ def limits(
             [0],
         )
     return found
+
+
+def relax_caps(upper: torch.Tensor, budget: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Caps (..., N), raised in proportion where they sum to less than the budget; and where, (...).
+
+    So it is when few assets trade. The second tensor is bool, to be counted and reported.
+    """
+    total = upper.sum(-1, keepdim=True)
+    short = total < budget
+    return torch.where(short, upper * (budget / total), upper), short.squeeze(-1)
 
 
 def fix_bounds(found: dict[str, Any], fixed: torch.Tensor, now: torch.Tensor) -> None:

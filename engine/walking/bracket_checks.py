@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from data_loaders import Panel
+from data_loaders.suggestions import listed
 from engine.accounting.protective_orders import Levels
-from strategies.bracket import Bracket, listed
+from strategies.base import Bracket
 
 
 def checked_levels(

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from data_loaders import Panel
+from data_loaders.suggestions import listed
 from data_loaders.validation import day
 from engine.accounting.positions import SAME
 from engine.accounting.protective_orders import Levels
@@ -84,7 +85,7 @@ def checked_answer(
         weights, broken = _held(strategy, answer, history, holdings)
         if broken:
             kind = BrokenLimits
-            raise ValueError(f"breaks its own limits: {_listed(broken, '; ')}")
+            raise ValueError(f"breaks its own limits: {listed(broken, '; ')}")
         if bracket is None:
             return Answer(weights)
         return Answer(weights, checked_levels(bracket, weights, held, history))
@@ -133,7 +134,7 @@ def _values(weights: object, assets: pd.Index) -> np.ndarray:
         odd = weights.index.symmetric_difference(assets)
         raise ValueError(
             "weights are not indexed by the assets: "
-            f"{_listed(odd) or 'they are in another order, or one is there twice'}"
+            f"{listed(odd) or 'they are in another order, or one is there twice'}"
         )
     if weights.dtype == np.float64:
         return weights.to_numpy()
@@ -141,7 +142,7 @@ def _values(weights: object, assets: pd.Index) -> np.ndarray:
         raise ValueError(f"weights should be numbers, got {weights.dtype}")
     values = pd.to_numeric(weights, errors="coerce").to_numpy(np.float64, na_value=np.nan)
     if (text := np.isnan(values) & weights.notna().to_numpy()).any():  # NaN would be no order
-        raise ValueError(f"weights of {_listed(assets[text])} are not numbers")
+        raise ValueError(f"weights of {listed(assets[text])} are not numbers")
     return values
 
 
@@ -157,10 +158,10 @@ def _why_refused(
     assets, size = history.assets, np.abs(values)
     gross = size.sum()
     if not gross < np.inf:
-        return f"weights of {_listed(assets[~np.isfinite(values)])} are not finite"
+        return f"weights of {listed(assets[~np.isfinite(values)])} are not finite"
     if not short and (negative := ~alone & (values < -ROUNDING)).any():
         return (
-            f"negative weights of {_listed(assets[negative])}; a strategy that sells "
+            f"negative weights of {listed(assets[negative])}; a strategy that sells "
             "short says so with short = True"
         )
     if gross > most + ROUNDING:
@@ -171,7 +172,7 @@ def _why_refused(
     untraded = ~alone & (size > DUST) & ~history.last_members
     if untraded.any() and (more := untraded & ~_reduces(values, held)).any():
         return (
-            f"weights in {_listed(assets[more])}, which do not trade that day or are not in the "
+            f"weights in {listed(assets[more])}, which do not trade that day or are not in the "
             "universe; they may be left as they are (NaN, or the holding) or reduced"
         )
     return ""
@@ -190,9 +191,3 @@ def reason_of(error: Exception) -> str:
     own = [place for place in places if "site-packages" not in place.filename]
     last = (own or places)[-1]
     return f"{type(error).__name__}: {error} ({last.filename}, line {last.lineno})"
-
-
-def _listed(items: object, separator: str = ", ") -> str:
-    words = [str(item) for item in items]  # type: ignore[attr-defined]
-    more = f" and {len(words) - NAMED} more" if len(words) > NAMED else ""
-    return separator.join(words[:NAMED]) + more

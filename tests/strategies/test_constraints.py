@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 import torch
 
-from strategies.constraints import Constraints, Exposure, Group, relax_caps
+from strategies.constraints import Constraints, Exposure, Group
 from strategies.layers.optimisation.mean_variance import InfeasibleError, MeanVarianceLayer
+from strategies.strategy_constraints import relax_caps
 
 ASSETS = ["AAPL", "MSFT", "XOM", "CVX", "JNJ"]
 EVERYTHING = Constraints(
