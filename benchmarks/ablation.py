@@ -1,4 +1,4 @@
-"""What each part is worth: the equilibrium, the optimiser, and costs in the loss.
+"""What each part is worth: training, cash, the equilibrium, the optimiser, costs in the loss.
 
     python -m benchmarks.ablation [--quick] [--data DIR] [--seeds 10] [--runs DIR]
 
@@ -20,10 +20,13 @@ from strategies import (
     SoftmaxAllocation,
     Strategy,
     UnrolledMeanVariance,
+    Untrained,
+    VolatilityManaged,
 )
 
 WITHOUT_COSTS = "without costs in the loss"
 ONCE = "costs in the loss once"
+BELIEVED = "best epoch of one block, not shrunk"
 
 
 def variants(lookback: int) -> dict[str, Strategy]:
@@ -31,26 +34,34 @@ def variants(lookback: int) -> dict[str, Strategy]:
     same = {"lookback": lookback}
     return {
         "DEQMeanVariance (implicit)": DEQMeanVariance(**same),
+        "untrained": Untrained(DEQMeanVariance(**same)),
+        BELIEVED: DEQMeanVariance(**same),
+        "fully invested": DEQMeanVariance(cash=False, **same),
         "explicit network": ExplicitMeanVariance(**same),
         "1 step": UnrolledMeanVariance(steps=1, **same),
         "3 steps": UnrolledMeanVariance(steps=3, **same),
         "30 steps, unrolled": UnrolledMeanVariance(steps=30, **same),
-        "without the optimiser": SoftmaxAllocation(**same),
+        "without the optimiser": VolatilityManaged(SoftmaxAllocation(**same)),
         "without current holdings": DEQMeanVariance(inertia=0.0, **same),
         WITHOUT_COSTS: DEQMeanVariance(**same),
         ONCE: DEQMeanVariance(**same),
         "minimum variance": MinimumVariance(**same),
+        "minimum variance with cash": VolatilityManaged(MinimumVariance(**same)),
         "EqualWeight": EqualWeight(),
     }
 
 
 def main() -> None:
     given = arguments(__doc__)
-    training = {WITHOUT_COSTS: Training(cost_factor=0.0), ONCE: Training(cost_factor=1.0)}
+    training = {
+        WITHOUT_COSTS: Training(cost_factor=0.0),
+        ONCE: Training(cost_factor=1.0),
+        BELIEVED: Training(validation_blocks=1),
+    }
     for market in markets(given.data):
         begin = time.perf_counter()
         parts = variants(market.lookback)
-        found = runs(market, parts, given.seeds, given.runs / "ablation", training)
+        found, _ = runs(market, parts, given.seeds, given.runs / "ablation", training)
         print(
             f"\n{market.name}, net of 10 bp; p against 1/N; {time.perf_counter() - begin:.0f} s\n"
         )
