@@ -44,6 +44,7 @@ def report(
     from engine.runs.run_directory import EXPERIMENT, locked
     from engine.runs.saved_run import unfinished
     from engine.runs.settings import read_report
+    from reports import check_report_path
     from reports.benchmark_series import results_of
     from reports.commands import write_and_summarise
 
@@ -63,6 +64,7 @@ def report(
     asked = read_experiment(run / EXPERIMENT) if (run / EXPERIMENT).is_file() else {}
     chosen = read_report(asked.get("report", {}))
     page, benchmark = out or run / "report.html", benchmark or chosen.benchmark
+    check_report_path(page)
     with locked(run) if page.parent == run else nullcontext():
         if page.parent == run:
             remove_unfinished(run)

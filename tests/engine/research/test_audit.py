@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from audited_markets import LEARNED_PLAN, MARKET, PLAN, TRAINING, audited_market
+from caught_cheats import CHEATS
 from cheats import (
-    CHEATS,
     SEEN,
     HoldsTheDead,
     Survivors,
