@@ -20,6 +20,8 @@ from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import Any
 
+from engine.compute.sockets_folder import use_own_folder
+
 PRELOAD = "engine.compute.preload"
 SAFE_PATH = "PYTHONSAFEPATH"  # of Python 3.11 and later
 PATIENCE = 10  # seconds for the threads to notice that their workers were killed
@@ -53,6 +55,7 @@ def start_server(*modules: str) -> None:
     if sys.platform != "linux":
         return
     forkserver.set_forkserver_preload([PRELOAD, *modules])  # no effect if the server runs
+    use_own_folder()
     with _safe_path():
         # First, because starting it unblocks SIGINT in this thread.
         resource_tracker.ensure_running()

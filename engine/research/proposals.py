@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from engine.research.search_settings import Search
 
-DRAWS = 20  # at most; where all are known, the last one is a duplicate
+DRAWS = 10  # at most; where all are known, the last one is a duplicate
 
 
 def propose(search: Search, trial: Trial, slot: int) -> dict[str, Any]:

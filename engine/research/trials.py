@@ -1,14 +1,14 @@
 """The trials of a search: proposed and judged one by one, in any number of processes at once.
 
-A trial fills a slot, a number from 0 on. A process claims the first open slot, enqueues a trial for
-it and runs it. If a worker is lost, its slot is open again, and the next to be claimed. What is
-proposed for a slot depends on the seed, the slot, and the trials that have ended.
+A trial fills a slot, a number from 0 on. A process claims the first open slot and runs a new trial
+for it; none is enqueued, as two processes may take the same one out of a queue in SQLite. If a
+worker is lost, its slot is open again, and the next to be claimed. What is proposed for a slot
+depends on the seed, the slot, and the trials that have ended.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import time
 import warnings
@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from engine.accounting.risk_free import Rates
 from engine.backtest import backtest
 from engine.compute.broadcast import TASK_LOCK
 from engine.compute.cluster import client_of
+from engine.compute.process_check import is_alive
 from engine.compute.progress import progress_bar
 from engine.compute.worker_pool import local_processes
 from engine.planning.walk_forward import WalkForward
@@ -68,16 +70,16 @@ class Trials:
     url: str
     risk_free: Rates | None = None
 
-    def judge(self, trial: Trial) -> float:
+    def judge(self, slot: int, trial: Trial) -> float:
         """The net Sharpe ratio of a proposal over the validation folds, in order of time."""
         from optuna import TrialPruned
 
         from engine.research.proposals import propose
 
         ended = ended_slots(trial.study)
-        slot = trial.user_attrs.get("slot")
-        if slot is None or slot in ended:
+        if slot in ended or "slot" in trial.user_attrs:  # waiting since an earlier version
             raise Surplus
+        trial.set_user_attr("slot", slot)
         trial.set_user_attr("worker", _worker())
         judged: list[BacktestResult] = []
         try:
@@ -135,13 +137,11 @@ class Trials:
         with storage_errors(self.url), warnings.catch_warnings():
             # heartbeats and options of the sampler may change in a later version
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            again = optuna.storages.RetryHeartbeatStaleTrialCallback()
             for attempt in range(5):
                 try:
                     storage = optuna.storages.RDBStorage(
                         self.url,
                         engine_kwargs=connect_arguments(self.url),
-                        heartbeat_stale_trial_callback=again,
                         heartbeat_interval=max(1, self.search.stale // 4),
                         grace_period=self.search.stale,
                     )
@@ -176,15 +176,10 @@ def work(task: Trials, done: Callable[[int], None] = lambda ended: None) -> None
             optuna.storages.fail_stale_trials(study)
             _fail_dead(study)
             done(len(ended_slots(study)))
-            waiting = bool(study.get_trials(deepcopy=False, states=(state.WAITING,)))
             missing = missing_slots(study, task.search.trials)
-            for slot, attempt in missing if not waiting else ():
-                if claims.mine(task.name, slot, attempt):
-                    study.enqueue_trial({}, user_attrs={"slot": slot})
-                    waiting = True
-                    break
-            if waiting:
-                study.optimize(task.judge, n_trials=1, catch=errors)
+            open_ = (slot for slot, attempt in missing if claims.mine(task.name, slot, attempt))
+            if (slot := next(open_, None)) is not None:
+                study.optimize(partial(task.judge, slot), n_trials=1, catch=errors)
             elif missing:  # another process has claimed them
                 time.sleep(PAUSE)
             elif running := study.get_trials(deepcopy=False, states=(state.RUNNING,)):
@@ -210,22 +205,10 @@ def _fail_dead(study: Study) -> None:
 
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         host, _, process = trial.user_attrs.get("worker", "").rpartition(" ")
-        if host != socket.gethostname() or _lives(int(process)):
+        if host != socket.gethostname() or is_alive(int(process)):
             continue
         with suppress(ValueError, OptunaError):  # another process does so at the same moment
             study.tell(trial.number, state=TrialState.FAIL)
-
-
-def _lives(process: int) -> bool:
-    if not hasattr(signal, "SIGKILL"):  # Windows: os.kill would end it
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _as_before(earlier: FrozenTrial, trial: Trial) -> float:
@@ -297,7 +280,7 @@ def missing_slots(study: Study, trials: int) -> list[tuple[int, int]]:
         slot = trial.user_attrs.get("slot")
         if slot in attempts:
             attempts[slot] += 1
-            if trial.state in (TrialState.WAITING, TrialState.RUNNING):
+            if trial.state == TrialState.RUNNING:
                 under_way.add(slot)
     return [(slot, count) for slot, count in attempts.items() if slot not in under_way]
 

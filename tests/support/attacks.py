@@ -275,6 +275,7 @@ def kills(count, seed=0, which=signal.SIGKILL):
                     told[f"litter: {litter}"] += 1
                 number += 1
                 folder = Path(place, f"run-{number}")
+            sys.stderr.write(f"{dict(told)}\n")
     return told
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import BrokenExecutor, CancelledError
 from contextlib import suppress
@@ -192,3 +193,27 @@ def test_the_server_of_the_workers_never_receives_ctrl_c():
     run = [sys.executable, "-W", "ignore", "-c", STARTS_SERVER]
     out = subprocess.run(run, capture_output=True, text=True, timeout=120, check=True).stdout
     assert out == "True False\n"  # blocked in the server from its start, and not here
+
+
+LEAVES = """
+import os, signal
+from engine.compute.worker_pool import start_server
+if __name__ == "__main__":
+    start_server()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no worker server elsewhere")
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(LEAVES)
+    places = []
+    with tempfile.TemporaryDirectory() as folder:  # whose name is short, as a socket's must be
+        for _ in range(2):
+            environment = {**os.environ, "TMPDIR": folder}
+            subprocess.run([sys.executable, script], env=environment, check=False)
+            (place,) = os.listdir(folder)
+            places.append(place)
+    assert places[0] != places[1]
+    assert all(place.startswith("deqfolio-") for place in places)
