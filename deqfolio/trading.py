@@ -1,4 +1,4 @@
-"""deqfolio orders: what to trade today, from a finished run."""
+"""deqfolio orders, fills: what to trade today, from a finished run, and what became of it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from engine.trading.orders import OrderRules
     from strategies import Strategy
 
-NOT_TODAY = 3  # exit code: the plan does not decide at the last close
+NOT_TODAY, BUSY = 3, 4  # exit codes: no decision at the last close; another process is at it
 
 
 def _money(text: str, *names: str) -> Any:
@@ -47,6 +47,13 @@ def orders(
     ] = 0.0,
     holdings: Annotated[
         Path | None, _money("CSV file of current holdings, with the columns asset and shares.")
+    ] = None,
+    job: Annotated[
+        Path | None,
+        _money(
+            "Ledger of a daily job, an SQLite file: the account is carried in it from day to day, "
+            "and a day that is run twice gives the same orders."
+        ),
     ] = None,
     prices: Annotated[
         str | None,
@@ -102,7 +109,8 @@ def orders(
 
     No order is sent anywhere. Nothing is written where anything is refused: prices that are not of
     the last session, assets that are suspended, delisted, split or rewritten since the run, a
-    learned strategy that is due for a refit. Exit code 3: the plan does not decide today.
+    learned strategy that is due for a refit. Exit code 3: the plan does not decide today. Exit
+    code 4: another process works on the same --job.
 
     deqfolio orders verify FILE makes the orders of a JSON file again, and compares.
     """
@@ -110,6 +118,7 @@ def orders(
 
     from engine.trading.account import Account, read_holdings
     from engine.trading.errors import NoDecision
+    from engine.trading.job import JobBusy
     from engine.trading.order_files import as_text, form_of, write_orders
     from engine.trading.orders import OrderRules
 
@@ -118,8 +127,10 @@ def orders(
         return
     if file is not None:
         raise typer.BadParameter(f"unexpected argument {file}")
-    if (cash is None) == (capital is None):
+    if (cash is not None and capital is not None) or (cash is capital is job is None):
         raise typer.BadParameter("give --cash, the money beside the shares, or --capital")
+    if job is not None and (capital is not None or (cash is None and holdings is not None)):
+        raise typer.BadParameter("with --job, --cash states the account, beside --holdings")
     for path in out or []:
         form_of(path)
     rules = OrderRules(
@@ -136,10 +147,16 @@ def orders(
     today = pd.Timestamp(as_of) if as_of else pd.Timestamp.now().normalize()
     chosen = _chosen(run, strategy, prices, trust, accept_changes)
     try:
-        found = _document(chosen, account, rules, today)
+        if job is None:
+            found = _document(chosen, account, rules, today)
+        else:
+            found = _of_the_day(job, chosen, account, rules, today)
     except NoDecision as error:
         typer.echo(str(error))
         raise typer.Exit(NOT_TODAY) from None
+    except JobBusy as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(BUSY) from None
     for path in out or []:
         write_orders(found, path)
     typer.echo(as_text(found))
@@ -164,6 +181,95 @@ def verify(file: Path, prices: str | None = None, trust: bool = False) -> None:
         typer.echo(f"{file}: {len(found)} differences")
         raise typer.Exit(1)
     typer.echo(f"{file}: the same orders, from the same prices and code")
+
+
+def fills(
+    job: Annotated[Path, typer.Argument(metavar="JOB", help="Ledger of orders --job.")],
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="FILE",
+            help="CSV file of what was traded: asset, shares (negative: sold), price, fees.",
+        ),
+    ] = None,
+    as_planned: Annotated[
+        bool, typer.Option("--as-planned", help="All was filled at the planned prices and costs.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Also write the comparison to CSV.")] = None,
+) -> None:
+    """Note what became of the last orders of a job, and compare planned with realised.
+
+    Example: deqfolio fills state/job.sqlite3 fills.csv
+
+    Without a file it only compares. What was ordered and is not in the file was missed: the account
+    goes on without it.
+    """
+    from data_loaders.atomic import write_text
+    from data_loaders.spreadsheets import safe_csv
+    from engine.trading.job import Job, compared, read_fills
+
+    if file is not None and as_planned:
+        raise typer.BadParameter("give a file, or --as-planned")
+    if not job.is_file():
+        raise ValueError(f"there is no ledger {job}: deqfolio orders --job {job} begins one")
+    with Job(job).day() as ledger:
+        if file is not None or as_planned:
+            ledger.fill(None if file is None else read_fills(file))
+        orders, periods = compared(ledger)
+    if out is not None:
+        write_text(out, safe_csv(orders, index=False))
+    if orders.empty:
+        typer.echo("no orders yet")
+        return
+    typer.echo(orders.to_string(index=False, float_format=lambda x: f"{x:,.2f}", na_rep="-"))
+    traded = orders["filled"] * orders["planned"]
+    missed = orders[orders["filled"].abs() < orders["ordered"].abs() - 1e-9]
+    typer.echo(
+        f"slippage {orders['slippage'].sum():,.2f}, fees {orders['fees'].sum():,.2f} (expected "
+        f"{orders['expected'].sum():,.2f}) on {traded.abs().sum():,.2f} traded; "
+        f"{len(missed)} of {len(orders)} orders missed, in whole or in part"
+    )
+    if len(periods):
+        apart = periods["realised"] - periods["paper"]
+        typer.echo(
+            f"realised less paper portfolio: {apart.sum():+.4%} in {len(periods)} periods, at most "
+            f"{apart.abs().max():.4%} in one"
+        )
+
+
+def _of_the_day(
+    path: Path, chosen: Chosen, given: Any, rules: OrderRules, today: pd.Timestamp
+) -> dict[str, Any]:
+    """The orders of a job on a day: those of before, where the day was run already."""
+    from engine.trading.errors import NoDecision
+    from engine.trading.job import Job
+
+    date = str(today.date())
+    no_day: NoDecision | None = None
+    with Job(path).day() as job:
+        known = chosen.panel.until(date if today == today.normalize() else today)
+        if len(known) and (before := job.orders_of(known.dates[-1])) is not None:
+            return before
+        if given.deposit:
+            job.note_deposit(date, given.deposit)
+        if given.cash is not None:
+            job.state_account(given, date)
+        try:
+            found = _document(
+                chosen,
+                job.account(),
+                rules,
+                today,
+                job.earlier(),
+                job.last_prices(),
+                job.accepted(),
+            )
+            job.add_orders(found)
+        except NoDecision as error:
+            no_day = error  # the account and the deposit are noted all the same
+    if no_day is not None:
+        raise no_day
+    return found
 
 
 class Chosen(NamedTuple):

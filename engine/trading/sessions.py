@@ -154,6 +154,8 @@ def _holidays(days: pd.DatetimeIndex, coming: pd.DatetimeIndex) -> pd.DatetimeIn
     def fixed(month: int, day_of_month: int, moved: object = None) -> known.Holiday:
         return known.Holiday("", month=month, day=day_of_month, observance=moved)
 
+    if not len(coming):
+        return coming
     rules = [
         known.GoodFriday, known.EasterMonday, known.USMartinLutherKingJr, known.USPresidentsDay,
         known.USMemorialDay, known.USLaborDay, known.USThanksgivingDay,
@@ -167,6 +169,6 @@ def _holidays(days: pd.DatetimeIndex, coming: pd.DatetimeIndex) -> pd.DatetimeIn
     for rule in rules:
         past = rule.dates(days[0], days[-1])
         past = past[week[past.day_of_week]][-2:]
-        if len(past) and not past.isin(days).any() and len(coming):
+        if len(past) and not past.isin(days).any():
             found = found.union(rule.dates(coming[0], coming[-1]))
     return found

@@ -84,3 +84,60 @@ def test_nothing_is_written_where_anything_is_refused(run, capsys):
     assert main([*words, "--as-of", "2013-05-30"]) == 3
     assert "next decision is on 2013-05-31" in capsys.readouterr().out
     assert set(run.iterdir()) == before
+
+
+def test_a_job_carries_its_account_and_runs_a_day_once(run, capsys):
+    words = ["orders", "run", "--job", "job.db", "--as-of"]
+    assert main([*words, "2013-05-30"]) == 1
+    assert "knows no account yet" in capsys.readouterr().err
+    assert main([*words, "2013-05-30", "--cash", "90000", "--deposit", "5000"]) == 3
+    assert main([*words, "2013-05-30", "--cash", "90000", "--deposit", "5000"]) == 3  # noted once
+    capsys.readouterr()
+    assert main([*words, "2013-05-31", "--out", "one.json"]) == 0
+    first = capsys.readouterr().out
+    found = json.loads((run / "one.json").read_text())
+    assert found["capital"] == 95_000
+    assert found["account"]["deposit"] == 5000
+    assert main([*words, "2013-05-31", "--out", "two.json"]) == 0
+    assert capsys.readouterr().out == first
+    assert (run / "two.json").read_bytes() == (run / "one.json").read_bytes()
+    assert main(["orders", "verify", "one.json"]) == 0
+    assert main([*words, "2013-06-14", "--anyway"]) == 1
+    assert "the fills of the orders of 2013-05-31 are not known" in capsys.readouterr().err
+
+    bought = [row for row in found["orders"] if row["order"]]
+    lines = [f"{r['asset']},{r['order']},{r['price'] * 1.01},2" for r in bought[1:]]
+    (run / "fills.csv").write_text("\n".join(["asset,shares,price,fees", *lines, ""]))
+    assert main(["fills", "job.db", "fills.csv"]) == 0
+    printed = capsys.readouterr().out
+    slipped = sum(row["order"] * row["price"] for row in bought[1:]) * 0.01
+    assert f"slippage {slipped:,.2f}, fees {2 * (len(bought) - 1):,.2f}" in printed
+    assert f"1 of {len(bought)} orders missed" in printed
+    assert main(["fills", "job.db", "fills.csv"]) == 1
+    assert "no open orders" in capsys.readouterr().err
+    assert main([*words, "2013-06-14", "--anyway", "--out", "next.json"]) == 0
+    after = json.loads((run / "next.json").read_text())
+    spent = sum(row["order"] * row["price"] * 1.01 + 2 for row in bought[1:])
+    worth = sum(row["held"] * row["price"] for row in after["orders"])
+    assert after["capital"] == pytest.approx(95_000 - spent + worth)
+    held = {row["asset"]: row["held"] for row in after["orders"]}
+    assert held[bought[0]["asset"]] == 0
+    assert held[bought[1]["asset"]] == bought[1]["order"]
+    assert main(["fills", "job.db"]) == 0
+    assert "realised less paper portfolio: -" in capsys.readouterr().out
+
+
+def test_a_job_is_worked_on_by_one_process(run, capsys):
+    import sqlite3
+
+    words = [*ORDERS, "--job", "job.db", "--out", "o.json"]
+    other = sqlite3.connect("job.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    assert main(words) == 4
+    assert "another process works on job.db" in capsys.readouterr().err
+    assert not (run / "o.json").exists()
+    other.execute("COMMIT")
+    assert main(words) == 0
+    (run / "bad.db").write_text("no database, but a text that is long enough to be looked at" * 9)
+    assert main([*ORDERS, "--job", "bad.db"]) == 1
+    assert "is no ledger of a job" in capsys.readouterr().err
