@@ -115,6 +115,10 @@ def decision_facts(result: BacktestResult) -> dict[pd.Timestamp, list[str]]:
         said = [f"Invested {percent(row['exposure'])}"]
         if row["gross"] > row["exposure"] + 1e-6:
             said[0] += f", {percent(row['gross'])} long and short"
+        if np.isfinite(row.get("volatility", np.nan)):
+            said[0] += (
+                f", as the whole portfolio's predicted volatility is {percent(row['volatility'])}"
+            )
         said[0] += "."
         if np.isfinite(row.get("steps", np.nan)):
             said.append(

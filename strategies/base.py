@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from inspect import Parameter, signature
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pandas as pd
 from sklearn.base import BaseEstimator, clone
@@ -20,6 +20,7 @@ from data_loaders import Panel
 from data_loaders.suggestions import did_you_mean
 from strategies.book import Book
 from strategies.bracket import Bracket
+from strategies.inputs import Inputs, holdings_input, stack
 from strategies.parameter_ranges import Range, above, at_least
 from strategies.plan import Plan
 
@@ -33,9 +34,12 @@ if TYPE_CHECKING:  # torch takes a second to import, and a rule needs none
     from strategies.layers.optimisation.explanation import Explanation, explanations
     from strategies.layers.optimisation.reasons import joined_solves, solve_reasons
     from strategies.layers.optimisation.warm_starts import remember, remembered
-    from strategies.layers.solve_record import SolveRecord, SolveTally, record_solves
-
-Inputs: TypeAlias = "dict[str, Tensor]"
+    from strategies.layers.solve_record import (
+        SolveRecord,
+        SolveTally,
+        note_exposure,
+        record_solves,
+    )
 
 __all__ = [
     "Book",
@@ -58,6 +62,7 @@ __all__ = [
     "holdings_input",
     "joined_solves",
     "learned_inside",
+    "note_exposure",
     "record_solves",
     "remember",
     "remembered",
@@ -66,7 +71,8 @@ __all__ = [
     "with_inner",
 ]
 
-FIXED_POINT, MEAN_VARIANCE = "fixed point", "mean-variance"  # kinds of solves in a record
+# Kinds of details in a record
+FIXED_POINT, MEAN_VARIANCE, EXPOSURE = "fixed point", "mean-variance", "exposure"
 
 LAYERS = {  # the parts of the layers that the engine uses, and where they are
     "ConvergenceError": "equilibrium.fixed_point_solution",
@@ -78,6 +84,7 @@ LAYERS = {  # the parts of the layers that the engine uses, and where they are
     "drift": "drift",
     "explanations": "optimisation.explanation",
     "joined_solves": "optimisation.reasons",
+    "note_exposure": "solve_record",
     "record_solves": "solve_record",
     "remember": "optimisation.warm_starts",
     "remembered": "optimisation.warm_starts",
@@ -367,31 +374,3 @@ def learned_inside(strategy: Strategy) -> LearnedStrategy | None:
             "trained for each name: take one of them, or backtest them apart"
         )
     return next(iter(found.values()), None)
-
-
-def stack(prepared: list[Inputs]) -> Inputs:
-    """Stack the inputs of single dates to one batch, (B, ...) each.
-
-    Raises:
-        ValueError: an input has another shape on another date.
-    """
-    import torch
-
-    try:
-        return {name: torch.stack([row[name] for row in prepared]) for name in prepared[0]}
-    except RuntimeError as error:
-        for name in prepared[0]:
-            shapes = list(dict.fromkeys(tuple(row[name].shape) for row in prepared))
-            if len(shapes) > 1:
-                raise ValueError(
-                    f"the input {name!r} has the shape {shapes[0]} on one date and {shapes[1]} on "
-                    "another: prepare, and any features, give the same numbers on every date"
-                ) from error
-        raise
-
-
-def holdings_input(holdings: pd.Series) -> Inputs:
-    """Holdings (N,) as the input of one decision."""
-    import torch
-
-    return {"holdings": torch.tensor(holdings.to_numpy(dtype="float64"))[None]}

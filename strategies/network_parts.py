@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from strategies.base import Inputs
 from strategies.layers.optimisation.mean_variance import ActiveSet, FactorRisk, Qpth
 from strategies.layers.second_derivatives import refuse_second_derivative
+from strategies.layers.solve_record import note_exposure
 
 SOLVERS = {"active_set": ActiveSet, "qpth": Qpth}
 LIMIT = "limit."  # inputs so named are the optimiser's constraints
@@ -150,8 +151,10 @@ class Exposure(nn.Module):
         """The exposure (B, 1) of weights (B, N) that sum to one, with states (B, N, H)."""
         trading = inputs["trades"].sum(-1, keepdim=True).clamp_min(1)  # (B, 1)
         factor = within(self.head(state.sum(-2) / trading), 2.0)
-        rule = self.target / portfolio_volatility(weights, inputs).unsqueeze(-1)
-        return (rule * factor).clamp(self.least, 1.0)
+        volatility = portfolio_volatility(weights, inputs)
+        exposure = (self.target / volatility.unsqueeze(-1) * factor).clamp(self.least, 1.0)
+        note_exposure(exposure.detach().squeeze(-1).cpu(), volatility.detach().cpu())
+        return exposure
 
 
 def within(raw: Tensor, factor: float) -> Tensor:

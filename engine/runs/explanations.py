@@ -52,13 +52,17 @@ def positions_by_decision(
     own = reasons.astype({"asset": str})
     optimised = "forecast" in own
     if optimised:
-        scale = decisions.set_index(["date", "sample"])["variance"]
         at = pd.MultiIndex.from_frame(own[["date", "sample"]])
-        variance = scale.reindex(at).to_numpy()
+        of_sample = decisions.set_index(["date", "sample"]).reindex(at)
+        variance = of_sample["variance"].to_numpy()
         own["beta"] = own["marginal"] / variance
         own["risk"] = own["aimed"] * own["beta"]
         own["forecast"] /= variance
         own["limit_price"] /= variance
+        if "scale" in of_sample:
+            scale = of_sample["scale"].fillna(1.0).to_numpy()
+            weights = [name for name in own if name == "aimed" or name.startswith("no_")]
+            own[weights] = own[weights].mul(scale, axis=0)
     numbers = [c for c in own if c not in (*keys, "sample", "variance", "marginal")]
     several = own.duplicated(keys).any()
     table = own.groupby(keys, sort=False)[numbers].mean() if several else own.set_index(keys)

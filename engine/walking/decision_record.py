@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from strategies.base import (
+    EXPOSURE,
     FIXED_POINT,
     MEAN_VARIANCE,
     SolveRecord,
@@ -47,6 +48,7 @@ class DecisionRecord:
         self._held: dict[int, np.ndarray] = {}
         self._wanted: dict[int, np.ndarray] = {}
         self._waiting: list[tuple[np.ndarray, Any]] = []  # rows (B,) and solves
+        self._scales: list[np.ndarray] = []  # of each of these: exposure and volatility, (2, B)
         self._steps: dict[int, tuple[float, float, float]] = {}
         self._bytes = 0
 
@@ -62,9 +64,13 @@ class DecisionRecord:
             if kind == FIXED_POINT and len(kept.steps) % len(rows) == 0:
                 self._equilibria(np.resize(rows, len(kept.steps)), kept.steps, kept.residual)
             elif kind == MEAN_VARIANCE and len(kept.solution.weights) % len(rows) == 0:
-                self._waiting.append((np.resize(rows, len(kept.solution.weights)), kept))
+                own = np.resize(rows, len(kept.solution.weights))
+                self._waiting.append((own, kept))
+                self._scales.append(np.array([np.ones(len(own)), np.full(len(own), np.nan)]))
                 risk = kept.problem.risk
                 self._bytes += 8 * getattr(risk, "loadings", risk).numel()
+            elif kind == EXPOSURE and self._scales and len(kept[0]) == self._scales[-1].shape[1]:
+                self._scales[-1] = np.array(kept)
         if self._bytes > HELD:
             self.look()
 
@@ -72,7 +78,8 @@ class DecisionRecord:
         """Turn the solves that wait into rows of tables."""
         rows = np.concatenate([own for own, _ in self._waiting] or [np.empty(0, int)])
         solves = [solved for _, solved in self._waiting]
-        self._waiting, self._bytes = [], 0
+        scales = np.concatenate(self._scales or [np.empty((2, 0))], axis=1)
+        self._waiting, self._scales, self._bytes = [], [], 0
         samples = pd.Series(rows).groupby(rows).cumcount().to_numpy()
         first = 0
         for solved in joined_solves(solves):
@@ -84,6 +91,9 @@ class DecisionRecord:
             for row, sample in zip(own, found.limits, strict=True):
                 self.limits += [{"date": self.dates[row], **line} for line in sample]
             about = {"date": self.dates[own], "sample": number.astype(np.int16)}
+            about["scale"], about["volatility"] = scales[:, part]
+            for name in ("exposure", "gross"):
+                found.samples[name] = found.samples[name] * about["scale"]
             self._decisions.append(pd.DataFrame(about | found.samples))
             self._reasons.append(self._long(own[detailed], number[detailed], found.assets))
 

@@ -18,9 +18,11 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import ArrayLike
 from torch import Tensor
 
-FIXED_POINT = "fixed point"
+FIXED_POINT, EXPOSURE = "fixed point", "exposure"  # kinds of details
 
 _open: ContextVar[SolveRecord | None] = ContextVar("open_solve_record", default=None)
 
@@ -125,3 +127,14 @@ def record_solves(details: bool = False, into: SolveRecord | None = None) -> Ite
 def open_record() -> SolveRecord | None:
     """The record that is open now, for a layer to report to, or None."""
     return _open.get()
+
+
+def note_exposure(exposure: ArrayLike, volatility: ArrayLike) -> None:
+    """Report what the weights of the solve just reported are multiplied by.
+
+    Args:
+        exposure: (B,). volatility: (B,) predicted a year, of the weights themselves.
+    """
+    record = _open.get()
+    if record is not None and record.details is not None:
+        record.details.append((EXPOSURE, (np.array(exposure), np.array(volatility))))

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from data_loaders import Panel
-from strategies.base import Bracket, Plan, Strategy
+from strategies.base import Bracket, Plan, Strategy, note_exposure
 from strategies.covariance import HALF_LIFE, WINDOW
 from strategies.parameter_ranges import above
 from strategies.wrappers.predicted_volatility import past_portfolios, predicted_volatility
@@ -78,7 +78,9 @@ class VolatilityManaged(Wrapper):
         before = self._parts.holdings(0)
         answer = self.answer("strategy", history, before)
         weights = np.where(np.isnan(answer), before, answer)
-        exposure = self._exposure(predicted_volatility(history, weights, self.half_life))
+        volatility = predicted_volatility(history, weights, self.half_life)
+        exposure = self._exposure(volatility)
+        note_exposure([exposure], [volatility])
         self._parts.trade(0, weights, exposure)
         self._parts.trade(1, np.zeros(len(held)), 1 - exposure)
         kept = np.isnan(answer) & ~history.last_members  # it cannot be bought, whatever exposure

@@ -281,7 +281,7 @@ def test_rules_have_one_path_and_it_is_said(prices, capsys):
         ("plan.execution_lag=1.5", "execution_lag = 1.5 is a float, expected int"),
         ("costs.commission=10", "commission=10 is a fraction of the value traded"),
         ("costs.class=my_costs:Missing", "cannot import my_costs"),
-        ("training.epochs=0", "training: epochs is a whole number from 1 on"),
+        ("training.epochs=-1", "training: epochs is a whole number from 0 on"),
         ("training.loss=NegativeSharp", "did you mean 'NegativeSharpe'?"),
         ("data.strat=2000-01-01", "data: unknown setting 'strat'; did you mean 'start'?"),
     ],

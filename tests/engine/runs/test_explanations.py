@@ -11,7 +11,13 @@ from scipy.optimize import minimize
 
 from engine import BacktestResult, Costs, Training, WalkForward, backtest
 from engine.walking import decision_record
-from strategies import DEQMeanVariance, EqualWeight, MinimumVariance, NoTradeBand
+from strategies import (
+    DEQMeanVariance,
+    EqualWeight,
+    MinimumVariance,
+    NoTradeBand,
+    VolatilityManaged,
+)
 
 CAP = 0.4
 
@@ -93,6 +99,7 @@ def test_what_would_be_else_agrees_with_another_solver(results, panel):
             result.decisions.set_index(["date", "sample"]).loc[(date, sample)]["trading_cost"]
         )
         held = rows["held"].to_numpy(float)
+        held = held / (held.sum() or 1)  # the exposure scales the solution; see the network
         taxed, pull, upper = risk + cost * np.eye(4), cost * held, np.full(4, CAP)
         np.testing.assert_allclose(best(taxed, pull, upper), rows["no_forecast"], atol=1e-4)
         np.testing.assert_allclose(best(risk, q, upper), rows["no_trading_cost"], atol=1e-4)
@@ -149,6 +156,22 @@ def test_a_weight_pays_for_its_risk_its_trade_and_its_limit(results):
             hurdle = (decision["hurdle"] / decision["variance"]).iloc[0]
             np.testing.assert_allclose(pays, hurdle, atol=1e-4)
             assert rows["risk"].sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_an_exposure_scales_what_is_aimed_at(panel):
+    """By the network itself, and by a wrapper around an optimiser."""
+    managed = VolatilityManaged(MinimumVariance(64, cap=CAP), target=0.05)
+    named = {"network": DEQMeanVariance(64, 4, CAP, inertia=0.0, target=0.05), "wrapper": managed}
+    plan, untrained = WalkForward(train="1Y", rebalance="W-FRI"), Training(epochs=0)
+    for result in backtest(named, panel, plan, training=untrained, progress=False).values():
+        table = result.positions_by_decision
+        np.testing.assert_allclose(table["aimed"], table["ordered"], atol=1e-6)
+        decisions = result.decisions.set_index("date")
+        np.testing.assert_allclose(decisions["exposure"], result.targets.sum(axis=1), atol=1e-6)
+        assert decisions["exposure"].max() < 0.9
+        expected = np.minimum(1, 0.05 / decisions["volatility"])
+        np.testing.assert_allclose(decisions["exposure"], expected, rtol=1e-5)
+        assert table["risk"].groupby("date").sum().to_numpy() == pytest.approx(1, abs=1e-5)
 
 
 def test_each_asset_has_a_sentence(results):
