@@ -77,8 +77,9 @@ class BacktestResult(ResultViews):
         limits: one row per decision, seed and constraint of an optimising strategy: date, limit,
             held, of, price, variance (see ``strategies.layers.optimisation.activity``).
         decisions: one row per decision and solve (sample) of an optimising strategy: date, sample,
-            those of ``Reasons.samples`` (``strategies.layers.optimisation.reasons``), and of an
-            equilibrium steps, contraction, residual.
+            those of ``Reasons.samples`` (``strategies.layers.optimisation.reasons``), of an
+            equilibrium steps, contraction, residual, and of weights that are scaled by an exposure
+            (cash) scale, and volatility, the one predicted without it; exposure is the product.
         reasons: one row per decision, sample and asset, float32: date, sample, asset, held (before
             the trade), aimed, and of an optimising strategy those of ``Reasons.assets``. Of many
             assets, on fewer dates than there were decisions. ``explain`` reads it.
