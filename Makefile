@@ -15,10 +15,12 @@ MODERN := .venv-modern/bin
 INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile
 
 # What does not depend on the stack, or is long and only repeats what other tests do there.
-SAME := house/ layers/ reports/test_page_in_browser.py engine/compute/ engine/research/test_search.py \
-	engine/test_paper.py engine/test_known_truth.py engine/training/ engine/losses/ \
-	strategies/test_learned_mandates.py strategies/test_large_universe.py deqfolio/test_interrupts.py \
-	deqfolio/test_sweep_command.py data_loaders/test_yahoo.py data_loaders/test_store.py
+SAME := house/ layers/ reports/test_page_in_browser.py engine/compute/ engine/test_paper.py \
+	engine/research/test_search.py engine/research/test_audit.py engine/research/test_seeds.py \
+	engine/test_known_truth.py engine/test_engine_options.py engine/training/ engine/losses/ \
+	engine/walking/test_fitting.py strategies/test_learned_mandates.py strategies/test_ablations.py \
+	strategies/test_large_universe.py deqfolio/test_interrupts.py deqfolio/test_sweep_command.py \
+	deqfolio/test_attacks.py data_loaders/test_yahoo.py data_loaders/test_store.py
 
 .PHONY: demo test test-modern lint docs bench attack mutation clean
 
