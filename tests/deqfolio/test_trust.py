@@ -1,6 +1,7 @@
 """Code is run from a run folder only if it is known, and a strategy's file may have any name."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,17 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     random_walks(400, 3).prices.to_csv("prices.csv")
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a run of 1/N, to be copied."""
+    folder = tmp_path_factory.mktemp("finished")
+    random_walks(400, 3).prices.to_csv(folder / "prices.csv")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(["backtest", *WORDS, "--strategy", "EqualWeight"]) == 0
+    return folder / "run"
 
 
 @pytest.mark.parametrize("name", ["random", "json", "engine", "torch"])
@@ -73,8 +85,8 @@ def test_known_code_outside_of_the_folder_is_run(here, capsys):
         ('"ME"', '"evil:Rule"', "does not say what"),
     ],
 )
-def test_a_strangers_folder_runs_no_code(here, capsys, old, new, why):
-    assert main(["backtest", *WORDS, "--strategy", "EqualWeight"]) == 0
+def test_a_strangers_folder_runs_no_code(here, finished, capsys, old, new, why):
+    shutil.copytree(finished, "run")
     for place in ("evil.py", "run/evil.py"):
         (here / place).write_text(RULE)
     file = here / "run/experiment.toml"
