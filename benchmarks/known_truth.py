@@ -12,6 +12,9 @@ best of a grid. Each seed is that of a market and of the training on it.
 Each market is prepared once for all networks that see the same of it, and the weights of the test
 dates are those of consecutive dates, the same as a backtest holds:
 tests/layers/optimisation/test_consecutive.py checks it.
+
+Networks are fully invested, as the oracle is, and keep the best epoch on one validation block; what
+believing it less is worth is measured in ``benchmarks/evidence.py``.
 """
 
 from __future__ import annotations
@@ -52,7 +55,8 @@ PLAN = WalkForward(train=TRAIN, refit=10**6, rebalance=1, execution_lag=0)
 AVERSIONS = np.geomspace(10, 3000, 12)  # weights of the expected return, for the oracle
 COST = 0.001
 SEES = {"cap": CAP, "lookback": LOOKBACK}
-LAGS = {**SEES, "features": ("lags:1",)}
+FULL = {**SEES, "cash": False}
+LAGS = {**FULL, "features": ("lags:1",)}
 PREDICT = (1.0, 3.0, 10.0, 30.0)  # aversions of predict, then optimise
 CHARGED = (0.1, 0.2, 0.3, 0.5)  # share of the cost that it is charged in its optimisation
 MIRRORED = {"mirrors": 3, "mirrored_features": ("signal",)}
@@ -105,7 +109,8 @@ class Trial:
         self, strategy: LearnedStrategy, cost: float, seed: int, **training: object
     ) -> pd.DataFrame:
         """What a strategy, trained at that cost, decides on the test dates."""
-        fitted, settings = clone(strategy), Training(seed=seed, **training)  # type: ignore[arg-type]
+        fitted = clone(strategy)
+        settings = Training(seed=seed, **{"validation_blocks": 1, **training})  # type: ignore[arg-type]
         samples = self.mirrored if settings.mirrors else self.samples
         train(fitted, samples, Costs(cost), settings)
         return self.frame(fitted.weights(self.test).numpy())
@@ -187,8 +192,8 @@ def predicted(trial: Trial) -> dict[str, pd.DataFrame]:
 def planted_row(seed: int) -> dict[tuple[str, str], float]:
     """True Sharpe ratios on one market with a planted signal, by table and strategy."""
     market = planted(rows=ROWS, assets=ASSETS, seed=seed)
-    trial = Trial(market, DEQMeanVariance(**SEES))
-    deq, explicit = DEQMeanVariance(**SEES), ExplicitMeanVariance(**SEES)
+    trial = Trial(market, DEQMeanVariance(**FULL))
+    deq, explicit = DEQMeanVariance(**FULL), ExplicitMeanVariance(**FULL)
     free, dear = "planted signal, 0 bp", "planted signal, 10 bp"
     row = {(table, "oracle at no cost"): oracle(market, trial.dates) for table in (free, dear)}
 
@@ -204,7 +209,7 @@ def planted_row(seed: int) -> dict[tuple[str, str], float]:
     softmax = SoftmaxAllocation(**SEES)
     score(free, "without the optimiser", trial.weights(softmax, 0.0, seed))
     score(dear, "without the optimiser", trial.weights(softmax, COST, seed))
-    blind = DEQMeanVariance(inertia=0.0, **SEES)
+    blind = DEQMeanVariance(inertia=0.0, **FULL)
     score(dear, "without current holdings", trial.weights(blind, COST, seed))
     score(dear, "trained without costs", trial.weights(deq, COST, seed, cost_factor=0.0))
     for name, weights in predicted(trial).items():
@@ -234,9 +239,9 @@ def null_row(seed: int) -> dict[tuple[str, str], float]:
 
     And the true difference: with equal means, less volatile assets are truly better ones.
     """
-    trial = Trial(null(rows=ROWS, assets=ASSETS, seed=seed), DEQMeanVariance(**SEES))
+    trial = Trial(null(rows=ROWS, assets=ASSETS, seed=seed), DEQMeanVariance(**FULL))
     held = {
-        "DEQMeanVariance": trial.weights(DEQMeanVariance(**SEES), COST, seed),
+        "DEQMeanVariance": trial.weights(DEQMeanVariance(**FULL), COST, seed),
         "1/N": trial.equal(),
     }
     net = pd.DataFrame({name: trial.net_returns(each, COST) for name, each in held.items()})

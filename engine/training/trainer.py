@@ -48,12 +48,14 @@ class Trained(NamedTuple):
         checks: differences to qpth: when, samples, weights, gradients; empty where the module
             holds no mean-variance layer.
         module: in the state that is kept, in eval mode.
+        best_state: of the best epoch, before the share was applied.
     """
 
     history: pd.DataFrame
     solves: list[dict]
     checks: list[dict]
     module: nn.Module
+    best_state: Mapping[str, Tensor]
 
 
 def train(
@@ -144,7 +146,8 @@ def train(
     history = pd.DataFrame(progress.history).assign(
         validation_gain=found.gain, validation_error=found.error, share=found.share
     )
-    return Trained(history, progress.solves.summary(), progress.checks, module)
+    best = progress.best_state
+    return Trained(history, progress.solves.summary(), progress.checks, module, best)
 
 
 def make_parts(
