@@ -54,6 +54,7 @@ from strategies.base import learned_inside
 
 COSTS = Costs(commission=0.001)
 BENCHMARK = "EqualWeight"
+LONG = "1826D"
 UNTRAINED = "DEQMeanVariance untrained"
 RIVALS = (UNTRAINED, BENCHMARK, "RiskParity", "MinimumVariance", "MinimumVariance with cash")
 COLUMNS = {"Sharpe": "{:.3f}", "spread": "{:.3f}", "turnover": "{:.1%}", "drawdown": "{:.1%}"}
@@ -241,6 +242,13 @@ def main() -> None:
         )
         print(shown(table(found)), flush=True)
     print("\nall markets, resampled by week\n\n" + pooled(returns, years))
+    long = {
+        name: frame
+        for name, frame in returns.items()
+        if frame.index[-1] - frame.index[0] > pd.Timedelta(LONG)
+    }
+    if 0 < len(long) < len(returns):
+        print(f"\nthe {len(long)} of more than five years\n\n" + pooled(long, years))
 
 
 if __name__ == "__main__":
