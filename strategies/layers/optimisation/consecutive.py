@@ -56,7 +56,7 @@ def weights_from_holdings(
         proportional: d, a scalar or (B,), in the unit of q.
         risk, expected_return, constraints: as of ``MeanVarianceLayer.forward``.
     """
-    held = holdings.any(-1)
+    held = holdings.any(-1).to(holdings)  # numbers: a scalar times a bool is float32 in torch
     cost = (cost * held).unsqueeze(-1)  # (B, 1)
     if proportional is not None:
         paid = (proportional * held).unsqueeze(-1).expand_as(holdings)

@@ -37,6 +37,10 @@ def test_half_way_by_hand():
     assert torch.allclose(found, (held + 1 / 3) / 2, atol=1e-12)
     free = weights_from_holdings(MeanVarianceLayer(), risk, zero, one, zero)  # nothing is held yet
     assert torch.allclose(free, torch.full((1, 3), 1 / 3, dtype=torch.float64), atol=1e-12)
+    cost = torch.tensor(0.7, dtype=torch.float64)  # a scalar keeps its precision
+    found = weights_from_holdings(MeanVarianceLayer(), risk, zero, cost, held)
+    assert torch.allclose(found, (0.7 * held + 1 / 3) / 1.7, rtol=0, atol=1e-14)
+    found = weights_from_holdings(MeanVarianceLayer(), risk, zero, one, held)
     # In a batch it is for each sample to say whether anything is held.
     both = [torch.cat(pair) for pair in ((zero, held / 3), (one, one), (held, zero))]
     mixed = weights_from_holdings(MeanVarianceLayer(), risk.expand(2, 3, 3), *both)
