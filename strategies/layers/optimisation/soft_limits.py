@@ -24,6 +24,7 @@ Letters: B samples, N assets, S soft limits.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -45,6 +46,7 @@ UPDATES, STEPS, HALVINGS = 40, 25, 40
 SAME = 1e-9  # of a multiplier over its price, and of a limit over its largest coefficient
 BAND, NARROWER, LEAST = 1.0, 0.3, 1e-8  # of mu: at first, from one update to the next, at last
 TINY = 1e-300
+ALIKE = 1e-7  # of a weight: two ways to the same optimum
 NEAR = 1e-3  # of a limit over its largest coefficient: so near, its side is tried
 
 
@@ -56,8 +58,13 @@ class SoftLimits(NamedTuple):
     prices: Tensor  # (B, S), not negative, in the unit of q
     total: Tensor | None = None  # (B,) the price of t, where there is one
 
+    def each(self, change: Callable[[Tensor], Tensor]) -> SoftLimits:
+        """With every tensor changed."""
+        total = None if self.total is None else change(self.total)
+        return SoftLimits(change(self.rows), change(self.limits), change(self.prices), total)
+
     def of(self, samples: Tensor) -> SoftLimits:
-        return SoftLimits(*(None if each is None else each[samples] for each in self))
+        return self.each(lambda each: each[samples])
 
 
 class SoftLimitLayer(nn.Module):
@@ -140,10 +147,10 @@ def solve_softly(layer: MeanVarianceLayer, problem: Problem, soft: SoftLimits) -
     if bool((soft.prices < 0).any()):
         raise ValueError("the price of a soft limit must not be negative")
     with torch.no_grad():
-        above, met, states, steps = _sides(layer, problem, soft)
+        above, met, y, states, steps = _sides(layer, problem, soft)
     whole, rows = _given_sides(problem, soft, above, met)
     solution = layer.solver.solve(whole, _with_rows(states, problem, rows))
-    fine = _certified(solution, problem, soft, above, met, rows)
+    fine = _certified(layer, solution, problem, soft, above, met, rows, y)
     record = open_record()
     if record is not None:
         record.add("soft limits", steps, solution.residual, fine)
@@ -195,15 +202,22 @@ def _given_sides(
     return whole, torch.where(used, order, -1)
 
 
+@torch.no_grad()
 def _certified(
+    layer: MeanVarianceLayer,
     solution: Solution,
     problem: Problem,
     soft: SoftLimits,
     above: Tensor,
     met: Tensor,
     rows: Tensor,
+    y: Tensor,
 ) -> Tensor:
-    """(B,) bool: the multipliers lie between 0 and the price, and every limit is on its side."""
+    """(B,) bool: the multipliers lie between 0 and the price, and every limit is on its side.
+
+    Where limits that are met depend on each other, multipliers of their rows are not unique; then
+    ``y`` (B, S) are multipliers if the weights are optimal at these prices.
+    """
     gap = (soft.rows @ solution.weights.unsqueeze(2)).squeeze(2) - soft.limits
     given, used = problem.rows.shape[1], rows >= 0
     found = solution.duals[:, given : given + rows.shape[1]]
@@ -220,11 +234,19 @@ def _certified(
     scale = soft.prices.amax(1, keepdim=True) if soft.total is None else soft.total.unsqueeze(1)
     fine = (multipliers >= -SAME * scale) & (multipliers <= soft.prices + SAME * scale)
     beside = torch.where(above, gap >= -SAME * unit, gap <= SAME * unit)
-    fine &= beside | (soft.prices == 0)
-    whole = fine.all(1) & solution.converged
+    beside |= soft.prices == 0
+    fine = fine.all(1)
     if soft.total is not None:
-        whole &= (multipliers.sum(1) - soft.total).abs() <= SAME * soft.total
-    return whole
+        fine &= (multipliers.sum(1) - soft.total).abs() <= SAME * soft.total
+    if not fine.all():
+        y = torch.where(above, soft.prices, torch.where(met, y, 0.0))
+        pulled = problem.expected_return - (soft.rows * y.unsqueeze(2)).sum(1)
+        again = layer.solver.solve(replace(problem, expected_return=pulled), None).weights
+        same = (again - solution.weights).abs().amax(1) <= ALIKE
+        if soft.total is not None:
+            same &= (y.sum(1) - soft.total).abs() <= ALIKE * soft.total
+        fine |= same
+    return fine & beside.all(1) & solution.converged
 
 
 def _hold(
@@ -234,6 +256,7 @@ def _hold(
     above: Tensor,
     met: Tensor,
     z: Tensor,
+    y: Tensor,
     states: Tensor | None,
 ) -> Tensor:
     """(B,) bool: these sides have a certified solution; not tried where z is far from it."""
@@ -251,7 +274,8 @@ def _hold(
         except InfeasibleError as error:
             fine[tried[error.samples]] = False
             continue
-        fine[tried] = _certified(solution, part, few, above[tried], met[tried], rows)
+        own = above[tried], met[tried], rows, y[tried]
+        fine[tried] = _certified(layer, solution, part, few, *own)
         break
     return fine
 
@@ -266,11 +290,11 @@ def _with_rows(states: Tensor | None, problem: Problem, rows: Tensor) -> Tensor 
 
 def _sides(
     layer: MeanVarianceLayer, problem: Problem, soft: SoftLimits
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
-    """Which limits are above and which are met, (B, S) bool each; the states of the weights; and
-    the Newton steps (B,)."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor]:
+    """Which limits are above and which are met, (B, S) bool each; their multipliers (B, S); the
+    states of the weights; and the Newton steps (B,)."""
     problem = problem.each_tensor(Tensor.detach)
-    soft = SoftLimits(*(None if each is None else each.detach() for each in soft))
+    soft = soft.each(Tensor.detach)
     batch = len(soft.prices)
     above, met = (torch.zeros_like(soft.prices, dtype=torch.bool) for _ in range(2))
     steps = torch.zeros(batch, dtype=torch.int64)
@@ -292,19 +316,19 @@ def _sides(
         own_states = None if states is None else states[going]
         z[going], y[going], taken, own_states = smooth.minimum(layer, z[going], own_states)
         steps[going] += taken
-        if states is not None:
+        if states is not None and own_states is not None:
             states[going] = own_states
         own = y[going]
         scale = few.prices * SAME
         above[going] = own >= few.prices - scale
         met[going] = ~above[going] & (own > scale)
         above[going] &= few.prices > 0
-        fine = _hold(layer, part, few, above[going], met[going], z[going], own_states)
+        fine = _hold(layer, part, few, above[going], met[going], z[going], own, own_states)
         going = going[~fine]
         if not len(going):
             break
         mu[going] = torch.maximum(NARROWER * mu[going], least[going])
-    return above, met, states, steps
+    return above, met, y, states, steps
 
 
 class _Smooth(NamedTuple):
