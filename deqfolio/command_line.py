@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +17,7 @@ import typer
 
 from data_loaders.commands import app as data_commands
 from data_loaders.package_imports import PACKAGES
-from deqfolio import backtests, choosing, plugging_in, results, trading
+from deqfolio import backtests, choosing, installation, plugging_in, results, trading
 
 EXIT_CODES = (
     "Exit codes: 0 success; 1 an error or a failed check, in one line (--debug shows the "
@@ -37,6 +39,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Plug in": (plugging_in.strategies, plugging_in.new, plugging_in.check),
     "Choose": (choosing.cross_validate, choosing.sweep, choosing.trials),
     "Trade": (trading.orders, trading.fills),
+    "Install": (installation.warm_up,),
 }
 for panel, commands in COMMANDS.items():
     for command in commands:
@@ -53,6 +56,9 @@ def _version(asked: bool) -> None:
 @app.callback()
 def _everywhere(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    log_format: Annotated[
+        str, typer.Option(help="Of errors, warnings and progress: text, or json, an object a line.")
+    ] = "text",
     version: Annotated[
         bool,
         typer.Option(
@@ -60,13 +66,13 @@ def _everywhere(
         ),
     ] = False,
 ) -> None:
-    """Options of all commands; ``main`` takes --debug out before this is called."""
+    """Options of all commands; ``main`` takes --debug and --log-format out before."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; an error is one line, and with --debug a traceback."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in words
+    debug, in_json = "--debug" in words, _taken(words)
     if "" not in sys.path:  # module:Class in the working directory, after all installed packages
         sys.path.append("")
     for path in hidden():
@@ -75,7 +81,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"rename it, or refer to a strategy in it by its file: {path.name}/x.py:Class",
             err=True,
         )
-    if not sys.stderr.isatty():
+    if in_json:
+        logging.basicConfig(handlers=[_json_handler()], force=True)
+        logging.captureWarnings(True)
+        logging.getLogger("deqfolio").setLevel(logging.INFO)
+    elif not sys.stderr.isatty():
         logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S")
         logging.getLogger("deqfolio").setLevel(logging.INFO)
     kept, warnings.formatwarning = warnings.formatwarning, _one_warning
@@ -86,11 +96,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
-        typer.echo(f"error: {one_line(error)}", err=True)
+        if in_json:
+            logging.getLogger("deqfolio").error(one_line(error))
+        else:
+            typer.echo(f"error: {one_line(error)}", err=True)
         return 1
     finally:
+        if in_json:
+            logging.captureWarnings(False)
         warnings.formatwarning = kept
     return 0
+
+
+def _taken(words: list[str]) -> bool:
+    """Take ``--log-format`` out of the words; whether it is json.
+
+    Raises:
+        ValueError: it is another format.
+    """
+    place = next((n for n, word in enumerate(words) if word.startswith("--log-format")), None)
+    if place is None:
+        return False
+    _, equals, value = words.pop(place).partition("=")
+    if not equals:
+        value = words.pop(place) if place < len(words) else ""
+    if value not in ("json", "text"):
+        raise SystemExit(f"--log-format is json or text, got {value!r}")
+    return value == "json"
+
+
+def _json_handler() -> logging.Handler:
+    """Lines of a log as JSON: time (UTC), level, message."""
+
+    class Lines(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="seconds")
+            text = record.getMessage().removeprefix("warning: ").strip()
+            return json.dumps({"time": when, "level": record.levelname.lower(), "message": text})
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(Lines())
+    return handler
 
 
 def _one_warning(message: Warning | str, *where: object, **more: object) -> str:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from data_loaders import Panel
+from data_loaders.kernel_cache import writable_cache
 from data_loaders.validation import day
 from engine.accounting.bookkeeping import (
     Book,
@@ -329,6 +330,7 @@ def _value(records: np.ndarray, prices: np.ndarray) -> np.ndarray:
 
 def load_vectorbt() -> ModuleType:
     """vectorbt, imported where it is used: it takes seconds."""
+    writable_cache()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its own import warns about its dependencies
         import vectorbt

@@ -141,3 +141,14 @@ def test_a_job_is_worked_on_by_one_process(run, capsys):
     (run / "bad.db").write_text("no database, but a text that is long enough to be looked at" * 9)
     assert main([*ORDERS, "--job", "bad.db"]) == 1
     assert "is no ledger of a job" in capsys.readouterr().err
+
+
+def test_a_log_in_json_has_an_object_a_line(run, capfd):
+    capfd.readouterr()
+    assert main(["--log-format", "json", *ORDERS, "--as-of", "2013-09-01"]) == 1
+    *_, last = capfd.readouterr().err.splitlines()
+    found = json.loads(last)
+    assert found["level"] == "error"
+    assert "stale on 2013-09-01" in found["message"]
+    with pytest.raises(SystemExit, match="--log-format is json or text, got 'xml'"):
+        main(["--log-format=xml", *ORDERS])

@@ -12,7 +12,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+
+from data_loaders.kernel_cache import writable_cache
+
+writable_cache()
+
+from numba import njit  # noqa: E402 - it looks for its cache when it is imported
 
 ROUNDER = 6755399441055744.0  # 1.5 * 2**52: adding it leaves the nearest integer in the low bits
 LOG2_E = 1.4426950408889634

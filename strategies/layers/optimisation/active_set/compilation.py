@@ -12,7 +12,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from numba import njit
+from data_loaders.kernel_cache import writable_cache
+
+writable_cache()
+
+from numba import njit  # noqa: E402 - it looks for its cache when it is imported
 
 # Nothing that assumes NaN away: a NaN has to reach the residual.
 _OPTIONS: dict[str, Any] = {
@@ -40,10 +44,7 @@ def source_hash() -> str:
 def entry(make: Callable[[str], Callable[..., Any]]) -> Any:
     """Compile the function that ``make(hash)`` returns for callers in Python.
 
-    The function has to mention the hash; it is kept on disk where there is a place to.
+    The function has to mention the hash.
     """
     function = make(source_hash())
-    try:
-        return njit(**_OPTIONS, nogil=True, cache=True)(function)
-    except RuntimeError:  # neither the package's folder nor the home folder is writable
-        return njit(**_OPTIONS, nogil=True)(function)
+    return njit(**_OPTIONS, nogil=True, cache=True)(function)
