@@ -19,8 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from strategies.layers.optimisation.mean_variance import MeanVarianceLayer
+from strategies.layers.optimisation.multiplier_method import SoftLimits
 from strategies.layers.optimisation.problem import build_problem
-from strategies.layers.optimisation.soft_limits import SoftLimits, solve_softly
+from strategies.layers.optimisation.soft_limits import solve_softly
 
 
 class MultiPeriodLayer(nn.Module):

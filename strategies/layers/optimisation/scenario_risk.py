@@ -22,8 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from strategies.layers.optimisation.mean_variance import MeanVarianceLayer
+from strategies.layers.optimisation.multiplier_method import SoftLimits
 from strategies.layers.optimisation.problem import FactorRisk
-from strategies.layers.optimisation.soft_limits import SoftLimits, base_problem, solve_softly
+from strategies.layers.optimisation.soft_limits import base_problem, solve_softly
 
 
 class CVaRLayer(nn.Module):
