@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from data_loaders import Panel
 from data_loaders.panel import prices_from
-from engine import Costs, WalkForward, backtest, backtest_seeds
+from engine import Costs, Training, WalkForward, backtest, backtest_seeds
 from engine.planning.walk_forward import Fold
 from reports.statistics.sharpe_tests import sharpe_differences
 from strategies import DEQMeanVariance, EqualWeight, Strategy
@@ -292,12 +292,15 @@ def side_by_side(panel: Panel, published: pd.DataFrame) -> pd.DataFrame:
 
 
 def flagship(panel: Panel, seeds: int) -> pd.DataFrame:
-    """DEQMeanVariance on the same data, walk and decisions, at 0 and 10 bp; one row a run."""
-    rows = []
+    """DEQMeanVariance on the same data, walk and decisions, at 0 and 10 bp; one row a run.
+
+    Fully invested, as the paper's models are, and with the best epoch of one validation block.
+    """
+    rows, training = [], Training(validation_blocks=1)
     for cost in (0.0, 0.001):
-        strategies = [DEQMeanVariance(lookback=WINDOW + 1), EqualWeight()]
+        strategies = [DEQMeanVariance(lookback=WINDOW + 1, cash=False), EqualWeight()]
         costs = Costs(commission=cost)
-        by_seed = backtest_seeds(strategies, panel, PLAN, costs, seeds=seeds, progress=False)
+        by_seed = backtest_seeds(strategies, panel, PLAN, costs, training, seeds, progress=False)
         for seed, results in by_seed.items():
             net = {name: result.net_returns for name, result in results.items()}
             returns = pd.DataFrame(net).iloc[1:].rename(columns={"EqualWeight": "1/N"})

@@ -69,7 +69,7 @@ def market(rows: int, assets: int) -> Panel:
 
 
 def flagship(assets: int, risk: str, lookback: int = LOOKBACK) -> DEQMeanVariance:
-    return DEQMeanVariance(lookback=lookback, cap=max(0.02, 2 / assets), risk=risk)
+    return DEQMeanVariance(lookback=lookback, cap=max(0.02, 2 / assets), risk=risk, cash=False)
 
 
 def step(risk: str, N: int, B: int = 16) -> Callable[[], float]:
@@ -120,7 +120,7 @@ def walk(
 ) -> Callable[[], float]:
     """A whole backtest: weekly decisions, yearly refits, 10 bp."""
     panel, strategy = market(T, N), flagship(N, risk, lookback)
-    training = Training() if epochs is None else Training(epochs=epochs)
+    training = Training(epochs=epochs or Training().epochs, validation_blocks=1)
 
     def run() -> float:
         start = time.process_time()
