@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from deqfolio import options
-from deqfolio.experiments import run
+from deqfolio.experiments import run, where_it_ran
 from deqfolio.trust import check_trust
 
 # Options with the names of settings.
@@ -190,8 +190,9 @@ def resume(
             f"{folder} has no {EXPERIMENT}, so it is not the folder of a run of the command line"
         )
     experiment = read_experiment(folder / EXPERIMENT)
-    check_trust(folder, experiment, trust)
-    run(experiment, folder, None, workers, cluster, complete=True)
+    with where_it_ran(folder, experiment) as place:
+        check_trust(place(folder), experiment, trust)
+        run(experiment, place(folder), None, workers, cluster, complete=True)
 
 
 def _risk_free(value: str | None) -> dict[str, float | str]:

@@ -82,7 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             err=True,
         )
     if in_json:
-        logging.basicConfig(handlers=[_json_handler()], force=True)
+        handler = _json_handler()
+        logging.getLogger().addHandler(handler)
         logging.captureWarnings(True)
         logging.getLogger("deqfolio").setLevel(logging.INFO)
     elif not sys.stderr.isatty():
@@ -104,6 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         if in_json:
             logging.captureWarnings(False)
+            logging.getLogger().removeHandler(handler)
         warnings.formatwarning = kept
     return 0
 

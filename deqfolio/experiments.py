@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -52,6 +53,25 @@ def prepare(experiment: dict[str, Any]) -> Prepared:
     if panel.caveats and is_file_name(str(experiment["data"]["source"])):
         typer.echo(panel.caveats[0], err=True)  # what was taken from the file
     return Prepared(made, panel, plan, costs, training)
+
+
+@contextmanager
+def where_it_ran(run: Path, experiment: dict[str, Any]) -> Iterator[Callable[[Path], Path]]:
+    """Work in the folder that a run was started in, from which its files and modules are named.
+
+    It is known by its place beside the run's folder, so that both may be moved together. A folder
+    inside of the run's own is not gone to.
+
+    Yields:
+        What gives the place of a path that was meant from the folder of before.
+    """
+    here, own = Path.cwd(), run.resolve()
+    start = (own / experiment.get("folder", ".")).resolve()
+    if start == here or start.is_relative_to(own) or not start.is_dir():
+        yield lambda path: path
+        return
+    with chdir(start):
+        yield lambda path: here / path
 
 
 def make_strategy(described: dict[str, Any]) -> Strategy:
@@ -119,7 +139,8 @@ def run(
             shutil.rmtree(out / "tensorboard", ignore_errors=True)
         if replaced or not holds_work(out):
             with written(out):
-                write_text(out / EXPERIMENT, tomli_w.dumps(experiment))
+                here = os.path.relpath(Path.cwd(), out.resolve())
+                write_text(out / EXPERIMENT, tomli_w.dumps(experiment | {"folder": here}))
                 keep_code_hashes(out, experiment)
         with on_cluster(cluster) as executor:
             results = backtest(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from deqfolio.experiments import make_strategy
+from deqfolio.experiments import make_strategy, where_it_ran
 from deqfolio.options import Trust
 from deqfolio.trust import check_trust
 
@@ -116,6 +117,7 @@ def orders(
     """
     import pandas as pd
 
+    from data_loaders.files import is_file_name
     from engine.trading.account import Account, read_holdings
     from engine.trading.errors import NoDecision
     from engine.trading.job import JobBusy
@@ -145,12 +147,15 @@ def orders(
     shares = read_holdings(holdings) if holdings is not None else pd.Series(dtype=float)
     account = Account(shares, cash, capital, deposit)
     today = pd.Timestamp(as_of) if as_of else pd.Timestamp.now().normalize()
-    chosen = _chosen(run, strategy, prices, trust, accept_changes)
     try:
-        if job is None:
-            found = _document(chosen, account, rules, today)
-        else:
-            found = _of_the_day(job, chosen, account, rules, today)
+        is_file = prices is not None and is_file_name(prices)
+        with where_it_ran(run, _asked(run)) as place:
+            source = str(place(Path(str(prices)))) if is_file else prices
+            chosen = _chosen(place(run), strategy, source, trust, accept_changes)
+            if job is None:
+                found = _document(chosen, account, rules, today)
+            else:
+                found = _of_the_day(place(job), chosen, account, rules, today)
     except NoDecision as error:
         typer.echo(str(error))
         raise typer.Exit(NOT_TODAY) from None
@@ -164,16 +169,18 @@ def orders(
 
 def verify(file: Path, prices: str | None = None, trust: bool = False) -> None:
     """Make the orders of a document again, and say what differs."""
+    from data_loaders.files import is_file_name
     from engine.trading.order_files import differences, given_in, read_document
 
     before = read_document(file)
     account, rules, today, earlier, last = given_in(before)
     run, name = Path(before["run"]["folder"]), before["run"]["strategy"]
-    chosen = _chosen(run, name, prices, trust, changed=True)
-    from dataclasses import replace
-
     accepting = replace(rules, accept_changes=True)  # a change is a difference, and named
-    again = _document(chosen, account, accepting, today, earlier, last)
+    is_file = prices is not None and is_file_name(prices)
+    with where_it_ran(run, _asked(run)) as place:
+        source = str(place(Path(str(prices)))) if is_file else prices
+        chosen = _chosen(run, name, source, trust, changed=True)
+        again = _document(chosen, account, accepting, today, earlier, last)
     found = differences(before, again)
     for line in found:
         typer.echo(line)
@@ -281,17 +288,22 @@ class Chosen(NamedTuple):
     panel: Panel
 
 
+def _asked(run: Path) -> dict[str, Any]:
+    from engine.runs.experiment import read_experiment
+    from engine.runs.run_directory import EXPERIMENT
+
+    return read_experiment(run / EXPERIMENT)
+
+
 def _chosen(run: Path, name: str | None, prices: str | None, trust: bool, changed: bool) -> Chosen:
     from data_loaders import load
     from engine import load_run
-    from engine.runs.experiment import read_experiment
-    from engine.runs.run_directory import EXPERIMENT
 
     results = load_run(run)
     name = name or next(iter(results))
     if name not in results:
         raise ValueError(f"{run} has no strategy {name!r}; expected one of {', '.join(results)}")
-    asked = read_experiment(run / EXPERIMENT)
+    asked = _asked(run)
     check_trust(run, asked, trust, changed)
     strategy = make_strategy(asked["strategies"][list(results).index(name)])
     data = {key: value for key, value in asked["data"].items() if key not in ("end", "as_of")}

@@ -7,6 +7,7 @@
 [training]             arguments of Training
 [simulation]           whole_shares, risk_free (a number, or a CSV file of rates)
 [report]               benchmark, about: as of deqfolio report
+folder                 of a run: where it was started, as seen from the run's own folder
 [sweep]                what deqfolio sweep tries: trials, folds, [sweep.ranges], ...
 """
 
@@ -35,6 +36,8 @@ def read_experiment(path: Path) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path} is no TOML: {error}") from None
     for name, value in asked.items():
+        if name == "folder" and isinstance(value, str):
+            continue
         if name not in (*TABLES, "strategies", "sweep"):
             raise ValueError(
                 f"{path}: unknown table {name!r}{known_names(name, TABLES)}, strategies, sweep"

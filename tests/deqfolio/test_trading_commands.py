@@ -152,3 +152,25 @@ def test_a_log_in_json_has_an_object_a_line(run, capfd):
     assert "stale on 2013-09-01" in found["message"]
     with pytest.raises(SystemExit, match="--log-format is json or text, got 'xml'"):
         main(["--log-format=xml", *ORDERS])
+
+
+def test_a_run_is_resumed_and_traded_from_anywhere(run, capsys, monkeypatch):
+    """Its files are named from where it was started; both may be moved together."""
+    assert main([*ORDERS, "--out", "here.json"]) == 0
+    here = capsys.readouterr().out
+    away = run / "away"
+    away.mkdir()
+    monkeypatch.chdir(away)
+    words = ["orders", "../run", *ORDERS[2:], "--job", "job.db", "--out", "there.json"]
+    assert main(words) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == here.splitlines()[1:] or here
+    assert (away / "job.db").is_file()
+    there = json.loads((away / "there.json").read_text())
+    assert there["orders"] == json.loads((run / "here.json").read_text())["orders"]
+    assert main(["resume", "../run"]) == 0
+    assert main(["orders", "verify", "there.json"]) == 0
+    assert main([*words[:6], "--prices", "prices.csv"]) == 1  # which is not in this folder
+    moved = run.parent / "moved"
+    run.rename(moved)
+    monkeypatch.chdir(moved.parent)
+    assert main(["resume", "moved/run"]) == 0
