@@ -16,8 +16,8 @@ from reports.report_data import ReportData
 from reports.wording import headline, selection_sentence
 
 NAMED = (
-    "metrics", "luck", "years", "sweep", "assets", "groups", "profits", "group_profits", "capacity",
-    "whole",
+    "metrics", "luck", "trailing", "stress", "years", "sweep", "assets", "groups", "profits",
+    "group_profits", "capacity", "whole",
 )  # fmt: skip
 LISTED = (  # their index says nothing
     "drawdowns", "history", "folds", "seeds", "seed_tests", "limits", "sensitivity", "factors",

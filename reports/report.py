@@ -34,7 +34,7 @@ from reports.report_data import ReportData, gather
 from reports.statistics import bootstrap
 
 PAGE = Path(__file__).parent / "page"
-ORDERS = 40  # listed
+ORDERS, TRIPS = 40, 200  # listed
 ORDER_COLUMNS = (
     "date", "decided", "asset", "side", "reason", "ordered", "size", "price", "fees", "paid",
 )  # fmt: skip
@@ -162,7 +162,8 @@ def render(data: ReportData) -> str:
             script=Markup(script),
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
             headline=wording.headline(data),
-            selection=wording.selection_sentence(data),
+            ladder=wording.ladder(data),
+            selection="" if data.benchmark else wording.selection_sentence(data),
             missing=wording.not_shown(data),
             run_sentences=wording.run_sentences(data),
             marked=data.runs.incomparable if data.runs else {},
@@ -179,6 +180,7 @@ def render(data: ReportData) -> str:
             heat=sections.heat_scale(data.months[name] for name in shown),
             delays=positions.delay_sentences(data.first.delays),
             orders=orders.tail(ORDERS)[::-1].to_dict("records"),
+            shown_trips=data.first.round_trips.tail(TRIPS)[::-1].to_dict("records"),
             panel=settings.get("panel", {}),
             settings=list(flat(settings)),
             decisions=shown_decisions(data.results, data.decisions, data.subject),

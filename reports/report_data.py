@@ -18,7 +18,16 @@ from reports.decisions import decision_tables
 from reports.failures import finished
 from reports.flat_settings import flat
 from reports.formats import day
-from reports.metrics import calendars, capacity, catalogue, drawdowns, positions, relative, trading
+from reports.metrics import (
+    calendars,
+    capacity,
+    catalogue,
+    drawdowns,
+    periods,
+    positions,
+    relative,
+    trading,
+)
 from reports.returns_alone import has_holdings
 from reports.run_differences import RunDifferences, differences
 from reports.statistics import seed_tests, selection, sharpe_tests, trials
@@ -43,6 +52,8 @@ class ReportData:
     superior: float  # see ``selection.superior_ability``
     history: pd.DataFrame  # see ``trials.history``
     drawdowns: pd.DataFrame  # the worst of the subject
+    trailing: pd.DataFrame  # returns to date and of the last years, by strategy
+    stress: pd.DataFrame  # returns in known crises, see ``periods.stress_returns``
     years: pd.DataFrame  # returns by calendar year and strategy
     months: dict[str, pd.DataFrame]  # {strategy that had any: returns by year and month}
     folds: pd.DataFrame  # results by fold and strategy
@@ -65,6 +76,7 @@ class ReportData:
     factors: pd.DataFrame  # regression of each strategy on the factors
     differing: pd.DataFrame  # settings in which the results differ, by strategy
     runs: RunDifferences | None  # what the runs differ in, where there are several
+    grouping: dict[str, str]  # {asset: group}, as given
     decisions: dict[str, pd.DataFrame]  # {strategy: its ``positions_by_decision``}
 
     @property
@@ -121,6 +133,7 @@ def gather(
     known = tried if benchmark and class_of(results[benchmark]) == EQUAL_WEIGHT else None
     assets = trading.asset_table(results[subject], year)
     begun = {n: r for n, r in {**results, **failed}.items() if len(r.net_returns)}
+    pair_first = dict.fromkeys([subject, *([benchmark] if benchmark else []), *results])
     months = {name: calendars.monthly_returns(r.net_returns) for name, r in begun.items()}
     return ReportData(
         results=results,
@@ -137,6 +150,8 @@ def gather(
         overfitting=selection.overfitting(active),
         superior=selection.superior_ability(excess, benchmark) if benchmark else np.nan,
         history=trials.history(results, tried),
+        trailing=periods.trailing_returns({n: results[n].net_returns for n in results}),
+        stress=periods.stress_returns({n: results[n].net_returns for n in pair_first}),
         drawdowns=drawdowns.drawdown_periods(results[subject].net_returns).head(WORST),
         years=pd.DataFrame({name: table["year"] for name, table in months.items()}).reindex(
             columns=rows
@@ -162,6 +177,7 @@ def gather(
         checks=_stacked(results, lambda result: learning.checks(result.checks)),
         differing=_differing(results),
         runs=_runs(results[subject]),
+        grouping=dict(groups or {}),
         decisions=decision_tables(results),
     )
 

@@ -61,8 +61,15 @@ def _about_subject(data: ReportData) -> Markup:
             "spread have none."
         ).format(benchmark)
     size = number(abs(difference)) if abs(difference) >= 0.005 else "less than 0.01"
-    compared = Markup(" had a Sharpe ratio {} {} than <bdi>{}</bdi>{}; ").format(
-        size, "higher" if difference > 0 else "lower", benchmark, net
+    other = data.metrics.loc[benchmark]
+    compared = Markup(" earned {} a year{} against {} of <bdi>{}</bdi>, at a Sharpe ratio {} {}: ")
+    compared = compared.format(
+        percent(row["annual return"]),
+        net,
+        percent(other["annual return"]),
+        benchmark,
+        size,
+        "higher" if difference > 0 else "lower",
     )
     reason = "the history is too short to say how likely that is by chance."
     if np.isfinite(p):
@@ -150,6 +157,86 @@ def selection_sentence(data: ReportData) -> str:
     return " ".join(said)
 
 
+def ladder(data: ReportData) -> list[tuple[str, str, str]]:
+    """What the statistics answer, from the plain question to the strict one, about the subject:
+    question, answer, and the term with what it means. Without a benchmark there is no question.
+    """
+    if data.benchmark is None:
+        return []
+    own, other = data.metrics.loc[data.subject], data.metrics.loc[data.benchmark]
+    luck = data.luck.loc[data.subject]
+    steps = [
+        (
+            "Did it earn more?",
+            f"{percent(own['annual return'])} a year against {percent(other['annual return'])}.",
+            "Annual return, compounded.",
+        ),
+        (
+            "Did it earn more for its risk?",
+            f"{number(own['Sharpe'])} against {number(other['Sharpe'])}.",
+            "Sharpe ratio: return in excess of the risk-free rate over its volatility, annual.",
+        ),
+    ]
+    if np.isfinite(luck["p"]):
+        interval = f"{number(luck['difference low'])} to {number(luck['difference high'])}"
+        steps.append(
+            (
+                "Could chance alone make a difference of this size?",
+                f"{_often(luck['p'])}: in {_spelled(luck['p'])} of cases. The true difference is "
+                f"between {interval} with 95% confidence.",
+                "p-value: how often two strategies that are equally good differ by as much, in "
+                "either direction.",
+            )
+        )
+    if np.isfinite(luck["active"]):
+        steps.append(
+            (
+                "Is there an edge over the benchmark at all?",
+                f"With a probability of {_spelled(luck['active'])}.",
+                "Probabilistic Sharpe ratio: that the true Sharpe ratio of the active return, the "
+                "return less that of the benchmark, is above 0.",
+            )
+        )
+    if np.isfinite(luck["deflated"]):
+        tried = "one configuration was" if data.trials == 1 else f"{data.trials:,} were"
+        steps.append(
+            (
+                "Is it more than the luckiest of all that was tried?",
+                f"With a probability of {_spelled(luck['deflated'])}; {tried} tried.",
+                "Deflated Sharpe ratio: the same, above the ratio that the best of so many "
+                "configurations without skill reaches by luck.",
+            )
+        )
+    if np.isfinite(data.overfitting.probability):
+        found = data.overfitting
+        steps.append(
+            (
+                "Would the best of the past have been the best later?",
+                f"In {percent(found.probability, 0)} of {found.splits:,} splits of the history it "
+                f"ended in the lower half of the {found.configurations}.",
+                "Probability of backtest overfitting; 50% is pure chance.",
+            )
+        )
+    if np.isfinite(data.superior):
+        size = "below 0.01" if data.superior < 0.005 else number(data.superior)
+        steps.append(
+            (
+                "Does any strategy of this page beat the benchmark?",
+                f"{'Probably' if data.superior < 0.05 else 'Not shown'}: p-value {size}.",
+                "Test for superior predictive ability, at equal volatility, of all together.",
+            )
+        )
+    return steps
+
+
+def _spelled(value: float) -> str:
+    return chance(value).replace("<", "less than ").replace(">", "more than ")
+
+
+def _often(p: float) -> str:
+    return "Easily" if p >= 0.1 else "Hardly" if p < 0.05 else "Perhaps"
+
+
 def risk_free(data: ReportData) -> str:
     """What ratios are in excess of, and whether cash alone earned more."""
     settings = data.first.settings
@@ -184,9 +271,18 @@ def not_shown(data: ReportData) -> list[str]:
         "Contributions of the assets to return and risk: the run has no returns of the assets "
         "that add up to those of the portfolio.": data.assets["return"].isna().all(),
         "Contributions by group: no groups of assets were given.": data.groups.empty,
+        "Turnover and costs: No trade was made.": bool(data.held) and not _traded(data),
+        "Results by fold: nothing was refitted, so there are no folds.": (
+            bool(data.held) and data.folds.empty
+        ),
+        "Training: None of the strategies is trained.": bool(data.held) and data.epochs.empty,
         "Regression on factors: no factors were given.": data.factors.empty,
         "Sharpe ratio by cost: nothing was traded, or the returns have no spread.": (
             data.sweep.empty
         ),
     }
     return [sentence for sentence, lacking in missing.items() if lacking]
+
+
+def _traded(data: ReportData) -> bool:
+    return any(len(result.turnover) for result in data.held.values())

@@ -22,6 +22,8 @@ from reports.report_data import ReportData
 
 SHOWN = len(STRATEGY_COLOURS)  # strategies with a colour of their own
 SHORTEST_WINDOW = 10  # periods; below, nothing rolling is shown
+CARRIED = 1e-9  # of the portfolio; below, nothing was earned or paid for holding
+LATEST = 12  # holdings named
 SHADED = 5  # drawdowns with a grey band in the figure of growth
 SOLVE_COLOURS = {"fixed point": "s1", "adjoint": "s3", "mean-variance": "s4"}
 
@@ -46,6 +48,7 @@ def draw(data: ReportData) -> dict[str, Any]:
         **_rolling(data, results, colours),
         **_trading(data, results, colours),
         **_weights({name: result for name, result in shown.items() if name in data.held}),
+        **_exposure(data),
         "limits": _limits(shown),
         "folds": _folds(data, colours),
         "plan": _plan(data.results),
@@ -98,6 +101,7 @@ def _rolling(data: ReportData, results: Results, colours: Colours) -> dict[str, 
     years = int(np.ceil(SHORTEST_WINDOW / year))
     window = int(min(round(years * year), len(data.first.net_returns) // 2))
     drawn: dict[str, Any] = {"window": window, "rolling": None, "volatility": None, "beta": None}
+    drawn["alpha"] = None
     if window < SHORTEST_WINDOW:
         return drawn
 
@@ -118,16 +122,19 @@ def _rolling(data: ReportData, results: Results, colours: Colours) -> dict[str, 
     label = f"Volatility of the last {window} periods by date."
     drawn["volatility"] = charts.line_chart(label, spreads, colours, percent=True)
     if data.benchmark:
-        betas = {}
+        alphas, betas = {}, {}
         for name in lines:
             if name != data.benchmark:
                 pair = {"ours": results[name], "theirs": results[data.benchmark]}
                 ours, theirs = on_common_dates(pair).values()
                 both = ours.excess_returns, theirs.excess_returns
                 betas[name] = rolling.rolling_beta(*both, span(ours)[0])
+                alphas[name] = rolling.rolling_alpha(*both, *span(ours))
         if betas := _known(betas):
             label = f"Beta to {data.benchmark} over the last {window} periods by date."
             drawn["beta"] = charts.line_chart(label, betas, colours)
+            label = f"Annual alpha against {data.benchmark} over the last {window} periods by date."
+            drawn["alpha"] = charts.line_chart(label, _known(alphas), colours, percent=True)
     return drawn
 
 
@@ -138,6 +145,7 @@ def _known(lines: Lines) -> dict[str, pd.Series]:
 def _trading(data: ReportData, results: Results, colours: Colours) -> dict[str, Any]:
     """Turnover, costs, and the Sharpe ratio at other costs."""
     drawn: dict[str, Any] = {"turnover": None, "paid": None, "sweep": None, "own_cost": None}
+    drawn["carried"] = None
     traded = {name: result for name, result in results.items() if len(result.turnover)}
     if traded:
         trailing = {n: rolling.trailing_turnover(r.turnover) for n, r in traded.items()}
@@ -148,6 +156,10 @@ def _trading(data: ReportData, results: Results, colours: Colours) -> dict[str, 
         drawn["turnover"] = charts.line_chart(label, trailing, colours)
         label = f"Costs paid since the start, share of the portfolio. In all: {total}."
         drawn["paid"] = charts.line_chart(label, paid, colours, percent=True)
+        carried = {name: result.carry.cumsum() for name, result in traded.items()}
+        if any((line.abs() > CARRIED).any() for line in carried.values()):
+            label = "Interest on cash less financing and borrow fees since the start, by date."
+            drawn["carried"] = charts.line_chart(label, carried, colours, percent=True)
     lines = {name: data.sweep[name].dropna() for name in results if name in data.sweep}
     if lines:
         rate = trading.cost_rate(data.first)
@@ -178,6 +190,40 @@ def _weights(results: Results) -> dict[str, Any]:
         drawn[name] = charts.stacked_weights(label, shown)
     coloured = list(zip(large, ASSET_COLOURS, strict=False))
     return {"weights": drawn, "coloured": coloured, "small": len(small)}
+
+
+def _exposure(data: ReportData) -> dict[str, Any]:
+    """The latest holdings of the subject, and its exposure over time: by group where there are
+    groups, else long, short, gross and net, where it is not always fully invested."""
+    drawn: dict[str, Any] = {"latest": [], "latest_rest": (0, 0.0, 0.0), "exposure": None}
+    drawn |= {"exposure_colours": {}, "exposure_said": ""}
+    weights = data.first.weights.fillna(0.0) if data.subject in data.held else pd.DataFrame()
+    if not len(weights):
+        return drawn
+    last = weights.iloc[-1]
+    held = last[last.abs() > 1e-9]
+    order = held.abs().sort_values(ascending=False, kind="stable").index
+    drawn["latest"] = [(str(asset), held[asset]) for asset in order[:LATEST]]
+    rest = order[LATEST:]
+    drawn["latest_rest"] = (len(rest), float(held[rest].sum()), float(1 - last.sum()))
+    if data.grouping:
+        names = pd.Index([data.grouping.get(str(a), "no group") for a in weights.columns])
+        lines = {str(g): weights.loc[:, names == g].sum(axis=1) for g in names.unique()}
+        order = sorted(lines, key=lambda group: -lines[group].abs().mean())[:SHOWN]
+        lines = {group: lines[group] for group in order}
+        said = "Sum of the weights of each group after each close."
+    else:
+        net, gross = weights.sum(axis=1), weights.abs().sum(axis=1)
+        if (net - 1).abs().max() < 0.02 and (gross - net).max() < 1e-9:
+            return drawn
+        lines = {"net": net, "long": weights.clip(lower=0).sum(axis=1)}
+        if (gross - net).max() > 1e-9:
+            lines |= {"short": weights.clip(upper=0).sum(axis=1), "gross": gross}
+        said = "Sums of the weights after each close; what net is below 100% is cash."
+    colours = dict(zip(lines, STRATEGY_COLOURS, strict=False))
+    label = f"Exposure of {data.subject} by date. {said}"
+    drawn["exposure"] = charts.line_chart(label, lines, colours, percent=True)
+    return drawn | {"exposure_colours": colours, "exposure_said": said}
 
 
 def _limits(results: Results) -> dict[str, Any]:

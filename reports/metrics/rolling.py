@@ -33,6 +33,19 @@ def rolling_beta(returns: pd.Series, benchmark: pd.Series, window: int) -> pd.Se
     return (joint / spread.where(spread > tiny)).iloc[window - 1 :]
 
 
+def rolling_alpha(
+    returns: pd.Series, benchmark: pd.Series, window: int, periods_per_year: float
+) -> pd.Series:
+    """``alpha`` a year of excess returns against the benchmark's, over the same windows as
+    ``rolling_beta``: what the mean has beyond beta times that of the benchmark."""
+    beta = rolling_beta(returns, benchmark, window)
+    common = returns.index.intersection(benchmark.index)
+    ours, theirs = (
+        line[common].astype(float).rolling(window).mean() for line in (returns, benchmark)
+    )
+    return ((ours - beta * theirs) * periods_per_year)[beta.index]
+
+
 def trailing_turnover(turnover: pd.Series) -> pd.Series:
     """Sum over the last 52 weeks, by fill date, from the first full year on if there is one."""
     year = pd.Timedelta("364D")  # a day more would count the same weekday 53 times

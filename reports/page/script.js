@@ -80,13 +80,25 @@
       };
     });
   }
+  function filterable(region, table, label) {
+    const field = make("input", { type: "search", placeholder: "Filter rows" });
+    field.setAttribute("aria-label", `Filter: ${label}`);
+    field.oninput = () => {
+      const words = field.value.toLowerCase().split(/\s+/);
+      [...table.tBodies[0].rows].forEach((row) => {
+        const text = textOf(row).toLowerCase();
+        row.hidden = !words.every((word) => text.includes(word));
+      });
+    };
+    region.previousElementSibling.prepend(field);
+  }
   function asCsv(table) {
     const field = (cell) => {
       let text = plain(textOf(cell));
       if (/^[=+@\t\r\uff1d\uff0b\uff0d\uff20]/.test(text) || /^-(?![\d.])/.test(text)) text = `'${text}`;  // no formulas
       return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
     };
-    return all("tr", table).map((row) => [...row.cells].map(field).join(",")).join("\r\n") + "\r\n";
+    return all("tr:not([hidden])", table).map((row) => [...row.cells].map(field).join(",")).join("\r\n") + "\r\n";
   }
   all(".scroll > table").forEach((table, number) => {
     const region = table.parentElement;
@@ -94,6 +106,7 @@
     const name = `${table.closest("section").id}-${number + 1}.csv`;
     tools(region, label, { CSV: () => download(name, "text/csv;charset=utf-8", "\ufeff" + asCsv(table)) });
     if (!table.matches(".heat, .fixed")) sortable(table);
+    if (table.matches(".filtered")) filterable(region, table, label);
   });
 
   // Decisions: a date for all strategies; each shows its last decision up to it

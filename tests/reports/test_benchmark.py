@@ -175,7 +175,7 @@ def test_a_report_of_returns_alone(tmp_path):
     frame = pd.DataFrame(rng.normal(4e-4, 0.01, (300, 2)), dates, ["fund", "rival"])
     path = write_report(frame, tmp_path / "r.html", benchmark="rival")
     text = " ".join(text_of(path.read_text()).split())
-    assert re.search(r"fund had a Sharpe ratio [\d.]+ (higher|lower) than rival ;", text)
+    assert re.search(r"of rival , at a Sharpe ratio [\d.]+ (higher|lower): a difference", text)
     assert "Weights, turnover, costs, orders and training: only returns were given." in text
     for absent in ("Weights over time", "Turnover and costs", "net of costs", "after costs"):
         assert absent not in text

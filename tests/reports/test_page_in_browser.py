@@ -83,7 +83,7 @@ def test_nothing_overflows_the_page(opened, results, hostile, width):
 def test_contents_links_lead_to_sections(opened, results):
     with opened(results) as page:
         links = page.locator("nav a")
-        assert links.count() == 18
+        assert links.count() == 19
         for number_ in range(links.count()):
             target = links.nth(number_).get_attribute("href")
             assert page.locator(f"section{target} > details > summary h2").count() == 1
@@ -398,6 +398,13 @@ def test_sections_fold_and_links_unfold_them(opened, results):
         assert page.locator("#growth .plot").first.is_visible()
         assert page.locator("#luck table").is_hidden()
         page.get_by_role("button", name="Unfold all").click()
+        page.locator("#turnover summary", has_text="Round trips").click()
+        trips = page.locator("#trips-table tbody tr")
+        asset = trips.first.locator("th").inner_text()
+        page.get_by_label("Filter: Round trips").fill(f"{asset} long")
+        seen = [row for row in trips.all() if row.is_visible()]
+        assert 0 < len(seen) < trips.count()
+        assert {row.locator("th").inner_text() for row in seen} == {asset}
         assert page.locator("#luck table").is_visible()
 
 

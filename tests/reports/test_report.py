@@ -70,9 +70,9 @@ def test_ids_are_unique_and_every_reference_finds_its_own(page):
 
 def test_figures_take_their_colours_from_the_page(page):
     figures = re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)
-    # equity, years, drawdowns, 3 rolling, distribution, 3 weights, 2 limits, turnover, costs,
+    # equity, years, drawdowns, 4 rolling, distribution, 3 weights, 2 limits, turnover, costs,
     # sweep, the plan, folds, training, steps
-    assert len(figures) == 19
+    assert len(figures) == 20
     for figure in figures:
         assert not re.search(r"#[0-9a-f]{6}\b", figure)
         assert re.search(r'role="img" aria-label="[^"]{20,}"', figure)
@@ -106,7 +106,8 @@ def test_the_best_of_a_column_is_marked():
         "dear": make_result("dear", 300, net=np.tile([0.02, -0.01], 150)),
         "cheap": make_result("cheap", 300, net=np.tile([0.01, -0.01], 150)),
     }
-    row = re.search(r"<bdi>dear</bdi></span></th>(.*?)</tr>", render(gather(results)), re.DOTALL)[1]
+    table = render(gather(results)).split('id="summary-table"')[1]
+    row = re.search(r"<bdi>dear</bdi></span></th>(.*?)</tr>", table, re.DOTALL)[1]
     best = [' class="best"' in cell for cell in row.split("<td")[1:]]
     assert best == [True, False, True, True, True, True, False, False, False]
 
@@ -153,9 +154,9 @@ def test_the_first_strategy_is_compared_with_equal_weights():
 def test_the_headline_says_how_much_and_how_likely(page):
     sentence = re.sub(r"<[^>]*>", "", re.search(r"<h1>(.*?)</h1>", page)[1])
     assert re.fullmatch(
-        r"Over 5\.0 years DEQMeanVariance had a Sharpe ratio \d\.\d\d (higher|lower) than "
-        r"EqualWeight after costs; a difference at least this large arises by chance in \d+% of "
-        r"cases: this is .*\.",
+        r"Over 5\.0 years DEQMeanVariance earned [\d.]+% a year after costs against [\d.]+% of "
+        r"EqualWeight, at a Sharpe ratio \d\.\d\d (higher|lower): a difference at least this large "
+        r"arises by chance in \d+% of cases: this is .*\.",
         sentence,
     )
 
@@ -343,3 +344,50 @@ def test_no_results_are_refused(tmp_path):
 )  # fmt: skip
 def test_what_is_not_certain_is_not_called_so(value, text):
     assert chance(value) == text
+
+
+# The first questions
+
+
+def test_each_step_of_the_ladder_has_the_number_of_the_tables(page):
+    data = gather(typical())
+    body = text_of("</style>" + re.search(r'<ol class="ladder">(.*?)</ol>', page, re.DOTALL)[1])
+    luck, own = data.luck.loc[data.subject], data.metrics.loc[data.subject]
+    other = data.metrics.loc["EqualWeight"]
+    for words in (
+        f"{percent(own['annual return'])} a year against {percent(other['annual return'])}",
+        f"{number(own['Sharpe'])} against {number(other['Sharpe'])}",
+        f"in {chance(luck['p'])} of cases",
+        f"With a probability of {chance(luck['active'])}.",
+        f"With a probability of {chance(luck['deflated'])}; 2 were tried",
+        f"In {percent(data.overfitting.probability, 0)} of 12,870 splits",
+        f"p-value {number(data.superior)}",
+    ):
+        assert words in body, words
+
+
+def test_years_and_last_years_on_the_page_are_those_of_the_tables(page):
+    data = gather(typical())
+    body = re.search(r'id="years-table">.*?<tbody>(.*?)</tbody>', page, re.DOTALL)[1]
+    for row, (year, line) in zip(body.split("</tr>"), data.years.iterrows(), strict=False):
+        cells = text_of("</style>" + row).split()
+        gap = percent(line["DEQMeanVariance"] - line["EqualWeight"])
+        assert cells == [str(year), *(percent(value) for value in line[data.ranked]), gap]
+    body = re.search(r'id="trailing-table">.*?<tbody>(.*?)</tbody>', page, re.DOTALL)[1]
+    for row, name in zip(body.split("</tr>"), data.ranked, strict=False):
+        cells = text_of("</style>" + row).split()
+        assert cells == [name, *(percent(value) for value in data.trailing[name])]
+
+
+def test_latest_holdings_and_exposure_are_on_the_page():
+    short = make_result("hedged", 300, short=True)
+    groups = {f"A{number:03d}": "<odd>" if number % 2 else "even" for number in range(20)}
+    text = text_of(render(gather({"hedged": short}, groups=groups)))
+    last = short.weights.iloc[-1]
+    largest = last.abs().idxmax()
+    assert re.search(
+        rf"Latest holdings.*{largest}\s+{re.escape(percent(last[largest]))}", text, re.DOTALL
+    )
+    assert f"cash {percent(1 - last.sum())}" in " ".join(text.split())
+    assert "Sum of the weights of each group" in text
+    assert "what net is below 100% is cash" in text_of(render(gather({"hedged": short})))

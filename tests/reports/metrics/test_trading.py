@@ -210,6 +210,19 @@ def test_a_benchmark_without_spread_explains_nothing():
     assert rolling.rolling_beta(ours, flat, 50).isna().all()
 
 
+def test_rolling_alpha_and_beta_are_the_line_through_each_window():
+    random = np.random.default_rng(3)
+    dates = pd.bdate_range("2021-01-01", periods=60)
+    other = pd.Series(random.normal(0, 0.01, 60), dates)
+    ours = 0.001 + 0.7 * other + random.normal(0, 0.002, 60)
+    alpha = rolling.rolling_alpha(ours, other, 20, 252)
+    beta = rolling.rolling_beta(ours, other, 20)
+    for end in (20, 41, 60):
+        slope, intercept = np.polyfit(other[end - 20 : end], ours[end - 20 : end], 1)
+        assert beta[dates[end - 1]] == pytest.approx(slope)
+        assert alpha[dates[end - 1]] == pytest.approx(252 * intercept)
+
+
 def test_rolling_beta_equals_beta_of_each_window():
     other, ours = market(60), market(60, seed=3)
     found = rolling.rolling_beta(ours, other, 20)

@@ -1,0 +1,79 @@
+"""Returns over periods that people ask for: to date, of trailing years, of known crises."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from engine.accounting.performance import max_drawdown
+
+TRAILING = {  # back from the last date, by the calendar
+    "Month to date": pd.offsets.MonthEnd(1),
+    "Year to date": pd.offsets.YearEnd(1),
+    "3 months": pd.DateOffset(months=3),
+    "1 year": pd.DateOffset(years=1),
+    "3 years a year": pd.DateOffset(years=3),
+    "5 years a year": pd.DateOffset(years=5),
+    "10 years a year": pd.DateOffset(years=10),
+}
+STRESS = {  # (last close before it, last close of it), of US stocks
+    "Black Monday": ("1987-10-13", "1987-10-19"),
+    "Gulf war": ("1990-07-16", "1990-10-11"),
+    "Russian default": ("1998-07-17", "1998-08-31"),
+    "Dot-com bust": ("2000-03-24", "2002-10-09"),
+    "September 2001": ("2001-09-10", "2001-09-21"),
+    "Global financial crisis": ("2007-10-09", "2009-03-09"),
+    "Lehman to November 2008": ("2008-09-12", "2008-11-20"),
+    "Flash crash and Greece": ("2010-04-23", "2010-07-02"),
+    "US downgrade, euro crisis": ("2011-07-22", "2011-10-03"),
+    "Chinese devaluation": ("2015-08-10", "2015-08-25"),
+    "Oil and China": ("2015-11-03", "2016-02-11"),
+    "Volatility shock": ("2018-01-26", "2018-02-08"),
+    "Rate fears": ("2018-09-20", "2018-12-24"),
+    "COVID crash": ("2020-02-19", "2020-03-23"),
+    "Inflation and rates": ("2022-01-03", "2022-10-12"),
+    "Tariffs": ("2025-02-19", "2025-04-08"),
+}
+
+
+def trailing_returns(returns: Mapping[str, pd.Series]) -> pd.DataFrame:
+    """One row a period of ``TRAILING``, one column a strategy; compound, yearly from 3 years on.
+
+    From the last close up to so long before the last date of all; NaN where a history is shorter.
+    """
+    last = max(line.index[-1] for line in returns.values())
+    table = pd.DataFrame(index=list(TRAILING), columns=list(returns), dtype=float)
+    for period, offset in TRAILING.items():
+        begin = last.normalize() - offset
+        years = offset.kwds.get("years", 1) if period.endswith("a year") else 1
+        for name, line in returns.items():
+            if line.index[0] <= begin and line.index[-1] == last:
+                growth = float((1 + line[line.index > _end_of_day(begin)]).prod())
+                table.loc[period, name] = growth ** (1 / years) - 1
+    return table.dropna(how="all")
+
+
+def stress_returns(returns: Mapping[str, pd.Series]) -> pd.DataFrame:
+    """One row a period of ``STRESS`` that lies in the dates of the first: start, end, then the
+    compound return of each strategy, and "deepest": the largest loss of the first within it."""
+    rows = {}
+    first = next(iter(returns))
+    for period, (start, end) in STRESS.items():
+        begin, until = pd.Timestamp(start), _end_of_day(pd.Timestamp(end))
+        if returns[first].index[0] > begin or returns[first].index[-1] < pd.Timestamp(end):
+            continue
+        row: dict[str, object] = {"start": begin, "end": pd.Timestamp(end)}
+        for name, line in returns.items():
+            covered = line.index[0] <= begin and line.index[-1] >= pd.Timestamp(end)
+            within = line[(line.index > _end_of_day(begin)) & (line.index <= until)]
+            row[name] = float((1 + within).prod() - 1) if covered and len(within) else np.nan
+            if name == first:
+                row["deepest"] = float(max_drawdown(within)) if len(within) else np.nan
+        rows[period] = row
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _end_of_day(date: pd.Timestamp) -> pd.Timestamp:
+    return date + pd.Timedelta(days=1) - pd.Timedelta(1, "ns")
