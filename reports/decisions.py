@@ -6,9 +6,6 @@ the script of the page picks a date, and computes nothing.
 
 from __future__ import annotations
 
-import base64
-import json
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +15,7 @@ import pandas as pd
 from engine.runs.explanations import sentence
 from engine.runs.result import BacktestResult
 from reports.formats import day, number, percent
+from reports.packing import packed
 
 LISTED = 40  # assets of a decision on the page; the others are one row
 CELLS = 20_000  # decisions times assets on the page, of the subject; as many of all others
@@ -74,7 +72,7 @@ def _shown(result: BacktestResult, table: pd.DataFrame, cells: int) -> dict[str,
         "dates": [day(date) for date in dates[places]],
         "total": len(result.targets),
         "size": BLOCK,
-        "blocks": [_packed(texts[first : first + BLOCK]) for first in range(0, len(texts), BLOCK)],
+        "blocks": [packed(texts[first : first + BLOCK]) for first in range(0, len(texts), BLOCK)],
         "last": texts[-1],
     }
 
@@ -137,8 +135,3 @@ def _limit(line: Mapping[str, Any]) -> str:
         return f"{line['limit']} at a price of {price}"
     held, of = number(line["held"], 0), number(line["of"], 0)
     return f"{line['limit']} of {held} of {of} weights at a price of up to {price}"
-
-
-def _packed(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return base64.b64encode(zlib.compress(text.encode(), 9)).decode()

@@ -66,6 +66,11 @@ def as_csv(data: ReportData) -> dict[str, str]:
     for field in ("orders", "round_trips", "delays", "levels"):
         frames[field] = getattr(data.first, field)
     frames["failures"] = failures(data)
+    for field in ("by_date", "by_fold", "by_horizon", "by_group", "volatility"):
+        parts = {n: getattr(q, field) for n, q in data.forecasts.items() if len(getattr(q, field))}
+        frames[f"forecast_{field}"] = (
+            pd.concat(parts, names=["strategy"]).reset_index() if parts else pd.DataFrame()
+        )
     return {
         f"{name}.csv": safe_csv(frame, index=False, float_format="%.12g")
         for name, frame in frames.items()

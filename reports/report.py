@@ -34,6 +34,7 @@ from reports.report_data import ReportData, gather
 from reports.statistics import bootstrap
 
 PAGE = Path(__file__).parent / "page"
+SCRIPTS = ("script.js", "charts.js")  # in this order, as one
 ORDERS, TRIPS = 40, 200  # listed
 ORDER_COLUMNS = (
     "date", "decided", "asset", "side", "reason", "ordered", "size", "price", "fees", "paid",
@@ -147,7 +148,8 @@ def check_report_path(path: str | Path) -> Path:
 
 def render(data: ReportData) -> str:
     """The page as text; deterministic, so that the same results give the same bytes."""
-    script = (PAGE / "script.js").read_text(encoding="utf-8").strip()
+    parts = [(PAGE / name).read_text(encoding="utf-8").strip() for name in SCRIPTS]
+    script = "\n".join(['"use strict";', "(() => {", *parts, "})();"])
     shown = data.ranked[: sections.SHOWN]
     settings = data.first.settings
     orders = data.first.orders.reindex(columns=ORDER_COLUMNS)  # older runs have fewer columns
@@ -183,6 +185,7 @@ def render(data: ReportData) -> str:
             shown_trips=data.first.round_trips.tail(TRIPS)[::-1].to_dict("records"),
             panel=settings.get("panel", {}),
             settings=list(flat(settings)),
+            forecasts=[n for n, q in data.forecasts.items() if len(q.by_fold) or len(q.volatility)],
             decisions=shown_decisions(data.results, data.decisions, data.subject),
             everything=json.dumps(
                 export.settings({**data.failed, **data.results}, settings), indent=1, default=str

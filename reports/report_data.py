@@ -28,6 +28,7 @@ from reports.metrics import (
     relative,
     trading,
 )
+from reports.metrics.forecasts import ForecastQuality, forecast_quality
 from reports.returns_alone import has_holdings
 from reports.run_differences import RunDifferences, differences
 from reports.statistics import seed_tests, selection, sharpe_tests, trials
@@ -76,6 +77,7 @@ class ReportData:
     factors: pd.DataFrame  # regression of each strategy on the factors
     differing: pd.DataFrame  # settings in which the results differ, by strategy
     runs: RunDifferences | None  # what the runs differ in, where there are several
+    forecasts: dict[str, ForecastQuality]  # {strategy that optimises: how good q and P were}
     grouping: dict[str, str]  # {asset: group}, as given
     decisions: dict[str, pd.DataFrame]  # {strategy: its ``positions_by_decision``}
 
@@ -177,6 +179,7 @@ def gather(
         checks=_stacked(results, lambda result: learning.checks(result.checks)),
         differing=_differing(results),
         runs=_runs(results[subject]),
+        forecasts={n: q for n in results if (q := forecast_quality(results[n])) is not None},
         grouping=dict(groups or {}),
         decisions=decision_tables(results),
     )

@@ -7,7 +7,6 @@ drawn: legends belong to the page, so no name can break a figure.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -16,6 +15,7 @@ from markupsafe import Markup
 from numpy.typing import ArrayLike
 
 from reports.figures import ticks
+from reports.packing import packed
 
 WIDTH, LEFT, RIGHT, TOP, BOTTOM = 720, 58, 14, 12, 34  # of every figure, in its own units
 PALETTE = {  # name: (light, dark); the series stand 3:1 against the page, in both
@@ -211,7 +211,7 @@ def svg(label: str, *panels: Axes, readings: Mapping | None = None) -> Markup:
     ``label`` is its text for screen readers; ``readings`` is what the page's script shows under
     the pointer (see ``charts.readings_of``).
     """
-    data = Markup(' data-readings="{}"').format(json.dumps(readings)) if readings else ""
+    data = Markup(' data-readings="{}"').format(packed(readings)) if readings else ""
     return Markup('<svg role="img" aria-label="{}" viewBox="0 0 {} {}"{}>{}</svg>').format(
         label, WIDTH, panels[0].height, data, Markup("".join(panel.drawn() for panel in panels))
     )

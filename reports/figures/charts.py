@@ -22,7 +22,8 @@ from reports.figures.ticks import days
 from reports.metrics.distribution import student_t
 
 POINTS = 1500  # at most, in one line
-READINGS = 500  # at most, places whose values can be read off a figure
+READINGS = 24_000  # at most, values that can be read off a figure; beyond, places are left out
+EXACT = -6  # power of ten to which they are given; less exact beyond 1e9
 DATES = 400  # at most, in one area
 
 
@@ -73,8 +74,9 @@ def line_chart(
         axes.mark_x(ticks.dates(*axes.x))
     else:
         axes.number_x()
-    unit = "percent" if percent else "number"
-    return svg(label, axes, readings=readings_of(axes.x, lines, colours, unit, dated))
+    readings = readings_of(axes.x, lines, colours, "percent" if percent else "number", dated)
+    bands = [days(pd.DatetimeIndex(band)).round(4).tolist() for band in shade]
+    return svg(label, axes, readings=readings | {"log": log, "fill": fill, "bands": bands})
 
 
 def thin(line: pd.Series, points: int = POINTS) -> pd.Series:
@@ -97,25 +99,33 @@ def readings_of(
     unit: str,
     dated: bool = True,
 ) -> dict[str, Any]:
-    """The values that can be read off a figure of lines: {x, lines, unit, span, dates}, for JSON.
+    """What the page's script reads off a figure of lines, and draws it anew from: for JSON.
 
-    x are at most ``READINGS`` places shared by all lines (``days`` or numbers), span those at
-    the two ends of the axis; the values are the lines' own, or null.
+    x are the places shared by all lines (``days`` or numbers), as differences in units of 1e-4;
+    lines are [name, colour, scale, values], these as differences of whole numbers, which times the
+    scale are the values, or null; span is x at the two ends of the axis. Of more than ``READINGS``
+    values the extremes of each line are kept.
     """
     first, *others = (line.index for line in lines.values())
     if all(index.equals(first) for index in others):
         index = first
     else:
         index = pd.Index(sorted(set().union(first, *others)))
-    keep = np.unique(np.linspace(0, len(index) - 1, min(READINGS, len(index))).astype(int))
-    shown = index[keep]
-    places = days(shown) if dated else shown.to_numpy(dtype=float)
+    most = max(2, READINGS // len(lines))
+    if len(index) > most:
+        kept = [thin(line, max(2, most // len(lines))).index for line in lines.values()]
+        index = pd.Index(sorted(set().union(*kept)))
+    places = days(index) if dated else index.to_numpy(dtype=float)
     rows = []
     for name, line in lines.items():
-        values = (line.iloc[keep] if line.index is index else line.reindex(shown)).to_numpy(float)
-        own = [float(f"{value:.5g}") if np.isfinite(value) else None for value in values]
-        rows.append([name, colours[name], own])
-    x = [round(float(place), 4) for place in places]
+        values = (line if line.index.equals(index) else line.reindex(index)).to_numpy(float)
+        known = np.isfinite(values)
+        largest = float(np.abs(values[known]).max()) if known.any() else 0.0
+        scale = 10.0 ** max(EXACT, int(np.ceil(np.log10(max(largest, 1.0)))) - 15)
+        whole = np.rint(values[known] / scale).astype(np.int64)
+        steps = iter(np.diff(whole, prepend=0).tolist())
+        rows.append([name, colours[name], scale, [next(steps) if k else None for k in known]])
+    x = np.diff(np.rint(places * 1e4).astype(np.int64), prepend=0).tolist()
     return {"x": x, "lines": rows, "unit": unit, "span": list(span), "dates": dated}
 
 

@@ -49,6 +49,8 @@ def draw(data: ReportData) -> dict[str, Any]:
         **_trading(data, results, colours),
         **_weights({name: result for name, result in shown.items() if name in data.held}),
         **_exposure(data),
+        "ic": _ic(data, colours),
+        "ic_names": [name for name, quality in data.forecasts.items() if len(quality.by_date)],
         "limits": _limits(shown),
         "folds": _folds(data, colours),
         "plan": _plan(data.results),
@@ -190,6 +192,20 @@ def _weights(results: Results) -> dict[str, Any]:
         drawn[name] = charts.stacked_weights(label, shown)
     coloured = list(zip(large, ASSET_COLOURS, strict=False))
     return {"weights": drawn, "coloured": coloured, "small": len(small)}
+
+
+def _ic(data: ReportData, colours: Colours) -> Markup | None:
+    """Rank correlations of forecasts and returns, a moving mean of a year of decisions."""
+    lines = {}
+    for name, quality in data.forecasts.items():
+        line = quality.by_date.dropna()
+        window = min(52, len(line) // 3)
+        if window >= SHORTEST_WINDOW:
+            lines[name] = line.rolling(window).mean().iloc[window - 1 :]
+    if not lines:
+        return None
+    label = "Rank correlation of forecast and return, mean of the last decisions, by date."
+    return charts.line_chart(label, lines, colours, height=230)
 
 
 def _exposure(data: ReportData) -> dict[str, Any]:

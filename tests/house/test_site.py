@@ -94,3 +94,20 @@ def test_pages_have_no_barrier_and_fit_the_screen(site, browser, width, scheme, 
         assert page.evaluate(f"{root}.scrollWidth <= {root}.clientWidth"), name
     page.close()
     assert not [url for url in asked if url.startswith("http")]
+
+
+def test_the_site_is_searched_as_it_is_opened_from_a_folder(site, browser):
+    """By the words that users of the neighbours know; browsers start no worker from a file."""
+    page = browser.new_page()
+    page.goto((site / "index.html").as_uri())
+    field = page.locator("input[name=query]")
+    for words, wanted in (
+        ("slippage", "Questions"),
+        ("tear sheet", "Coming from quantstats, pyfolio or empyrical"),
+        ("notebook", "In a notebook: tables and figures"),
+    ):
+        field.click()
+        field.fill("")
+        field.press_sequentially(words)
+        page.locator(".md-search-result__item h1", has_text=wanted).first.wait_for(timeout=10_000)
+    page.close()

@@ -54,6 +54,8 @@ def opened(browser, tmp_path_factory):
         strange.clear()
         asked.clear()
         page.goto(url)
+        if script:
+            page.wait_for_selector("html[data-ready]", state="attached")
         yield page
         own = (url, "data:", "blob:")
         assert [request for request in asked if not request.startswith(own)] == []
@@ -83,7 +85,7 @@ def test_nothing_overflows_the_page(opened, results, hostile, width):
 def test_contents_links_lead_to_sections(opened, results):
     with opened(results) as page:
         links = page.locator("nav a")
-        assert links.count() == 19
+        assert links.count() == 20
         for number_ in range(links.count()):
             target = links.nth(number_).get_attribute("href")
             assert page.locator(f"section{target} > details > summary h2").count() == 1
@@ -355,6 +357,58 @@ def test_values_are_read_under_the_pointer_and_by_keyboard(opened, results):
         assert abs(pd.Timestamp(date) - middle) < pd.Timedelta("5D")
         page.mouse.move(5, 5)
         assert reading.is_hidden()
+
+
+def test_figures_zoom_in_step_and_strategies_are_switched_off(opened, results):
+    """By a button, by dragging, by keys; what is drawn is what the data say."""
+    net = results["DEQMeanVariance"].net_returns
+    value = wealth(net)
+    with opened(results) as page:
+        plot = page.locator("#growth .plot").first
+        svg = plot.locator("svg")
+        before = svg.inner_html()
+        area = svg.bounding_box()
+        unit = area["width"] / 720
+        page.mouse.move(area["x"] + 300 * unit, area["y"] + 90)
+        page.mouse.down()
+        page.mouse.move(area["x"] + 450 * unit, area["y"] + 90, steps=4)
+        page.mouse.up()
+        for section in ("growth", "drawdowns", "rolling"):
+            texts = page.locator(f"#{section} .plot svg").first.locator("text").all_text_contents()
+            dates = [text for text in texts if re.fullmatch(r"20\d\d-\d\d(-\d\d)?", text)]
+            assert 1 <= len(dates) <= 9, section
+        plot.focus()
+        page.keyboard.press("Home")
+        first = pd.Timestamp(plot.locator(".when").inner_text())
+        page.keyboard.press("End")
+        last = pd.Timestamp(plot.locator(".when").inner_text())
+        assert net.index[0] < first < last < net.index[-1]
+        share = (last - first) / (net.index[-1] - net.index[0])
+        assert share == pytest.approx(150 / 648, abs=0.03)
+        seen = value[first:last]
+        path = svg.locator("path[style*='--s1']").last.get_attribute("d")
+        points = [tuple(map(float, pair.split())) for pair in re.split("[ML]", path)[1:]]
+        assert len(points) == len(seen)  # every value, none thinned away
+        heights = np.array([y for _, y in points])
+        slope, intercept = np.polyfit(np.log(seen), heights, 1)  # a logarithmic axis
+        np.testing.assert_allclose(slope * np.log(seen) + intercept, heights, atol=0.2)
+        page.get_by_role("button", name="Linear axis: Growth").click()
+        path = svg.locator("path[style*='--s1']").last.get_attribute("d")
+        heights = np.array([float(pair.split()[1]) for pair in re.split("[ML]", path)[1:]])
+        slope, intercept = np.polyfit(seen, heights, 1)
+        np.testing.assert_allclose(slope * seen + intercept, heights, atol=0.2)
+        page.get_by_role("button", name="Linear axis: Growth").click()
+        name = page.locator("#growth .legend [role=button]", has_text="EqualWeight")
+        assert svg.locator("path[style*='--s2']").count() == 1
+        name.focus()
+        page.keyboard.press("Enter")
+        assert svg.locator("path[style*='--s2']").count() == 0
+        assert page.locator("#drawdowns svg path[style*='--s2']").count() == 0
+        page.keyboard.press(" ")
+        plot.focus()
+        page.keyboard.press("0")
+        page.keyboard.press("Escape")
+        assert svg.inner_html().split("<line")[0] == before.split("<line")[0]
 
 
 def test_a_decision_is_picked_by_slider_field_and_keyboard(opened, results):

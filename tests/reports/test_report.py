@@ -71,8 +71,8 @@ def test_ids_are_unique_and_every_reference_finds_its_own(page):
 def test_figures_take_their_colours_from_the_page(page):
     figures = re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)
     # equity, years, drawdowns, 4 rolling, distribution, 3 weights, 2 limits, turnover, costs,
-    # sweep, the plan, folds, training, steps
-    assert len(figures) == 20
+    # sweep, the plan, folds, training, steps, forecasts
+    assert len(figures) == 21
     for figure in figures:
         assert not re.search(r"#[0-9a-f]{6}\b", figure)
         assert re.search(r'role="img" aria-label="[^"]{20,}"', figure)

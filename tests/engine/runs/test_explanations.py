@@ -40,6 +40,7 @@ STRATEGIES = {
     "rule": MinimumVariance(64, cap=CAP),
     "band": NoTradeBand(MinimumVariance(64, cap=CAP), 0.05),
     "1/N": EqualWeight(),
+    "managed": VolatilityManaged(MinimumVariance(64, cap=CAP), target=0.05),
 }
 
 
@@ -186,6 +187,21 @@ def test_each_asset_has_a_sentence(results):
     assert "; no order was placed; no trade." in said
     assert (results["1/N"].explain()["why"].str.startswith("as its rule says; ")).all()
     assert "without the forecast it would be" in results["DEQ"].explain()["why"].str.cat()
+
+
+def test_a_portfolio_that_is_scaled_is_told_as_it_is_ordered(results):
+    result = results["managed"]
+    scaled = 0
+    for date in result.targets.index:
+        rows = result.explain(date)
+        own = result.reasons[result.reasons["date"] == date].set_index("asset")["aimed"]
+        factor = result.targets.loc[date].sum() / own.sum()
+        assert rows["scale"].iloc[0] == pytest.approx(factor, abs=1e-5)
+        np.testing.assert_allclose(rows["aimed"], rows["ordered"], atol=1e-5)
+        scaled += factor < 0.99
+        assert not rows["why"].str.contains("was ordered").any()
+    assert scaled > 3
+    assert (results["rule"].positions_by_decision["scale"] == 1).all()
 
 
 def test_explain_takes_the_last_decision_before_a_date(results):

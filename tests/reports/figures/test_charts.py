@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
+import zlib
 from xml.etree import ElementTree
 
 import numpy as np
@@ -90,8 +92,26 @@ def test_lines_of_different_dates_are_read_at_all_of_them():
     dates = pd.bdate_range("2020-01-01", periods=4)
     lines = {"one": pd.Series([1.0, 2, 3], dates[:3]), "two": pd.Series([5.0, 6], dates[2:])}
     told = readings_of((0, 1), lines, COLOURS, "number")
-    assert told["x"] == days(dates).tolist()
-    assert told["lines"] == [["one", "s1", [1, 2, 3, None]], ["two", "s2", [None, None, 5, 6]]]
+    assert (np.cumsum(told["x"]) / 1e4).tolist() == days(dates).tolist()
+    (*one, first), (*two, second) = told["lines"]
+    assert (one, two) == (["one", "s1", 1e-6], ["two", "s2", 1e-6])
+    assert first == [1_000_000, 1_000_000, 1_000_000, None]
+    assert second == [None, None, 5_000_000, 1_000_000]
+
+
+def test_values_are_read_to_the_last_digit_shown_and_extremes_are_kept():
+    """The first values of a line that grows by thousands are as exact as the last ones."""
+    dates = pd.bdate_range("1950-01-02", periods=19_000)
+    line = np.exp(pd.Series(np.linspace(0, 9, 19_000), dates)) + 0.00123
+    line.iloc[[777, 12_345]] = [-3.21, 1e5]
+    told = readings_of((0, 1), {"one": line, "two": line}, COLOURS, "number")
+    assert len(told["x"]) <= 12_001
+    x = np.cumsum(told["x"]) / 1e4
+    for _, _, scale, steps in told["lines"]:
+        values = pd.Series(np.cumsum(steps) * scale, x)
+        expected = line.set_axis(days(dates)).loc[x]
+        np.testing.assert_allclose(values, expected, atol=1e-6)
+        assert {values.min(), values.max()} == {-3.21, 1e5}
 
 
 ODD = {
@@ -111,4 +131,5 @@ def test_odd_lines_are_still_a_figure(case, log):
     root = ElementTree.fromstring(drawn)
     numbers = " ".join(part for node in root.iter() for part in node.attrib.values())
     assert not re.search(r"\b(nan|inf)\b", numbers.replace("NaN", "null"))
-    assert json.loads(root.attrib["data-readings"])["lines"][0][0] == "one"
+    told = json.loads(zlib.decompress(base64.b64decode(root.attrib["data-readings"])))
+    assert told["lines"][0][0] == "one"
