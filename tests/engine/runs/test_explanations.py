@@ -26,7 +26,7 @@ class Decided(DEQMeanVariance):
     """Its network has views before it has learned any."""
 
     def __init__(self, lookback=64, hidden=4, cap=CAP):
-        super().__init__(lookback, hidden, cap)
+        super().__init__(lookback, hidden, cap, cash=False)
 
     def build(self, inputs):
         network = super().build(inputs)
@@ -46,12 +46,12 @@ STRATEGIES = {
 
 @pytest.fixture(scope="module")
 def panel():
-    return random_walks(600, 4)
+    return random_walks(640, 4)
 
 
 @pytest.fixture(scope="module")
 def results(panel):
-    training = Training(epochs=1, block=12, learning_rate=0.01, ensemble=2)
+    training = Training(epochs=0, block=12, validation=0.3, ensemble=2)
     return backtest(STRATEGIES, panel, PLAN, Costs(0.001), training, progress=False)
 
 
