@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 SMALL = 5e-7  # of a weight or a price: rounding
+ALIKE = 0.005  # of beta: rounding of what is shown
 EXACT = 1e-5  # of a weight: that all are scaled alike
 APART = 5e-4  # what is ordered differs from what was aimed at
 WHY = {  # by the number in the column "kind"; the fields in braces are columns
@@ -34,6 +35,8 @@ WHY = {  # by the number in the column "kind"; the fields in braces are columns
     7: "not held: its beta of {beta} would have to be {limit_price} lower",
     8: "between its limits: its beta is {beta}, as that of all such assets",
     9: "between its limits; {no_trading_cost} if trading cost nothing",
+    10: "between its limits",
+    11: "not held: within the limits of sums neither buying nor selling it pays",
 }
 ORDERED = {0: "", 1: "; {ordered} was ordered", 2: "; no order was placed"}
 TRADED = {1: "; bought {traded} for {cost}", -1: "; sold {traded} for {cost}", 0: "; no trade"}
@@ -57,6 +60,8 @@ def positions_by_decision(
         of_sample = decisions.set_index(["date", "sample"]).reindex(at)
         variance = of_sample["variance"].to_numpy()
         own["beta"] = own["marginal"] / variance
+        hurdle = decisions.set_index(["date", "sample"])["hurdle"].reindex(at).to_numpy() / variance
+        own["alike"] = np.abs(own["forecast"] / variance - own["beta"] - hurdle) < ALIKE
         own["risk"] = own["aimed"] * own["beta"]
         own["forecast"] /= variance
         own["limit_price"] /= variance
@@ -67,7 +72,9 @@ def positions_by_decision(
     numbers = [c for c in own if c not in (*keys, "sample", "variance", "marginal")]
     several = own.duplicated(keys).any()
     table = own.groupby(keys, sort=False)[numbers].mean() if several else own.set_index(keys)
-    table = table[[c for c in numbers if not c.startswith("direction")]]
+    alike = table["alike"].to_numpy() == 1 if optimised else None
+    dropped = ("direction", "alike")
+    table = table[[c for c in numbers if not c.startswith(dropped)]]
     ordered = targets.rename_axis(index="date", columns="asset")
     table["ordered"] = ordered.rename(columns=str).stack().reindex(table.index)
     filled = _fills(orders, turnover).reindex(table.index).fillna(0.0)
@@ -76,7 +83,7 @@ def positions_by_decision(
     for name in ("aimed", "no_forecast", "no_trading_cost", "no_cap"):
         if name in table:
             table[name] *= table["scale"]
-    table["kind"] = _kinds(table) if optimised else np.zeros(len(table), np.int8)
+    table["kind"] = _kinds(table, alike) if optimised else np.zeros(len(table), np.int8)
     return table
 
 
@@ -163,12 +170,19 @@ def _scales(table: pd.DataFrame) -> pd.Series:
     return scale.mask(wrong.reindex(table.index.get_level_values("date")).to_numpy(), 1.0)
 
 
-def _kinds(table: pd.DataFrame) -> np.ndarray:
-    """(rows,) which sentence of ``WHY`` fits."""
+def _kinds(table: pd.DataFrame, alike: np.ndarray) -> np.ndarray:
+    """(rows,) which sentence of ``WHY`` fits.
+
+    Args:
+        alike: (rows,) bool, whether nothing but the budget stands beside forecast and beta.
+    """
     price, aimed = table["limit_price"].to_numpy(), table["aimed"].to_numpy()
     forecast = bool((table["forecast"] != 0).any())
     taxed = table["no_trading_cost"].notna().to_numpy()
     kinds = np.where(taxed, 6, 5) if forecast else np.where(taxed, 9, 8)
+    out = np.abs(aimed) <= SMALL
+    kinds[(kinds == 8) & ~alike] = 10
+    kinds[(kinds == 10) & out] = 11
     kinds[price < -SMALL] = 4
     kinds[(price < -SMALL) & (np.abs(aimed) <= SMALL)] = 3 if forecast else 7
     kinds[price > SMALL] = 2

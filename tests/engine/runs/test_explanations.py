@@ -9,9 +9,11 @@ import torch
 from markets import random_walks
 from scipy.optimize import minimize
 
+from data_loaders import Panel
 from engine import BacktestResult, Costs, Training, WalkForward, backtest
 from engine.walking import decision_record
 from strategies import (
+    Constraints,
     DEQMeanVariance,
     EqualWeight,
     MinimumVariance,
@@ -232,3 +234,25 @@ def test_of_many_assets_dates_are_left_out(panel, monkeypatch):
     assert [dates[0], dates[-1]] == [result.targets.index[0], result.targets.index[-1]]
     assert len(result.decisions) == len(result.targets) > 3
     assert set(result.limits["date"]) == set(result.targets.index)
+
+
+def test_betas_are_called_alike_where_they_are(results):
+    """Under a gross limit an asset may stand at zero between its limits, at any beta."""
+    for date in results["rule"].targets.index:
+        rows = results["rule"].explain(date)
+        same = rows[rows["why"].str.contains("as that of all such assets")]
+        assert same.empty or np.ptp(same["beta"]) < 0.02
+    limits = Constraints(lower=-0.3, upper=0.6, budget=1.0, gross_limit=1.1)
+    hedged = MinimumVariance(64, constraints=limits)
+    random = np.random.default_rng(0)
+    moves = random.normal(0, 0.01, (640, 1)) * np.linspace(0.5, 2, 8)
+    moves += random.normal(0, 0.004, (640, 8))
+    prices = pd.DataFrame(np.exp(moves.cumsum(axis=0)), pd.bdate_range("2010-01-01", periods=640))
+    market = Panel(prices.rename(columns=str))
+    (result,) = backtest(hedged, market, PLAN, progress=False).values()
+    said = [result.explain(date) for date in result.targets.index]
+    told = pd.concat(said)
+    assert told["why"].str.contains("within the limits of sums").any()
+    for rows in said:
+        same = rows[rows["why"].str.contains("as that of all such assets")]["beta"]
+        assert same.max() - same.min() < 0.02 or same.empty
