@@ -20,7 +20,6 @@ import pandas as pd
 
 SMALL = 5e-7  # of a weight or a price: rounding
 ALIKE = 0.005  # of beta: rounding of what is shown
-EXACT = 1e-5  # of a weight: that all are scaled alike
 APART = 5e-4  # what is ordered differs from what was aimed at
 WHY = {  # by the number in the column "kind"; the fields in braces are columns
     0: "as its rule says",
@@ -60,7 +59,7 @@ def positions_by_decision(
         of_sample = decisions.set_index(["date", "sample"]).reindex(at)
         variance = of_sample["variance"].to_numpy()
         own["beta"] = own["marginal"] / variance
-        hurdle = decisions.set_index(["date", "sample"])["hurdle"].reindex(at).to_numpy() / variance
+        hurdle = of_sample["hurdle"].to_numpy() / variance
         own["alike"] = np.abs(own["forecast"] / variance - own["beta"] - hurdle) < ALIKE
         own["risk"] = own["aimed"] * own["beta"]
         own["forecast"] /= variance
@@ -79,10 +78,6 @@ def positions_by_decision(
     table["ordered"] = ordered.rename(columns=str).stack().reindex(table.index)
     filled = _fills(orders, turnover).reindex(table.index).fillna(0.0)
     table["traded"], table["cost"] = filled["traded"], filled["cost"]
-    table["scale"] = _scales(table)
-    for name in ("aimed", "no_forecast", "no_trading_cost", "no_cap"):
-        if name in table:
-            table[name] *= table["scale"]
     table["kind"] = _kinds(table, alike) if optimised else np.zeros(len(table), np.int8)
     return table
 
@@ -155,19 +150,6 @@ FORMATS = {
     "forecast": _number,
     "beta": _number,
 }
-
-
-def _scales(table: pd.DataFrame) -> pd.Series:
-    """By which factor an exposure or a wrapper scaled the whole portfolio of each decision; 1 where
-    it did something else to it, or nothing."""
-    known = table["ordered"].notna()
-    ordered, aimed = table["ordered"].fillna(0.0), table["aimed"].where(known, 0.0)
-    sums = pd.DataFrame({"both": ordered * aimed, "own": aimed**2}).groupby(level="date").sum()
-    factor = (sums["both"] / sums["own"].where(sums["own"] > 0)).fillna(1.0)
-    scale = factor.reindex(table.index.get_level_values("date")).set_axis(table.index)
-    wrong = (ordered - scale * aimed).abs().where(known, 0.0).groupby(level="date").max() > EXACT
-    wrong |= (factor - 1).abs() < EXACT
-    return scale.mask(wrong.reindex(table.index.get_level_values("date")).to_numpy(), 1.0)
 
 
 def _kinds(table: pd.DataFrame, alike: np.ndarray) -> np.ndarray:

@@ -102,8 +102,7 @@ class ResultViews:
 
         Columns: held (before), aimed (by the optimiser, or the rule), ordered (NaN: nothing),
         traded (bought less sold, by all fills of this decision) and the cost of that, over the
-        portfolio's value at the fill; scale (by which an exposure or a wrapper multiplied all of
-        it; aimed and the like are after that); kind (of its sentence, ``explanations.WHY``); and
+        portfolio's value at the fill; kind (of its sentence, ``engine.runs.explanations.WHY``); and
         of an optimising strategy forecast, beta, limit_price (positive of a cap, negative of a
         floor), risk (share of the variance), no_forecast, no_trading_cost, no_cap: the weight there
         would be. Of several seeds or strategies inside, the means.
