@@ -71,7 +71,7 @@ def positions_by_decision(
     numbers = [c for c in own if c not in (*keys, "sample", "variance", "marginal")]
     several = own.duplicated(keys).any()
     table = own.groupby(keys, sort=False)[numbers].mean() if several else own.set_index(keys)
-    alike = table["alike"].to_numpy() == 1 if optimised else None
+    alike = table["alike"].to_numpy() == 1 if optimised else np.zeros(len(table), bool)
     dropped = ("direction", "alike")
     table = table[[c for c in numbers if not c.startswith(dropped)]]
     ordered = targets.rename_axis(index="date", columns="asset")
