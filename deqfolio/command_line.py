@@ -38,7 +38,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Read": (results.report, results.compare, results.verify),
     "Plug in": (plugging_in.strategies, plugging_in.new, plugging_in.check),
     "Choose": (choosing.cross_validate, choosing.sweep, choosing.trials),
-    "Trade": (trading.orders, trading.fills),
+    "Trade": (trading.orders, trading.fills, trading.refit),
     "Install": (installation.warm_up,),
 }
 for panel, commands in COMMANDS.items():

@@ -279,6 +279,49 @@ def _of_the_day(
     return found
 
 
+def refit(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
+    strategy: Annotated[
+        str | None, typer.Option(help="A learned strategy of the run. [default: the first]")
+    ] = None,
+    prices: Annotated[
+        str | None,
+        typer.Option(help="Source of prices up to now. [default: that of the run, updated]"),
+    ] = None,
+    trust: Trust = False,
+) -> None:
+    """Train the fold of a learned strategy that is due, on new prices, and say what moved.
+
+    Example: deqfolio refit runs/live && deqfolio orders runs/live --job job.sqlite3
+
+    It is trained as the backtest would train it, on what was known at the plan's refit date. What
+    was trained before is kept; orders decide with the fit of their date. Where none is due, nothing
+    is done.
+    """
+    from data_loaders.files import is_file_name
+    from engine.runs.settings import read_simulation, read_training
+    from engine.trading.refit import moved_words, save_refit, states_of
+    from engine.trading.refit import refit as train_due
+
+    is_file, asked = prices is not None and is_file_name(prices), _asked(run)
+    with where_it_ran(run, asked) as place:
+        source = str(place(Path(str(prices)))) if is_file else prices
+        chosen = _chosen(place(run), strategy, source, trust, False)
+        lookback = max(make_strategy(each).lookback for each in asked["strategies"])
+        states = states_of(chosen.run, chosen.result)
+        rates = read_simulation(asked["simulation"]).rates
+        training = read_training(asked["training"])
+        made = train_due(
+            chosen.strategy, chosen.result, chosen.panel, training, lookback, states, rates
+        )
+        if made is None:
+            typer.echo(f"{chosen.result.name}: no refit is due")
+            return
+        folder = save_refit(chosen.run, chosen.strategy, chosen.result, made)
+    typer.echo(f"{chosen.result.name}: fold {made.fold}, fitted on {made.date.date()}: {folder}")
+    typer.echo(f"weights at the last close, from before: {moved_words(made.moved)}")
+
+
 class Chosen(NamedTuple):
     """A strategy of a run, and prices for it."""
 
@@ -324,10 +367,12 @@ def _document(
 ) -> dict[str, Any]:
     from engine.trading.order_files import document
     from engine.trading.orders import todays_orders
+    from engine.trading.refit import states_of
     from strategies.strategy_constraints import binding
 
     run, strategy, result, panel = chosen
-    found = todays_orders(strategy, result, panel, account, today, rules, earlier, accepted, last)
+    given = rules, earlier, accepted, last, states_of(run, result)
+    found = todays_orders(strategy, result, panel, account, today, *given)
     words = binding(strategy, found.table["weight"], found.holdings, found.date)
     return document(
         found, strategy, result, panel, account, rules, today,
