@@ -92,6 +92,9 @@ class DEQMeanVariance(LearnedStrategy):
             (minimum variance) towards infinity (1/N).
         inertia: the cost of trading at the start, in units of the mean variance: with a ridge of
             1, one of 1 moves the weights about two thirds of the way; 0 leaves the holdings out.
+        proportional: a further cost of trading at the start, of value traded, in units of the mean
+            variance: a weight whose advantage is smaller is not traded at all. It goes with an
+            inertia above 0; the exposure, which moves all weights, is best left out (``cash``).
         cash: whether an exposure scales the portfolio, where the constraints leave room: they are
             not given, or have a budget such as (0, 1). Otherwise the weights sum to the budget.
         target: volatility a year, a fraction; 0.1 = 10%. None takes the median volatility of the
@@ -119,6 +122,7 @@ class DEQMeanVariance(LearnedStrategy):
         "fallback": one_of(*FALLBACKS),
         "ridge": above(0),
         "inertia": at_least(0),
+        "proportional": at_least(0),
         "target": above(0),
         "cell": one_of(*CELLS),
         "embedding": at_least(0),
@@ -148,6 +152,7 @@ class DEQMeanVariance(LearnedStrategy):
         factors: int = 10,
         fixed_point: str = "auto",
         adjoint: str = "implicit",
+        proportional: float = 0.0,
     ):
         self.lookback = lookback
         self.hidden = hidden
@@ -166,6 +171,7 @@ class DEQMeanVariance(LearnedStrategy):
         self.factors = factors
         self.fixed_point = fixed_point
         self.adjoint = adjoint
+        self.proportional = proportional
 
     @property
     def knows_holdings(self) -> bool:  # type: ignore[override]
@@ -182,6 +188,11 @@ class DEQMeanVariance(LearnedStrategy):
 
     def check_parameters(self) -> None:
         super().check_parameters()
+        if self.proportional and not self.inertia:
+            raise ValueError(
+                f"{type(self).__name__}: a proportional cost of trading goes with an inertia above "
+                "0, which may be as small as 0.001"
+            )
         if self._scales and self.constraints is not None:
             check_scalable(constraints_of(self.constraints, self.cap), type(self).__name__)
 
@@ -227,6 +238,7 @@ class DEQMeanVariance(LearnedStrategy):
             hidden=self.hidden,
             ridge=self.ridge,
             inertia=self.inertia,
+            proportional=self.proportional,
             cash=self._scales,
             least=0.0 if self.constraints is None else constraints.budget_ends[0],
             row_names=[row.name for row in constraints.rows],
@@ -267,6 +279,7 @@ class DEQMeanVarianceNetwork(nn.Module):
         hidden: int,
         ridge: float,
         inertia: float = 0.0,
+        proportional: float = 0.0,
         cash: bool = False,
         least: float = 0.0,
         row_names: Sequence[str] = (),
@@ -283,6 +296,9 @@ class DEQMeanVarianceNetwork(nn.Module):
         self.inertia = inertia
         if inertia:  # the logarithm of the cost over the one at the start, divided by SPEED
             self.log_inertia = nn.Parameter(torch.zeros(()))
+        self.proportional = proportional
+        if proportional:
+            self.log_proportional = nn.Parameter(torch.zeros(()))
         self.exposure = Exposure(hidden, least) if cash else None
 
     def forward(self, inputs: Inputs) -> Tensor:
@@ -298,6 +314,9 @@ class DEQMeanVarianceNetwork(nn.Module):
         risk = scaled_risk(inputs, within(scale, 2.0), ridge)
         limits = limits_in(inputs) | {"row_names": self.row_names}
         holdings, held = inputs.get("holdings"), torch.zeros_like(expected_return)
+        paid = None  # of value traded
+        if self.proportional:
+            paid = self.proportional * (SPEED * self.log_proportional).exp()
         if self.inertia and holdings is not None:  # what is suspended is kept
             held = holdings * inputs["suspended"]
             if self.exposure is not None:
@@ -306,10 +325,11 @@ class DEQMeanVarianceNetwork(nn.Module):
                 count_kept(int(fixed.sum()))
                 fix_bounds(limits, fixed, holdings * fixed)
             weights = weights_from_holdings(
-                self.optimiser, risk, expected_return, self.cost(), holdings, **limits
+                self.optimiser, risk, expected_return, self.cost(), holdings, paid, **limits
             )
         elif self.inertia and "drift" in inputs:
             limits["rates"] = None if self.exposure is not None else inputs.get("carry_rates")
+            limits["proportional"] = paid
             weights = weights_on_dates(
                 self.optimiser, risk, expected_return, self.cost(), inputs["drift"], **limits
             )

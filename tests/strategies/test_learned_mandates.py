@@ -1,10 +1,12 @@
 """Dollar-neutral, 130/30, leverage and cash, learned: they train, and find a planted signal."""
 
 import pytest
+import torch
 
 from data_loaders.synthetic import planted
 from engine import Costs, Training, WalkForward, backtest
 from strategies import Constraints, DEQMeanVariance
+from strategies.base import stack
 
 MANDATES = {
     "dollar-neutral": Constraints(lower=-0.2, upper=0.2, budget=0.0, gross_limit=1.0),
@@ -38,7 +40,32 @@ def test_a_mandate_trains_and_finds_the_planted_signal(market, mandate, inertia)
     assert max(float(value.max()) for value in missed.values()) < 1e-9
 
 
-def _tensor(frame):
-    import torch
+def test_a_learned_proportional_cost_leaves_weights_exactly_where_they_are(market):
+    """Orders of a few assets take the place of orders of all, and the cost has a gradient."""
+    plan = WalkForward(train="2Y", refit="3Y", rebalance="W-FRI")
+    limits = {"upper": 0.5}
+    both = {
+        d: DEQMeanVariance(lookback=60, hidden=4, constraints=limits, inertia=0.3, proportional=d)
+        for d in (0.0, 0.1)
+    }
+    named = {f"d={d}": each for d, each in both.items()}
+    found = backtest(named, market.panel, plan, Costs(), training=Training(epochs=2))
+    without, banded = (each.orders.groupby("decided").size().mean() for each in found.values())
+    assert without > 7.5  # of eight assets
+    assert banded < 5
+    rows = range(60, 120, 5)
+    prepared = stack([both[0.1].prepare(market.panel.rows(row - 60, row)) for row in rows])
+    module = both[0.1].build(prepared).double()
+    drift = torch.full((12, 8), 1.0, dtype=torch.float64)
+    drift[:, 0], drift[0] = 1.1, torch.nan  # one asset has risen: the others stay
+    module(prepared | {"drift": drift})[:, 0].sum().backward()
+    assert module.log_proportional.grad > 1e-3  # a higher cost keeps more of it
+    replayed = found["d=0.1"].replay(market.panel).by_asset  # both costs, and nothing left over
+    within = (replayed["weight"] > 1e-6) & (replayed["weight"] < 0.5 - 1e-6)
+    assert replayed.loc[within, ["cap", "floor"]].abs().to_numpy().max() < 1e-9
+    with pytest.raises(ValueError, match="goes with an inertia above 0"):
+        DEQMeanVariance(inertia=0.0, proportional=0.1).check_parameters()
 
+
+def _tensor(frame):
     return torch.from_numpy(frame.to_numpy())
