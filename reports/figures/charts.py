@@ -22,7 +22,7 @@ from reports.figures.ticks import days
 from reports.metrics.distribution import student_t
 
 POINTS = 1500  # at most, in one line
-READINGS = 24_000  # at most, values that can be read off a figure; beyond, places are left out
+READINGS = 40_000  # at most, values that can be read off a figure; beyond, places are left out
 EXACT = -6  # power of ten to which they are given; less exact beyond 1e9
 DATES = 400  # at most, in one area
 
@@ -50,7 +50,7 @@ def line_chart(
         mark: where a dashed vertical line stands.
     """
     dated = not any(pd.api.types.is_numeric_dtype(line.index) for line in lines.values())
-    points = min(POINTS, 8 * POINTS // len(lines))
+    points = min(POINTS, 4 * POINTS // len(lines))
     positive = {name: line.where(line > 0) for name, line in lines.items()} if log else lines
     shown = {name: thin(line, points) for name, line in positive.items()}
     across = {
