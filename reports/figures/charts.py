@@ -22,7 +22,7 @@ from reports.figures.ticks import days
 from reports.metrics.distribution import student_t
 
 POINTS = 1500  # at most, in one line
-READINGS = 40_000  # at most, values that can be read off a figure; beyond, places are left out
+READINGS = 24_000  # at most, values that can be read off a figure; beyond, places are left out
 EXACT = -6  # power of ten to which they are given; less exact beyond 1e9
 DATES = 400  # at most, in one area
 
