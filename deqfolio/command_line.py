@@ -17,7 +17,7 @@ import typer
 
 from data_loaders.commands import app as data_commands
 from data_loaders.package_imports import PACKAGES
-from deqfolio import backtests, choosing, installation, plugging_in, results, trading
+from deqfolio import backtests, choosing, fills, installation, plugging_in, results, trading
 
 EXIT_CODES = (
     "Exit codes: 0 success; 1 an error or a failed check, in one line (--debug shows the "
@@ -38,7 +38,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Read": (results.report, results.compare, results.verify),
     "Plug in": (plugging_in.strategies, plugging_in.new, plugging_in.check),
     "Choose": (choosing.cross_validate, choosing.sweep, choosing.trials),
-    "Trade": (trading.orders, trading.fills, trading.refit),
+    "Trade": (trading.orders, fills.fills, trading.refit),
     "Install": (installation.warm_up,),
 }
 for panel, commands in COMMANDS.items():
