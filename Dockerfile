@@ -4,9 +4,9 @@
 FROM python:3.12-slim
 
 COPY . /source
-# torch for CPUs alone: a tenth of the size
-RUN pip install --no-cache-dir torch --index-url https://download.pytorch.org/whl/cpu \
-    && pip install --no-cache-dir /source && rm -r /source
+# An index with torch for CPUs alone makes a tenth of the size: --build-arg PIP_EXTRA_INDEX_URL=...
+ARG PIP_EXTRA_INDEX_URL
+RUN pip install --no-cache-dir /source && rm -r /source
 
 # Kernels are compiled here, once. At run time they are copied to /tmp where this cannot be written.
 ENV NUMBA_CACHE_DIR=/opt/deqfolio/kernels \

@@ -68,6 +68,7 @@ clean:
 	$(PYTHON) -m venv .venv
 	$(BIN)/python $(INSTALL) --editable .
 	$(BIN)/python $(INSTALL) --no-deps qpth  # has no effect below Python 3.13
+	$(BIN)/deqfolio warm-up
 	touch $@
 
 .venv/installed-%: .venv/installed
@@ -79,4 +80,5 @@ clean:
 	$(PYTHON) .ci/modern.py > .venv-modern/requirements.txt
 	$(MODERN)/python $(INSTALL) --requirement .venv-modern/requirements.txt
 	$(MODERN)/python $(INSTALL) --no-deps --editable . qpth
+	$(MODERN)/deqfolio warm-up
 	touch $@

@@ -6,7 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
+
 import strategies.layers.optimisation.active_set.compilation as compilation
+from strategies.layers import MeanVarianceLayer
+from strategies.layers.optimisation.active_set.calls import compile_gradients, kernels
 
 HELPER = """
 from compilation import helper
@@ -59,3 +63,12 @@ def test_an_edit_of_a_helper_reaches_the_kernels_that_lie_on_disk(tmp_path):
 def test_every_entry_mentions_the_hash():
     kernels = Path(compilation.__file__).with_name("kernels.py").read_text()
     assert kernels.count("@entry") == kernels.count("assert sources") == 2
+
+
+def test_gradients_are_compiled_ahead_for_every_call():
+    compile_gradients()
+    risk = torch.eye(3, dtype=torch.float64).repeat(2, 1, 1).requires_grad_()
+    limits = {"holdings": torch.zeros(3), "turnover_cost": 0.1, "gross_limit": 1.5, "lower": -0.5}
+    for each in {}, limits:
+        MeanVarianceLayer()(risk, torch.ones(2, 3), **each).sum().backward()
+    assert len(kernels().differentiate_batch.overloads) == 1

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from strategies.layers.optimisation.problem import FactorRisk, Problem
+from strategies.layers.optimisation.problem import FactorRisk, Problem, build_problem
 from strategies.layers.threads import in_parts
 
 logger = logging.getLogger(__name__)
@@ -293,6 +293,16 @@ def gradients_compiled(
         limits[:, 1, -2],
         limits[:, 1, -1],
     )
+
+
+def compile_gradients() -> None:
+    """Compile the kernel of the gradients, by those of no sample: nothing is solved before."""
+    call = Call(build_problem(torch.eye(1, dtype=torch.float64).requires_grad_(), torch.zeros(1)))
+    batch = _part_of(kernel_batch(*call.tensors), slice(0, 0), 1)
+    none, width = np.zeros((0, 1)), batch.limits.shape[2]
+    states = np.zeros((0, 1 + width), np.int8)
+    solution = none, np.zeros((0, width)), states
+    gradients_compiled(batch, no_chain(), call, solution, torch.from_numpy(none))
 
 
 def _part_of(arrays: Any, part: slice, count: int) -> Any:
