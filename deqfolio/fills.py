@@ -27,7 +27,7 @@ def fills(
     Example: deqfolio fills state/job.sqlite3 fills.csv
 
     Without a file it only compares. What was ordered and is not in the file was missed: the account
-    goes on without it.
+    continues without it.
     """
     from data_loaders.atomic import write_text
     from data_loaders.spreadsheets import safe_csv

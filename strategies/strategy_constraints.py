@@ -113,7 +113,7 @@ def limits(
 ) -> dict[str, Any]:
     """Arguments of the mean-variance layer for the last date of ``history``, (N,) each.
 
-    An asset that misses a price in ``history`` may not be bought; what is held of it is fixed
+    An asset that misses a price in ``history`` may not be bought; its holding is fixed
     where ``kept`` says so, and the record counts it. The first purchase is free of turnover terms.
     With the fallback "relax", caps that cannot hold the
     budget are raised in proportion, and the record counts it.

@@ -1,4 +1,4 @@
-"""The refit that is due: a finished run goes on with new data, and keeps what it had."""
+"""The refit that is due: a finished run continues with new data, and keeps what it had."""
 
 from __future__ import annotations
 

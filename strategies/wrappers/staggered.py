@@ -18,7 +18,7 @@ from strategies.wrappers.wrapper import Wrapper
 class Staggered(Wrapper):
     """``n`` portfolios of the same strategy, of which one rebalances at each decision, in turn.
 
-    Each keeps its own holdings for n decisions, as in Jegadeesh & Titman (1993): what is held
+    Each keeps its own holdings for n decisions, as in Jegadeesh & Titman (1993): the portfolio
     depends less on the day on which it was decided, and a decision trades about an n-th. At the
     first decision all of them buy. Money is not moved between them.
 

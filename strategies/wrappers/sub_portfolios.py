@@ -27,7 +27,7 @@ class SubPortfolios:
     def update(self, holdings: np.ndarray) -> None:
         """Take over what the holdings (N,) of the whole have become.
 
-        An asset has grown alike in all of them, so each keeps its part of what is held of it.
+        An asset has grown alike in all of them, so each keeps its part of the holding.
         """
         values = self.values
         self.assets = _shared(self.assets, holdings, values)

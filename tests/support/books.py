@@ -124,7 +124,7 @@ def keep_books(
         yearly += c["borrow"] * np.minimum(shares * price, 0).sum()
 
     for row in range(rows):
-        if row:  # interest on what is held since the last fill
+        if row:  # interest on the holdings since the last fill
             cash += yearly * ((dates[row] - dates[row - 1]) / YEAR)
         growth, since, worth_before = 1.0, value, shares * last
         if opens is not None:

@@ -41,7 +41,7 @@ def market(seed, rows=90, assets=5):
 
 
 def answer(seed, row, held):
-    """Any answer: all assets, some of them, what is held, none at all; short and leveraged, too."""
+    """Any answer: all assets, some of them, the holdings, none at all; short and leveraged, too."""
     rng = np.random.default_rng([seed, row])
     kind = rng.integers(5)
     weights = rng.dirichlet(np.ones(len(held))) if rng.random() < 0.7 else rng.normal(

@@ -81,7 +81,7 @@ def test_short_positions_have_bands_and_room_of_their_own():
 
 
 class HandWritten(Strategy):
-    """The rule of anyone's first try: what is held, while all of it is near 1/N."""
+    """The rule of anyone's first try: the holdings, while all of them are near 1/N."""
 
     lookback = 1
 
