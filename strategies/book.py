@@ -20,8 +20,8 @@ class Book:
         date: of the decision.
         value: of the portfolio; cash: of it, negative if owed.
         shares: (N,) by asset, negative if short.
-        entry_price: (N,) average price paid for the shares held, without fees (partial sales leave it
-            as it is); NaN where nothing is held.
+        entry_price: (N,) average price paid for the shares held, without fees (partial sales leave
+            it as it is); NaN where nothing is held.
         entry_date: (N,) fill by which the position was opened; NaT where nothing is held.
         open_profit: (N,) of the shares held, at the last prices, before fees.
         realised: profit of what was sold or covered so far, less the fees of all orders.
