@@ -57,6 +57,7 @@ def fills(
     if len(periods):
         apart = periods["realised"] - periods["paper"]
         typer.echo(
-            f"realised less paper portfolio: {apart.sum():+.4%} in {len(periods)} periods, at most "
+            f"realised less paper portfolio: {apart.sum():+.4%} over "
+            f"{len(periods)} period{'s' * (len(periods) > 1)}, at most "
             f"{apart.abs().max():.4%} in one"
         )

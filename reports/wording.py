@@ -29,7 +29,7 @@ def training_sentence(data: ReportData) -> Markup:
         return Markup("")
     row = rows.iloc[0]
     said = f" In {row['nothing']} of {row['fits']} fits nothing was learned."
-    if np.isfinite(row["difference"]):
+    if np.isfinite(row["difference"]) and row["nothing"] < row["fits"]:
         said += (
             f" Training changed the Sharpe ratio by {number(row['difference'])} (95% interval "
             f"{number(row['low'])} to {number(row['high'])}, p = {number(row['p'])})."
@@ -183,7 +183,7 @@ def ladder(data: ReportData) -> list[tuple[str, str, str]]:
             (
                 "Could chance alone make a difference of this size?",
                 f"{_often(luck['p'])}: in {_spelled(luck['p'])} of cases. The true difference is "
-                f"between {interval} with 95% confidence.",
+                f"{interval} with 95% confidence.",
                 "p-value: how often two strategies that are equally good differ by as much, in "
                 "either direction.",
             )

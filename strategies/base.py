@@ -111,9 +111,9 @@ def asks_for_book(strategy: Strategy) -> bool:
 
 def fit_to_plan(strategy: Strategy, history: Panel, plan: Plan | None) -> Strategy:
     """Fit a strategy, and give it the plan if its ``fit`` takes one."""
-    if "plan" in signature(strategy.fit).parameters:
-        return strategy.fit(history, plan=plan)  # type: ignore[call-arg]
-    return strategy.fit(history)
+    plans = {"plan": plan} if "plan" in signature(strategy.fit).parameters else {}
+    fitted = strategy.fit(history, **plans)
+    return strategy if fitted is None else fitted  # ``return self`` is easily forgotten
 
 
 class Strategy(BaseEstimator):

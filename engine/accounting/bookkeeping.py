@@ -262,7 +262,8 @@ def whole_shares(
     ordered = (wanted * (1 - cost) - shares).where(~alone, 0.0)
     for _ in range(100):
         rounded = (wanted * (1 - cost) * (1 + 1e-12) / lot).trunc() * lot
-        rounded = rounded.where(~alone, shares)
+        against = (rounded - shares) * (wanted * (1 - cost) - shares) < 0  # of an odd lot
+        rounded = rounded.where(~(alone | against), shares)
         paid = costs.paid((rounded - shares) * price / value, illiquidity, value).sum()
         overdrawn = rounded @ price / value - most * (1 - paid)
         if overdrawn <= 0:

@@ -36,9 +36,16 @@ WHY = {  # by the number in the column "kind"; the fields in braces are columns
     9: "between its limits; {no_trading_cost} if trading cost nothing",
     10: "between its limits",
     11: "not held: within the limits of sums neither buying nor selling it pays",
+    12: "not to be held: it misses prices in the lookback, or is not in the universe",
+    13: "left as it is, as it misses prices",
 }
 ORDERED = {0: "", 1: "; {ordered} was ordered", 2: "; no order was placed"}
-TRADED = {1: "; bought {traded} for {cost}", -1: "; sold {traded} for {cost}", 0: "; no trade"}
+TRADED = {
+    1: "; bought {traded} for {cost}",
+    -1: "; sold {traded} for {cost}",
+    0: "; no trade",
+    2: "; none of it was filled",
+}
 
 
 def positions_by_decision(
@@ -105,7 +112,7 @@ def explained(table: pd.DataFrame, date: pd.Timestamp | str | None, name: str) -
     found["why"] = [sentence(row) for row in found.to_dict("records")]
     size = found[["held", "aimed"]].abs().max(axis=1)
     order = size.sort_values(ascending=False, kind="stable").index
-    found = found.loc[order].drop(columns="kind")
+    found = found.loc[order].drop(columns=["kind", "fixed"], errors="ignore")
     found.attrs["date"] = dates[place]
     return found
 
@@ -127,7 +134,9 @@ def order_kind(row: Mapping[str, float]) -> int:
 def trade_kind(row: Mapping[str, float]) -> int:
     """Which of ``TRADED`` fits."""
     traded = row["traded"]
-    return 0 if abs(traded) <= SMALL else 1 if traded > 0 else -1
+    if abs(traded) <= SMALL:
+        return 2 if abs(row["ordered"] - row["held"]) > APART else 0  # NaN is no order
+    return 1 if traded > 0 else -1
 
 
 def _percent(value: float) -> str:
@@ -169,6 +178,9 @@ def _kinds(table: pd.DataFrame, alike: np.ndarray) -> np.ndarray:
     kinds[(price < -SMALL) & (np.abs(aimed) <= SMALL)] = 3 if forecast else 7
     kinds[price > SMALL] = 2
     kinds[(price > SMALL) & table["no_cap"].notna().to_numpy()] = 1
+    if "fixed" in table:
+        fixed = table["fixed"].to_numpy() > 0
+        kinds[fixed] = np.where(np.abs(aimed[fixed]) <= SMALL, 12, 13)
     kinds[table["forecast"].isna()] = 0
     return kinds.astype(np.int8)
 

@@ -158,7 +158,8 @@ def todays_orders(
         )
     table, left = _sized(strategy, result, panel, held, closes, answer, capital, stale, rules)
     if account.deposit:
-        notes.append(f"{account.deposit:+,.2f} of new money is invested in the same proportions")
+        came = "of new money is invested" if account.deposit > 0 else "is taken out"
+        notes.append(f"{abs(account.deposit):,.2f} {came} in the same proportions")
     noted = DecisionRecord(panel.dates, panel.assets, np.array([len(panel) - 1]))
     noted.solves(np.array([len(panel) - 1]), record)
     noted.look()
@@ -335,4 +336,6 @@ def _reason(
     words = f"{'bought' if value > 0 else 'sold'} from {before:.2%} to its target of {target:.2%}"
     if value > 0 and after < target * (1 - 0.02) - lot:
         words += f"; the cash suffices for {after:.2%}"
+    elif abs(after - target) > 5e-4:
+        words += f", {after:.2%} in whole lots"
     return words

@@ -10,7 +10,7 @@ import pytest
 from data_loaders import Panel
 from engine import Training, WalkForward, backtest
 from engine.training.errors import TrainingWarning
-from strategies import EstimatorStrategy, HierarchicalRiskParity, InverseVolatility
+from strategies import DEQMeanVariance, EstimatorStrategy, HierarchicalRiskParity, InverseVolatility
 from strategies.registry import OURS
 
 NOTHING = pd.Series(0.0, index=[f"A{i}" for i in range(5)])
@@ -30,6 +30,8 @@ def test_every_strategy_runs_with_cash(with_cash, name):
     given = {key: value for key, value in given.items() if key in signature(cls).parameters}
     if name == "LargestPositions":
         given["count"] = 3
+    if name == "Untrained":
+        given["strategy"] = DEQMeanVariance(lookback=64, cap=1.0)
     plan = WalkForward(train=240, refit=40, rebalance="W-FRI")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=TrainingWarning)

@@ -311,3 +311,11 @@ def test_inputs_that_change_their_shape_are_named():
         ValueError, match=r"'features' has the shape \(4, 2\) on one date and \(4, 3"
     ):
         stack(rows)
+
+
+def test_a_fit_that_returns_nothing_is_the_fitted_strategy(walks):
+    class Forgets(Strategy):
+        def fit(self, history):
+            self.mean = history.returns.mean()
+
+    assert len(Forgets().refitted(walks).mean) == len(walks.assets)

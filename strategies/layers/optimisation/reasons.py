@@ -45,6 +45,7 @@ class Reasons(NamedTuple):
             and direction_1 to 3 (the largest eigenvalues of P over its trace).
         assets: {name: (D, N)} of the D samples asked for: aimed (z), forecast (q), variance
             (diagonal of P), marginal (P z), limit_price (positive of a cap, negative of a floor),
+            fixed (1 where both limits are the same, as of an asset that cannot be traded),
             no_forecast, no_trading_cost, no_cap (the weight there would be; NaN where that is no
             question), direction_1 to 3 (eigenvectors, their largest entry positive).
     """
@@ -87,9 +88,10 @@ def solve_reasons(solved: Solved, detailed: np.ndarray) -> Reasons:
         share[chosen] = values[:, k] / few_own.risk_diagonal().sum(-1)
         samples[f"direction_{k + 1}"] = share
     terms = terms_of(few, ended)
-    at_cap = (few.upper - z).abs().numpy() <= AT_LIMIT
-    cap = np.where(at_cap, terms["cap"], 0.0)
-    floor = np.where((z - few.lower).abs().numpy() <= AT_LIMIT, terms["floor"], 0.0)
+    fixed = (few.upper - few.lower).numpy() <= AT_LIMIT  # it is not traded, so that no limit binds
+    at_cap = ((few.upper - z).abs().numpy() <= AT_LIMIT) & ~fixed
+    at_floor = ((z - few.lower).abs().numpy() <= AT_LIMIT) & ~fixed
+    cap, floor = np.where(at_cap, terms["cap"], 0.0), np.where(at_floor, terms["floor"], 0.0)
     pull = few.expected_return - few_own.expected_return  # of the holdings: c h
     untaxed = replace(few_own, holdings=None, cost=None, turnover_limit=None)
     free = cost is None and problem.holdings is None
@@ -99,6 +101,7 @@ def solve_reasons(solved: Solved, detailed: np.ndarray) -> Reasons:
         "variance": few_own.risk_diagonal().numpy(),
         "marginal": few_own.risk_times(z).numpy(),
         "limit_price": cap - floor,
+        "fixed": fixed.astype(float),
         "no_forecast": _weights(replace(few, expected_return=pull)),
         "no_trading_cost": np.full(cap.shape, np.nan) if free else _weights(untaxed),
         "no_cap": _without_caps(few, cap),

@@ -3,10 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from data_loaders import Panel
 from engine import Costs
-from engine.accounting.bookkeeping import keep_book
+from engine.accounting.bookkeeping import keep_book, whole_shares
 from engine.accounting.market import Market
 from engine.accounting.positions import Positions
 from engine.accounting.simulation import fills_of
@@ -58,3 +59,13 @@ def test_a_portfolio_without_value_is_ruined(price, ruined):
         return
     with pytest.raises(ValueError, match=f"ruined on 2020-{ruined}"):
         keep_book(fills, costs)
+
+
+def test_an_odd_lot_is_not_sold_while_more_is_wanted():
+    """10 shares of 100 a lot, of which 24 are wanted; of the other 100 stay of 130."""
+    numbers = {"dtype": torch.float64}
+    price, shares = torch.tensor([10.0, 10.0], **numbers), torch.tensor([10.0, 130.0], **numbers)
+    value = torch.tensor(1400.0, **numbers)
+    target = torch.tensor([240.0, 1040.0], **numbers) / value
+    found, _, _ = whole_shares(target, shares, price, value, Costs(0.0), None, lot=100.0)
+    assert found.tolist() == [10.0, 100.0]

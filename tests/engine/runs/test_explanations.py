@@ -204,6 +204,17 @@ def test_a_portfolio_that_is_scaled_is_told_as_it_is_ordered(results):
     assert scaled > 3
 
 
+def test_an_asset_that_cannot_be_held_has_no_cap(panel):
+    prices = panel.prices.copy()
+    prices.iloc[500:503, 2] = np.nan
+    (result,) = backtest(MinimumVariance(64, cap=CAP), Panel(prices), PLAN, ledger=False).values()
+    rows = result.explain(panel.dates[540])
+    asset = panel.assets[2]
+    assert rows.loc[asset, "why"].startswith("not to be held: it misses prices in the lookback")
+    assert rows.loc[asset, "limit_price"] == 0
+    assert np.isnan(rows.loc[asset, "no_cap"])
+
+
 def test_explain_takes_the_last_decision_before_a_date(results):
     result = results["1/N"]
     first, second = result.targets.index[:2]
