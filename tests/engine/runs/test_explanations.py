@@ -206,9 +206,9 @@ def test_a_portfolio_that_is_scaled_is_told_as_it_is_ordered(results):
 
 def test_an_asset_that_cannot_be_held_has_no_cap(panel):
     prices = panel.prices.copy()
-    prices.iloc[500:503, 2] = np.nan
+    prices.iloc[:520, 2] = np.nan  # listed later
     (result,) = backtest(MinimumVariance(64, cap=CAP), Panel(prices), PLAN, ledger=False).values()
-    rows = result.explain(panel.dates[540])
+    rows = result.explain(panel.dates[560])
     asset = panel.assets[2]
     assert rows.loc[asset, "why"].startswith("not to be held: it misses prices in the lookback")
     assert rows.loc[asset, "limit_price"] == 0
