@@ -299,7 +299,7 @@ def _learning(results: Results) -> dict[str, Any]:
     curves: dict[str, Markup] = {}
     steps: dict[str, Any] = {}
     for name, result in results.items():
-        if not len(result.training):
+        if not len(result.training) or not result.training["epoch"].any():  # untrained
             continue
         label = f"Loss by epoch of {name}, training and validation, one line a fold."
         curves[name] = charts.training_curves(label, result.training)
