@@ -11,8 +11,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 MODERN := .venv-modern/bin
-# Most modules of the dependencies are never imported: to compile all of them takes a minute of CPU.
-INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile
+INSTALL := -m pip install --quiet --disable-pip-version-check
 
 # What does not depend on the stack, or is long and only repeats what other tests do there.
 SAME := house/ layers/ reports/test_page_in_browser.py engine/compute/ engine/test_paper.py \
