@@ -153,7 +153,9 @@ class Exposure(nn.Module):
         factor = within(self.head(state.sum(-2) / trading), 2.0)
         volatility = portfolio_volatility(weights, inputs)
         exposure = (self.target / volatility.unsqueeze(-1) * factor).clamp(self.least, 1.0)
-        note_exposure(exposure.detach().squeeze(-1).cpu(), volatility.detach().cpu())
+        note_exposure(
+            exposure.detach().squeeze(-1).cpu().numpy(), volatility.detach().cpu().numpy()
+        )
         return exposure
 
 

@@ -31,7 +31,7 @@ def test_a_text_comes_back_as_it_was(text):
 
 
 def test_prices_with_such_names_are_read_back(tmp_path):
-    dates = pd.bdate_range("2020-01-01", periods=60, name="date")
+    dates = pd.bdate_range("2020-01-01", periods=60, name="date").as_unit("ns")
     values = 100 + np.arange(120.0).reshape(60, 2)
     prices = pd.DataFrame(values, index=dates, columns=["=A", "@B"])
     write_prices(prices, tmp_path / "x.csv")
