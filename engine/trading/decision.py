@@ -64,9 +64,7 @@ def decide(
                 )
             held = pd.Series(each.holdings, dtype=float).reindex(panel.assets).fillna(0.0)
             deciding.at(int(row), held)
-    if details is not None:
-        details.clear()
-    return deciding.at(len(panel) - 1, holdings)
+    return deciding.at(len(panel) - 1, holdings, details)
 
 
 class _Deciding:
@@ -88,8 +86,10 @@ class _Deciding:
         self.rule = clone(strategy)
         self.fitted: Sequence[Strategy] = [self.rule]
 
-    def at(self, row: int, holdings: pd.Series) -> Answer:
+    def at(self, row: int, holdings: pd.Series, details: list | None = None) -> Answer:
         self._refit(row)
+        if details is not None:
+            details.clear()  # of earlier decisions, and of those that the refit has learned from
         history = self.panel.rows(max(0, row + 1 - self.strategy.lookback), row + 1)
         name = self.result.name
         answers = [checked_answer(name, each, history, holdings) for each in self.fitted]

@@ -70,7 +70,9 @@ class DecisionRecord:
                 risk = kept.problem.risk
                 self._bytes += 8 * getattr(risk, "loadings", risk).numel()
             elif kind == EXPOSURE and self._scales and len(kept[0]) == self._scales[-1].shape[1]:
-                self._scales[-1] = np.array(kept)
+                scale, volatility = self._scales[-1]  # of an exposure inside this one, if any
+                first = np.where(np.isnan(volatility), kept[1], volatility)
+                self._scales[-1] = np.array([scale * kept[0], first])
         if self._bytes > HELD:
             self.look()
 

@@ -9,7 +9,7 @@ from engine import Costs, Training, WalkForward, backtest
 from engine.trading.account import Account, read_holdings
 from engine.trading.errors import NoDecision, OrderError
 from engine.trading.orders import OrderRules, todays_orders
-from strategies import DEQMeanVariance, EqualWeight, MinimumVariance
+from strategies import DEQMeanVariance, EqualWeight, MinimumVariance, VolatilityManaged
 
 PLAN = WalkForward(train="18M", refit="9M", rebalance="ME")
 NOTHING = pd.Series(dtype=float)
@@ -293,3 +293,19 @@ def test_lots_and_small_orders(results, panel):
     assert (small["order"] == 0).all()
     assert found.cash >= 0
     assert (found.table["value"].abs()[found.table["order"] != 0] >= least).all()
+
+
+def test_limits_that_bind_are_those_of_the_decision_and_not_of_the_refit_before_it(panel):
+    """VolatilityManaged learns its target from the decisions of the training rows."""
+    plain = MinimumVariance(64, cap=0.3)
+    strategies = {"plain": plain, "managed": VolatilityManaged(plain)}
+    results = backtest(strategies, panel, PLAN, Costs(0.01), progress=False, ledger=False)
+    one, two = (
+        todays_orders(
+            strategies[name], results[name], panel, Account(NOTHING, capital=1e6),
+            panel.dates[-1] + pd.Timedelta("1D"), OrderRules(anyway=True),
+        ).limits
+        for name in strategies
+    )  # fmt: skip
+    assert [line["limit"] for line in one] == [line["limit"] for line in two]
+    assert [line["held"] for line in one] == [line["held"] for line in two]
