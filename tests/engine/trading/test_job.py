@@ -94,3 +94,17 @@ def test_fills_that_cannot_be_are_refused(tmp_path, text, message):
         job.fill(read_fills(tmp_path / "fills.csv"))
     with Job(tmp_path / "job.db").day() as job:
         assert job.events("fills", "account") == []
+
+
+def test_a_day_that_fails_leaves_nothing(tmp_path):
+    job = Job(tmp_path / "job.sqlite3")
+
+    def half_a_day():
+        with job.day():
+            job.note_deposit("2024-01-02", 100.0)
+            raise ValueError("in the middle")
+
+    with pytest.raises(ValueError, match="in the middle"):
+        half_a_day()
+    with job.day():
+        assert job.events("deposit") == []
