@@ -15,6 +15,8 @@ from engine.losses.returns import NegativeMeanVariance as NegativeMeanVariance
 from engine.losses.returns import NegativeOmega as NegativeOmega
 from engine.losses.returns import NegativeSharpe as NegativeSharpe
 from engine.losses.returns import NegativeSortino as NegativeSortino
+from engine.losses.risk import QLIKE as QLIKE
+from engine.losses.risk import RealizedVariance as RealizedVariance
 from engine.planning.walk_forward import WalkForward as WalkForward
 from engine.research.audit import StrategyCheckError as StrategyCheckError
 from engine.research.audit import check_strategy as check_strategy

@@ -304,8 +304,9 @@ class DEQMeanVarianceNetwork(nn.Module):
     def forward(self, inputs: Inputs) -> Tensor:
         return self.weights_and_forecast(inputs)[0]
 
-    def weights_and_forecast(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        """The weights, and the expected returns q behind them, (B, N) each."""
+    def weights_and_forecast(self, inputs: Inputs) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The weights and the expected returns q behind them, (B, N) each; and, with cash, the
+        predicted variance (B,) a year of the invested part, the weights over their sum."""
         trades = inputs["trades"]  # (B, N), whether an asset trades
         state = self.encoder(self.scaler(inputs["features"]), trades)  # (B, N, H), f(z*) = z*
         expected_return, scale, ridge = self.heads(state).unbind(-1)  # (B, N) each
@@ -335,9 +336,12 @@ class DEQMeanVarianceNetwork(nn.Module):
             )
         else:
             weights = self.optimiser(risk, expected_return, keys=known_by(inputs), **limits)
+        variance = None
         if self.exposure is not None:
-            weights = self.exposure(weights, state, inputs) * weights
-        return torch.where(held != 0, held, weights), expected_return  # exactly: no order
+            exposure, variance = self.exposure(weights, state, inputs)
+            weights = exposure * weights
+        weights = torch.where(held != 0, held, weights)  # exactly: no order
+        return weights, expected_return, variance
 
     def cost(self) -> Tensor:
         """Of trading, a scalar in units of the mean variance."""

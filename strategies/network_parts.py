@@ -147,16 +147,18 @@ class Exposure(nn.Module):
             )
         self.target = volatility.quantile(0.5) if target is None else torch.as_tensor(target)
 
-    def forward(self, weights: Tensor, state: Tensor, inputs: Inputs) -> Tensor:
-        """The exposure (B, 1) of weights (B, N) that sum to one, with states (B, N, H)."""
+    def forward(self, weights: Tensor, state: Tensor, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """The exposure (B, 1) of weights (B, N) that sum to one, with states (B, N, H), and the
+        predicted variance (B,) of these weights a year."""
         trading = inputs["trades"].sum(-1, keepdim=True).clamp_min(1)  # (B, 1)
         factor = within(self.head(state.sum(-2) / trading), 2.0)
         volatility = portfolio_volatility(weights, inputs)
-        exposure = (self.target / volatility.unsqueeze(-1) * factor).clamp(self.least, 1.0)
+        predicted = volatility.unsqueeze(-1) / factor  # (B, 1)
+        exposure = (self.target / predicted).clamp(self.least, 1.0)
         note_exposure(
             exposure.detach().squeeze(-1).cpu().numpy(), volatility.detach().cpu().numpy()
         )
-        return exposure
+        return exposure, predicted.squeeze(-1).square()
 
 
 def within(raw: Tensor, factor: float) -> Tensor:

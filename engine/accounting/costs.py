@@ -222,6 +222,8 @@ class Account(NamedTuple):
     asset_returns: Tensor  # (S, N) of prices over each period
     expected_return: Tensor | None = None  # (S, N), where the network has forecasts
     risk_free: Tensor | None = None  # (S,) simple returns over each period; None is 0
+    row_returns: Tensor | None = None  # (S, D) of the invested part at the rows within, if asked
+    predicted_variance: Tensor | None = None  # (S,) of the invested part a year, likewise
 
     @property
     def excess_returns(self) -> Tensor:

@@ -1,1 +1,1 @@
-"""Losses: what training minimises, of net returns and of portfolios."""
+"""Losses: what training minimises, of net returns, of portfolios and of risk."""

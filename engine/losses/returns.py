@@ -5,7 +5,8 @@ loss = NegativeSharpe() + 0.1 * NegativeLogGrowth()
 A measure of which more is better is negated, as its name says (NegativeSharpe); others are not.
 Sharpe, Sortino and Omega ratios are of excess returns, as in the report; growth, drawdowns and
 tails are of net returns, and in a mean the risk-free rate is a constant that moves no optimum.
-Losses on the weights, against a benchmark and on forecasts are in ``portfolio.py``.
+Losses on the weights, against a benchmark and on forecasts are in ``portfolio.py``, those on risk
+in ``risk.py``.
 """
 
 from __future__ import annotations
@@ -33,7 +34,12 @@ class Loss:
 
     @property
     def forecasts(self) -> bool:
-        """Whether it reads ``account.expected_return``, (S, N)."""
+        """Whether it reads ``account.expected_return``, (S, N), or ``predicted_variance``, (S,)."""
+        return False
+
+    @property
+    def within(self) -> bool:
+        """Whether it reads ``account.row_returns``, (S, D)."""
         return False
 
     def bound(self, assets: Sequence[str]) -> Loss:
@@ -176,6 +182,10 @@ class _Sum(Loss):
     def forecasts(self) -> bool:
         return self.left.forecasts or self.right.forecasts
 
+    @property
+    def within(self) -> bool:
+        return self.left.within or self.right.within
+
     def bound(self, assets: Sequence[str]) -> Loss:
         return _Sum(self.left.bound(assets), self.right.bound(assets))
 
@@ -194,6 +204,10 @@ class _Scaled(Loss):
     @property
     def forecasts(self) -> bool:
         return self.loss.forecasts
+
+    @property
+    def within(self) -> bool:
+        return self.loss.within
 
     def bound(self, assets: Sequence[str]) -> Loss:
         return _Scaled(self.loss.bound(assets), self.factor)

@@ -34,6 +34,8 @@ class Dataset:
         mirrors: how many mirrored panels there are.
         risk_free: (K,) risk-free returns of the holding periods; None is 0.
         steps: of the decisions whose orders may meet an asset without a price.
+        paths: (K, D, N) growth of prices from the fill to each close of the holding period and to
+            its end, which is repeated where a period has fewer rows; for losses on risk.
     """
 
     inputs: Inputs
@@ -47,6 +49,7 @@ class Dataset:
     mirrors: int = 0
     risk_free: Tensor | None = None
     steps: Steps = field(default_factory=dict)
+    paths: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -65,6 +68,7 @@ class Dataset:
             illiquidity=moved(self.illiquidity),
             risk_free=moved(self.risk_free),
             steps=moved_steps(self.steps, device),
+            paths=moved(self.paths),
         )
 
     def segments(self, start: int, stop: int) -> list[tuple[int, int]]:

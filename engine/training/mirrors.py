@@ -76,5 +76,8 @@ def with_mirrors(true: Dataset, copies: Sequence[Dataset]) -> Dataset:
         assets=true.assets,
         mirrors=len(copies),
         risk_free=None if true.risk_free is None else true.risk_free.repeat(len(every)),
+        paths=None
+        if true.paths is None
+        else torch.cat([each.paths for each in every if each.paths is not None]),
         steps={k + n * len(true): s for n, each in enumerate(every) for k, s in each.steps.items()},
     )

@@ -29,8 +29,8 @@ def rollout(
 
     Args:
         block: its first decision is from 1 on.
-        forecasts: whether the loss needs expected returns.
-        noise: of the growth factors, see ``noise_factors``.
+        forecasts: whether the loss needs what the network predicts.
+        noise: of the growth factors, see ``noise_factors``; the rows within periods have none.
 
     Raises:
         TrainingError: weights of the wrong shape, or no expected returns where they are needed.
@@ -41,7 +41,7 @@ def rollout(
     if noise:
         growth = growth * noise_factors(growth, noise)
     inputs = {name: values[rows] for name, values in data.inputs.items()}
-    weights, expected_return = _weights(module, inputs, forecasts)  # (M, N)
+    weights, expected_return, variance = _weights(module, inputs, forecasts)  # (M, N), and (M,)
     if weights.shape != growth.shape:
         raise TrainingError(
             f"the module gave weights of shape {tuple(weights.shape)}, "
@@ -74,9 +74,26 @@ def rollout(
         place = np.cumsum(~is_entry) - 1
         counted = {int(place[m]): each for m, each in periods.items() if not is_entry[m]}
         account = patched(account, counted) if counted else account
-    if expected_return is None:
-        return account
-    return account._replace(expected_return=expected_return[kept])
+    if data.paths is not None:
+        account = account._replace(row_returns=row_returns(weights[kept], data.paths[rows][kept]))
+    return account._replace(
+        expected_return=None if expected_return is None else expected_return[kept],
+        predicted_variance=None if variance is None else variance[kept],
+    )
+
+
+def row_returns(weights: Tensor, paths: Tensor) -> Tensor:
+    """Returns (S, D) at each row of a holding period, of weights (S, N) over their sum.
+
+    They are held from the fill on. Weights that sum to zero are taken as they are.
+
+    Args:
+        paths: (S, D, N), see ``Dataset``.
+    """
+    total = weights.sum(-1, keepdim=True)
+    invested = weights / torch.where(total.abs() > 1e-9, total, 1.0)
+    value = 1 + ((paths - 1) * invested.unsqueeze(1)).sum(-1)  # (S, D)
+    return value / torch.cat([torch.ones_like(value[:, :1]), value[:, :-1]], dim=1) - 1
 
 
 def rollout_rows(data: Dataset, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
@@ -102,14 +119,18 @@ def _index(rows: np.ndarray) -> Tensor | slice:
     return torch.from_numpy(rows)
 
 
-def _weights(module: nn.Module, inputs: Inputs, forecasts: bool) -> tuple[Tensor, Tensor | None]:
-    """Weights (M, N) and, where they are asked for, expected returns (M, N)."""
+def _weights(
+    module: nn.Module, inputs: Inputs, forecasts: bool
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Weights (M, N) and, where they are asked for, expected returns (M, N) and, if the module
+    predicts it, the variance (M,)."""
     if not forecasts:
-        return module(inputs), None
+        return module(inputs), None, None
     method = getattr(module, "weights_and_forecast", None)
     if method is None:
         raise TrainingError(
             f"the loss needs expected returns, and {type(module).__name__} has no method "
             "weights_and_forecast(inputs) that gives them beside the weights"
         )
-    return method(inputs)
+    weights, expected_return, *variance = method(inputs)
+    return weights, expected_return, variance[0] if variance else None

@@ -150,7 +150,16 @@ class Learner:
             assets=tuple(map(str, self.panel.assets)),
             risk_free=torch.from_numpy(accrued[fold.ends] - accrued[fills]),
             steps=steps_of(known, fold.train, fills, fold.ends, self.plan.unpriced),
+            paths=self.paths(fills, fold.ends) if self.training.loss.within else None,
         )
+
+    def paths(self, fills: np.ndarray, ends: np.ndarray) -> torch.Tensor:
+        """Growth (K, D, N) from each fill to the closes before the end, and to the end."""
+        rows = fills[:, None] + np.arange((ends - fills).max() + 1)
+        prices = self.market.closes[np.minimum(rows, ends[:, None])]  # (K, D, N)
+        at_fills = self.market.at_fills
+        prices = np.where((rows < ends[:, None])[..., None], prices, at_fills[ends][:, None])
+        return torch.from_numpy(prices / at_fills[fills][:, None])
 
     def drift(self, fold: Fold) -> Inputs:
         """What current holdings follow from, for the K training decisions of a fold.
