@@ -32,7 +32,7 @@ from engine.compute.broadcast import TASK_LOCK
 from engine.compute.cluster import client_of
 from engine.compute.process_check import is_alive
 from engine.compute.progress import progress_bar
-from engine.compute.worker_pool import local_processes
+from engine.compute.worker_pool import local_processes, start_server
 from engine.planning.walk_forward import WalkForward
 from engine.research.search_settings import Search
 from engine.runs.ledger import TrialLedger
@@ -235,6 +235,7 @@ def spread(
             return
         try:
             if workers is not None:
+                start_server("optuna", "vectorbt")
                 with local_processes(workers) as pool:
                     _wait([pool.submit(work, task) for _ in range(workers)], task, bar.reach)
             elif executor is not None:

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import sys
 import time
 
 import numpy as np
@@ -13,6 +14,7 @@ from small_runs import Holds
 
 from data_loaders import Panel
 from engine import WalkForward
+from engine.compute.worker_pool import start_server
 from engine.research.search import Search, SearchError, search, validation_folds
 from engine.runs.ledger import TrialLedger
 from strategies import MinimumVariance
@@ -125,6 +127,13 @@ def test_failed_trials_are_told(drifting, storage):
         search(Holds(fail=True), drifting, PLAN, ranges=only, storage=storage)
 
 
+def process(target, *arguments):
+    """Another process; on Linux forked from one that has imported what a search needs."""
+    start_server("engine.research.trials", "optuna", "strategies", "vectorbt")
+    method = "forkserver" if sys.platform == "linux" else "spawn"
+    return multiprocessing.get_context(method).Process(target=target, args=arguments)
+
+
 def _search(panel: Panel, url: str, trials: int) -> None:
     wait = Holds(wait=0.02)
     search(wait, panel, PLAN, ranges=asked(trials, pruning=False, stale=4), storage=url)
@@ -135,8 +144,7 @@ def _search(panel: Panel, url: str, trials: int) -> None:
 )
 def test_two_processes_share_postgres_and_one_of_them_is_killed(drifting):
     with postgres.server() as url:
-        begun = multiprocessing.get_context("spawn")
-        workers = [begun.Process(target=_search, args=(drifting, url, 10)) for _ in range(2)]
+        workers = [process(_search, drifting, url, 10) for _ in range(2)]
         for worker in workers:
             worker.start()
         ledger = TrialLedger(url)
@@ -189,12 +197,10 @@ def test_a_killed_search_proposes_what_it_would_have(drifting, tmp_path):
     )
     places = [f"sqlite:///{tmp_path}/{name}.sqlite3" for name in ("whole", "killed")]
     whole = search(Holds(), drifting, PLAN, ranges=ranges, storage=places[0])
-    process = multiprocessing.get_context("spawn").Process(
-        target=killed, args=(places[1], drifting, ranges)
-    )
-    process.start()
-    process.join(120)
-    assert process.exitcode == -signal.SIGKILL
+    other = process(killed, places[1], drifting, ranges)
+    other.start()
+    other.join(120)
+    assert other.exitcode == -signal.SIGKILL
     began = time.monotonic()
     again = search(Holds(), drifting, PLAN, ranges=ranges, storage=places[1])
     assert time.monotonic() - began < ranges.stale  # it is not waited for a process that is dead
