@@ -27,10 +27,10 @@ demo: .venv/installed
 	$(BIN)/deqfolio demo
 
 test: lint
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 test-modern: .venv-modern/installed
-	$(MODERN)/python -m pytest -n 2 $(addprefix --ignore=tests/,$(SAME))
+	$(MODERN)/python -m pytest -n 3 --dist worksteal $(addprefix --ignore=tests/,$(SAME))
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
