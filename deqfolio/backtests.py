@@ -182,14 +182,9 @@ def resume(
     identical to that of a run without an interruption. Code that the folder names is run if it is
     what the run was made with, and not in the folder itself.
     """
-    from engine.runs.experiment import read_experiment
-    from engine.runs.run_directory import EXPERIMENT
+    from engine.runs.saved_run import experiment_of
 
-    if not (folder / EXPERIMENT).is_file():
-        raise FileNotFoundError(
-            f"{folder} has no {EXPERIMENT}, so it is not the folder of a run of the command line"
-        )
-    experiment = read_experiment(folder / EXPERIMENT)
+    experiment = experiment_of(folder)
     with where_it_ran(folder, experiment) as place:
         check_trust(place(folder), experiment, trust)
         run(experiment, place(folder), None, workers, cluster, complete=True)

@@ -41,10 +41,10 @@ def cross_validate(
     from engine import cross_validate as validate
     from engine.compute.cluster import on_cluster
     from engine.runs.experiment import read_experiment
-    from engine.runs.run_directory import EXPERIMENT
+    from engine.runs.saved_run import experiment_of
     from engine.runs.settings import read_simulation
 
-    asked = read_experiment(experiment / EXPERIMENT if experiment.is_dir() else experiment)
+    asked = experiment_of(experiment) if experiment.is_dir() else read_experiment(experiment)
     if experiment.is_dir():
         check_trust(experiment, asked, trust)
     risk_free = read_simulation(asked["simulation"]).rates

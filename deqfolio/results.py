@@ -40,9 +40,8 @@ def report(
     """
     from data_loaders.atomic import remove_unfinished
     from engine import load_run
-    from engine.runs.experiment import read_experiment
     from engine.runs.run_directory import EXPERIMENT, locked
-    from engine.runs.saved_run import unfinished
+    from engine.runs.saved_run import experiment_of, unfinished
     from engine.runs.settings import read_report
     from reports import check_report_path
     from reports.benchmark_series import results_of
@@ -61,7 +60,7 @@ def report(
             f"resume {run}",
             err=True,
         )
-    asked = read_experiment(run / EXPERIMENT) if (run / EXPERIMENT).is_file() else {}
+    asked = experiment_of(run) if (run / EXPERIMENT).is_file() else {}
     chosen = read_report(asked.get("report", {}))
     page, benchmark = out or run / "report.html", benchmark or chosen.benchmark
     check_report_path(page)

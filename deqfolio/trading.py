@@ -278,10 +278,9 @@ class Chosen(NamedTuple):
 
 
 def _asked(run: Path) -> dict[str, Any]:
-    from engine.runs.experiment import read_experiment
-    from engine.runs.run_directory import EXPERIMENT
+    from engine.runs.saved_run import experiment_of
 
-    return read_experiment(run / EXPERIMENT)
+    return experiment_of(run)
 
 
 def _chosen(run: Path, name: str | None, prices: str | None, trust: bool, changed: bool) -> Chosen:

@@ -19,14 +19,13 @@ def keep_code_hashes(folder: Path, experiment: dict[str, Any]) -> None:
     """Keep the hash of each file of code that an experiment names, as it is run now."""
     from data_loaders.atomic import write_text
     from data_loaders.plugins import code_files
-    from engine.runs.run_directory import CODE
+    from engine.runs.run_directory import CODE, EXPERIMENT
     from engine.runs.sealed_files import digest, sealed
 
     hashes = {
         name: digest(path.read_bytes()) for name, path in code_files(experiment) if path is not None
     }
-    if hashes:
-        write_text(folder / CODE, sealed({"code": hashes}))
+    write_text(folder / CODE, sealed({"code": hashes}, folder, [EXPERIMENT]))
 
 
 def check_trust(

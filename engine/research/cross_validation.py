@@ -20,8 +20,6 @@ import numpy as np
 import pandas as pd
 
 from data_loaders import Panel
-from data_loaders.atomic import write_text
-from data_loaders.spreadsheets import safe_csv
 from engine.accounting import performance
 from engine.accounting.costs import Costs
 from engine.accounting.risk_free import Rates
@@ -30,6 +28,7 @@ from engine.runs.description import described
 from engine.runs.ledger import TrialLedger, keep_record
 from engine.runs.result import BacktestResult, why_failed
 from engine.runs.run_directory import written
+from engine.runs.saved_run import save_paths
 from engine.training.settings import Training
 from engine.walking.decisions import Decided, DecisionTask
 from engine.walking.session import Fits, Session
@@ -110,7 +109,7 @@ def cross_validate(
     table = pd.DataFrame(rows).set_index(["strategy", "path"])
     if session.run is not None:
         with written(session.run.path):
-            write_text(session.run.path / "paths.csv", safe_csv(table.reset_index(), index=False))
+            save_paths(table, session.run.path)
     return table
 
 

@@ -2,11 +2,13 @@
 
 RUN/experiment.toml            the experiment, if it was run from the command line
 RUN/plan.json                  the identity of the run: fingerprint of the panel, plan, costs, ...
-RUN/code.json                  hashes of the files of code that the experiment names
+RUN/code.json                  hashes of the experiment, and of the files that it names
 RUN/risk_free.csv              the yearly risk-free rates by date, if they were given as a series
 RUN/fits/NAME-FOLD-SEED/       a finished fit, written whole or not at all
+RUN/refits/NAME/FOLD/          a fit made later, on new data (see trading/refit.py)
 RUN/checkpoints/NAME-...       the progress of an unfinished fit; removed when it ends
 RUN/00-NAME/ ..., run.json     the results (see result.py)
+RUN/paths.csv, run.json        those of a cross-validation
 """
 
 from __future__ import annotations
@@ -23,13 +25,15 @@ import pandas as pd
 
 from data_loaders.atomic import atomic, remove_unfinished, write_text
 from engine.runs.run_lock import LOCK, run_lock
-from engine.runs.sealed_files import RunDamaged, contents, sealed, unsealed
+from engine.runs.sealed_files import FILES, RunDamaged, contents, damaged, sealed, unsealed
 from engine.training.fit_records import FitKey, Fitted
 
 EXPERIMENT = "experiment.toml"
 PLAN = "plan.json"
 RATES = "risk_free.csv"
 RECORD = "record.json"
+REFIT = "refit.json"
+PATHS = "paths.csv"
 RUN = "run.json"
 CODE = "code.json"
 
@@ -112,14 +116,15 @@ class RunDirectory:
             if restart or changed:
                 for folder in ("fits", "checkpoints"):
                     shutil.rmtree(self.path / folder, ignore_errors=True)
-                (self.path / RUN).unlink(missing_ok=True)
+                for name in (RUN, PATHS):
+                    (self.path / name).unlink(missing_ok=True)
         elif holds_work(self.path):
             raise RunMismatch(f"{self.path} holds files that are no run; choose another directory")
         for place in (self.path, self.path / "fits", self.path / "checkpoints"):
             remove_unfinished(place)
         with written(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            write_text(plan, sealed(identity))
+            write_text(plan, sealed(identity, self.path))
 
     def finished(self, keys: list[FitKey]) -> dict[FitKey, Fitted]:
         """Those of the fits that are stored here, in the order of ``keys``.
@@ -173,6 +178,8 @@ class RunDirectory:
 
         place = self._place(key)
         record = unsealed(place / RECORD)
+        if record.get("key") != list(key):  # of another fit
+            raise damaged(place)
         state, history = (contents(place, record, name) for name in ("state", "history.parquet"))
         return Fitted(
             load(state), pd.read_parquet(BytesIO(history)), record["solves"], record["checks"]
@@ -186,17 +193,18 @@ class RunDirectory:
 def _plan(path: Path, restart: bool) -> dict:
     """The identity of the run that a folder holds; none where it is lost and not needed."""
     try:
-        return unsealed(path)
+        found = unsealed(path)
     except RunDamaged as error:
         if restart:
             return {}
         raise RunDamaged(f"{error}; restart the run, or choose another directory") from None
+    return {name: value for name, value in found.items() if name != FILES}
 
 
 def holds_work(path: Path) -> bool:
     """Whether the directory holds anything that another run must not overwrite."""
     if (path / PLAN).exists():
-        results = any((path / name).exists() for name in (RUN, "paths.csv"))
+        results = any((path / name).exists() for name in (RUN, PATHS))
         return results or any((path / "fits").glob("[!.]*"))
     names = {item.name for item in path.iterdir()} if path.exists() else set()
     return any(

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from data_loaders.atomic import write_text
+from data_loaders.spreadsheets import safe_csv
+from engine.runs.experiment import read_experiment
 from engine.runs.result import FORMAT, RESULT, BacktestResult
 from engine.runs.result_views import Results
-from engine.runs.run_directory import CODE, EXPERIMENT, PLAN, RATES, RECORD, RUN
+from engine.runs.run_directory import CODE, EXPERIMENT, PATHS, PLAN, RATES, RECORD, REFIT, RUN
 from engine.runs.sealed_files import FILES, RunDamaged, contents, damaged, sealed, unsealed
 
 SETTINGS = (EXPERIMENT, CODE, PLAN, RATES)  # files whose hashes are kept with the results
@@ -34,10 +37,42 @@ def save_run(results: Mapping[str, BacktestResult], directory: str | Path) -> Pa
     for old in root.iterdir():  # of an earlier run with more strategies
         if old.is_dir() and old.name not in order and (old / RESULT).is_file():
             shutil.rmtree(old)
-    files = [f"{folder}/{RESULT}" for folder in order]
-    files += [name for name in SETTINGS if (root / name).is_file()]
-    write_text(root / RUN, sealed({"format": FORMAT, "results": order}, root, files))
+    _write_index(root, order, [f"{folder}/{RESULT}" for folder in order])
     return root
+
+
+def save_paths(table: pd.DataFrame, root: Path) -> None:
+    """Write the table of a cross-validation to ``paths.csv`` in the folder of its fits."""
+    write_text(root / PATHS, safe_csv(table.reset_index(), index=False))
+    _write_index(root, [], [PATHS])
+
+
+def _write_index(root: Path, folders: list[str], files: list[str]) -> None:
+    files = files + [name for name in SETTINGS if (root / name).is_file()]
+    write_text(root / RUN, sealed({"format": FORMAT, "results": folders}, root, files))
+
+
+def experiment_of(folder: Path) -> dict[str, Any]:
+    """The experiment of a run, as it was when the run began.
+
+    Raises:
+        FileNotFoundError: the folder has none.
+        RunDamaged: it is not what was written.
+    """
+    if not (folder / EXPERIMENT).is_file():
+        raise FileNotFoundError(
+            f"{folder} has no {EXPERIMENT}, so it is not the folder of a run of the command line"
+        )
+    index = unsealed(folder / CODE) if (folder / CODE).is_file() else {}
+    if EXPERIMENT in index.get(FILES, ()):
+        try:
+            contents(folder, index, EXPERIMENT)
+        except RunDamaged as error:
+            raise RunDamaged(
+                f"{error}; if you changed it, run it as another: deqfolio backtest "
+                f"{folder / EXPERIMENT} --out FOLDER"
+            ) from None
+    return read_experiment(folder / EXPERIMENT)
 
 
 def unfinished(directory: str | Path) -> list[str]:
@@ -45,7 +80,7 @@ def unfinished(directory: str | Path) -> list[str]:
     root = Path(directory)
     if not ((root / PLAN).is_file() and (root / RUN).is_file()):
         return []
-    asked = json.loads((root / PLAN).read_text())["strategies"]
+    asked = unsealed(root / PLAN)["strategies"]
     folders = _folders(root, unsealed(root / RUN))
     done = {unsealed(root / folder / RESULT)["name"] for folder in folders}
     return [name for name in asked if name not in done]
@@ -60,7 +95,7 @@ def load_run(directory: str | Path) -> Results[BacktestResult]:
     """
     root = Path(directory)
     started = (root / PLAN).is_file()
-    if started and not any((root / name).exists() for name in (RUN, "paths.csv")):
+    if started and not any((root / name).exists() for name in (RUN, PATHS)):
         raise FileNotFoundError(
             f"{root} holds a run of which no strategy is finished yet; the same call resumes "
             f"it, or on the command line: deqfolio resume {root}"
@@ -77,6 +112,8 @@ def load_run(directory: str | Path) -> Results[BacktestResult]:
             f"{error}; deqfolio verify {root} lists what is damaged, and deqfolio resume {root}, "
             "or the same call, makes results again from the finished fits"
         ) from None
+    if not results:
+        raise FileNotFoundError(f"{root} holds a cross-validation, see {root / PATHS}: no results")
     return Results({result.name: result for result in results})
 
 
@@ -101,9 +138,10 @@ def verify_run(directory: str | Path) -> dict[str, str]:
     root = Path(directory)
     states: dict[str, str] = {}
     folders = [each for each in sorted(root.glob("[0-9][0-9]-*")) if each.is_dir()]
-    indices = [root / RUN] if (root / RUN).is_file() else []
+    indices = [root / name for name in (RUN, PLAN, CODE) if (root / name).is_file()]
     indices += [folder / RESULT for folder in folders]
     indices += [each / RECORD for each in sorted(root.glob("fits/[!.]*")) if each.is_dir()]
+    indices += [each / REFIT for each in sorted(root.glob("refits/*/[!.]*")) if each.is_dir()]
     for path in indices:
         folder, found = path.parent, None
         own = str(path.relative_to(root))

@@ -37,10 +37,17 @@ def unsealed(path: Path) -> dict[str, Any]:
     Raises:
         RunDamaged: it is missing, or not what was written.
     """
+    return opened(contents(path.parent, {}, path.name), path)
+
+
+def opened(text: str | bytes, path: Path) -> dict[str, Any]:
+    """What a sealed text holds, which is in ``path``.
+
+    Raises:
+        RunDamaged: it is not what was written.
+    """
     try:
-        found = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise RunDamaged(f"{path} is missing") from None
+        found = json.loads(text)
     except (ValueError, RecursionError):
         raise damaged(path) from None
     if not isinstance(found, dict):

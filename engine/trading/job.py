@@ -8,7 +8,6 @@ a day is one transaction, so a process that is killed leaves the ledger of the d
 from __future__ import annotations
 
 import itertools
-import json
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from typing import Any
 import pandas as pd
 
 from data_loaders.validation import day
+from engine.runs.sealed_files import damaged, opened, sealed
 from engine.trading.account import Account
 from engine.trading.decision import Earlier
 from engine.trading.errors import OrderError
@@ -79,15 +79,30 @@ class Job:
 
     def add(self, kind: str, date: str, content: Mapping[str, Any]) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
+        whole = sealed({"kind": kind, "date": date, "content": content})
         self._database.execute(
             "INSERT INTO events (time, kind, date, content) VALUES (?, ?, ?, ?)",
-            (now, kind, date, json.dumps(content)),
+            (now, kind, date, whole),
         )
 
     def events(self, *kinds: str) -> list[tuple[str, str, dict[str, Any]]]:
-        """Kind, date and content of the events of these kinds, oldest first."""
-        rows = self._database.execute("SELECT kind, date, content FROM events ORDER BY id")
-        return [(k, date, json.loads(text)) for k, date, text in rows if k in kinds]
+        """Kind, date and content of the events of these kinds, oldest first.
+
+        Raises:
+            RunDamaged: one is not what was written.
+        """
+        found = []
+        for kind, date, text in self._database.execute(
+            "SELECT kind, date, content FROM events ORDER BY id"
+        ):
+            event = opened(text, self.path)
+            if "content" not in event:  # of version 0.1, which kept no hash
+                event = {"kind": kind, "date": date, "content": event}
+            if (event["kind"], event["date"]) != (kind, date):
+                raise damaged(self.path)
+            if kind in kinds:
+                found.append((kind, date, event["content"]))
+        return found
 
     def orders_of(self, date: pd.Timestamp) -> dict[str, Any] | None:
         """The document of the orders that were decided at a close, if there is one."""

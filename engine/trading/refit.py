@@ -18,8 +18,8 @@ from engine.accounting.risk_free import Rates, read_risk_free
 from engine.planning.walk_forward import check_folds
 from engine.runs.description import described, installed_versions
 from engine.runs.result import BacktestResult
-from engine.runs.run_directory import written
-from engine.runs.sealed_files import FILES, contents, sealed, unsealed
+from engine.runs.run_directory import REFIT, written
+from engine.runs.sealed_files import FILES, contents, damaged, sealed, unsealed
 from engine.runs.settings import read_costs, read_plan
 from engine.trading.decision import decide
 from engine.trading.errors import OrderError
@@ -31,7 +31,6 @@ from engine.walking.learner import Learner
 from strategies.base import Strategy, learned_inside
 
 States = dict[tuple[int, int], dict[str, Tensor]]
-INDEX = "refit.json"
 FOLDER = "refits"  # in the run's folder: NAME-FOLD, each written whole or not at all
 
 
@@ -128,7 +127,7 @@ def save_refit(run: Path, strategy: Strategy, result: BacktestResult, made: Refi
                 plain = {name: value.contiguous() for name, value in state.items()}
                 save_file(plain, scratch / f"state-{seed}.safetensors")
             names = [path.name for path in scratch.iterdir()]
-            (scratch / INDEX).write_text(sealed(about, scratch, names))
+            (scratch / REFIT).write_text(sealed(about, scratch, names))
     return target
 
 
@@ -142,7 +141,9 @@ def states_of(run: Path, result: BacktestResult) -> States:
 
     found: States = {key: dict(state) for key, state in result.states.items()}
     for folder in sorted(_place(run, result.name).glob("[0-9]*")):
-        index = unsealed(folder / INDEX)
+        index = unsealed(folder / REFIT)
+        if (index.get("strategy"), index.get("fold")) != (result.name, int(folder.name)):
+            raise damaged(folder)
         for name in index[FILES]:
             seed = int(name.removesuffix(".safetensors").partition("-")[2])
             found[int(folder.name), seed] = load(contents(folder, index, name))

@@ -92,11 +92,24 @@ def test_a_strangers_folder_runs_no_code(here, finished, capsys, old, new, why):
     file = here / "run/experiment.toml"
     assert old in file.read_text()
     file.write_text(file.read_text().replace(old, new))
-    (here / "run/run.json").unlink()
+    for name in ("run.json", "code.json"):  # whose hashes a stranger can write, too
+        (here / "run" / name).unlink()
     for command in ("resume", "cross-validate"):
         assert main([command, "run"]) == 1
         assert why in capsys.readouterr().err
     assert not Path("was-run").exists()
+
+
+def test_a_damaged_experiment_is_not_run(here, finished, capsys):
+    """Also before there is a result that holds its hash."""
+    shutil.copytree(finished, "run")
+    file = here / "run/experiment.toml"
+    file.write_text(file.read_text().replace("whole_shares = false", "whole_shares = true"))
+    (here / "run/run.json").unlink()
+    assert main(["resume", "run"]) == 1
+    told = capsys.readouterr().err
+    assert "experiment.toml is damaged" in told
+    assert "deqfolio backtest run/experiment.toml --out FOLDER" in told
 
 
 def test_what_is_no_code_is_none(here):

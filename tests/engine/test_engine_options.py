@@ -19,6 +19,7 @@ from engine import (
     backtest,
     cross_validate,
     load_run,
+    verify_run,
 )
 from engine.walking.fitting import FitTask
 from strategies import DEQMeanVariance, EqualWeight, InverseVolatility, Strategy
@@ -123,6 +124,13 @@ def test_an_interrupted_cross_validation_goes_on(tmp_path, monkeypatch):
         tmp_path / "paths.csv", index_col=["strategy", "path"], keep_default_na=False
     )
     pd.testing.assert_frame_equal(stored, whole)
+    assert set(verify_run(tmp_path).values()) == {"ok"}
+    with pytest.raises(FileNotFoundError, match=r"a cross-validation, see .*paths\.csv"):
+        load_run(tmp_path)
+    text = (tmp_path / "paths.csv").read_text()
+    (tmp_path / "paths.csv").write_text(text.replace("1", "2", 1))
+    states = verify_run(tmp_path)
+    assert [name for name, state in states.items() if state != "ok"] == ["paths.csv"]
     with pytest.raises(RunMismatch, match="cross_validation changed"):
         cross_validate(
             strategy, panel, plan, Costs(), QUICK, folds=5, progress=False, run_dir=tmp_path

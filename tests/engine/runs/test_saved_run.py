@@ -101,6 +101,18 @@ def test_a_damaged_fit_is_trained_again_and_a_damaged_result_made_again(finished
     assert set(verify_run(copy).values()) == {"ok"}
 
 
+def test_a_fit_in_the_place_of_another_is_trained_again(finished, copy):
+    fits = copy / "fits"
+    first, second = sorted(fits.iterdir())[:2]
+    (fits / "aside").mkdir()
+    first.rename(fits / "aside/first")
+    second.rename(first)
+    (fits / "aside/first").rename(second)
+    (fits / "aside").rmdir()
+    with pytest.warns(RuntimeWarning, match="damaged.*this fit is trained again"):
+        assert figures(run(copy)) == figures(finished[1])
+
+
 def test_a_result_without_its_index_is_repaired(finished, copy):
     (copy / "00-tiny" / "result.json").unlink()
     with pytest.raises(RunDamaged, match=r"result.json is missing"):

@@ -3,7 +3,7 @@ import pytest
 from markets import random_walks
 from small_runs import BRIEF, MONTHLY
 
-from engine import Costs, backtest
+from engine import Costs, backtest, verify_run
 from engine.runs.sealed_files import RunDamaged
 from engine.trading.errors import OrderError
 from engine.trading.refit import refit, save_refit, states_of
@@ -43,7 +43,13 @@ def test_the_fold_that_is_due_is_trained_as_in_a_backtest(tmp_path):
     early = {key: state for key, state in states.items() if key[0] < number - 1}
     with pytest.raises(OrderError, match="misses more than one refit"):
         refit(strategy(), before, whole.rows(0, row + 1), BRIEF, 64, early)
-    path = next(tmp_path.rglob("state-0.safetensors"))
+    assert set(verify_run(tmp_path).values()) == {"ok"}
+    folder = next(tmp_path.rglob("refit.json")).parent
+    folder.rename(folder.with_name(f"{number + 1:03d}"))  # in the place of another fold
+    with pytest.raises(RunDamaged, match="is damaged"):
+        states_of(tmp_path, before)
+    folder.with_name(f"{number + 1:03d}").rename(folder)
+    path = folder / "state-0.safetensors"
     path.write_bytes(path.read_bytes()[:-4] + b"evil")
     with pytest.raises(RunDamaged, match="is damaged"):
         states_of(tmp_path, before)
