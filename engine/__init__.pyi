@@ -22,6 +22,7 @@ from engine.research.audit import StrategyCheckError as StrategyCheckError
 from engine.research.audit import check_strategy as check_strategy
 from engine.research.cost_sweep import cost_sweep as cost_sweep
 from engine.research.cross_validation import cross_validate as cross_validate
+from engine.research.pretraining import pretrain as pretrain
 from engine.research.seeds import backtest_seeds as backtest_seeds
 from engine.runs.result import BacktestResult as BacktestResult
 from engine.runs.run_directory import RunMismatch as RunMismatch

@@ -30,6 +30,7 @@ from strategies.registry import load_strategy as load_strategy
 from strategies.wrappers.blend import Blend as Blend
 from strategies.wrappers.largest_positions import LargestPositions as LargestPositions
 from strategies.wrappers.no_trade_band import NoTradeBand as NoTradeBand
+from strategies.wrappers.pretrained import Pretrained as Pretrained
 from strategies.wrappers.staggered import Staggered as Staggered
 from strategies.wrappers.stop_loss import StopLoss as StopLoss
 from strategies.wrappers.untrained import Untrained as Untrained

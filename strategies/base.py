@@ -66,6 +66,7 @@ __all__ = [
     "record_solves",
     "remember",
     "remembered",
+    "shown_parameters",
     "solve_reasons",
     "stack",
     "with_inner",
@@ -260,10 +261,14 @@ class LearnedStrategy(Strategy):
 
     ``knows_holdings`` says that the weights depend on the current holdings: then the module is
     called for one date at a time, with ``holdings`` among its inputs.
+
+    ``learned_until`` is the last date of what ``build`` brings with it from elsewhere, such as
+    parameters pretrained on other markets: the engine refuses to test it on dates up to that.
     """
 
     module_: nn.Module
     knows_holdings: bool = False
+    learned_until: pd.Timestamp | None = None
 
     def prepare(self, history: Panel) -> Inputs:
         """What the module sees at the last date of ``history``, without a batch dimension.
@@ -291,7 +296,10 @@ class LearnedStrategy(Strategy):
 
         Args:
             inputs: the prepared training rows, stacked to a leading dimension B: sizes and
-                scalers may be taken from them. They are shared: do not write to them.
+                scalers may be taken from them. They are shared: do not write to them. And, for
+                ``build`` alone, ``growth`` (B, N): of prices over the holding period of each row,
+                all known before the refit. Of a network that a state is loaded into, one row,
+                without growth.
         """
         raise NotImplementedError(f"{type(self).__name__} must define build(inputs)")
 
@@ -367,10 +375,25 @@ def learned_inside(strategy: Strategy) -> LearnedStrategy | None:
     Raises:
         ValueError: it holds several.
     """
-    found = {id(each): each for each in with_inner(strategy) if isinstance(each, LearnedStrategy)}
+    found = {id(each): each for each in _learned(strategy)}
     if len(found) > 1:
         raise ValueError(
             f"{strategy.shown_name()} holds {len(found)} learned strategies, and one at most is "
             "trained for each name: take one of them, or backtest them apart"
         )
     return next(iter(found.values()), None)
+
+
+def _learned(strategy: Strategy) -> Iterator[LearnedStrategy]:
+    """The learned strategies that it is or holds, without those inside of learned ones."""
+    if isinstance(strategy, LearnedStrategy):
+        yield strategy
+        return
+    for each in strategy.inner_strategies().values():
+        yield from _learned(each)
+
+
+def shown_parameters(strategy: Strategy) -> dict[str, str]:
+    """Its class, and its parameters by name, as text to compare."""
+    given = strategy.get_params(deep=False)
+    return {"class": type(strategy).__name__} | {name: repr(each) for name, each in given.items()}

@@ -36,6 +36,7 @@ from strategies.network_parts import (
     within,
 )
 from strategies.parameter_ranges import above, at_least, one_of
+from strategies.signal_forecast import SignalForecast, signals_of
 from strategies.strategy_constraints import (
     FALLBACKS,
     check_scalable,
@@ -104,6 +105,11 @@ class DEQMeanVariance(LearnedStrategy):
         embedding: length of the vector learned for each asset; 0 treats all assets alike.
         features: sets of features, see ``features.py``: "prices", "panel" (what the panel holds
             besides prices), "lags:5", or your own as module:function.
+        signals: names of features that are believed to predict returns, such as those of the
+            panel. Returns are first predicted from them, by a ridge regression on the training
+            rows whose weight is its validated information coefficient, and training starts from
+            there; with the cell "pairs" each asset is predicted from the signals of all assets.
+            See ``signal_forecast.py``.
         solver: "active_set" (exact and fast) or "qpth" (the reference).
         risk: "covariance" (dense, N x N numbers a date), "factor" (its principal components and
             specific variances, see ``covariance.py``), or "auto": dense up to 250 assets.
@@ -153,6 +159,7 @@ class DEQMeanVariance(LearnedStrategy):
         fixed_point: str = "auto",
         adjoint: str = "implicit",
         proportional: float = 0.0,
+        signals: Sequence[str] = (),
     ):
         self.lookback = lookback
         self.hidden = hidden
@@ -172,6 +179,7 @@ class DEQMeanVariance(LearnedStrategy):
         self.fixed_point = fixed_point
         self.adjoint = adjoint
         self.proportional = proportional
+        self.signals = signals
 
     @property
     def knows_holdings(self) -> bool:  # type: ignore[override]
@@ -221,8 +229,11 @@ class DEQMeanVariance(LearnedStrategy):
         if self._scales:
             constraints = replace(constraints, budget=1.0)
             risk |= recent_risk(history, self.factors if "loadings" in risk else None)
+        table = feature_table(history, self.features)
+        if self.signals:
+            risk |= {"signals": signals_of(table, self.signals)}
         return {
-            "features": torch.tensor(feature_table(history, self.features).to_numpy()),  # (N, F)
+            "features": torch.tensor(table.to_numpy()),  # (N, F)
             **{name: torch.from_numpy(value) for name, value in risk.items()},
             "trades": torch.tensor(history.trades_throughout.to_numpy()),  # (N,)
             "suspended": torch.tensor(suspended(history)),  # (N,)
@@ -242,6 +253,7 @@ class DEQMeanVariance(LearnedStrategy):
             cash=self._scales,
             least=0.0 if self.constraints is None else constraints.budget_ends[0],
             row_names=[row.name for row in constraints.rows],
+            forecast=SignalForecast(inputs, self.cell == "pairs") if self.signals else None,
         )
         if network.exposure is not None:
             network.exposure.aim(self.target, network.start_volatility(inputs))
@@ -283,6 +295,7 @@ class DEQMeanVarianceNetwork(nn.Module):
         cash: bool = False,
         least: float = 0.0,
         row_names: Sequence[str] = (),
+        forecast: SignalForecast | None = None,
     ):
         super().__init__()
         self.scaler = scaler
@@ -300,6 +313,7 @@ class DEQMeanVarianceNetwork(nn.Module):
         if proportional:
             self.log_proportional = nn.Parameter(torch.zeros(()))
         self.exposure = Exposure(hidden, least) if cash else None
+        self.forecast = forecast
 
     def forward(self, inputs: Inputs) -> Tensor:
         return self.weights_and_forecast(inputs)[0]
@@ -310,6 +324,8 @@ class DEQMeanVarianceNetwork(nn.Module):
         trades = inputs["trades"]  # (B, N), whether an asset trades
         state = self.encoder(self.scaler(inputs["features"]), trades)  # (B, N, H), f(z*) = z*
         expected_return, scale, ridge = self.heads(state).unbind(-1)  # (B, N) each
+        if self.forecast is not None:
+            expected_return = expected_return + self.forecast(inputs)
         expected_return = expected_return * trades
         ridge = self.log_ridge.exp() * within(ridge, 4.0)
         risk = scaled_risk(inputs, within(scale, 2.0), ridge)

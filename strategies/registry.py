@@ -24,6 +24,7 @@ from strategies.predict_then_optimize import MeanVariance, PredictThenOptimize
 from strategies.wrappers.blend import Blend
 from strategies.wrappers.largest_positions import LargestPositions
 from strategies.wrappers.no_trade_band import NoTradeBand
+from strategies.wrappers.pretrained import Pretrained
 from strategies.wrappers.staggered import Staggered
 from strategies.wrappers.stop_loss import StopLoss
 from strategies.wrappers.untrained import Untrained
@@ -51,6 +52,7 @@ OURS: dict[str, type[Strategy]] = {
         Momentum,
         NoTradeBand,
         PredictThenOptimize,
+        Pretrained,
         RiskParity,
         SoftmaxAllocation,
         Staggered,
@@ -118,7 +120,7 @@ def create_strategy(name: str, parameters: dict[str, Any] | None = None) -> Stra
     cls, given = load_strategy(name), parameters or {}
     defaults = parameters_of(cls)
     inner: dict[str, Any] = {}
-    if issubclass(cls, Wrapper):
+    if issubclass(cls, Wrapper | Pretrained):
         inner = {key: value for key, value in given.items() if "__" in key}
     parameters = {key: _read(cls, key, v) for key, v in given.items() if key not in inner}
     for key, value in parameters.items():
@@ -153,7 +155,7 @@ def create_strategy(name: str, parameters: dict[str, Any] | None = None) -> Stra
 
 def _read(cls: type[Strategy], key: str, value: Any) -> Any:
     """A parameter as it is given; of a wrapper's strategies, what the names stand for."""
-    if not issubclass(cls, Wrapper) or key not in ("strategy", "strategies"):
+    if not issubclass(cls, Wrapper | Pretrained) or key not in ("strategy", "strategies"):
         return value
     if key == "strategies" and isinstance(value, Mapping):
         return {name: _read(cls, "strategy", each) for name, each in value.items()}

@@ -86,11 +86,13 @@ def _decided(plan: WalkForward, panel: Panel) -> dict[str, str]:
 
 def described(strategy: Strategy) -> dict:
     """A strategy as JSON can hold it."""
+    states = {each.state_hash for each in with_inner(strategy) if hasattr(each, "state_hash")}
     return {
         "class": f"{shown_module(type(strategy).__module__)}:{type(strategy).__name__}",
         "learned": learned_inside(strategy) is not None,
         "parameters": _plain(strategy.get_params()),
         "code": _source_hash(tuple({type(each): None for each in with_inner(strategy)})),
+        **({"states": sorted(states)} if states else {}),  # of the files that it starts from
     }
 
 

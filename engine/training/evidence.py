@@ -33,18 +33,43 @@ class Evidence(NamedTuple):
     share: float  # s
 
 
-def evidence(
-    loss: Callable[[Account], Tensor], untrained: Sequence[Account], trained: Sequence[Account]
-) -> Evidence:
-    """Of the accounts of the same validation blocks, in order of time."""
-    before, after = joined(untrained), joined(trained)
+class Compared(NamedTuple):
+    """The accounts of a validation block, before and after training, and the loss of an account."""
 
-    def gain(rows: np.ndarray) -> float:
-        kept = torch.from_numpy(rows).to(before.cost.device)
-        return float(loss(_rows(before, kept)) - loss(_rows(after, kept)))
+    loss: Callable[[Account], Tensor]
+    untrained: Account
+    trained: Account
 
-    periods = np.arange(len(before.cost))
-    whole, error = gain(periods), jackknife_error(gain, periods)
+    def gain(self, rows: np.ndarray) -> float:
+        kept = torch.from_numpy(rows).to(self.untrained.cost.device)
+        before, after = _rows(self.untrained, kept), _rows(self.trained, kept)
+        return float(self.loss(before) - self.loss(after))
+
+
+def evidence(blocks: Sequence[Compared]) -> Evidence:
+    """Of validation blocks of one market, in order of time."""
+    accounts = ([each.untrained for each in blocks], [each.trained for each in blocks])
+    whole = Compared(blocks[0].loss, *map(joined, accounts))
+    return _believed(whole.gain, np.arange(len(whole.untrained.cost)))
+
+
+def pooled_evidence(markets: Sequence[Compared]) -> Evidence:
+    """Of the same time in several markets: the mean of their gains.
+
+    Markets move together: a group that is left out is left out in all of them at once.
+    """
+    parts = np.arange(3 * GROUPS)  # of the time
+
+    def gain(kept: np.ndarray) -> float:
+        counts = [len(each.untrained.cost) for each in markets]
+        rows = [np.flatnonzero(np.isin(np.arange(n) * len(parts) // n, kept)) for n in counts]
+        return float(np.mean([each.gain(own) for each, own in zip(markets, rows, strict=True)]))
+
+    return _believed(gain, parts)
+
+
+def _believed(gain: Callable[[np.ndarray], float], rows: np.ndarray) -> Evidence:
+    whole, error = gain(rows), jackknife_error(gain, rows)
     return Evidence(whole, error, positive_part(whole, error))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,9 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engine.accounting.costs import Account
+from engine.accounting.costs import Account, Costs
+from engine.losses.returns import Loss
+from engine.training.dataset import Dataset
 from engine.training.errors import TrainingError
-from engine.training.evidence import Evidence, between, evidence
+from engine.training.evidence import Compared, Evidence, between, evidence, pooled_evidence
+from engine.training.rollout import rollout
 from engine.training.schedule import Block
 from engine.training.settings import Training
 from strategies.base import ConvergenceError, SolveRecord, SolveTally, remember, remembered
@@ -28,6 +31,8 @@ class Part:
     """A network in training, on the blocks before the one that it is validated on.
 
     Attributes:
+        data: where it is trained, on its device; ``blocks`` and ``validation`` are of it.
+        measure: the loss, bound to the assets of ``data``.
         untrained: the account of its validation at epoch 0.
         trained: the same at the epoch that is best on the blocks of the other parts, whose mean
             loss there is ``others``.
@@ -35,11 +40,20 @@ class Part:
 
     module: nn.Module
     optimiser: torch.optim.Optimizer
+    data: Dataset
+    measure: Loss
     blocks: list[Block]
     validation: Block
     untrained: Account | None = None
     trained: Account | None = None
     others: float = math.inf
+
+    def held(self, block: Block, costs: Costs, noise: float = 0.0) -> Account:
+        """The account of holding its weights over a block."""
+        return rollout(self.module, self.data, block, costs, self.measure.forecasts, noise)
+
+    def loss(self, account: Account) -> Tensor:
+        return self.measure(account, self.data.per_year)
 
     def state_dict(self) -> dict[str, Any]:
         kept = {"untrained": self.untrained, "trained": self.trained}
@@ -104,7 +118,6 @@ class Progress:
         self,
         steps: Steps,
         accounts: Sequence[Account],
-        loss: Callable[[Account], Tensor],
         training: Training,
     ) -> dict[str, Any]:
         """Add the row of an epoch; training is finished after the last, or without patience.
@@ -112,7 +125,9 @@ class Progress:
         Args:
             accounts: of the validation of each part.
         """
-        losses = [loss(account).item() for account in accounts]
+        losses = [
+            part.loss(account).item() for part, account in zip(self.parts, accounts, strict=True)
+        ]
         validated = float(np.mean(losses))
         for k, (part, account) in enumerate(zip(self.parts, accounts, strict=True)):
             others = float(np.mean(losses[:k] + losses[k + 1 :])) if len(losses) > 1 else math.nan
@@ -139,18 +154,24 @@ class Progress:
         self.epoch += 1
         return row
 
-    def evidence(self, loss: Callable[[Account], Tensor]) -> Evidence:
+    def evidence(self, pooled: bool = False) -> Evidence:
         """What the validation blocks say of the gain by training.
 
         Of one block the share is 1: the best state is kept as it is. Where no epoch is better than
         the untrained state, it is 0.
+
+        Args:
+            pooled: the blocks are of several markets at the same time, not of one in turn.
         """
-        pairs = [(part.untrained, part.trained) for part in self.parts]
-        known = [(one, two) for one, two in pairs if one is not None and two is not None]
+        known = [
+            Compared(part.loss, part.untrained, part.trained)
+            for part in self.parts
+            if part.untrained is not None and part.trained is not None
+        ]
         if self.best_epoch == 0 or len(known) < 2:
             gain = self.history[0]["validation_loss"] - self.best_loss
             return Evidence(gain, math.nan, float(self.best_epoch > 0))
-        return evidence(loss, *zip(*known, strict=True))
+        return pooled_evidence(known) if pooled else evidence(known)
 
     def kept_state(self, share: float) -> dict[str, Tensor]:
         """The state at a share of the way from the start to the best."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,8 +23,7 @@ from engine.training.dataset import Dataset, check_dataset
 from engine.training.device import device_here
 from engine.training.errors import TrainingError, TrainingWarning
 from engine.training.progress import Part, Progress, Steps
-from engine.training.rollout import rollout
-from engine.training.schedule import Block, epoch_blocks, equal_blocks, learning_rate
+from engine.training.schedule import epoch_blocks, equal_blocks, learning_rate
 from engine.training.settings import Training
 from strategies.base import (
     ConvergenceError,
@@ -90,54 +89,28 @@ def train(
     Warns:
         TrainingWarning: no parameter moves the weights; training ends with the best state.
     """
-    measure = training.loss.bound(data.assets)
     check_dataset(data, training)
-    charged = costs.times(training.cost_factor)
     device = device_here(training.device)
-    here = data.to(device)
-
-    def loss(account: Account) -> Tensor:
-        return measure(account, data.per_year)
-
-    def held(part: Part, block: Block, costs: Costs, noise: float = 0.0) -> Account:
-        return rollout(part.module, here, block, costs, measure.forecasts, noise)
-
-    def training_loss(part: Part, block: Block, noise: float = training.noise) -> Tensor:
-        return loss(held(part, block, charged, noise))
-
     gpus = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(gpus):  # outside, nothing has changed
         parts = make_parts(strategy, data, training, initial)
-        check_size(strategy, parts[-1], data)
+        here = parts[-1].data
+        check_size(strategy, parts[-1])
         progress = Progress(parts)
         file = Checkpoint(checkpoint)
         if not file.load(progress):
             with torch.random.fork_rng(gpus):
                 progress.checks += _solver_check(progress, here, "before training", slice(0, 4))
 
-        while not progress.finished:
-            steps = Steps()
-            with record_solves(into=steps.solves):
-                for part in parts:
-                    if progress.epoch == 0:
-                        part.module.eval()
-                        with torch.no_grad():
-                            blocks = [training_loss(part, each, 0.0).item() for each in part.blocks]
-                        steps.losses += blocks
-                    else:
-                        take_steps(steps, progress, part, training, len(data), training_loss)
-                if steps.norms and max(steps.norms) == 0:
-                    warn_of_zero_gradients(progress)
-                    break
-                accounts = [validate(steps, progress, part, held, costs) for part in parts]
-            row = progress.end_epoch(steps, accounts, loss, training)
+        def on_end(row: dict) -> None:
             with torch.random.fork_rng(gpus):  # what a callback draws is none of ours
                 on_epoch({**row, "solves": progress.solves.summary()})
             file.save(progress)
 
+        run_epochs(progress, costs, training, on_end)
         if not math.isfinite(progress.best_loss):
             raise TrainingError("the validation loss was never finite")
-        found = progress.evidence(loss)
+        found = progress.evidence()
         module = progress.module
         module.load_state_dict(progress.kept_state(found.share))
         module.eval()
@@ -150,6 +123,37 @@ def train(
     return Trained(history, progress.solves.summary(), progress.checks, module, best)
 
 
+def run_epochs(
+    progress: Progress,
+    costs: Costs,
+    training: Training,
+    on_end: Callable[[dict], None] = lambda row: None,
+    unvalidated: Sequence[Part] = (),
+) -> None:
+    """Train the parts until patience or epochs end; ``on_end`` is called with each epoch's row.
+
+    Args:
+        unvalidated: further parts to take steps on.
+    """
+    charged = costs.times(training.cost_factor)
+    while not progress.finished:
+        steps = Steps()
+        with record_solves(into=steps.solves):
+            for part in (*progress.parts, *unvalidated):
+                if progress.epoch == 0:
+                    part.module.eval()
+                    with torch.no_grad():
+                        losses = [part.loss(part.held(each, charged)) for each in part.blocks]
+                    steps.losses += [loss.item() for loss in losses]
+                else:
+                    take_steps(steps, progress, part, training, charged)
+            if steps.norms and max(steps.norms) == 0:
+                warn_of_zero_gradients(progress)
+                break
+            accounts = [validate(steps, progress, part, costs) for part in progress.parts]
+        on_end(progress.end_epoch(steps, accounts, training))
+
+
 def make_parts(
     strategy: LearnedStrategy,
     data: Dataset,
@@ -158,6 +162,8 @@ def make_parts(
 ) -> list[Part]:
     """The networks that are trained, one for each validation block; the last is the one kept."""
     parts: list[Part] = []
+    here = data.to(device_here(training.device))
+    measure = training.loss.bound(data.assets)
     alone = initial is not None or training.epochs == 0
     end = len(data)
     for before in range(1 if alone else training.validation_blocks):
@@ -174,7 +180,8 @@ def make_parts(
         if not parameters:
             raise TrainingError(f"{type(strategy).__name__}'s module has no parameter to train")
         blocks = equal_blocks(last, training.block)
-        parts.insert(0, Part(module, _optimiser(parameters, training), blocks, (cut, end)))
+        optimiser = adamw(parameters, training)
+        parts.insert(0, Part(module, optimiser, here, measure, blocks, (cut, end)))
         end = cut
     return parts
 
@@ -190,17 +197,12 @@ def build(
         before: how many validation blocks lie after its own.
     """
     last, _ = data.split(training.validation, before)
-    module = strategy.build(data.rows_until(last))
+    module = strategy.build(data.rows_until(last) | {"growth": data.growth[:last]})
     return module.to(device_here(training.device), torch.float64)
 
 
 def take_steps(
-    steps: Steps,
-    progress: Progress,
-    part: Part,
-    training: Training,
-    decisions: int,
-    loss: Callable[[Part, Block], Tensor],
+    steps: Steps, progress: Progress, part: Part, training: Training, charged: Costs
 ) -> None:
     """One step of a part's optimiser for each of its blocks.
 
@@ -210,7 +212,7 @@ def take_steps(
             steps would only be left out.
     """
     epoch, module, optimiser = progress.epoch, part.module, part.optimiser
-    blocks = epoch_blocks(part.blocks, training.bootstrap, training.mirrors, decisions)
+    blocks = epoch_blocks(part.blocks, training.bootstrap, training.mirrors, len(part.data))
     unsolved, made = len(steps.unsolved), len(steps.losses)
     parameters = [p for p in module.parameters() if p.requires_grad]
     for group in optimiser.param_groups:
@@ -219,7 +221,7 @@ def take_steps(
     for block in blocks:
         optimiser.zero_grad(set_to_none=True)
         try:
-            value = loss(part, block)
+            value = part.loss(part.held(block, charged, training.noise))
             if not torch.isfinite(value):
                 raise progress.failure(f"the loss is {value.item()} at epoch {epoch}")
             value.backward()
@@ -256,13 +258,7 @@ def warn_of_zero_gradients(progress: Progress) -> None:
     )
 
 
-def validate(
-    steps: Steps,
-    progress: Progress,
-    part: Part,
-    held: Callable[[Part, Block, Costs], Account],
-    costs: Costs,
-) -> Account:
+def validate(steps: Steps, progress: Progress, part: Part, costs: Costs) -> Account:
     """The account of a part over its validation rows, at the true costs.
 
     Raises:
@@ -271,7 +267,7 @@ def validate(
     part.module.eval()
     try:
         with torch.no_grad():
-            return held(part, part.validation, costs)
+            return part.held(part.validation, costs)
     except ConvergenceError as error:
         if progress.epoch == 0:
             raise
@@ -279,7 +275,7 @@ def validate(
         raise progress.failure(why) from error
 
 
-def _optimiser(parameters: list[nn.Parameter], training: Training) -> torch.optim.AdamW:
+def adamw(parameters: list[nn.Parameter], training: Training) -> torch.optim.AdamW:
     matrices = [p for p in parameters if p.ndim > 1]  # a decay of offsets would be a bias
     groups = [
         {"params": matrices, "weight_decay": training.weight_decay},
@@ -299,12 +295,12 @@ def _solver_check(progress: Progress, data: Dataset, when: str, chosen: slice) -
     return [row | {"gradients": check.gradients, "peer": check.peer}] if check.samples else []
 
 
-def check_size(strategy: LearnedStrategy, part: Part, data: Dataset) -> None:
+def check_size(strategy: LearnedStrategy, part: Part) -> None:
     """Warn of what will cost hours and teach nothing."""
     parameters = [p for p in part.module.parameters() if p.requires_grad]
     blocks = part.blocks
     count = sum(parameter.numel() for parameter in parameters)
-    returns = blocks[-1][1] * data.growth.shape[-1]
+    returns = blocks[-1][1] * part.data.growth.shape[-1]
     if count > returns:
         warnings.warn(
             f"{count} parameters are trained on {returns} returns: they can be memorised; "

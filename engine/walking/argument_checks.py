@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+import pandas as pd
+
 from data_loaders import Panel
+from data_loaders.validation import day
 from engine.accounting.costs import Costs
 from engine.losses.returns import Loss
-from engine.planning.walk_forward import WalkForward
+from engine.planning.walk_forward import Fold, WalkForward
 from engine.training.callbacks import Callback
 from engine.training.settings import Training
-from strategies.base import Strategy, with_inner
+from strategies.base import LearnedStrategy, Strategy, with_inner
 
 
 def check_arguments(
@@ -90,6 +93,23 @@ def named_strategies(
                 except ValueError as error:
                     raise ValueError(f"{name}: constraints: {error}") from None
     return named
+
+
+def check_unseen(
+    learned: Mapping[str, LearnedStrategy], folds: Iterable[Fold], dates: pd.DatetimeIndex
+) -> None:
+    """ValueError where a fold is tested on what a strategy has learned from before the run.
+
+    A decision has to be of a later day: on the same one another market may close after it.
+    """
+    first = dates[min(int(fold.test[0]) for fold in folds)]
+    for name, strategy in learned.items():
+        until = strategy.learned_until
+        if until is not None and first.normalize() <= until.normalize():
+            raise ValueError(
+                f"{name} has seen prices up to {day(until)}, and its test begins on {day(first)}: "
+                "pretrain with an earlier until, or give the plan a longer train span"
+            )
 
 
 def _shown_name(strategy: object) -> str:

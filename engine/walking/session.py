@@ -48,7 +48,7 @@ from engine.training.device import device_here
 from engine.training.errors import TrainingError
 from engine.training.fit_records import FitKey, Fitted
 from engine.training.settings import Training
-from engine.walking.argument_checks import check_arguments, named_strategies
+from engine.walking.argument_checks import check_arguments, check_unseen, named_strategies
 from engine.walking.decisions import Decided, DecisionTask
 from engine.walking.fitting import FitTask, run_fits, training_error
 from engine.walking.learner import Learner
@@ -117,6 +117,7 @@ class Session:
             others: what else tells a run directory apart from that of another run.
         """
         self.run = None
+        check_unseen(self.learned, folds, self.panel.dates)
         with ExitStack() as stack:
             if run_dir is not None:
                 stack.enter_context(locked(Path(run_dir)))

@@ -10,7 +10,14 @@ from learned import Tilt, samples
 from engine import Costs, NegativeSharpe, Training, train
 from engine.accounting.costs import Account
 from engine.training.dataset import Dataset
-from engine.training.evidence import between, evidence, jackknife_error, positive_part
+from engine.training.evidence import (
+    Compared,
+    between,
+    evidence,
+    jackknife_error,
+    pooled_evidence,
+    positive_part,
+)
 
 FREE = Costs(0.0)
 FAST = Training(epochs=12, learning_rate=0.05, weight_decay=0.0)
@@ -43,7 +50,8 @@ def test_evidence_is_of_all_blocks_together():
     one, two = rng.normal(0.001, 0.01, (2, 90))
     loss = NegativeSharpe()
     parts = [[account(x[a:b]) for a, b in ((0, 40), (40, 90))] for x in (one, two)]
-    found = evidence(lambda each: loss(each, 52.0), *parts)
+    blocks = [Compared(lambda each: loss(each, 52.0), *pair) for pair in zip(*parts, strict=True)]
+    found = evidence(blocks)
     ratio = [np.sqrt(52) * x.mean() / x.std(ddof=1) for x in (one, two)]
     assert found.gain == pytest.approx(ratio[1] - ratio[0], rel=1e-6)
     assert found.share == positive_part(found.gain, found.error)
@@ -110,3 +118,15 @@ def test_untrained_is_a_training_of_no_epochs():
     assert history["epoch"].tolist() == [0]
     assert history["share"].iloc[0] == 0
     assert strategy.module_.strength.item() == 0
+
+
+def test_markets_that_move_together_are_no_more_evidence_than_one():
+    rng = np.random.default_rng(2)
+    one, two = rng.normal(0.001, 0.01, (2, 120))
+    loss = NegativeSharpe()
+    market = Compared(lambda each: loss(each, 52.0), account(one), account(two))
+    alone = pooled_evidence([market])
+    assert pooled_evidence([market] * 3) == pytest.approx(alone)
+    assert alone == pytest.approx(evidence([market]))  # groups of equal length
+    turned = Compared(market.loss, market.trained, market.untrained)
+    assert pooled_evidence([market, turned]) == (0.0, 0.0, 0.0)

@@ -1,0 +1,145 @@
+"""Pretrained: a learned strategy whose training starts from a state of ``engine.pretrain``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+
+from data_loaders import Panel
+from strategies.base import Inputs, LearnedStrategy, Strategy, shown_parameters
+from strategies.constraints import Constraints
+
+LIMITS = ("cap", "constraints", "fallback", "target")  # may be others than in pretraining
+
+
+class Pretrained(LearnedStrategy):
+    """A learned strategy that starts from parameters pretrained on several markets.
+
+    Each refit trains on from there, as far as its validation supports it; inside `Untrained` the
+    pretrained parameters decide as they are. Scalers, and the target of an exposure, are taken from
+    the training rows of each refit. A fold that decides before what the state has seen ends is
+    refused.
+
+    Args:
+        strategy: the learned one that was pretrained, with the same parameters; its limits and
+            target may be others.
+        state: the file of ``engine.pretrain``.
+    """
+
+    def __init__(self, strategy: LearnedStrategy, state: str):
+        self.strategy = strategy
+        self.state = state
+
+    @property
+    def lookback(self) -> int:  # type: ignore[override]
+        return self.strategy.lookback
+
+    @property
+    def equivariant(self) -> bool:  # type: ignore[override]
+        return self.strategy.equivariant
+
+    @property
+    def knows_holdings(self) -> bool:  # type: ignore[override]
+        return self.strategy.knows_holdings
+
+    @property
+    def learned_until(self) -> pd.Timestamp:  # type: ignore[override]
+        return pd.Timestamp(self._about()["until"])
+
+    @property
+    def state_hash(self) -> str:
+        """sha256 of the state's file."""
+        return hashlib.sha256(self._content()).hexdigest()
+
+    def inner_strategies(self) -> Mapping[str, Strategy]:
+        return {"strategy": self.strategy}
+
+    def shown_name(self) -> str:
+        return f"Pretrained({self.strategy.shown_name()})"
+
+    def check_parameters(self) -> None:
+        """Refuse another strategy, or other parameters, than those that were pretrained."""
+        if not isinstance(self.strategy, LearnedStrategy):
+            raise ValueError(f"Pretrained is for a learned strategy, got {self.strategy!r}")
+        self.strategy.check_parameters()
+        kept, own = self._about()["strategy"], shown_parameters(self.strategy)
+        for name in [name for name in {**kept, **own} if name not in LIMITS]:
+            if kept.get(name) != own.get(name):
+                raise ValueError(
+                    f"{self.state} was pretrained with {name} = {kept.get(name)}, and the strategy "
+                    f"here has {own.get(name)}: give it the same, or pretrain again"
+                )
+
+    def declared_constraints(self) -> Constraints | None:
+        return self.strategy.declared_constraints()
+
+    def room(self) -> tuple[bool, float]:
+        return self.strategy.room()
+
+    def broken_limits(
+        self, weights: pd.Series, history: Panel, holdings: pd.Series
+    ) -> Sequence[str]:
+        return self.strategy.broken_limits(weights, history, holdings)
+
+    @property
+    def feature_names(self) -> Any:
+        return getattr(self.strategy, "feature_names", {})
+
+    def prepare(self, history: Panel) -> Inputs:
+        """The strategy's inputs.
+
+        Raises:
+            ValueError: the panel is of another calendar, or gives other features, than those that
+                the state was pretrained on.
+        """
+        if not hasattr(self, "_fits"):
+            about, names = self._about(), self.feature_names
+            own = {"rows a year": history.periods_per_year}
+            own |= {"features": names(history)} if callable(names) else {}
+            for name, value in own.items():
+                if about[name] != value:
+                    raise ValueError(
+                        f"{self.state} was pretrained on {name}: {about[name]}, and this panel has "
+                        f"{value}: pretrain on panels like this one"
+                    )
+            self._fits = True
+        return self.strategy.prepare(history)
+
+    def build(self, inputs: Inputs) -> nn.Module:
+        from safetensors.torch import load
+
+        module, state = self.strategy.build(inputs), load(self._content())
+        own = dict(module.named_parameters())
+        shapes = [{k: tuple(v.shape) for k, v in each.items()} for each in (state, own)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"{self.state} was pretrained for another network: its parameters are {shapes[0]}, "
+                f"and those here {shapes[1]}"
+            )
+        with torch.no_grad():
+            for name, parameter in own.items():
+                parameter.copy_(state[name])
+        return module
+
+    def _about(self) -> dict[str, Any]:
+        content = self._content()
+        try:
+            size = int.from_bytes(content[:8], "little")
+            return json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["about"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{self.state} is no state of engine.pretrain") from error
+
+    def _content(self) -> bytes:
+        try:
+            return Path(self.state).read_bytes()
+        except OSError as error:
+            raise ValueError(
+                f"the pretrained state {self.state} cannot be read: {error.strerror}"
+            ) from error
