@@ -127,12 +127,13 @@ def signals_of(table: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
     """The columns (N, S) of a table of features.
 
     Raises:
-        ValueError: it has no such column, or names are one text.
+        ValueError: it has no such column, or the names are one text.
     """
-    unknown = [name for name in names if name not in table]
-    if isinstance(names, str) or unknown:
-        said = names if isinstance(names, str) else unknown[0]
-        raise ValueError(f"signals={names!r}: no feature {said!r}{known_names(said, table)}")
+    if isinstance(names, str):
+        raise ValueError(f"signals is a list of names of features, got {names!r}")
+    for name in names:
+        if name not in table:
+            raise ValueError(f"signals: no feature {name!r}{known_names(name, table)}")
     return table[list(names)].to_numpy(np.float64)
 
 
