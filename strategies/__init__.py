@@ -5,7 +5,8 @@ Read in this order: ``base.py`` (the contract; ``bracket.py``: answers with stop
 then ``ablations.py`` (the same with one part exchanged) and what it is compared with:
 ``linear_mean_variance.py``, ``predict_then_optimize.py``, ``classic_rules.py``, ``estimators.py``.
 What strategies share: ``features.py``, ``covariance.py``, ``constraints.py`` (limits of weights),
-``strategy_constraints.py`` (the same at a date), ``parameter_ranges.py``. ``registry.py`` finds a
+``strategy_constraints.py`` (the same at a date), ``eigenvalue_cleaning.py`` (learned correlations),
+``parameter_ranges.py``. ``registry.py`` finds a
 strategy by its name. The mathematics, which knows no finance, is in ``layers``.
 """
 

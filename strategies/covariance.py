@@ -8,14 +8,16 @@ import numpy as np
 from data_loaders import Panel
 from data_loaders.suggestions import did_you_mean
 
-FORMS = ("auto", "covariance", "factor")
+FORMS = ("auto", "covariance", "factor", "cleaned")
 MANY = 250  # assets, beyond which "auto" is "factor"
 HALF_LIFE = 15.0  # rows, of the weights of recent returns
+LEAST = 1e-10  # eigenvalues below are zero: those of more assets than rows
 WINDOW = 8  # half-lives of returns that are looked at: the rest has 0.4% of the weight
 
 
 def prepared_risk(history: Panel, form: str, factors: int) -> dict[str, np.ndarray]:
-    """The risk in a form named in ``FORMS``: ``covariance``, or ``loadings`` and ``specific``.
+    """The risk in a form named in ``FORMS``: ``covariance``, or ``loadings`` and ``specific``, or
+    what `correlation_parts` gives.
 
     "auto" goes by the assets of the panel, not by those that trade: it is the same on all dates.
 
@@ -26,6 +28,8 @@ def prepared_risk(history: Panel, form: str, factors: int) -> dict[str, np.ndarr
         form = "factor" if len(history.assets) > MANY else "covariance"
     if form == "covariance":
         return {"covariance": shrunk_covariance(history)}
+    if form == "cleaned":
+        return correlation_parts(history)
     if form != "factor":
         hint = did_you_mean(form, FORMS)
         raise ValueError(f"risk must be one of {list(FORMS)}, got {form!r}{hint}")
@@ -94,6 +98,37 @@ def factor_risk(history: Panel, factors: int) -> tuple[np.ndarray, np.ndarray]:
         loadings[trades, : found.shape[1]] = np.sqrt(1 - shrink) * found
         specific[trades] = (1 - shrink) * np.maximum(left, 0.0) + shrink  # rounding, not below 0
     return loadings, specific
+
+
+def correlation_parts(history: Panel) -> dict[str, np.ndarray]:
+    """What a covariance is made of whose correlations are cleaned, see ``EigenvalueCleaning``.
+
+    ``eigenvalues`` (N,) and ``eigenvectors`` (N, N) of the sample correlation of the returns in
+    ``history``, the ``intensity`` () of Ledoit & Wolf for it, and ``deviations`` (N,), whose
+    squares have the mean 1. An asset that misses a price has a deviation of 1, and no correlation.
+
+    Raises:
+        ValueError: no price moves in ``history``.
+    """
+    trades = history.trades_throughout.to_numpy()
+    values, vectors = np.ones(len(trades)), np.eye(len(trades))
+    deviations, intensity = np.ones(len(trades)), np.zeros(())
+    if trades.any():
+        returns = _scaled_returns(history, trades)
+        moves = np.sqrt((returns**2).sum(axis=0))
+        deviations[trades] = moves / np.sqrt(_positive((moves**2).mean(), history))
+        returns /= np.where(moves > 0, moves, 1.0)
+        sample = returns.T @ returns
+        found, vectors[np.ix_(trades, trades)] = np.linalg.eigh(sample)
+        values[trades] = np.where(found > LEAST, found, 0.0)
+        lengths, squares = (returns**2).sum(axis=1), (sample**2).sum()
+        intensity = np.array(ledoit_wolf_intensity(lengths, squares, len(sample)))
+    return {
+        "eigenvalues": values,
+        "eigenvectors": vectors,
+        "intensity": intensity,
+        "deviations": deviations,
+    }
 
 
 def recent_returns(history: Panel, half_life: float = HALF_LIFE) -> np.ndarray:

@@ -17,6 +17,7 @@ from data_loaders import Panel
 from strategies.base import Inputs, LearnedStrategy
 from strategies.constraints import Constraints
 from strategies.covariance import FORMS, prepared_risk, recent_risk
+from strategies.eigenvalue_cleaning import EigenvalueCleaning
 from strategies.features import feature_table
 from strategies.layers.equilibrium.deq_encoder import CELLS, DEQEncoder
 from strategies.layers.equilibrium.fixed_point import Adjoint, Implicit, Phantom, Unrolled
@@ -31,6 +32,7 @@ from strategies.network_parts import (
     known_by,
     limit_inputs,
     limits_in,
+    mean_state,
     portfolio_volatility,
     scaled_risk,
     within,
@@ -112,7 +114,9 @@ class DEQMeanVariance(LearnedStrategy):
             See ``signal_forecast.py``.
         solver: "active_set" (exact and fast) or "qpth" (the reference).
         risk: "covariance" (dense, N x N numbers a date), "factor" (its principal components and
-            specific variances, see ``covariance.py``), or "auto": dense up to 250 assets.
+            specific variances, see ``covariance.py``), "auto": dense up to 250 assets; or
+            "cleaned": the eigenvalues of the correlation are learned, see
+            ``eigenvalue_cleaning.py``. For that, train on a loss on risk.
         factors: how many components, where the risk is in factor form.
         fixed_point: what solves for the equilibrium: "picard", "anderson", "broyden", or "auto",
             see `DEQEncoder`. One with other settings: override ``encoder``.
@@ -251,6 +255,7 @@ class DEQMeanVariance(LearnedStrategy):
             inertia=self.inertia,
             proportional=self.proportional,
             cash=self._scales,
+            cleaning="eigenvectors" in inputs,
             least=0.0 if self.constraints is None else constraints.budget_ends[0],
             row_names=[row.name for row in constraints.rows],
             forecast=SignalForecast(inputs, self.cell == "pairs") if self.signals else None,
@@ -293,6 +298,7 @@ class DEQMeanVarianceNetwork(nn.Module):
         inertia: float = 0.0,
         proportional: float = 0.0,
         cash: bool = False,
+        cleaning: bool = False,
         least: float = 0.0,
         row_names: Sequence[str] = (),
         forecast: SignalForecast | None = None,
@@ -314,6 +320,7 @@ class DEQMeanVarianceNetwork(nn.Module):
             self.log_proportional = nn.Parameter(torch.zeros(()))
         self.exposure = Exposure(hidden, least) if cash else None
         self.forecast = forecast
+        self.cleaning = EigenvalueCleaning(hidden) if cleaning else None
 
     def forward(self, inputs: Inputs) -> Tensor:
         return self.weights_and_forecast(inputs)[0]
@@ -328,7 +335,9 @@ class DEQMeanVarianceNetwork(nn.Module):
             expected_return = expected_return + self.forecast(inputs)
         expected_return = expected_return * trades
         ridge = self.log_ridge.exp() * within(ridge, 4.0)
-        risk = scaled_risk(inputs, within(scale, 2.0), ridge)
+        market = mean_state(state, trades)  # (B, H)
+        cleaned = None if self.cleaning is None else self.cleaning(inputs, market)
+        risk = scaled_risk(inputs, within(scale, 2.0), ridge, cleaned)
         limits = limits_in(inputs) | {"row_names": self.row_names}
         holdings, held = inputs.get("holdings"), torch.zeros_like(expected_return)
         paid = None  # of value traded
@@ -354,7 +363,7 @@ class DEQMeanVarianceNetwork(nn.Module):
             weights = self.optimiser(risk, expected_return, keys=known_by(inputs), **limits)
         variance = None
         if self.exposure is not None:
-            exposure, variance = self.exposure(weights, state, inputs)
+            exposure, variance = self.exposure(weights, market, inputs)
             weights = exposure * weights
         weights = torch.where(held != 0, held, weights)  # exactly: no order
         return weights, expected_return, variance
@@ -371,7 +380,8 @@ class DEQMeanVarianceNetwork(nn.Module):
             for few in rows.split(CHUNK):
                 part = {name: values[few] for name, values in inputs.items()}
                 one = torch.ones_like(part["trades"], dtype=torch.float64)
-                risk = scaled_risk(part, one, self.log_ridge.double().exp() * one)
+                cleaned = None if self.cleaning is None else self.cleaning(part)
+                risk = scaled_risk(part, one, self.log_ridge.double().exp() * one, cleaned)
                 limits = limits_in(part) | {"row_names": self.row_names}
                 weights = self.optimiser(risk, torch.zeros_like(one), **limits)
                 found.append(portfolio_volatility(weights, part))

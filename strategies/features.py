@@ -1,7 +1,7 @@
 """Features of each asset, computed inside one window: past rows only, by construction.
 
 A set of features is a function from a window to a table with a row for each asset. The built-in
-ones are "prices", "panel" and "lags:5"; your own is named ``module:function``,
+ones are "prices", "volatility", "panel" and "lags:5"; your own is named ``module:function``,
 ``file.py:function``, or as an installed package names it.
 """
 
@@ -19,6 +19,8 @@ from data_loaders.plugins import installed, load_plugin
 
 GROUP = "deqfolio.features"  # entry points of installed packages
 HORIZONS = (5, 21, 63, 126, 252)  # a week, a month, a quarter, half a year, a year of sessions
+HALF_LIVES = (3, 7, 15, 40, 120)  # rows
+IMPLIED = "implied_volatility"  # an asset feature of this name: a year, a fraction
 CHUNK = 512  # assets at a time: their part of a window of a year is 1 MB
 
 
@@ -55,11 +57,15 @@ def _table(history: Panel, name: str) -> pd.DataFrame:
         return pd.DataFrame(price_features(history), history.assets, names)
     if name == "panel":
         return panel_features(history)
+    if name == "volatility":
+        return volatility_features(history)
     if name.startswith("lags:") and name[5:].isdecimal():
         return lagged_returns(history, int(name[5:]))
     own = None if name.startswith("lags:") else _own(name)
     if own is None:
-        known = ", ".join(["'prices'", "'panel'", "'lags:5'", *map(repr, installed(GROUP))])
+        known = ", ".join(
+            ["'prices'", "'volatility'", "'panel'", "'lags:5'", *map(repr, installed(GROUP))]
+        )
         raise ValueError(
             f"unknown features {name!r}; known are {known}, and your own as module:function"
         )
@@ -93,6 +99,35 @@ def panel_features(history: Panel) -> pd.DataFrame:
     market = history.market_features.iloc[-1]
     columns = own | {f"market {name}": value for name, value in market.items()}
     return pd.DataFrame(columns, index=history.assets, dtype=np.float64)
+
+
+def volatility_features(history: Panel) -> pd.DataFrame:
+    """Logarithms of volatilities over that of the window: what risk is predicted from.
+
+    With exponential weights of several half-lives and, where the panel has the asset feature
+    ``implied_volatility``, the one that options imply; then the mean of each over the assets.
+    Assets that do not trade throughout the window get zeros, or NaN for what is implied.
+    """
+    rows = len(history) - 1
+    lives = [life for life in HALF_LIVES if life < rows]
+    if not lives:
+        raise ValueError("features 'volatility' need a lookback of 5 or more")
+    decay = 0.5 ** (np.arange(rows)[::-1] / np.array(lives)[:, None])  # (len(lives), L - 1)
+    decay /= decay.sum(axis=1, keepdims=True)
+    names = [f"volatility, half-life {life}" for life in lives]
+    found = pd.DataFrame(0.0, history.assets, names)
+    window = pd.Series(np.nan, history.assets)
+    for assets, returns in _log_returns(history):
+        window.iloc[assets] = _volatility(returns)
+        squares = np.maximum(decay @ returns**2, 1e-12)
+        found.iloc[assets] = np.log(np.sqrt(squares) / _volatility(returns)).T
+    if IMPLIED in history.asset_features:
+        implied = history.asset_features[IMPLIED].iloc[-1] / np.sqrt(history.periods_per_year)
+        found["volatility implied"] = np.log(implied.where(implied > 0) / window)
+    trades = window.notna()
+    return found.join(
+        pd.DataFrame({f"mean {n}": found[n][trades].mean() for n in found}, found.index)
+    )
 
 
 def lagged_returns(history: Panel, lags: int) -> pd.DataFrame:

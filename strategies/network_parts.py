@@ -36,12 +36,20 @@ def limits_in(inputs: Inputs) -> dict[str, Any]:
     return {k.removeprefix(LIMIT): v for k, v in inputs.items() if k.startswith(LIMIT)}
 
 
-def scaled_risk(inputs: Inputs, scale: Tensor, ridge: Tensor) -> Tensor | FactorRisk:
-    """``diag(scale) S diag(scale) + diag(ridge)``, (B, N) both, in the form that S is given in."""
+def scaled_risk(
+    inputs: Inputs, scale: Tensor, ridge: Tensor, cleaned: Tensor | None = None
+) -> Tensor | FactorRisk:
+    """``diag(scale) S diag(scale) + diag(ridge)``, (B, N) both, in the form that S is given in.
+
+    Args:
+        cleaned: S (B, N, N), where it is none of the inputs.
+    """
     if "loadings" in inputs:
         specific = scale.square() * inputs["specific"] + ridge
         return FactorRisk(scale.unsqueeze(-1) * inputs["loadings"], specific)  # never (B, N, N)
-    return _ScaledCovariance.apply(inputs["covariance"], scale, ridge)
+    return _ScaledCovariance.apply(
+        inputs["covariance"] if cleaned is None else cleaned, scale, ridge
+    )
 
 
 class _ScaledCovariance(torch.autograd.Function):
@@ -56,13 +64,16 @@ class _ScaledCovariance(torch.autograd.Function):
         return risk
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
         refuse_second_derivative("the risk's gradient", "write the scaling in torch")
         covariance, scale = ctx.saved_tensors
         pull = grad * covariance
+        inner = None
+        if ctx.needs_input_grad[0]:
+            inner = grad * scale.unsqueeze(-1) * scale.unsqueeze(-2)
         by_row = (pull * scale.unsqueeze(-2)).sum(-1)
         by_column = pull.mul_(scale.unsqueeze(-1)).sum(-2)
-        return None, by_row + by_column, grad.diagonal(dim1=-2, dim2=-1).clone()
+        return inner, by_row + by_column, grad.diagonal(dim1=-2, dim2=-1).clone()
 
 
 def known_by(inputs: Inputs) -> list[int] | None:
@@ -102,6 +113,11 @@ def composition(holdings: Tensor) -> Tensor:
     """What holdings (B, N) are without their cash: weights that sum to one, or zeros."""
     total = holdings.sum(-1, keepdim=True)
     return holdings / torch.where(total > 0, total, 1.0)
+
+
+def mean_state(state: Tensor, trades: Tensor) -> Tensor:
+    """The mean (B, H) of the states (B, N, H) of the assets that trade (B, N)."""
+    return state.sum(-2) / trades.sum(-1, keepdim=True).clamp_min(1)
 
 
 def portfolio_volatility(weights: Tensor, inputs: Inputs) -> Tensor:
@@ -148,10 +164,9 @@ class Exposure(nn.Module):
         self.target = volatility.quantile(0.5) if target is None else torch.as_tensor(target)
 
     def forward(self, weights: Tensor, state: Tensor, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        """The exposure (B, 1) of weights (B, N) that sum to one, with states (B, N, H), and the
-        predicted variance (B,) of these weights a year."""
-        trading = inputs["trades"].sum(-1, keepdim=True).clamp_min(1)  # (B, 1)
-        factor = within(self.head(state.sum(-2) / trading), 2.0)
+        """The exposure (B, 1) of weights (B, N) that sum to one, with the mean state (B, H), and
+        the predicted variance (B,) of these weights a year."""
+        factor = within(self.head(state), 2.0)
         volatility = portfolio_volatility(weights, inputs)
         predicted = volatility.unsqueeze(-1) / factor  # (B, 1)
         exposure = (self.target / predicted).clamp(self.least, 1.0)

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 
@@ -116,7 +118,7 @@ def sharpe_differences(
     hits = (distance >= np.abs(found) - 1e-12).sum(axis=0)
     table.loc[compared, columns[1:]] = np.column_stack(
         [
-            _errors(moves) * np.sqrt(periods_per_year),
+            difference_errors(values) * np.sqrt(periods_per_year),
             found - reach,
             found + reach,
             (1 + hits) / (1 + resamples),
@@ -127,19 +129,35 @@ def sharpe_differences(
     return table
 
 
-def ledoit_wolf(values: np.ndarray, block: int, resamples: int, seed: int) -> np.ndarray:
+def sharpe_and_slope(moments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The ratios (B,) of (mean, mean square) (B, 2), and their derivatives (B, 2) by both."""
+    mean, square = moments.T
+    deviation = np.sqrt(square - mean**2)
+    return mean / deviation, np.stack([square, -mean / 2], axis=1) / deviation[:, None] ** 3
+
+
+def ledoit_wolf(
+    values: np.ndarray,
+    block: int,
+    resamples: int,
+    seed: int,
+    measure: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] = sharpe_and_slope,
+) -> np.ndarray:
     """Two-sided p-values (S - 1,) of "the same Sharpe ratio as the last column".
 
     Rows are resampled in circular blocks of fixed length b; the difference of each resample,
     less the one found, is divided by its own standard error, which comes from the spread of
     its blocks; the one found is divided by its HAC standard error (Bartlett kernel).
 
+    Args:
+        measure: what is compared, of the mean and mean square of a column.
+
     Source: Ledoit and Wolf (2008), Robust Performance Hypothesis Testing with the Sharpe
     Ratio, section 3.2.2 (there a quadratic spectral kernel, and blocks chosen by calibration).
     """
     rows, last = len(values), values.shape[1] - 1
-    found = _less_last(values.mean(axis=0) / values.std(axis=0))
-    errors = _errors(_less_last(_influence(values)))
+    found = _less_last(measure(np.stack([values.mean(axis=0), (values**2).mean(axis=0)], 1))[0])
+    errors = difference_errors(values, measure)
     statistic = np.abs(found) / np.where(errors > 0, errors, np.inf)
 
     moments = np.hstack([values, values**2])  # (T, 2S)
@@ -164,8 +182,8 @@ def ledoit_wolf(values: np.ndarray, block: int, resamples: int, seed: int) -> np
             v = mean[:, four]  # (size, 4)
             spread = square[:, k] - block * v[:, :, None] * v[:, None, :]
             with np.errstate(divide="ignore", invalid="ignore"):
-                one, two = (m[:, 0] / np.sqrt(m[:, 1] - m[:, 0] ** 2) for m in (v[:, :2], v[:, 2:]))
-                slope = np.hstack([_gradient(v[:, :2]), -_gradient(v[:, 2:])])
+                (one, of_one), (two, of_two) = measure(v[:, :2]), measure(v[:, 2:])
+                slope = np.hstack([of_one, -of_two])
                 error = np.sqrt(np.einsum("bi,bij,bj->b", slope, spread, slope) / rows)
                 drawn = np.abs(one - two - found[k]) / error
             hits[k] += (~(drawn < statistic[k] - 1e-12)).sum()
@@ -173,10 +191,12 @@ def ledoit_wolf(values: np.ndarray, block: int, resamples: int, seed: int) -> np
     return (1 + hits) / (1 + resamples)
 
 
-def _gradient(moments: np.ndarray) -> np.ndarray:
-    """(B, 2) derivative of mean / sqrt(square - mean**2) by (mean, square), both in (B, 2)."""
-    mean, square = moments.T
-    return np.stack([square, -mean / 2], axis=1) / (square - mean**2)[:, None] ** 1.5
+def difference_errors(
+    values: np.ndarray,
+    measure: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] = sharpe_and_slope,
+) -> np.ndarray:
+    """HAC standard errors (S - 1,) of the measure of each column less the last column's."""
+    return _errors(_less_last(_influence(values, measure)))
 
 
 def _scaled(returns: pd.DataFrame) -> np.ndarray:
@@ -184,11 +204,15 @@ def _scaled(returns: pd.DataFrame) -> np.ndarray:
     return (returns / returns.std(ddof=1)).to_numpy(dtype=float)
 
 
-def _influence(values: np.ndarray) -> np.ndarray:
-    """(T, S) by how much each row moves the Sharpe ratio: z - SR / 2 (z**2 - 1), z standardised."""
-    mean, deviation = values.mean(axis=0), values.std(axis=0)
-    z = (values - mean) / deviation
-    return z - mean / deviation / 2 * (z**2 - 1)
+def _influence(
+    values: np.ndarray,
+    measure: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] = sharpe_and_slope,
+) -> np.ndarray:
+    """(T, S) by how much each row moves the measure of its column; of a Sharpe ratio that is
+    z - SR / 2 (z**2 - 1), z standardised."""
+    mean, square = values.mean(axis=0), (values**2).mean(axis=0)
+    _, slope = measure(np.stack([mean, square], axis=1))  # (S, 2)
+    return slope[:, 0] * (values - mean) + slope[:, 1] * (values**2 - square)
 
 
 def _less_last(values: np.ndarray) -> np.ndarray:
