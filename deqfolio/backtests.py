@@ -186,7 +186,7 @@ def resume(
 
     experiment = experiment_of(folder)
     with where_it_ran(folder, experiment) as place:
-        check_trust(place(folder), experiment, trust)
+        check_trust(place(folder), experiment, trust, place(Path()))
         run(experiment, place(folder), None, workers, cluster, complete=True)
 
 

@@ -46,7 +46,7 @@ def cross_validate(
 
     asked = experiment_of(experiment) if experiment.is_dir() else read_experiment(experiment)
     if experiment.is_dir():
-        check_trust(experiment, asked, trust)
+        check_trust(experiment, asked, trust, Path())
     risk_free = read_simulation(asked["simulation"]).rates
     made = prepare(asked)
     with stoppable("the same command"), on_cluster(cluster) as executor:

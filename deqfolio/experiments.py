@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import typer
 
 from deqfolio.interrupts import Interruptible
-from deqfolio.trust import keep_code_hashes
+from deqfolio.trust import keep_hashes
 
 if TYPE_CHECKING:
     from data_loaders import Panel
@@ -141,7 +141,7 @@ def run(
             with written(out):
                 here = os.path.relpath(Path.cwd(), out.resolve())
                 write_text(out / EXPERIMENT, tomli_w.dumps(experiment | {"folder": here}))
-                keep_code_hashes(out, experiment)
+                keep_hashes(out, experiment)
         with on_cluster(cluster) as executor:
             results = backtest(
                 *made,

@@ -35,8 +35,8 @@ Trust = Annotated[
     bool,
     typer.Option(
         "--trust",
-        help="Run the code that the folder names, such as a strategy's file. It can do anything: "
-        "only for folders of people you trust.",
+        help="Run the code and open the files that the folder names, such as a strategy's file. It "
+        "can do anything: only for folders of people you trust.",
     ),
 ]
 TABLES = (".csv", ".gz", ".parquet", ".feather", ".txt", ".tsv", ".zip")

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from deqfolio.options import About, Benchmark, Factors, FinishedRun, Groups
+from deqfolio.options import About, Benchmark, Factors, FinishedRun, Groups, Trust
+from deqfolio.trust import check_trust
 
 
 def report(
@@ -31,6 +32,7 @@ def report(
     about: About = None,
     factors: Factors = None,
     groups: Groups = None,
+    trust: Trust = False,
 ) -> None:
     """Write the report of a finished run, or of returns from anywhere, and print its summary.
 
@@ -62,7 +64,10 @@ def report(
         )
     asked = experiment_of(run) if (run / EXPERIMENT).is_file() else {}
     chosen = read_report(asked.get("report", {}))
-    page, benchmark = out or run / "report.html", benchmark or chosen.benchmark
+    page = out or run / "report.html"
+    if benchmark is None:
+        benchmark = chosen.benchmark
+        check_trust(run, {"benchmark": benchmark}, trust, Path())
     check_report_path(page)
     with locked(run) if page.parent == run else nullcontext():
         if page.parent == run:

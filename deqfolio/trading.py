@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -117,7 +118,6 @@ def orders(
     """
     import pandas as pd
 
-    from data_loaders.files import is_file_name
     from engine.trading.account import Account, read_holdings
     from engine.trading.errors import NoDecision
     from engine.trading.job import JobBusy
@@ -148,10 +148,7 @@ def orders(
     account = Account(shares, cash, capital, deposit)
     today = pd.Timestamp(as_of) if as_of else pd.Timestamp.now().normalize()
     try:
-        is_file = prices is not None and is_file_name(prices)
-        with where_it_ran(run, _asked(run)) as place:
-            source = str(place(Path(str(prices)))) if is_file else prices
-            chosen = _chosen(place(run), strategy, source, trust, accept_changes)
+        with _chosen(run, strategy, prices, trust, accept_changes) as (chosen, place):
             if job is None:
                 found = _document(chosen, account, rules, today)
             else:
@@ -169,17 +166,13 @@ def orders(
 
 def verify(file: Path, prices: str | None = None, trust: bool = False) -> None:
     """Make the orders of a document again, and say what differs."""
-    from data_loaders.files import is_file_name
     from engine.trading.order_files import differences, given_in, read_document
 
     before = read_document(file)
     account, rules, today, earlier, last = given_in(before)
     run, name = Path(before["run"]["folder"]), before["run"]["strategy"]
     accepting = replace(rules, accept_changes=True)  # a change is a difference, and named
-    is_file = prices is not None and is_file_name(prices)
-    with where_it_ran(run, _asked(run)) as place:
-        source = str(place(Path(str(prices)))) if is_file else prices
-        chosen = _chosen(run, name, source, trust, changed=True)
+    with _chosen(run, name, prices, trust, changed=True) as (chosen, _):
         again = _document(chosen, account, accepting, today, earlier, last)
     found = differences(before, again)
     for line in found:
@@ -244,15 +237,12 @@ def refit(
     was trained before is kept; orders decide with the fit of their date. Where none is due, nothing
     is done.
     """
-    from data_loaders.files import is_file_name
     from engine.runs.settings import read_simulation, read_training
     from engine.trading.refit import moved_words, save_refit, states_of
     from engine.trading.refit import refit as train_due
 
-    is_file, asked = prices is not None and is_file_name(prices), _asked(run)
-    with where_it_ran(run, asked) as place:
-        source = str(place(Path(str(prices)))) if is_file else prices
-        chosen = _chosen(place(run), strategy, source, trust, False)
+    with _chosen(run, strategy, prices, trust, False) as (chosen, _):
+        asked = _asked(chosen.run)
         lookback = max(make_strategy(each).lookback for each in asked["strategies"])
         states = states_of(chosen.run, chosen.result)
         rates = read_simulation(asked["simulation"]).rates
@@ -283,22 +273,39 @@ def _asked(run: Path) -> dict[str, Any]:
     return experiment_of(run)
 
 
-def _chosen(run: Path, name: str | None, prices: str | None, trust: bool, changed: bool) -> Chosen:
+@contextmanager
+def _chosen(
+    run: Path, name: str | None, prices: str | None, trust: bool, changed: bool
+) -> Iterator[tuple[Chosen, Callable[[Path], Path]]]:
+    """A strategy of a run by name, or the first, and the prices that are asked for, or its own.
+
+    Inside, the working directory is that in which the run was started; what is yielded beside them
+    gives the place of a path that was meant from the one before.
+    """
     from data_loaders import load
+    from data_loaders.files import is_file_name
     from engine import load_run
 
-    results = load_run(run)
-    name = name or next(iter(results))
-    if name not in results:
-        raise ValueError(f"{run} has no strategy {name!r}; expected one of {', '.join(results)}")
     asked = _asked(run)
-    check_trust(run, asked, trust, changed)
-    strategy = make_strategy(asked["strategies"][list(results).index(name)])
-    data = {key: value for key, value in asked["data"].items() if key not in ("end", "as_of")}
-    data["source"] = prices or data["source"]
-    if data["source"].startswith("yahoo:"):
-        data["update"] = True
-    return Chosen(run, strategy, results[name], load(**data))
+    is_file = prices is not None and is_file_name(prices)
+    with where_it_ran(run, asked) as place:
+        run = place(run)
+        results = load_run(run)
+        name = name or next(iter(results))
+        if name not in results:
+            raise ValueError(
+                f"{run} has no strategy {name!r}; expected one of {', '.join(results)}"
+            )
+        data = {key: value for key, value in asked["data"].items() if key not in ("end", "as_of")}
+        if prices:
+            del data["source"]
+        check_trust(run, asked | {"data": data}, trust, place(Path()), changed)
+        strategy = make_strategy(asked["strategies"][list(results).index(name)])
+        if prices:
+            data["source"] = str(place(Path(prices))) if is_file else prices
+        if data["source"].startswith("yahoo:"):
+            data["update"] = True
+        yield Chosen(run, strategy, results[name], load(**data)), place
 
 
 def _document(

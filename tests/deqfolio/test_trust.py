@@ -1,5 +1,6 @@
 """Code is run from a run folder only if it is known, and a strategy's file may have any name."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -98,6 +99,68 @@ def test_a_strangers_folder_runs_no_code(here, finished, capsys, old, new, why):
         assert main([command, "run"]) == 1
         assert why in capsys.readouterr().err
     assert not Path("was-run").exists()
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        "../secret/mine.csv",
+        "~/secret/mine.csv",
+        "run/to.csv",
+        "run",
+        "../secret/*.csv",
+        "prices.csv",
+    ],
+)
+def test_a_strangers_folder_opens_no_file_elsewhere(here, finished, capsys, monkeypatch, named):
+    (here / "secret").mkdir()
+    shutil.copy("prices.csv", "secret/mine.csv")
+    place = here / "inner"
+    shutil.copytree(finished, place / "run")
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("HOME", str(here))
+    (place / "run/to.csv").symlink_to(here / "secret/mine.csv")
+    file = place / "run/experiment.toml"
+    text = file.read_text().replace('"prices.csv"', f'"{named}"')
+    if named == "prices.csv":  # in the folder that the run says it was started in
+        text = re.sub('folder = ".*"', 'folder = "../.."', text)
+    file.write_text(text)
+    for name in ("run.json", "code.json"):
+        (place / "run" / name).unlink()
+    said = re.escape(f"names a file to open, {named}, outside of the folder that you are in")
+    assert main(["resume", "run"]) == 1
+    assert re.search(said, capsys.readouterr().err)
+    if named == "prices.csv":
+        monkeypatch.chdir(here)
+        assert main(["resume", "inner/run"]) == 0
+
+
+def test_a_strangers_benchmark_is_not_opened(here, finished, capsys, monkeypatch):
+    shutil.copytree(finished, "inner/run")
+    monkeypatch.chdir("inner")
+    file = here / "inner/run/experiment.toml"
+    file.write_text(file.read_text().replace("[report]", '[report]\nbenchmark = "../prices.csv"'))
+    for name in ("run.json", "code.json"):
+        sealed = json.loads(Path("run", name).read_text())
+        Path("run", name).write_text(json.dumps({k: sealed[k] for k in sealed if k[0] not in "sf"}))
+    assert main(["report", "run"]) == 1
+    assert "names a file to open, ../prices.csv" in capsys.readouterr().err
+
+
+def test_data_elsewhere_is_opened_if_it_is_what_it_was(here, monkeypatch, capsys):
+    words = [*WORDS[:1], str(here / "prices.csv"), *WORDS[2:]]
+    assert main(["backtest", *words, "--strategy", "EqualWeight"]) == 0
+    (here / "inner").mkdir()
+    monkeypatch.chdir(here / "inner")
+    assert main(["resume", "../run"]) == 0
+    lines = (here / "prices.csv").read_text()
+    (here / "prices.csv").write_text(f"{lines}2011-07-18{lines.splitlines()[-1][10:]}\n")
+    for command in (["resume", "../run"], ["orders", "../run", "--capital", "1000"]):
+        assert main(command) == 1
+        assert "and not what the run was made with" in capsys.readouterr().err
+    ask = ["orders", "../run", "--capital", "1000", "--as-of", "2011-07-18", "--anyway"]
+    assert main([*ask, "--prices", "../prices.csv"]) == 0
+    assert main([*ask, "--trust"]) == 0
 
 
 def test_a_damaged_experiment_is_not_run(here, finished, capsys):
