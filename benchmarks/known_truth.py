@@ -1,6 +1,6 @@
 """What learning finds where the truth is known, and what it must not find.
 
-    python -m benchmarks.known_truth [--quick] [--seeds 10] [--only planted|lead_lag|null]
+    python -m benchmarks.known_truth [--quick] [--seeds 10] [--only lead_lag] [--row 1/N]
 
 Synthetic markets of 10 assets (``data_loaders/synthetic.py``): daily decisions filled at the same
 close, one fit on the first 2,000 rows, the 1,500 after them are the test. Since the truth is known,
@@ -23,7 +23,7 @@ import argparse
 import time
 import warnings
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import pandas as pd
@@ -57,6 +57,8 @@ COST = 0.001
 SEES = {"cap": CAP, "lookback": LOOKBACK}
 FULL = {**SEES, "cash": False}
 LAGS = {**FULL, "features": ("lags:1",)}
+SIGNAL, LEADERS = {"signals": ("signal",)}, {"signals": ("return 0 back",)}
+LASTING = 10.0  # inertia for a signal that outlasts many decisions; chosen on other seeds
 PREDICT = (1.0, 3.0, 10.0, 30.0)  # aversions of predict, then optimise
 CHARGED = (0.1, 0.2, 0.3, 0.5)  # share of the cost that it is charged in its optimisation
 MIRRORED = {"mirrors": 3, "mirrored_features": ("signal",)}
@@ -189,52 +191,80 @@ def predicted(trial: Trial) -> dict[str, pd.DataFrame]:
     return found
 
 
-def planted_row(seed: int) -> dict[tuple[str, str], float]:
+class Rows(dict[tuple[str, str], float]):
+    """True Sharpe ratios by table and strategy; of those whose name holds ``wanted`` only."""
+
+    def __init__(self, market: Market, wanted: str):
+        super().__init__()
+        self.market, self.wanted = market, wanted
+
+    def score(self, table: str, name: str, weigh: Callable[[], pd.DataFrame]) -> None:
+        if self.wanted in name:
+            self[table, name] = true_sharpe(self.market, weigh(), COST if "10 bp" in table else 0.0)
+
+
+def planted_row(seed: int, wanted: str = "") -> Rows:
     """True Sharpe ratios on one market with a planted signal, by table and strategy."""
     market = planted(rows=ROWS, assets=ASSETS, seed=seed)
-    trial = Trial(market, DEQMeanVariance(**FULL))
+    trial = Trial(market, DEQMeanVariance(**FULL, **SIGNAL))
     deq, explicit = DEQMeanVariance(**FULL), ExplicitMeanVariance(**FULL)
+    known = DEQMeanVariance(**FULL, **SIGNAL)
+    lasting = DEQMeanVariance(**FULL, **SIGNAL, inertia=LASTING)
     free, dear = "planted signal, 0 bp", "planted signal, 10 bp"
-    row = {(table, "oracle at no cost"): oracle(market, trial.dates) for table in (free, dear)}
-
-    def score(table: str, name: str, weights: pd.DataFrame) -> None:
-        row[table, name] = true_sharpe(market, weights, COST if table == dear else 0.0)
-
+    row = Rows(market, wanted)
+    if wanted in (best := "oracle at no cost"):
+        row[free, best] = row[dear, best] = oracle(market, trial.dates)
     for table, cost in ((free, 0.0), (dear, COST)):
-        score(table, "DEQMeanVariance", trial.weights(deq, cost, seed))
-        score(table, "trained on mirrors, too", trial.weights(deq, cost, seed, **MIRRORED))
-        score(table, "explicit network", trial.weights(explicit, cost, seed))
-        score(table, "1/N", trial.equal())
-        score(table, "minimum variance", trial.minimum_variance())
-    softmax = SoftmaxAllocation(**SEES)
-    score(free, "without the optimiser", trial.weights(softmax, 0.0, seed))
-    score(dear, "without the optimiser", trial.weights(softmax, COST, seed))
-    blind = DEQMeanVariance(inertia=0.0, **FULL)
-    score(dear, "without current holdings", trial.weights(blind, COST, seed))
-    score(dear, "trained without costs", trial.weights(deq, COST, seed, cost_factor=0.0))
-    for name, weights in predicted(trial).items():
-        score(dear, name, weights)
+        train_at = partial(trial.weights, cost=cost, seed=seed)
+        row.score(table, "DEQMeanVariance", partial(train_at, deq))
+        row.score(table, "trained on mirrors, too", partial(train_at, deq, **MIRRORED))
+        row.score(table, "explicit network", partial(train_at, explicit))
+        row.score(table, "signal predicted first", partial(train_at, known))
+        row.score(table, "signal predicted first, untrained", partial(train_at, known, epochs=0))
+        row.score(table, "1/N", trial.equal)
+        row.score(table, "minimum variance", trial.minimum_variance)
+    softmax, blind = SoftmaxAllocation(**SEES), DEQMeanVariance(inertia=0.0, **FULL)
+    row.score(free, "without the optimiser", partial(trial.weights, softmax, 0.0, seed))
+    dearly = partial(trial.weights, cost=COST, seed=seed)
+    row.score(dear, "without the optimiser", partial(dearly, softmax))
+    row.score(dear, "without current holdings", partial(dearly, blind))
+    row.score(dear, "trained without costs", partial(dearly, deq, cost_factor=0.0))
+    name = f"signal predicted first, inertia {LASTING:g}"
+    row.score(dear, name, partial(dearly, lasting))
+    row.score(dear, f"{name}, three blocks", partial(dearly, lasting, validation_blocks=3))
+    row.score(dear, f"{name}, untrained", partial(dearly, lasting, epochs=0))
+    if not wanted:
+        for name, weights in predicted(trial).items():
+            row.score(dear, name, partial(pd.DataFrame, weights))
     return row
 
 
-def lead_lag_row(seed: int) -> dict[tuple[str, str], float]:
+def lead_lag_row(seed: int, wanted: str = "") -> Rows:
     """The same, where one asset follows another, at no cost."""
     market = lead_lag(rows=ROWS, assets=ASSETS, seed=seed)
-    networks: dict[str, LearnedStrategy] = {
-        "DEQ, pairs cell": DEQMeanVariance(cell="pairs", **LAGS),
-        "DEQ, mean-field cell, embedding": DEQMeanVariance(embedding=8, **LAGS),
-        "explicit network": ExplicitMeanVariance(**LAGS),
-    }
-    trial = Trial(market, networks["DEQ, pairs cell"])
+    pairs = DEQMeanVariance(cell="pairs", **LAGS)
+    named = DEQMeanVariance(cell="pairs", **LAGS, **LEADERS)
+    trial = Trial(market, named)
     table = "lead-lag, 0 bp"
-    row = {(table, "oracle at no cost"): oracle(market, trial.dates)}
-    for name, network in networks.items():
-        row[table, name] = true_sharpe(market, trial.weights(network, 0.0, seed, **PATIENT))
-    row[table, "1/N"] = true_sharpe(market, trial.equal())
+    row = Rows(market, wanted)
+    if wanted in (best := "oracle at no cost"):
+        row[table, best] = oracle(market, trial.dates)
+    learn = partial(trial.weights, cost=0.0, seed=seed)
+    patient = partial(learn, **PATIENT)
+    row.score(table, "DEQ, pairs cell", partial(patient, pairs))
+    row.score(table, "DEQ, pairs cell, default training", partial(learn, pairs))
+    row.score(table, "DEQ, pairs cell, signal predicted first", partial(learn, named))
+    row.score(
+        table, "DEQ, pairs cell, signal predicted first, untrained", partial(learn, named, epochs=0)
+    )
+    embedded = DEQMeanVariance(embedding=8, **LAGS)
+    row.score(table, "DEQ, mean-field cell, embedding", partial(patient, embedded))
+    row.score(table, "explicit network", partial(patient, ExplicitMeanVariance(**LAGS)))
+    row.score(table, "1/N", trial.equal)
     return row
 
 
-def null_row(seed: int) -> dict[tuple[str, str], float]:
+def null_row(seed: int, wanted: str = "") -> dict[tuple[str, str], float]:
     """Where there is nothing: the Sharpe ratio of returns that happened beyond 1/N, net, and p.
 
     And the true difference: with equal means, less volatile assets are truly better ones.
@@ -252,7 +282,7 @@ def null_row(seed: int) -> dict[tuple[str, str], float]:
     return {**happened, (table, "true difference"): true[0] - true[1]}
 
 
-MARKETS: dict[str, Callable[[int], dict[tuple[str, str], float]]] = {
+MARKETS: dict[str, Callable[[int, str], dict[tuple[str, str], float]]] = {
     "planted": planted_row,
     "lead_lag": lead_lag_row,
     "null": null_row,
@@ -261,6 +291,8 @@ MARKETS: dict[str, Callable[[int], dict[tuple[str, str], float]]] = {
 
 def shown(table: pd.DataFrame) -> str:
     """Mean and spread over the seeds (rows), and the share of the oracle's."""
+    if "oracle at no cost" not in table:
+        return table.agg(["mean", "std", "min"]).T.round(3).to_string()
     share = table.div(table["oracle at no cost"], axis=0)
     lines = [f"{'':40}{'Sharpe':>8}{'spread':>8}{'of oracle':>11}{'least':>7}"]
     for name in table:
@@ -282,6 +314,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--quick", action="store_true", help="two seeds")
     parser.add_argument("--only", choices=list(MARKETS), help="one kind of market")
+    parser.add_argument("--row", default="", help="strategies whose name holds this text only")
     asked = parser.parse_args()
     seeds = 2 if asked.quick else asked.seeds
     torch.set_num_threads(1)
@@ -290,7 +323,7 @@ def main() -> None:
     for kind in [asked.only] if asked.only else MARKETS:
         rows = []
         for seed in range(seeds):
-            rows.append(pd.Series(MARKETS[kind](seed)))
+            rows.append(pd.Series(MARKETS[kind](seed, asked.row)))
             said = ", ".join(f"{name} {value:.3f}" for (_, name), value in rows[-1].items())
             print(f"{kind}, seed {seed}, {time.perf_counter() - started:.0f} s: {said}", flush=True)
         found = pd.concat(rows, axis=1).T

@@ -35,7 +35,7 @@ def trained_less_untrained(
     rows = []
     for name, result in results.items():
         fits = result.training_summary()
-        if fits.empty or _is_untrained(result):
+        if fits.empty or not fits["epochs"].any():
             continue
         nothing = (fits["epoch"] == 0) | (fits["share"] == 0 if "share" in fits else False)
         row = {"strategy": name, "fits": len(fits), "nothing": int(nothing.sum())}

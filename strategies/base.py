@@ -21,7 +21,7 @@ from data_loaders.suggestions import did_you_mean
 from strategies.book import Book
 from strategies.bracket import Bracket
 from strategies.inputs import Inputs, holdings_input, stack
-from strategies.parameter_ranges import Range, above, at_least
+from strategies.parameter_ranges import Range, above, at_least, shown_parameters
 from strategies.plan import Plan
 
 if TYPE_CHECKING:  # torch takes a second to import, and a rule needs none
@@ -60,6 +60,7 @@ __all__ = [
     "explanations",
     "fit_to_plan",
     "holdings_input",
+    "is_trained",
     "joined_solves",
     "learned_inside",
     "note_exposure",
@@ -393,7 +394,6 @@ def _learned(strategy: Strategy) -> Iterator[LearnedStrategy]:
         yield from _learned(each)
 
 
-def shown_parameters(strategy: Strategy) -> dict[str, str]:
-    """Its class, and its parameters by name, as text to compare."""
-    given = strategy.get_params(deep=False)
-    return {"class": type(strategy).__name__} | {name: repr(each) for name, each in given.items()}
+def is_trained(strategy: Strategy) -> bool:
+    """Whether steps are made of what it is or holds: not inside ``Untrained``."""
+    return all(getattr(each, "trains", True) for each in with_inner(strategy))

@@ -10,6 +10,8 @@ import math
 from dataclasses import dataclass
 from numbers import Real
 
+from sklearn.base import BaseEstimator
+
 
 @dataclass(frozen=True)
 class Range:
@@ -51,3 +53,9 @@ def above(low: float, high: float = math.inf) -> Range:
 def one_of(*words: str) -> Range:
     """One of these words."""
     return Range(words=words)
+
+
+def shown_parameters(strategy: BaseEstimator) -> dict[str, str]:
+    """A strategy's class, and its parameters by name, as text to compare."""
+    given = strategy.get_params(deep=False)
+    return {"class": type(strategy).__name__} | {name: repr(each) for name, each in given.items()}

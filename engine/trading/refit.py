@@ -28,7 +28,7 @@ from engine.training.fit_records import FitKey
 from engine.training.settings import Training
 from engine.walking.fitting import FitTask
 from engine.walking.learner import Learner
-from strategies.base import Strategy, learned_inside
+from strategies.base import Strategy, is_trained, learned_inside
 
 States = dict[tuple[int, int], dict[str, Tensor]]
 FOLDER = "refits"  # in the run's folder: NAME-FOLD, each written whole or not at all
@@ -94,8 +94,10 @@ def refit(
     learner = Learner(seen, folds, plan, costs, training, 1, rates)
     states: States = {}
     for seed in range(training.seed, training.seed + training.ensemble):
-        initial = known.get((number - 1, seed)) if training.warm_start else None
-        task = FitTask(FitKey(result.name, number, seed), clone(learned), initial)
+        trains = is_trained(strategy)
+        initial = known.get((number - 1, seed)) if training.warm_start and trains else None
+        key = FitKey(result.name, number, seed)
+        task = FitTask(key, clone(learned), initial, trains=trains)
         states[number, seed] = task.run(learner).state
     cash = pd.Series(0.0, panel.assets)
     before = {(number, seed): state for (fold, seed), state in known.items() if fold == number - 1}

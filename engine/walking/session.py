@@ -52,7 +52,7 @@ from engine.walking.argument_checks import check_arguments, check_unseen, named_
 from engine.walking.decisions import Decided, DecisionTask
 from engine.walking.fitting import FitTask, run_fits, training_error
 from engine.walking.learner import Learner
-from strategies.base import LearnedStrategy, Strategy, learned_inside
+from strategies.base import LearnedStrategy, Strategy, is_trained, learned_inside
 
 Fits = dict[FitKey, Fitted]
 
@@ -247,7 +247,7 @@ class Session:
 
         def make(key: FitKey, initial: Mapping[str, Tensor] | None) -> FitTask:
             file = run.checkpoint(key) if run is not None else None
-            trains = getattr(self.named[key.name], "trains", True)
+            trains = is_trained(self.named[key.name])
             learned = clone(self.learned[key.name])
             return FitTask(key, learned, initial if trains else None, file, trains)
 

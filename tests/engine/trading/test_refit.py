@@ -3,11 +3,11 @@ import pytest
 from markets import random_walks
 from small_runs import BRIEF, MONTHLY
 
-from engine import Costs, backtest, verify_run
+from engine import Costs, Training, backtest, verify_run
 from engine.runs.sealed_files import RunDamaged
 from engine.trading.errors import OrderError
 from engine.trading.refit import refit, save_refit, states_of
-from strategies import DEQMeanVariance, EqualWeight
+from strategies import DEQMeanVariance, EqualWeight, Untrained
 
 
 def strategy():
@@ -33,6 +33,10 @@ def test_the_fold_that_is_due_is_trained_as_in_a_backtest(tmp_path):
     for name, value in longer.states[number, 0].items():
         np.testing.assert_array_equal(made.states[number, 0][name], value)
     assert made.moved["after"].sum() <= 1 + 1e-9
+    start = refit(Untrained(strategy()), before, whole.rows(0, row + 1), BRIEF, 64, states)
+    given = whole.rows(0, row + 1), Training(epochs=0), 64, states
+    for name, value in refit(strategy(), before, *given).states[number, 0].items():
+        np.testing.assert_array_equal(start.states[number, 0][name], value)
     save_refit(tmp_path, strategy(), before, made)
     again = states_of(tmp_path, before)
     assert set(again) == {*states, (number, 0)}

@@ -21,7 +21,7 @@ def results():
     strategies = {
         "trained": DEQMeanVariance(**SMALL),
         "start": Untrained(DEQMeanVariance(**SMALL)),
-        "other": Untrained(DEQMeanVariance(**{**SMALL, "hidden": 3})),
+        "other": NoTradeBand(Untrained(DEQMeanVariance(**{**SMALL, "hidden": 3}))),
         "1/N": EqualWeight(),
     }
     return backtest(strategies, random_walks(880, 4), MONTHLY, Costs(), EAGER, ledger=False)
@@ -35,6 +35,7 @@ def test_it_holds_what_a_training_of_no_epochs_holds(results):
     start, trained = results["start"], results["trained"]
     np.testing.assert_allclose(start.targets, alone.targets, atol=1e-12)
     assert start.training["epoch"].unique().tolist() == [0]
+    assert results["other"].training["epoch"].unique().tolist() == [0]  # inside another wrapper
     assert trained.training["epoch"].max() == 2
     assert not np.allclose(start.targets, trained.targets)
 
