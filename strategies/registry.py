@@ -120,7 +120,7 @@ def create_strategy(name: str, parameters: dict[str, Any] | None = None) -> Stra
     cls, given = load_strategy(name), parameters or {}
     defaults = parameters_of(cls)
     inner: dict[str, Any] = {}
-    if issubclass(cls, Wrapper | Pretrained):
+    if issubclass(cls, Wrapper):
         inner = {key: value for key, value in given.items() if "__" in key}
     parameters = {key: _read(cls, key, v) for key, v in given.items() if key not in inner}
     for key, value in parameters.items():
@@ -155,7 +155,7 @@ def create_strategy(name: str, parameters: dict[str, Any] | None = None) -> Stra
 
 def _read(cls: type[Strategy], key: str, value: Any) -> Any:
     """A parameter as it is given; of a wrapper's strategies, what the names stand for."""
-    if not issubclass(cls, Wrapper | Pretrained) or key not in ("strategy", "strategies"):
+    if not issubclass(cls, Wrapper) or key not in ("strategy", "strategies"):
         return value
     if key == "strategies" and isinstance(value, Mapping):
         return {name: _read(cls, "strategy", each) for name, each in value.items()}

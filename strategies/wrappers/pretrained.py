@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,13 @@ import torch
 from torch import nn
 
 from data_loaders import Panel
-from strategies.base import Inputs, LearnedStrategy, Strategy, shown_parameters
-from strategies.constraints import Constraints
+from strategies.base import Inputs, LearnedStrategy, shown_parameters
+from strategies.wrappers.wrapper import Wrapper
 
 LIMITS = ("cap", "constraints", "fallback", "target")  # may be others than in pretraining
 
 
-class Pretrained(LearnedStrategy):
+class Pretrained(LearnedStrategy, Wrapper):
     """A learned strategy that starts from parameters pretrained on several markets.
 
     Each refit trains on from there, as far as its validation supports it; inside `Untrained` the
@@ -38,14 +38,6 @@ class Pretrained(LearnedStrategy):
         self.state = state
 
     @property
-    def lookback(self) -> int:  # type: ignore[override]
-        return self.strategy.lookback
-
-    @property
-    def equivariant(self) -> bool:  # type: ignore[override]
-        return self.strategy.equivariant
-
-    @property
     def knows_holdings(self) -> bool:  # type: ignore[override]
         return self.strategy.knows_holdings
 
@@ -58,17 +50,11 @@ class Pretrained(LearnedStrategy):
         """sha256 of the state's file."""
         return hashlib.sha256(self._content()).hexdigest()
 
-    def inner_strategies(self) -> Mapping[str, Strategy]:
-        return {"strategy": self.strategy}
-
-    def shown_name(self) -> str:
-        return f"Pretrained({self.strategy.shown_name()})"
-
     def check_parameters(self) -> None:
         """Refuse another strategy, or other parameters, than those that were pretrained."""
+        super().check_parameters()
         if not isinstance(self.strategy, LearnedStrategy):
             raise ValueError(f"Pretrained is for a learned strategy, got {self.strategy!r}")
-        self.strategy.check_parameters()
         kept, own = self._about()["strategy"], shown_parameters(self.strategy)
         for name in [name for name in {**kept, **own} if name not in LIMITS]:
             if kept.get(name) != own.get(name):
@@ -76,12 +62,6 @@ class Pretrained(LearnedStrategy):
                     f"{self.state} was pretrained with {name} = {kept.get(name)}, and the strategy "
                     f"here has {own.get(name)}: give it the same, or pretrain again"
                 )
-
-    def declared_constraints(self) -> Constraints | None:
-        return self.strategy.declared_constraints()
-
-    def room(self) -> tuple[bool, float]:
-        return self.strategy.room()
 
     def broken_limits(
         self, weights: pd.Series, history: Panel, holdings: pd.Series

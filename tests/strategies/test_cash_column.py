@@ -23,7 +23,7 @@ def with_cash(walks):
     return Panel(prices, {"open": prices, "high": prices, "low": prices})
 
 
-@pytest.mark.parametrize("name", sorted(OURS))
+@pytest.mark.parametrize("name", sorted(OURS.keys() - {"Pretrained"}))  # it needs a file
 def test_every_strategy_runs_with_cash(with_cash, name):
     cls, inner = OURS[name], InverseVolatility(lookback=64)
     given = {"lookback": 64, "cap": 1.0, "strategy": inner, "strategies": {"one": inner}}
