@@ -173,7 +173,7 @@ def runs(
             }
             if learned:
                 fits = results[name].training_summary()
-                row["nothing"] = ((fits["epoch"] == 0) | (fits["share"] == 0)).mean()
+                row["nothing"] = (~fits["learned"]).mean()
             if name != BENCHMARK:
                 row["p"] = sharpe_differences(net, BENCHMARK, year)["studentised"].iloc[0]
             rows.append(row)

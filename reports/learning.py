@@ -37,8 +37,7 @@ def trained_less_untrained(
         fits = result.training_summary()
         if fits.empty or not fits["epochs"].any():
             continue
-        nothing = (fits["epoch"] == 0) | (fits["share"] == 0 if "share" in fits else False)
-        row = {"strategy": name, "fits": len(fits), "nothing": int(nothing.sum())}
+        row = {"strategy": name, "fits": len(fits), "nothing": int((~fits["learned"]).sum())}
         row |= {"untrained": None} | dict.fromkeys(("difference", "low", "high", "p"), float("nan"))
         for other, before in results.items():
             if _is_untrained(before) and _inner(before) == result.strategy["parameters"]:

@@ -53,12 +53,19 @@ def run_settings(
         "plan": plan.described(),
         **_decided(plan, panel),
         "costs": describe_costs(costs),
-        "training": _plain({**asdict(training), "loss": repr(training.loss)}),
+        "training": _plain(_described(training)),
         "risk_free": risk_free.described(),
         "seed": training.seed,
         "periods_per_year": panel.periods_per_year,
         "versions": dict(installed_versions()),
     }
+
+
+def _described(training: Training) -> dict:
+    """The settings of a training, without a first loss where there is none, as in older runs."""
+    losses = {"loss": training.loss, "first": training.first}
+    found = asdict(training) | {name: repr(loss) for name, loss in losses.items()}
+    return {name: value for name, value in found.items() if losses.get(name, 0) is not None}
 
 
 def identity(settings: dict, strategies: Mapping[str, Strategy]) -> dict:

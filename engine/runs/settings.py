@@ -60,12 +60,12 @@ def describe_costs(costs: Costs) -> dict[str, Any]:
 def read_training(table: Mapping[str, Any]) -> Training:
     """The training of a table like ``{"epochs": 20, "loss": "NegativeLogGrowth"}``.
 
-    ``loss`` is a name, or a table of ``class`` and parameters:
+    ``loss``, as ``first``, is a name, or a table of ``class`` and parameters:
     ``{class = "NegativeMeanVariance", aversion = 10}``. ``log`` is left to ``read_logs``.
     """
     rest = {key: value for key, value in table.items() if key != "log"}
-    if "loss" in rest:
-        rest["loss"] = read_loss(rest["loss"])
+    for key in {"loss", "first"} & rest.keys():
+        rest[key] = read_loss(rest[key])
     return read_settings(Training, rest, "training")
 
 

@@ -102,15 +102,17 @@ class Progress:
         best_state: of the module, at the lowest validation loss until now.
         solves: of all epochs.
         checks: comparisons with the reference solver.
+        first_gain: what ``Training.first`` gained before.
     """
 
-    def __init__(self, parts: Sequence[Part]):
+    def __init__(self, parts: Sequence[Part], first_gain: float = math.nan):
         self.parts, self.module = parts, parts[-1].module
         self.epoch, self.finished = 0, False
         self.history: list[dict] = []
         self.best_loss, self.best_epoch = math.inf, 0
         self.start = copy.deepcopy(self.module.state_dict())
         self.best_state = self.start
+        self.first_gain = first_gain
         self.solves = SolveRecord()
         self.checks: list[dict] = []
 
@@ -211,6 +213,7 @@ class Progress:
             "best": [self.best_loss, self.best_epoch, self.best_state],
             "solves": {kind: vars(tally) for kind, tally in self.solves.tallies.items()},
             "checks": self.checks,
+            "first_gain": self.first_gain,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -222,6 +225,7 @@ class Progress:
         self.epoch, self.finished = state["epoch"], finished
         self.history, self.checks = state["history"], state["checks"]
         self.best_loss, self.best_epoch, self.best_state = state["best"]
+        self.first_gain = state["first_gain"]
         self.solves.tallies = {k: SolveTally(**tally) for k, tally in state["solves"].items()}
         torch.random.set_rng_state(random[0])
         if (device := self._gpu()) is not None:

@@ -16,6 +16,9 @@ class Training:
 
     Args:
         loss: what to minimise over a block of decisions.
+        first: a loss to minimise before it, such as ``RealizedVariance(log=True)``: for as many
+            epochs, and validated in the same way, in the rows before a network's validation block.
+            The training on ``loss`` starts from its best epoch, and is shrunk towards that.
         epochs: passes over the training rows, at most; 0 is the untrained start.
         block: decisions in a block, a contiguous stretch of time; about 100 for weekly ones.
         learning_rate, weight_decay: of AdamW, the decay of matrices alone. A strong one keeps a
@@ -56,6 +59,7 @@ class Training:
     """
 
     loss: Loss = field(default_factory=NegativeSharpe)
+    first: Loss | None = None
     epochs: int = 40
     block: int = 100
     learning_rate: float = 5e-3
@@ -75,6 +79,11 @@ class Training:
     ensemble: int = 1
     warm_start: bool = False
     device: str = "cpu"
+
+    @property
+    def within(self) -> bool:
+        """Whether a loss reads the rows within holding periods."""
+        return self.loss.within or (self.first is not None and self.first.within)
 
     def __post_init__(self) -> None:
         checked_name(self.device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-FOUND = ("validation_gain", "validation_error", "share")
+FOUND = ("validation_gain", "validation_error", "share", "first_gain")
 
 
 def training_summary(training: pd.DataFrame) -> pd.DataFrame:
@@ -15,7 +15,9 @@ def training_summary(training: pd.DataFrame) -> pd.DataFrame:
         untrained one, with its loss and validation_loss; untrained, the validation loss of epoch
         0, and gain, by how much that of the best is lower; validation_gain and validation_error,
         what all validation blocks say of the gain, and share, how far from the untrained state
-        the one that was kept is (see ``evidence.py``; not in older runs); gradient_norm, the
+        the one that was kept is (see ``evidence.py``; not in older runs); first_gain, of a first
+        loss, if there was one; learned, whether what was kept differs from the untrained state;
+        gradient_norm, the
         median; skipped, steps left out; contraction, of the slowest fixed point of any epoch.
         Where nothing was finite, NaN. Empty where nothing is trained.
     """
@@ -26,6 +28,8 @@ def training_summary(training: pd.DataFrame) -> pd.DataFrame:
         last = {name: kept[name].sum(min_count=1) for name in ("epoch", "loss", "validation_loss")}
         first = part.loc[part["epoch"] == 0, "validation_loss"].sum(min_count=1)
         slowest = part["contraction"].max() if "contraction" in part else float("nan")
+        found = {name: part[name].iloc[-1] for name in FOUND if name in part}
+        learned = last["epoch"] > 0 and found.get("share", 1) > 0
         rows.append(
             {
                 **dict(zip(keys, values, strict=True)),
@@ -33,7 +37,8 @@ def training_summary(training: pd.DataFrame) -> pd.DataFrame:
                 **last,
                 "untrained": first,
                 "gain": first - last["validation_loss"],
-                **{name: part[name].iloc[-1] for name in FOUND if name in part},
+                **found,
+                "learned": bool(learned or found.get("first_gain", 0) > 0),
                 "gradient_norm": part["gradient_norm"].dropna().median(),
                 "skipped": part["skipped"].sum(),
                 "contraction": slowest,

@@ -42,7 +42,8 @@ class Trained(NamedTuple):
         history: one row an epoch: epoch, loss, validation_loss, best, gradient_norm, skipped, and
             contraction, the factor by which the residual of the epoch's slowest fixed point fell in
             a step (NaN without fixed points). The same in every row: validation_gain, its
-            validation_error and share, see ``evidence.py``.
+            validation_error and share, see ``evidence.py``; with a first loss, first_gain, by how
+            much that was lower in its own validation rows than untrained.
         solves: the summary of all solves made.
         checks: differences to qpth: when, samples, weights, gradients; empty where the module
             holds no mean-variance layer.
@@ -99,6 +100,9 @@ def train(
         progress = Progress(parts)
         file = Checkpoint(checkpoint)
         if not file.load(progress):
+            if training.first is not None and training.epochs:
+                gain = learn_first(parts, costs, training)
+                progress = Progress(parts, gain)
             with torch.random.fork_rng(gpus):
                 progress.checks += _solver_check(progress, here, "before training", slice(0, 4))
 
@@ -119,8 +123,41 @@ def train(
     history = pd.DataFrame(progress.history).assign(
         validation_gain=found.gain, validation_error=found.error, share=found.share
     )
+    if training.first is not None:
+        history["first_gain"] = progress.first_gain
     best = progress.best_state
     return Trained(history, progress.solves.summary(), progress.checks, module, best)
+
+
+def learn_first(parts: Sequence[Part], costs: Costs, training: Training) -> float:
+    """Train each part on ``training.first``, and leave it in its best state.
+
+    Of the rows that a part is trained on, the last are validated on: nothing is seen of its own
+    validation block. Returns the last part's gain, 0 where no epoch was better than none.
+
+    Raises:
+        TrainingError: too few rows, or the loss is never finite.
+    """
+    assert training.first is not None
+    gain = 0.0
+    for part in parts:
+        last, cut, end = part.data.split_before(part.blocks[-1][1], training.validation)
+        if last < 4 or end - cut < 3:
+            raise TrainingError(
+                f"{end} decisions before a validation block are too few for two losses, one after "
+                "the other: give the plan a longer train span, or validation_blocks=1"
+            )
+        measure = training.first.bound(part.data.assets)
+        optimiser = adamw([p for p in part.module.parameters() if p.requires_grad], training)
+        blocks = equal_blocks(last, training.block)
+        own = Part(part.module, optimiser, part.data, measure, blocks, (cut, end))
+        progress = Progress([own])
+        run_epochs(progress, costs, training)
+        if not math.isfinite(progress.best_loss):
+            raise TrainingError("the validation loss of the first training was never finite")
+        part.module.load_state_dict(progress.best_state)
+        gain = progress.history[0]["validation_loss"] - progress.best_loss
+    return gain
 
 
 def run_epochs(

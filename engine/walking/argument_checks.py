@@ -42,6 +42,11 @@ def check_arguments(
         raise TypeError(
             f"training: loss should be a Loss, like NegativeSharpe(), got {training.loss!r}"
         )
+    if not isinstance(training.first, Loss | None):
+        raise TypeError(
+            "training: first should be a Loss, like RealizedVariance(log=True), or None, "
+            f"got {training.first!r}"
+        )
     if not len(panel):
         raise ValueError("the panel has no rows")
     for name, count in counts.items():

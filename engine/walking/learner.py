@@ -48,7 +48,8 @@ class Learner:
         threads: int,
         risk_free: RiskFree | None = None,
     ):
-        training.loss.bound(tuple(map(str, panel.assets)))  # an error before hours are spent
+        for loss in filter(None, (training.loss, training.first)):
+            loss.bound(tuple(map(str, panel.assets)))  # an error before hours are spent
         check_mirrored(panel, training.mirrored_features)
         self.panel, self.folds, self.plan = panel, folds, plan
         self.costs, self.training, self.threads = costs, training, threads
@@ -150,7 +151,7 @@ class Learner:
             assets=tuple(map(str, self.panel.assets)),
             risk_free=torch.from_numpy(accrued[fold.ends] - accrued[fills]),
             steps=steps_of(known, fold.train, fills, fold.ends, self.plan.unpriced),
-            paths=self.paths(fills, fold.ends) if self.training.loss.within else None,
+            paths=self.paths(fills, fold.ends) if self.training.within else None,
         )
 
     def paths(self, fills: np.ndarray, ends: np.ndarray) -> torch.Tensor:

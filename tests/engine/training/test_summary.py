@@ -31,6 +31,7 @@ def test_a_row_a_fit():
             "validation_loss": [-0.7, -0.4],
             "untrained": [-0.5, -0.4],
             "gain": [0.2, 0.0],
+            "learned": [True, False],
             "gradient_norm": [3.0, 1.0],
             "skipped": [3, 0],
             "contraction": [0.9, nan],
