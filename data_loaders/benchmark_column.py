@@ -17,14 +17,7 @@ def take_out(
     """The column ``name`` of prices (T, N), and what takes it out of any table of these rows.
 
     Rows on which nothing but the benchmark has a price are no sessions of the assets, and are
-    left out, too.
-
-    Returns:
-        The benchmark's prices; a function from a table to the same without the benchmark; and a
-        caveat about rows that are left out, else "".
-
-    Raises:
-        DataError: there is no such column, or no other.
+    left out, too, with a caveat (else "").
     """
     if name not in prices.columns:
         known = list(map(str, prices.columns))
@@ -50,11 +43,7 @@ def take_out(
 
 
 def checked(benchmark: pd.Series, dates: pd.DatetimeIndex) -> pd.Series:
-    """Prices (T,) on the dates of a panel, NaN where there is none; read-only float64.
-
-    Raises:
-        DataError: other dates, no name, or prices that are not positive and finite.
-    """
+    """Prices (T,) on the dates of a panel, NaN where there is none; read-only float64."""
     if not isinstance(benchmark, pd.Series):
         raise DataError(
             f"benchmark should name a column of the prices, or be a Series of prices, got "

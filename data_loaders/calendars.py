@@ -69,11 +69,7 @@ def rows_until(dates: pd.DatetimeIndex, date: str | pd.Timestamp) -> int:
 
 
 def check_periods_per_year(given: float | None) -> float | None:
-    """The number of rows per year that a user gave; None where there is none.
-
-    Raises:
-        DataError: it is no number from 1 on.
-    """
+    """The number of rows per year that a user gave; None where there is none."""
     if given is None:
         return None
     number = isinstance(given, int | float | np.number) and not isinstance(given, bool)

@@ -1,13 +1,4 @@
-"""deqfolio data: list, update, verify and export stored prices, and check a source for errors.
-
-deqfolio data list                     the snapshots in the store
-deqfolio data show yahoo:SPY           where a series came from, and what Yahoo rewrote
-deqfolio data update yahoo:SPY,TLT     fetch newer prices (without a source: of all in the store)
-deqfolio data verify                   compare every file with its hash
-deqfolio data export SOURCE FILE       prices as a wide CSV or Parquet file
-deqfolio data check SOURCE             gaps, stale prices, missed splits, survivorship, ...
-deqfolio data look FILE                the first rows as they are read, and the options detected
-"""
+"""deqfolio data: list, update, verify and export stored prices, and check a source for errors."""
 
 from __future__ import annotations
 
@@ -36,7 +27,8 @@ Source = Annotated[
 Start = Annotated[str | None, typer.Option(help="First date of the data, like 2000-01-31.")]
 End = Annotated[str | None, typer.Option(help="Last date of the data.")]
 PeriodsPerYear = Annotated[
-    float | None, typer.Option(help="Rows per year. [default: counted from the dates]")
+    float | None,
+    typer.Option(help="Rows per year of the data, like 252. [default: counted from the dates]"),
 ]
 Reading = Annotated[
     list[str] | None,
@@ -143,13 +135,12 @@ def verify(store: Folder = None) -> None:
     """Hash every file of the store; exits with 1 if one is damaged (it is moved aside)."""
     from data_loaders.store import Store
 
-    checked = Store(store).verify()
-    damaged = [error for _, _, error in checked if error]
+    errors = [error for _, _, error in Store(store).verify()]
+    damaged = list(filter(None, errors))
     for error in damaged:
         typer.echo(error)
-    typer.echo(
-        f"{len(checked)} snapshots: {len(checked) - len(damaged)} intact, {len(damaged)} damaged"
-    )
+    intact = len(errors) - len(damaged)
+    typer.echo(f"{len(errors)} snapshots: {intact} intact, {len(damaged)} damaged")
     if damaged:
         raise typer.Exit(1)
 
@@ -230,7 +221,7 @@ def look(
     options: Reading = None,
 ) -> None:
     """Show the first rows of a file as they are read, and the options that were detected."""
-    from data_loaders.files import panel_of
+    from data_loaders.files import read_panel
     from data_loaders.reading.many_files import first_lines, read_all
     from data_loaders.reading.options import Options
 
@@ -238,17 +229,16 @@ def look(
     for line in first_lines(file):
         typer.echo(f"  | {line}")
     frames = read_all(file, asked)
-    panel = panel_of(frames, file, asked)
+    panel = read_panel(file, asked, frames)
     typer.echo(f"\n{panel}")
     for caveat in panel.caveats:
         typer.echo(caveat)
     detected = " ".join(f"{name}={value}" for name, value in frames.chosen.items())
     typer.echo(f"detected: {detected}" if detected else "detected: columns by their types")
-    columns = panel.prices.columns[:8]
-    more = len(panel.assets) - len(columns)
+    columns = panel.assets[:8]
     typer.echo(f"\n{asked.kind}, as prices:" if asked.kind == "returns" else "\nprices:")
     _print(panel.prices[columns].head())
-    if more:
+    if more := len(panel.assets) - len(columns):
         typer.echo(f"and {more} more assets")
     for name, frame in panel.asset_features.items():
         typer.echo(f"\n{name}:")

@@ -21,7 +21,7 @@ from data_loaders.validation import DataError
 SPELL = ("asset", "from", "to")
 
 
-def read_panel(path: Path, options: Options) -> Panel:
+def read_panel(path: Path, options: Options, frames: Frames | None = None) -> Panel:
     """The panel of a file, a folder, a pattern or an archive.
 
     A wide table has one row per date and one column per asset. A long one has a column of assets
@@ -30,14 +30,10 @@ def read_panel(path: Path, options: Options) -> Panel:
     close is taken, then close; the other fields become asset features. The panel's caveats say
     what was taken and what was left out.
 
-    Raises:
-        DataError: naming the file, and the line or column and value, and what to pass.
+    Args:
+        frames: what ``read_all`` gave for the path, where it was read already.
     """
-    return panel_of(read_all(path, options), path, options)
-
-
-def panel_of(frames: Frames, path: Path, options: Options) -> Panel:
-    """The panel of what was read from a path."""
+    frames = frames or read_all(path, options)
     prices = frames.fields.pop(frames.price)
     if options.layout == "wide":
         prices.attrs[WIDE] = True
@@ -85,21 +81,15 @@ def read_features(
     Returns:
         The features on ``dates``, and a note if the file ends before them, else "".
     """
-    frames = _only(path, options)
-    (first, *_) = frames.fields.values()
-    last = first.index[-1]
+    table, *others = tables(path, options)
+    if others:
+        raise DataError(f"{path}: holds {1 + len(others)} tables, expected one")
+    fields = read_frames(table, options, features=True).fields
+    last = next(iter(fields.values())).index[-1]
     note = ""
     if last < dates[-1]:
         note = f"{path.name} ends on {last.date()}: its last row is used until {dates[-1].date()}."
-    found = {name: each.reindex(dates, method="ffill") for name, each in frames.fields.items()}
-    return found, note
-
-
-def _only(path: Path, options: Options) -> Frames:
-    found = list(tables(path, options))
-    if len(found) > 1:
-        raise DataError(f"{path}: holds {len(found)} tables, expected one")
-    return read_frames(found[0], options, features=True)
+    return {name: each.reindex(dates, method="ffill") for name, each in fields.items()}, note
 
 
 def read_members(

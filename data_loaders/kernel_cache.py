@@ -22,8 +22,7 @@ VARIABLE = "NUMBA_CACHE_DIR"
 def writable_cache() -> str:
     """Set NUMBA_CACHE_DIR where Numba's own places cannot be written; call it before importing it.
 
-    Returns:
-        The folder of the cache; empty where Numba chooses.
+    Returns its folder, empty where Numba chooses.
     """
     given = os.environ.get(VARIABLE, "")
     if given and _can_write(Path(given)):

@@ -11,11 +11,7 @@ CGROUP = Path("/sys/fs/cgroup")  # of a container, version 2
 
 
 def check_room(name: str, rows: int, columns: int, free: int | None = None) -> None:
-    """Refuse a table of numbers that would not fit, before it is made.
-
-    Raises:
-        DataError: with its size, and how much is free.
-    """
+    """Refuse a table of numbers that would not fit, before it is made."""
     needed = 8 * rows * columns
     free = free_memory() if free is None and needed > GIGABYTE / 10 else free
     if free is not None and needed > free:

@@ -8,21 +8,25 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import re
+import sys
 import sysconfig
 from collections.abc import Iterator
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 from urllib.parse import parse_qsl
 
 import pandas as pd
 
-from data_loaders.file_modules import file_module
 from data_loaders.package_imports import PACKAGES
 from data_loaders.panel import Panel
 from data_loaders.suggestions import did_you_mean
 from data_loaders.validation import DataError
 
+PREFIX = "_deqfolio_file_"  # of the modules of files: a strategy's file may be called random.py
 SOURCES = "deqfolio.sources"  # entry points of installed packages: functions returning a panel
 
 
@@ -47,11 +51,7 @@ def load_object(name: str) -> object:
 
 
 def load_plugin(name: str, group: str) -> object | None:
-    """As ``load_object``, or the entry point of a plain name; None where none is installed.
-
-    Raises:
-        ValueError: there is no such module, file or name, or it does not run.
-    """
+    """As ``load_object``, or the entry point of a plain name; None where none is installed."""
     if ":" in name:
         return load_object(name)
     point = installed(group).get(name)
@@ -78,6 +78,45 @@ def _module(place: str) -> ModuleType:
         raise ValueError(f"{place} does not run: {error!r}") from error
 
 
+def file_module(path: Path) -> ModuleType:
+    """Run a file as a module of a private name, which holds the path; where it fails, none is left.
+
+    So no file takes the place of another module, and other processes find it when they are sent an
+    instance of its classes.
+    """
+    name = PREFIX + str(path.resolve()).encode().hex()
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # so that its instances can be pickled
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def shown_module(name: str) -> str:
+    """The name of a module as it is shown: of a file, that of the file without its ending."""
+    return _file_of(name).stem if name.startswith(PREFIX) else name
+
+
+def _file_of(name: str) -> Path:
+    return Path(bytes.fromhex(name.removeprefix(PREFIX)).decode())
+
+
+class _Finder(MetaPathFinder):
+    def find_spec(self, name: str, path: Any, target: Any = None) -> ModuleSpec | None:
+        if not name.startswith(PREFIX):
+            return None
+        return importlib.util.spec_from_file_location(name, _file_of(name))
+
+
+sys.meta_path.append(_Finder())
+
+
 def is_plugin(source: str) -> bool:
     """Whether a source is an installed one, or has the form ``module:function``."""
     name, colon, rest = source.partition(":")
@@ -94,9 +133,6 @@ def plugged_panel(source: str) -> Panel:
     An installed source ``name`` is called with the text after ``name:``, if there is any. A
     function, as in ``my_data:prices?years=3&market=US``, is called with keyword arguments, all of
     them strings. Either returns a Panel, or prices (T, N) as a DataFrame.
-
-    Raises:
-        DataError: it cannot be found, or returns something else.
     """
     name, colon, rest = source.partition(":")
     points = installed(SOURCES)

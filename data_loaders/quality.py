@@ -13,8 +13,9 @@ import pandas as pd
 
 from data_loaders.calendars import YEAR, bars_per_day, elapsed_years
 from data_loaders.panel import Panel
+from data_loaders.suggestions import listed as named
 from data_loaders.suspicious_moves import looks_like_returns, suspicious_moves
-from data_loaders.validation import DataError, day
+from data_loaders.validation import DataError, day, days
 
 STALE = 5  # rows with one and the same price, from which on it is stale; or a quarter of a day
 ZEROS = 0.2  # share of returns that are zero, above which an asset is hardly traded
@@ -25,7 +26,7 @@ BREAK = {252: 5, 365: 2, 52: 14, 12: 45}  # days between rows, by rows per year,
 BARS = 5  # typical steps between bars within a day, above which there is a hole
 HALT = 5  # rows without a price in a row, from which on they are a halt
 YEARS = 3.0  # of history in which some asset of a fair universe is delisted
-FEW = 3  # places that a message names
+FEW = 3  # assets that a message names
 
 
 @dataclass(frozen=True)
@@ -38,24 +39,14 @@ class Quality:
             (rows of one price), zero_returns (share), jumps (suspicious moves).
         problems: one row a finding: problem, where (asset or "all"), detail; the most serious
             kinds first.
-        summary: the counts of the problems, JSON-ready.
     """
 
     assets: pd.DataFrame
     problems: pd.DataFrame
 
-    @property
-    def summary(self) -> dict[str, int]:
-        return {
-            str(k): int(v) for k, v in self.problems["problem"].value_counts(sort=False).items()
-        }
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON can hold it, for a run's settings and the report."""
-        return self._plain
-
     @cached_property
-    def _plain(self) -> dict[str, Any]:
+    def plain(self) -> dict[str, Any]:
+        """Everything as JSON can hold it, for a run's settings and the report."""
         table = self.assets.reset_index().astype(object)
         return {
             "assets": table.where(table.notna(), None).to_dict("records"),
@@ -211,18 +202,14 @@ def _calendars(panel: Panel, known: np.ndarray, listed: np.ndarray) -> list[tupl
         if len(runs) < 10 or max(map(len, runs)) > 5:
             continue  # one halt, not another calendar
         mine = listed[:, columns[0]].sum() - len(rows)
+        some, others = (named(panel.assets[each], most=FEW) for each in (columns, full))
         detail = (
-            f"{_names(panel, columns)} trade on {mine} dates, {_names(panel, list(full))} on "
-            f"{len(panel)}: {mine} in common. On the other dates the first are valued at their "
-            "last price and not traded; prices.dropna() keeps the common dates"
+            f"{some} trade on {mine} dates, {others} on {len(panel)}: {mine} in common. On the "
+            "other dates the first are valued at their last price and not traded; prices.dropna() "
+            "keeps the common dates"
         )
         found.append(("two calendars", "all", detail))
     return found
-
-
-def _names(panel: Panel, columns: list[int]) -> str:
-    shown = ", ".join(map(str, panel.assets[columns[:FEW]]))
-    return shown + (f" and {len(columns) - FEW} more" if len(columns) > FEW else "")
 
 
 def _calendar(
@@ -233,12 +220,12 @@ def _calendar(
     share = known.sum(axis=1) / np.maximum(1, listed.sum(axis=1))
     sparse = panel.dates[(share < SPARSE) & (listed.sum(axis=1) > 1)]
     if len(sparse):
-        detail = f"{len(sparse)} dates on which most assets have no price: {_some(sparse)}"
+        detail = f"{len(sparse)} dates on which most assets have no price: {days(sparse)}"
         found.append(("calendar mismatch", "all", detail))
     if year == 252 * bars:
         weekend = panel.dates[panel.dates.day_of_week >= 5]
         if len(weekend):
-            detail = f"{len(weekend)} dates on a weekend: {_some(weekend)}"
+            detail = f"{len(weekend)} dates on a weekend: {days(weekend)}"
             found.append(("calendar mismatch", "all", detail))
     steps = np.diff(panel.dates.values) / np.timedelta64(1, "D")  # days
     holes = steps > _largest_steps(panel.dates, steps, year, bars)
@@ -246,7 +233,7 @@ def _calendar(
         longest = steps[holes].max()
         size = f"{longest:.0f} days" if longest >= 2 else f"{24 * longest:.3g} hours"
         count = "1 hole of" if holes.sum() == 1 else f"{holes.sum()} holes of up to"
-        detail = f"{count} {size}, before {_some(panel.dates[1:][holes])}"
+        detail = f"{count} {size}, before {days(panel.dates[1:][holes])}"
         if longest > YEAR / 4:
             detail += (
                 "; holdings earn what happens in it on one row, and figures per year do not count "
@@ -327,8 +314,3 @@ def _stale_until(panel: Panel, asset: str) -> str:
     sizes = block.groupby(block).transform("size").where(prices.notna())
     longest = block[sizes == sizes.max()].iloc[0]
     return day(block.index[block == longest][-1])
-
-
-def _some(dates: pd.Index) -> str:
-    more = f" and {len(dates) - FEW} more" if len(dates) > FEW else ""
-    return ", ".join(day(date) for date in dates[:FEW]) + more

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -115,7 +114,10 @@ def load(
     first, last = _date(start, "start"), _date(end, "end")
     given = check_periods_per_year(periods_per_year)
     if name in BUNDLED:
-        panel = BUNDLED[name].panel()
+        from skfolio import datasets
+
+        function, said, caveats = BUNDLED[name]
+        panel = Panel(getattr(datasets, function)(), source=said, caveats=caveats)
     elif name.startswith("yahoo:"):
         from data_loaders import yahoo_histories
 
@@ -131,11 +133,16 @@ def load(
         try:
             panel = plugged_panel(name)
         except DataError as error:
-            raise DataError(f"{error}{did_you_mean(name, _names())}") from error
+            known = [*NAMED, *installed(SOURCES)]
+            raise DataError(f"{error}{did_you_mean(name, known)}") from error
     elif is_file_name(name):
         panel = read_panel(Path(source), options)
     else:
-        raise _unknown(name)
+        raise DataError(
+            f"unknown data source {name!r}{known_names(name, [*NAMED, *installed(SOURCES)])}, "
+            f"yahoo:TICKER,TICKER, the path of a file that ends in {', '.join(KNOWN)}, and "
+            "module:function"
+        )
     if not name.startswith("yahoo:") and (update or as_of is not None or allow_missing):
         raise ValueError(
             f"update, as_of and allow_missing are for yahoo: sources, not for {name!r}"
@@ -167,22 +174,16 @@ def _between(
         )
     if (low, high) == (0, len(dates)):
         return panel
-    prices = panel.prices.iloc[low:high]
-    kept = prices.columns[prices.notna().any()]
-    outside = list(panel.assets.difference(kept))
-    caveats = panel.caveats
-    if outside:
-        caveats += (f"Left out, without a price in this span: {', '.join(outside)}.",)
-        prices = prices[kept]
-    return panel.replaced(
-        prices=prices,
-        asset_features={
-            key: frame[kept].iloc[low:high] for key, frame in panel.asset_features.items()
-        },
-        market_features=panel.market_features.iloc[low:high],
-        caveats=caveats,
-        members=panel.members[kept].iloc[low:high] if panel.has_universe else None,
-        benchmark=None if panel.benchmark is None else panel.benchmark.iloc[low:high],
+    part = panel.rows(low, high)
+    kept = part.assets[part.prices.notna().any()]
+    if len(kept) == len(part.assets):
+        return part.replaced()
+    outside = part.assets.difference(kept)
+    return part.replaced(
+        prices=part.prices[kept],
+        asset_features={key: frame[kept] for key, frame in part.asset_features.items()},
+        caveats=(*part.caveats, f"Left out, without a price in this span: {', '.join(outside)}."),
+        members=part.members[kept] if part.has_universe else None,
     )
 
 
@@ -233,17 +234,6 @@ def _joined(
     )
 
 
-def _names() -> list[str]:
-    return [*NAMED, *installed(SOURCES)]
-
-
-def _unknown(name: str) -> DataError:
-    return DataError(
-        f"unknown data source {name!r}{known_names(name, _names())}, yahoo:TICKER,TICKER, "
-        f"the path of a file that ends in {', '.join(KNOWN)}, and module:function"
-    )
-
-
 def _date(value: DateLike | None, name: str) -> pd.Timestamp | None:
     if value is None:
         return None
@@ -256,22 +246,8 @@ def _date(value: DateLike | None, name: str) -> pd.Timestamp | None:
     return date.tz_localize(None)
 
 
-@dataclass(frozen=True)
-class Bundled:
-    """A data set that skfolio carries: the function that reads it, and what to know about it."""
-
-    function: str
-    source: str
-    caveats: tuple[str, ...]
-
-    def panel(self) -> Panel:
-        from skfolio import datasets
-
-        return Panel(getattr(datasets, self.function)(), source=self.source, caveats=self.caveats)
-
-
-BUNDLED = {
-    "sp500": Bundled(
+BUNDLED = {  # skfolio's function, the source in words, and caveats
+    "sp500": (
         "load_sp500_dataset",
         "20 S&P 500 stocks bundled with skfolio (adjusted daily closes)",
         (
@@ -280,12 +256,12 @@ BUNDLED = {
             "Prices before 2000 are rounded after adjustment, so early returns are coarse.",
         ),
     ),
-    "sp500_index": Bundled(
+    "sp500_index": (
         "load_sp500_index",
         "S&P 500 index bundled with skfolio (daily closes)",
         ("The index is without dividends, and cannot be bought as such.",),
     ),
-    "factors": Bundled(
+    "factors": (
         "load_factors_dataset",
         "5 US factor ETFs bundled with skfolio (adjusted daily closes)",
         ("The ETFs were chosen because they exist today: funds that closed are missing.",),

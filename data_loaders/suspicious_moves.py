@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from data_loaders.panel import Panel
+from data_loaders.validation import day
 
 USUAL = 8.0  # usual moves of the asset, below which nothing is suspect
 LEAST_SPIKE = 0.15  # log size below which a spike is not suspected
@@ -102,9 +103,9 @@ def _swaps(
                     until = "on"
                     if len(again):
                         explained[row + 1 + again[0], [a, b]] = True
-                        until = f"to {_day(panel, row + 1 + again[0])}"
+                        until = f"to {day(panel.dates[row + 1 + again[0]])}"
                     detail = (
-                        f"from {_day(panel, row + 1)} {until}, its prices are those of "
+                        f"from {day(panel.dates[row + 1])} {until}, its prices are those of "
                         f"{panel.assets[b]}"
                     )
                     yield Move("swapped columns", str(panel.assets[a]), detail)
@@ -124,7 +125,7 @@ def _spikes(
             if back and big[last - 1, column]:
                 explained[row, column] = explained[last - 1, column] = True
                 rows = last - row - 1
-                span = _day(panel, row + 1) + (f" for {rows} rows" if rows > 1 else "")
+                span = day(panel.dates[row + 1]) + (f" for {rows} rows" if rows > 1 else "")
                 factor = np.exp(moves[row, column])
                 shown = f"{factor - 1:+.1%}" if factor < 3 else f"times {factor:.3g}"
                 yield Move("spike", str(panel.assets[column]), f"{shown} on {span}, and back")
@@ -138,7 +139,7 @@ def _shifts(panel: Panel, moves: np.ndarray, usual: np.ndarray, big: np.ndarray)
         if abs(move) < LEAST_SPLIT:
             continue
         ratio = float(np.exp(abs(move)))
-        date, change = _day(panel, row + 1), np.expm1(move)
+        date, change = day(panel.dates[row + 1]), np.expm1(move)
         split, unit = (_nearest(ratio, known, usual[column]) for known in (RATIOS, UNITS))
         asset = str(panel.assets[column])
         if split:
@@ -203,8 +204,3 @@ def _median(values: np.ndarray, axis: int | None = None) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "All-NaN slice|Mean of empty slice", RuntimeWarning)
         return np.nanmedian(values, axis=axis)
-
-
-def _day(panel: Panel, row: int) -> str:
-    date = panel.dates[row]
-    return str(date.date()) if date == date.normalize() else str(date)

@@ -115,11 +115,7 @@ def null(rows: int = 2000, assets: int = 10, seed: int = 0) -> Market:
     return _market("null", returns, expected, covariance, np.zeros((assets, assets)), seed)
 
 
-MARKETS: dict[str, Callable[..., Market]] = {
-    "planted": planted,
-    "lead_lag": lead_lag,
-    "null": null,
-}
+MARKETS: dict[str, Callable[..., Market]] = {f.__name__: f for f in (planted, lead_lag, null)}
 
 
 def from_name(name: str) -> Market:
@@ -167,14 +163,9 @@ def _market(
         index=pd.bdate_range("2000-01-03", periods=rows, name="date"),
         columns=[f"S{i:0{len(str(assets - 1))}}" for i in range(assets)],
     )
-    features = (
-        {}
-        if signal is None
-        else {"signal": pd.DataFrame(signal, index=prices.index, columns=prices.columns)}
-    )
     panel = Panel(
         prices,
-        features,
+        {} if signal is None else {"signal": pd.DataFrame(signal, prices.index, prices.columns)},
         source=f"synthetic market {name!r}: {rows} rows, {assets} assets, seed {seed}",
         caveats=("Synthetic: results on it say nothing about real markets.",),
     )
@@ -182,9 +173,9 @@ def _market(
     weights /= np.abs(weights).sum(axis=1).mean()
     return Market(
         panel,
-        expected_returns=pd.DataFrame(expected, index=panel.dates, columns=panel.assets),
+        expected_returns=pd.DataFrame(expected, panel.dates, panel.assets),
         covariance=covariance,
-        oracle_weights=pd.DataFrame(weights, index=panel.dates, columns=panel.assets),
+        oracle_weights=pd.DataFrame(weights, panel.dates, panel.assets),
         oracle_sharpe=oracle_sharpe(np.full(assets, MEAN), covariance, spread),
     )
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from data_loaders import yahoo_requests as yahoo
 from data_loaders.panel import DateLike, Panel
 from data_loaders.store import DamagedSnapshot, Snapshot, Store
+from data_loaders.suggestions import listed
 from data_loaders.validation import DataError
 from data_loaders.yahoo_requests import Answer, Policy
 
@@ -85,23 +86,13 @@ def _history(
     if old is not None and not update and _reaches(old[0], end):
         return _known(ticker, *old)
     note = store.note(name)
-    if old is None and not update and note is not None and not _old(note):
+    remembered = note is not None and yahoo.now() - pd.Timestamp(note["asked_at"]) <= REMEMBERED
+    if old is None and not update and note is not None and remembered:
         return History(ticker, note["status"], note["message"], None, yahoo.nothing())
-    since = None
-    if old is not None and not full and not damage:
-        since = old[1].index[-min(OVERLAP, len(old[1]))]
-    answer = yahoo.ask(ticker, since, policy, deadline)
+    answer = _asked(ticker, None if full or damage else old, policy, deadline)
     if answer.status != "ok":
         return _without(ticker, store, old, answer)
     fresh = answer.table
-    if old is not None and since is not None:
-        if rewritten(old[1].loc[since:], fresh, shared=False)["days"]:
-            answer = yahoo.ask(ticker, None, policy, deadline)
-            if answer.status != "ok":
-                return _without(ticker, store, old, answer)
-            fresh = answer.table
-        else:
-            fresh = pd.concat([old[1], fresh[fresh.index > old[1].index[-1]]])
     assert answer.through is not None
     through = str(answer.through.date())
     if old is not None and fresh.equals(old[1]) and through == old[0].manifest["through"]:
@@ -120,6 +111,23 @@ def _history(
     return _known(ticker, snapshot, fresh, damage)
 
 
+def _asked(
+    ticker: str, old: tuple[Snapshot, pd.DataFrame] | None, policy: Policy, deadline: float
+) -> Answer:
+    """Yahoo's answer, with the stored history before it where Yahoo has not rewritten that."""
+    if old is None:
+        return yahoo.ask(ticker, None, policy, deadline)
+    known = old[1]
+    since = known.index[-min(OVERLAP, len(known))]
+    answer = yahoo.ask(ticker, since, policy, deadline)
+    if answer.status != "ok":
+        return answer
+    if rewritten(known.loc[since:], answer.table, shared=False)["days"]:
+        return yahoo.ask(ticker, None, policy, deadline)
+    later = answer.table[answer.table.index > known.index[-1]]
+    return replace(answer, table=pd.concat([known, later]))
+
+
 def _known(ticker: str, snapshot: Snapshot, table: pd.DataFrame, message: str = "") -> History:
     """A history with prices, "ended" if the last one is old."""
     last = table["close"].last_valid_index()
@@ -128,9 +136,7 @@ def _known(ticker: str, snapshot: Snapshot, table: pd.DataFrame, message: str = 
     notes += [f"no price after {last.date()}"] if ended else []
     changed = snapshot.manifest["changed"]
     if changed and changed["days"]:
-        days_changed = changed["days"]
-        more = f" and {len(days_changed) - 3} more" if len(days_changed) > 3 else ""
-        notes.append(f"Yahoo rewrote {', '.join(days_changed[:3])}{more}")
+        notes.append(f"Yahoo rewrote {listed(changed['days'], most=3)}")
     return History(ticker, "ended" if ended else "ok", "; ".join(notes), snapshot, table)
 
 
@@ -163,10 +169,6 @@ def _stored(store: Store, name: str) -> tuple[tuple[Snapshot, pd.DataFrame] | No
 def _reaches(snapshot: Snapshot, end: pd.Timestamp | None) -> bool:
     yesterday = yahoo.now().tz_localize(None).normalize() - pd.Timedelta("1D")
     return end is None or pd.Timestamp(snapshot.manifest["through"]) >= min(end, yesterday)
-
-
-def _old(note: Mapping[str, Any]) -> bool:
-    return yahoo.now() - pd.Timestamp(note["asked_at"]) > REMEMBERED
 
 
 def rewritten(old: pd.DataFrame, new: pd.DataFrame, shared: bool = True) -> dict[str, Any]:
@@ -308,11 +310,7 @@ def _as_of(ticker: str, store: Store, date: pd.Timestamp) -> History:
 
 
 def check_tickers(tickers: Sequence[str]) -> list[str]:
-    """The tickers in capitals, as Yahoo writes them.
-
-    Raises:
-        DataError: one is empty or occurs twice.
-    """
+    """The tickers in capitals, as Yahoo writes them."""
     plain = [ticker.strip().upper() for ticker in tickers]
     if not plain or not all(plain):
         raise DataError(f"expected tickers, as in yahoo:SPY,TLT, got yahoo:{','.join(tickers)}")

@@ -35,20 +35,12 @@ ONE_AT_A_TIME = threading.Lock()  # yfinance shares its state between threads
 
 @dataclass(frozen=True)
 class Policy:
-    """Limits on requests to Yahoo.
+    """Limits on requests to Yahoo; times are in seconds."""
 
-    Args:
-        timeout: seconds for one request.
-        deadline: seconds after which no further request is made, over all tickers.
-        attempts: requests for each ticker, while they fail.
-        pause: seconds before the second attempt; doubled before each further one.
-        longest_pause: upper limit of a pause, in seconds.
-    """
-
-    timeout: float = 10.0
-    deadline: float = 600.0
-    attempts: int = 4
-    pause: float = 2.0
+    timeout: float = 10.0  # for one request
+    deadline: float = 600.0  # over all tickers; after it no further request is made
+    attempts: int = 4  # for each ticker, while they fail
+    pause: float = 2.0  # before the second attempt; doubled before each further one
     longest_pause: float = 60.0
 
 

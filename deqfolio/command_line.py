@@ -111,11 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _taken(words: list[str]) -> bool:
-    """Take ``--log-format`` out of the words; whether it is json.
-
-    Raises:
-        ValueError: it is another format.
-    """
+    """Take ``--log-format`` out of the words; whether it is json."""
     place = next((n for n, word in enumerate(words) if word.startswith("--log-format")), None)
     if place is None:
         return False

@@ -113,7 +113,7 @@ def run(
     from engine.training.callbacks import named_callbacks
     from engine.walking.argument_checks import named_strategies
     from reports import check_report_path
-    from reports.commands import write_and_summarise
+    from reports.terminal import write_and_summarise
     from reports.comparison import check_comparison
 
     page = report or out / "report.html"

@@ -7,6 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
+from data_loaders.commands import End as End
+from data_loaders.commands import PeriodsPerYear as PeriodsPerYear
+from data_loaders.commands import Start as Start
+
 
 def strategy_names(incomplete: str) -> list[str]:
     """Names of built-in and installed strategies that begin with ``incomplete``."""
@@ -101,12 +105,6 @@ def _costs(text: str, *names: str) -> Any:
     return typer.Option(*names, help=text, rich_help_panel="Costs")
 
 
-Start = Annotated[str | None, typer.Option(help="First date of the data, like 2000-01-31.")]
-End = Annotated[str | None, typer.Option(help="Last date of the data.")]
-PeriodsPerYear = Annotated[
-    float | None,
-    typer.Option(help="Rows per year of the data, like 252. [default: counted from the dates]"),
-]
 Train = Annotated[
     str, _plan("Training history before the first fit: 5Y, 18M, or a number of rows.")
 ]

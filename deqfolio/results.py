@@ -47,7 +47,7 @@ def report(
     from engine.runs.settings import read_report
     from reports import check_report_path
     from reports.benchmark_series import results_of
-    from reports.commands import write_and_summarise
+    from reports.terminal import write_and_summarise
 
     if not run.exists():
         raise FileNotFoundError(f"there is no folder of a run, and no file of returns, {run}")
@@ -110,7 +110,7 @@ def compare(
     groups: Groups = None,
 ) -> None:
     """Write one report of several runs, over the dates that they share."""
-    from reports.commands import write_and_summarise
+    from reports.terminal import write_and_summarise
     from reports.compare import read_runs
 
     if len(runs) < 2:

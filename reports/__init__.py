@@ -3,8 +3,7 @@
 Read in this order: ``metrics`` (each number from its definition, and the list of them),
 ``statistics`` (luck), ``learning`` (training and solves), ``report_data`` (all numbers of a
 run), ``figures``, ``wording`` (sentences), ``report`` (the page, laid out by the templates in
-``page/``), ``export`` (the numbers beside it), ``compare`` (several runs), ``terminal`` and
-``commands``.
+``page/``), ``export`` (the numbers beside it), ``compare`` (several runs) and ``terminal``.
 """
 
 from data_loaders.package_imports import import_on_use

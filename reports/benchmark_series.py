@@ -29,11 +29,7 @@ FEW = 20  # values below which a series of positive numbers is not judged
 
 
 def read_benchmark(path: str | Path) -> pd.Series:
-    """Prices of the benchmark in a file, see ``read_levels``.
-
-    Raises:
-        DataError: it cannot be read, has several columns, or does not say what it holds.
-    """
+    """Prices of the benchmark in a file, see ``read_levels``."""
     found = read_levels(path)
     if len(found) != 1:
         listed = ", ".join([*found][:5] + ["..."][: len(found) > 5])
@@ -46,11 +42,7 @@ def read_benchmark(path: str | Path) -> pd.Series:
 
 
 def read_levels(path: str | Path) -> dict[str, Callable[[], pd.Series]]:
-    """{column: its prices by date} of a file, read as ``load`` reads prices and returns.
-
-    Raises:
-        DataError: it cannot be read; and, once a column is asked for, see ``benchmark_of``.
-    """
+    """{column: its prices by date} of a file, read as ``load`` reads prices and returns."""
     file = Path(path).expanduser()
     try:
         frames = read_all(file, Options())
@@ -59,29 +51,23 @@ def read_levels(path: str | Path) -> dict[str, Callable[[], pd.Series]]:
             frames = read_all(file, Options(kind="returns"))
         except DataError:
             raise error from None
-    table = frames.fields[frames.price]
-    kind = None if frames.price == "price" else "returns"
-    if frames.price in names.PRICES and kind:
-        kind = "prices"
+    table, kind = frames.fields[frames.price], None
+    if frames.price != "price":
+        kind = "prices" if frames.price in names.PRICES else "returns"
     return {str(c): partial(benchmark_of, table[c], str(c), kind) for c in table.columns}
 
 
 def results_of(given: object, risk_free: Rates | None = None) -> dict[str, BacktestResult]:
     """As ``as_results``, also of what ``backtest_seeds`` gives, and of a file: dates, and for each
     strategy a column of simple returns or of values, such as prices or a net asset value.
-
-    Raises:
-        DataError: see ``read_levels``.
     """
     if not isinstance(given, str | Path):
         return as_results(of_seeds(given), risk_free)
     source = f"returns from {Path(given).name}"
-    levels = {name: read() for name, read in read_levels(given).items()}
+    returns = {name: read().pct_change().iloc[1:] for name, read in read_levels(given).items()}
     return {
-        name: result_of_returns(
-            prices.pct_change().iloc[1:], name, risk_free=risk_free, source=source
-        )
-        for name, prices in levels.items()
+        name: result_of_returns(line, name, risk_free=risk_free, source=source)
+        for name, line in returns.items()
     }
 
 
@@ -109,7 +95,7 @@ def benchmark_of(values: pd.Series, name: str | None = None, kind: str | None = 
     check_dates(pd.DatetimeIndex(values.index))
     if kind is None and own == "return":
         kind = "returns"
-    if kind is None and own in names.PRICES and own != "price":
+    elif kind is None and own in names.PRICES and own != "price":
         kind = "prices"
     kind = kind or _kind(values, name)
     if kind == "prices":
@@ -166,15 +152,12 @@ def check_coverage(prices: pd.Series, dates: pd.DatetimeIndex) -> None:
     if dates[-1] - own[-1] > limit:
         raise DataError(f"benchmark {name} ends on {day(own[-1])}: {need}; {REMEDY}")
     at = int(gaps.argmax())
-    if pd.Timedelta(gaps[at]) > limit and pd.Timedelta(gaps[at]) > 2 * _longest(dates):
+    longest = pd.Timedelta(np.diff(dates.values).max())
+    if pd.Timedelta(gaps[at]) > max(limit, 2 * longest):
         raise DataError(
             f"benchmark {name} has no value between {day(inside[at])} and {day(inside[at + 1])}: "
             f"{need}; {REMEDY.replace('longer series', 'series without this hole')}"
         )
-
-
-def _longest(dates: pd.DatetimeIndex) -> pd.Timedelta:
-    return pd.Timedelta(np.diff(dates.values).max())
 
 
 def aligned(prices: pd.Series, subject: BacktestResult) -> tuple[BacktestResult, str]:
@@ -185,9 +168,6 @@ def aligned(prices: pd.Series, subject: BacktestResult) -> tuple[BacktestResult,
 
     Returns:
         The result, and how many rows matched, in words.
-
-    Raises:
-        DataError: see ``check_coverage``.
     """
     dates = pd.DatetimeIndex(subject.net_returns.index)
     check_coverage(prices, dates)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,17 @@ def read_runs(folders: list[Path]) -> dict[str, BacktestResult]:
         FileNotFoundError: a folder holds no run.
         NoCommonDates: no period lies in all results.
     """
-    runs = {_title(folder, folders): load_run(folder) for folder in folders}
+    ends = [folder.resolve().name for folder in folders]
+    runs = {
+        end if ends.count(end) == 1 else str(folder): load_run(folder)
+        for end, folder in zip(ends, folders, strict=True)
+    }
     kept: list[tuple[str, BacktestResult]] = []
     for title, run in runs.items():
-        for result in run.values():
-            if not any(_same(result, known) for _, known in kept):
-                kept.append((title, result))
+        for one in run.values():
+            did = one.strategy, one.net_returns
+            if not any(did[0] == r.strategy and did[1].equals(r.net_returns) for _, r in kept):
+                kept.append((title, one))
     names = [result.name for _, result in kept]
     merged = {}
     for title, result in kept:
@@ -51,13 +56,12 @@ def _differences(runs: Mapping[str, Mapping[str, BacktestResult]]) -> dict[str, 
     """What ``run_differences.differences`` needs, as JSON can hold it."""
     runs = {title: {n: r for n, r in run.items() if r.complete} for title, run in runs.items()}
     runs = {title: run for title, run in runs.items() if run}
-    lines = [next(iter(run.values())).net_returns.index for run in runs.values()]
-    span = pd.DatetimeIndex([max(line[0] for line in lines), min(line[-1] for line in lines)])
-    within = [line[(line >= span[0]) & (line <= span[1])] for line in lines]
+    dates = [next(iter(run.values())).net_returns.index for run in runs.values()]
+    *span, same_dates = _shared(dates)
     return {
-        "runs": {title: described(run, span) for title, run in runs.items()},
-        "same_market": same_market(runs, span),
-        "same_dates": all(line.equals(within[0]) for line in within),
+        "runs": {title: described(run, pd.DatetimeIndex(span)) for title, run in runs.items()},
+        "same_market": same_market(runs, pd.DatetimeIndex(span)),
+        "same_dates": same_dates,
     }
 
 
@@ -68,23 +72,23 @@ def common_span(results: Mapping[str, BacktestResult]) -> dict[str, BacktestResu
     comparable as well. Of other calendars the first period may begin before the common start, and
     is left out.
     """
-    complete = {name: result for name, result in results.items() if result.complete}
-    if not complete:
+    dates = {name: r.net_returns.index for name, r in results.items() if r.complete}
+    if not dates:
         return dict(results)
-    start = max(result.net_returns.index[0] for result in complete.values())
-    end = min(result.net_returns.index[-1] for result in complete.values())
+    start, end, same = _shared(dates.values())
     if start > end:
-        spans = ", ".join(
-            f"{name} from {result.net_returns.index[0]} to {result.net_returns.index[-1]}"
-            for name, result in complete.items()
-        )
+        spans = ", ".join(f"{name} from {d[0]} to {d[-1]}" for name, d in dates.items())
         raise NoCommonDates(f"the results have no dates in common: {spans}")
-    dates = [result.net_returns.index for result in complete.values()]
-    within = [line[(line >= start) & (line <= end)] for line in dates]
-    later = start if all(line.equals(within[0]) for line in within) else start + pd.Timedelta("1ns")
-    begins = {n: start if r.net_returns.index[0] == start else later for n, r in complete.items()}
-    cut = {name: _cut(result, begins[name], end) for name, result in complete.items()}
-    return {name: cut.get(name, result) for name, result in results.items()}
+    later = start if same else start + pd.Timedelta("1ns")
+    begins = {name: start if each[0] == start else later for name, each in dates.items()}
+    return {n: _cut(r, begins[n], end) if n in begins else r for n, r in results.items()}
+
+
+def _shared(dates: Collection[pd.Index]) -> tuple[pd.Timestamp, pd.Timestamp, bool]:
+    """The latest start, the earliest end, and whether all have the same dates in between."""
+    start, end = max(each[0] for each in dates), min(each[-1] for each in dates)
+    within = [each[(each >= start) & (each <= end)] for each in dates]
+    return start, end, all(each.equals(within[0]) for each in within)
 
 
 def _cut(result: BacktestResult, start: pd.Timestamp, end: pd.Timestamp) -> BacktestResult:
@@ -101,15 +105,3 @@ def _cut(result: BacktestResult, start: pd.Timestamp, end: pd.Timestamp) -> Back
         tested = pd.to_datetime(result.folds["test_end"])
         cut["folds"] = result.folds[(tested >= start).to_numpy()]
     return replace(result, **cut)
-
-
-def _same(one: BacktestResult, other: BacktestResult) -> bool:
-    """Whether both are the same strategy and earned the same."""
-    return one.strategy == other.strategy and one.net_returns.equals(other.net_returns)
-
-
-def _title(folder: Path, folders: list[Path]) -> str:
-    """The folder's name, or its path where the name is not unique."""
-    name = folder.resolve().name
-    names = [other.resolve().name for other in folders]
-    return name if names.count(name) == 1 else str(folder)

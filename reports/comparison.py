@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -14,7 +14,7 @@ from data_loaders import Panel
 from data_loaders.files import is_file_name
 from data_loaders.panel import prices_from
 from data_loaders.suggestions import known_names
-from engine.runs.result import BacktestResult
+from engine.runs.result import BacktestResult, outcome
 from reports.benchmark_series import aligned, benchmark_of, check_coverage, read_benchmark
 from reports.returns_alone import has_holdings
 
@@ -31,88 +31,102 @@ class Comparison(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def compared(
-    results: Mapping[str, BacktestResult], subject: str | None = None, benchmark: Given = None
-) -> Comparison:
-    """The subject and the benchmark that were asked for, or the first strategy and 1/N.
+def finished(
+    results: Mapping[str, BacktestResult], subject: str | None, benchmark: Given
+) -> tuple[Comparison, dict[str, BacktestResult]]:
+    """The comparison of the strategies that finished or were ruined, and the other results.
 
-    Args:
-        subject: a name in the results; by default the first that is not the benchmark.
-        benchmark: a name in the results; the name of the panel's benchmark; a series or a file of
-            prices or returns; "EqualWeight": 1/N, which is computed where it is missing. By default
-            the panel's benchmark, else 1/N, else the next strategy.
+    For the arguments see ``reports.write_report``. In place of a subject or a benchmark that did
+    not finish, there is the one by default; a note says so.
 
     Raises:
         ValueError: there is no result, or none of that name, or 1/N was asked for and is not known;
-            DataError: a benchmark that cannot be
-            read, or does not cover the dates.
+            DataError: a benchmark that cannot be read, or does not cover the dates.
     """
-    results = dict(results)
-    if not results:
-        raise ValueError("there is no result to report: results are empty")
-    if subject is not None and subject not in results:
-        raise ValueError(f"the report has no strategy {subject!r}{known_names(subject, results)}")
-    declared = _declared(results[subject or next(iter(results))])
+    failed = {name: result for name, result in results.items() if not result.complete}
+    complete = {name: result for name, result in results.items() if result.complete}
+    if not complete:
+        reason = outcome(results) if results else "results are empty"
+        raise ValueError(f"there is no result to report: {reason}")
+    versus = None if isinstance(benchmark, str) and benchmark in failed else benchmark
+    found = _compared(complete, None if subject in failed else subject, versus)
+    if found.benchmark in failed:  # 1/N that failed, and was computed
+        computed = replace(found.results[found.benchmark], name="1/N")
+        others = {n: r for n, r in found.results.items() if n != found.benchmark}
+        found = found._replace(results={**others, "1/N": computed}, benchmark="1/N")
+    notes = [f"{said}."] if (said := outcome(results)) else []
+    if (asked := subject or next(iter(results))) in failed:
+        notes.append(f"{asked} did not finish: the report is about {found.subject}.")
+    if versus is not benchmark and found.benchmark:
+        notes.append(f"{benchmark} did not finish: the comparison is with {found.benchmark}.")
+    return found._replace(notes=(*notes, *found.notes)), failed
+
+
+def _compared(
+    results: dict[str, BacktestResult], subject: str | None, benchmark: Given
+) -> Comparison:
+    """The subject and the benchmark that were asked for, or the first strategy and 1/N."""
+    _check_subject(subject, results)
+    first = results[subject or next(iter(results))]
+    declared = first.settings.get("panel", {}).get("benchmark") if len(first.benchmark) else None
     benchmark = declared if benchmark is None else benchmark
     if benchmark is None:
         return _by_default(results, subject)
     if isinstance(benchmark, str) and benchmark in results:
-        return _with_strategy(results, subject, benchmark)
-    if isinstance(benchmark, str) and benchmark == EQUAL_WEIGHT:
-        return _with_equal_weight(results, subject)
+        about = subject or next((name for name in results if name != benchmark), benchmark)
+        if about == benchmark:
+            raise ValueError(
+                f"{benchmark} would be compared with itself: name another benchmark, or subject"
+            )
+        return Comparison(results, about, benchmark)
+    if isinstance(benchmark, str) and benchmark == EQUAL_WEIGHT:  # has another name, or was not run
+        found = _by_default(results, subject)
+        if found.benchmark is None or class_of(found.results[found.benchmark]) != EQUAL_WEIGHT:
+            raise ValueError(
+                "1/N was not run, and cannot be computed from these results: run EqualWeight with "
+                "the strategies, or name another benchmark"
+            )
+        return found
     about = subject or next(iter(results))
-    prices = _prices(benchmark, declared, results, about)
-    found, said = aligned(prices, results[about])
-    name = found.name
+    prices, kind = _prices(benchmark, declared, results, about)
+    line, said = aligned(prices, results[about])
+    name = line.name
     while name in results:
         name += " (benchmark)"
-    if isinstance(benchmark, pd.Series):
-        kind = "a series"
-    elif benchmark == declared:
-        kind = "a column of the prices that no strategy can hold"
-    else:
-        kind = f"from {Path(benchmark).name}"
     note = f"Compared with {name}, {kind}, held without costs. {said}"
-    results[name] = replace(found, name=name)
-    return Comparison(results, about, name, (note,))
+    return Comparison({**results, name: replace(line, name=name)}, about, name, (note,))
 
 
-def _declared(result: BacktestResult) -> str | None:
-    """The name of the benchmark of the panel, if it has one."""
-    return result.settings.get("panel", {}).get("benchmark") if len(result.benchmark) else None
+def _check_subject(subject: str | None, names: Collection[str]) -> None:
+    if subject is not None and subject not in names:
+        raise ValueError(f"the report has no strategy {subject!r}{known_names(subject, names)}")
 
 
 def check_comparison(
-    names: Iterable[str], tested: Panel, subject: str | None, benchmark: str | None
+    names: Collection[str], tested: Panel, subject: str | None, benchmark: str | None
 ) -> None:
-    """Refuse before a run what ``compared`` would refuse after it.
+    """Refuse before a run what ``finished`` would refuse after it.
 
-    Args:
-        names: of the strategies.
-        tested: the panel from the first fill on.
-
-    Raises:
-        ValueError: there is no strategy or benchmark of that name; DataError: a benchmark that
-            cannot be read, or does not cover the dates.
+    ``names`` are those of the strategies, ``tested`` is the panel from the first fill on.
     """
-    names = list(names)
     own = tested.benchmark
-    if subject is not None and subject not in names:
-        raise ValueError(f"the report has no strategy {subject!r}{known_names(subject, names)}")
+    _check_subject(subject, names)
     if benchmark in names:
-        if benchmark == (subject or names[0]) and (subject or len(names) == 1):
+        if benchmark == (subject or next(iter(names))) and (subject or len(names) == 1):
             raise ValueError(f"{benchmark} would be compared with itself: name another benchmark")
-        return
-    if own is not None and benchmark in (None, own.name):
+    elif own is not None and benchmark in (None, own.name):
         check_coverage(own.dropna(), tested.dates)
     elif benchmark is not None and is_file_name(benchmark):
         check_coverage(read_benchmark(benchmark), tested.dates)
     elif benchmark is not None:
-        known = [*names, *([] if own is None else [str(own.name)])]
-        raise ValueError(
-            f"benchmark {benchmark!r} is no strategy or benchmark of the run, and no file"
-            f"{known_names(benchmark, known)}"
-        )
+        raise _unknown(benchmark, [*names, *([] if own is None else [str(own.name)])])
+
+
+def _unknown(benchmark: Given, known: Collection[str]) -> ValueError:
+    return ValueError(
+        f"benchmark {str(benchmark)!r} is no strategy or benchmark of the run, and no file"
+        f"{known_names(benchmark, known)}"
+    )
 
 
 def class_of(result: BacktestResult) -> str:
@@ -120,43 +134,16 @@ def class_of(result: BacktestResult) -> str:
     return re.split(r"[.:]", str(result.strategy.get("class", "")))[-1]
 
 
-def _with_strategy(
-    results: dict[str, BacktestResult], subject: str | None, benchmark: str
-) -> Comparison:
-    rivals = [name for name in results if name != benchmark]
-    about = subject or (rivals or [benchmark])[0]
-    if about == benchmark:
-        raise ValueError(
-            f"{benchmark} would be compared with itself: name another benchmark, or subject"
-        )
-    return Comparison(results, about, benchmark)
-
-
-def _with_equal_weight(results: dict[str, BacktestResult], subject: str | None) -> Comparison:
-    """Against 1/N, which has another name or was not run."""
-    found = _by_default(results, subject)
-    if found.benchmark is None or class_of(found.results[found.benchmark]) != EQUAL_WEIGHT:
-        raise ValueError(
-            "1/N was not run, and cannot be computed from these results: run EqualWeight with the "
-            "strategies, or name another benchmark"
-        )
-    return found
-
-
 def _by_default(results: dict[str, BacktestResult], subject: str | None) -> Comparison:
     """Against 1/N, computed where it is missing; else against the next strategy."""
-    equal = next(
-        (name for name, result in results.items() if class_of(result) == EQUAL_WEIGHT), None
-    )
+    equal = next((name for name, r in results.items() if class_of(r) == EQUAL_WEIGHT), None)
     about = subject or next((name for name in results if name != equal), equal)
     assert about is not None
-    rivals = [name for name in results if name != about]
-    if about == equal:
-        return Comparison(results, about, rivals[0] if rivals else None)
-    if equal is not None:
+    rival = next((name for name in results if name != about), None)
+    if equal is not None and about != equal:
         return Comparison(results, about, equal)
-    if not has_holdings(results[about]):
-        return Comparison(results, about, rivals[0] if rivals else None)
+    if equal is not None or not has_holdings(results[about]):
+        return Comparison(results, about, rival)
     from reports.equal_weight import equal_weight_of  # torch takes a second to import
 
     found, reason = equal_weight_of(results[about])
@@ -167,35 +154,29 @@ def _by_default(results: dict[str, BacktestResult], subject: str | None) -> Comp
             f"fills and costs of {about}."
         )
         return Comparison({**results, name: found}, about, name, (note,))
-    if not rivals:
+    if rival is None:
         return Comparison(results, about, None)
     note = (
         f"1/N was not run, and cannot be computed, as {reason}: {about} is compared with the next "
-        f"strategy, {rivals[0]}."
+        f"strategy, {rival}."
     )
-    return Comparison(results, about, rivals[0], (note,))
+    return Comparison(results, about, rival, (note,))
 
 
 def _prices(
     benchmark: Given, declared: str | None, results: Mapping[str, BacktestResult], about: str
-) -> pd.Series:
-    """Prices of a benchmark that is no strategy.
-
-    Raises:
-        ValueError: it names nothing; DataError: see ``benchmark_of``.
-    """
+) -> tuple[pd.Series, str]:
+    """Prices of a benchmark that is no strategy, and where they are from, in words."""
     if isinstance(benchmark, pd.Series):
-        return benchmark_of(benchmark)
+        return benchmark_of(benchmark), "a series"
     if declared is not None and benchmark == declared:
         line = results[about].benchmark
         known = line.dropna()
         if len(known) and known.index[0] == line.index[0]:
-            return (1 + known).cumprod().rename(declared)  # bought at 1 at the first fill
-        return prices_from(known.to_frame(declared))[declared]
+            prices = (1 + known).cumprod().rename(declared)  # bought at 1 at the first fill
+        else:
+            prices = prices_from(known.to_frame(declared))[declared]
+        return prices, "a column of the prices that no strategy can hold"
     if isinstance(benchmark, Path) or is_file_name(str(benchmark)):
-        return read_benchmark(str(benchmark))
-    known = [*results, *([declared] if declared else [])]
-    raise ValueError(
-        f"benchmark {str(benchmark)!r} is no strategy or benchmark of the run, and no file"
-        f"{known_names(benchmark, known)}"
-    )
+        return read_benchmark(str(benchmark)), f"from {Path(str(benchmark)).name}"
+    raise _unknown(benchmark, [*results, *([declared] if declared else [])])

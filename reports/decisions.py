@@ -14,8 +14,8 @@ import pandas as pd
 
 from engine.runs.explanations import sentence
 from engine.runs.result import BacktestResult
+from reports.figures.axes import packed
 from reports.formats import day, number, percent
-from reports.packing import packed
 
 LISTED = 40  # assets of a decision on the page; the others are one row
 CELLS = 20_000  # decisions times assets on the page, of the subject; as many of all others

@@ -28,6 +28,10 @@ TABLES = dict.fromkeys(NAMED, True) | dict.fromkeys(LISTED, False)  # {name in t
 
 def as_json(data: ReportData) -> str:
     """All data, unrounded; what is not defined is null."""
+    runs = {}
+    if data.runs is not None:
+        rows = data.runs.table.reset_index().to_dict("records")
+        runs = {"runs differ in": rows, "not comparable between runs": data.runs.incomparable}
     whole: dict[str, Any] = {
         "headline": headline(data).striptags(),
         "luck in words": selection_sentence(data),
@@ -40,18 +44,11 @@ def as_json(data: ReportData) -> str:
         "superior ability p": data.superior,
         "months": {name: _rows(table, True) for name, table in data.months.items()},
         **{name: _rows(getattr(data, name), index) for name, index in TABLES.items()},
-        **_runs(data),
+        **runs,
         "definitions": {name: metric.definition for name, metric in METRICS.items()},
         **settings({**data.failed, **data.results}, data.first.settings),
     }
     return json.dumps(_plain(whole), indent=1, allow_nan=False, default=str)
-
-
-def _runs(data: ReportData) -> dict[str, Any]:
-    if data.runs is None:
-        return {}
-    rows = data.runs.table.reset_index().to_dict("records")
-    return {"runs differ in": rows, "not comparable between runs": data.runs.incomparable}
 
 
 def as_csv(data: ReportData) -> dict[str, str]:

@@ -65,30 +65,18 @@ def solves(solves: pd.DataFrame) -> pd.DataFrame:
     if not len(solves):
         return solves
     steps = solves["mean_steps"] * solves["samples"]
-    table = (
-        solves.assign(steps=steps)
-        .groupby(["phase", "solve"], sort=False)
-        .agg(
-            samples=("samples", "sum"),
-            mean_steps=("steps", "sum"),
-            most_steps=("most_steps", "max"),
-            residual=("residual", "max"),
-            failures=("failures", "sum"),
-        )
-    )
-    return table.assign(
-        mean_steps=table["mean_steps"] / table["samples"].clip(lower=1)
-    ).reset_index()
+    grouped = solves.assign(mean_steps=steps).groupby(["phase", "solve"], sort=False)
+    how = {"samples": "sum", "mean_steps": "sum", "most_steps": "max", "residual": "max"}
+    table = grouped.agg(how | {"failures": "sum"})
+    table["mean_steps"] /= table["samples"].clip(lower=1)
+    return table.reset_index()
 
 
 def steps_by_fold(solves: pd.DataFrame) -> pd.DataFrame:
     """One row a fold and kind of solve in training, over all seeds."""
     grouped = solves[solves["phase"] == "training"].groupby(["fold", "solve"], sort=False)
-    return grouped.agg(
-        mean_steps=("mean_steps", "mean"),
-        most_steps=("most_steps", "max"),
-        residual=("residual", "max"),
-    ).reset_index()
+    how = {"mean_steps": "mean", "most_steps": "max", "residual": "max"}
+    return grouped.agg(how).reset_index()
 
 
 def checks(checks: pd.DataFrame) -> pd.DataFrame:
@@ -121,9 +109,6 @@ def limits(limits: pd.DataFrame) -> pd.DataFrame:
     and largest shadow price over the variance z'Pz, absolute, where it binds): the gain of the
     objective for one unit more of the limit, in units of the variance. A price of 0.5 says that
     one percentage point more room is worth half a percent of the variance.
-
-    Args:
-        limits: ``BacktestResult.limits``.
     """
     if not len(limits):
         return limits

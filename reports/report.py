@@ -28,9 +28,9 @@ from reports.benchmark_series import results_of
 from reports.decisions import shown_decisions
 from reports.figures import sections
 from reports.figures.axes import PALETTE
-from reports.flat_settings import flat
-from reports.metrics import catalogue, positions
+from reports.metrics import catalogue, trading
 from reports.report_data import ReportData, gather
+from reports.run_differences import flat
 from reports.statistics import bootstrap
 
 PAGE = Path(__file__).parent / "page"
@@ -102,21 +102,19 @@ def write_data(data: ReportData, path: str | Path) -> Path:
     """As ``write_report``, of data that were gathered already."""
     target = check_report_path(path)
     folder = target.with_name(f"{target.stem}-tables")
-    files = {target: render(data), target.with_suffix(".json"): export.as_json(data)}
-    files |= {folder / name: text for name, text in export.as_csv(data).items()}
-    binary = {folder / name: content for name, content in export.as_parquet(data).items()}
+    texts = {target: render(data), target.with_suffix(".json"): export.as_json(data)}
+    texts |= {folder / name: text for name, text in export.as_csv(data).items()}
+    files = {place: text.encode("utf-8", "replace") for place, text in texts.items()}
+    files |= {folder / name: content for name, content in export.as_parquet(data).items()}
     with written(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(exist_ok=True)
         with ExitStack() as stack:  # all are written before the first is renamed
             stack.callback(_remove_empty, folder)
-            for place, text in files.items():
-                scratch = stack.enter_context(atomic(place))
-                scratch.write_text(text, encoding="utf-8", errors="replace")
-            for place, content in binary.items():
+            for place, content in files.items():
                 stack.enter_context(atomic(place)).write_bytes(content)
         for table in (*folder.glob("*.csv"), *folder.glob("decisions.parquet")):
-            if table not in {**files, **binary}:  # of an older report; any other file stays
+            if table not in files:  # of an older report; any other file stays
                 table.unlink()
     return target
 
@@ -180,7 +178,7 @@ def render(data: ReportData) -> str:
             resamples=bootstrap.RESAMPLES,
             seed=bootstrap.SEED,
             heat=sections.heat_scale(data.months[name] for name in shown),
-            delays=positions.delay_sentences(data.first.delays),
+            delays=trading.delay_sentences(data.first.delays),
             orders=orders.tail(ORDERS)[::-1].to_dict("records"),
             shown_trips=data.first.round_trips.tail(TRIPS)[::-1].to_dict("records"),
             panel=settings.get("panel", {}),

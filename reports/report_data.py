@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,24 +13,20 @@ from engine.accounting.performance import sharpe
 from engine.runs.result import BacktestResult
 from reports import learning
 from reports.common_dates import on_common_dates
-from reports.comparison import EQUAL_WEIGHT, Given, class_of
+from reports.comparison import EQUAL_WEIGHT, Given, class_of, finished
 from reports.decisions import decision_tables
-from reports.failures import finished
-from reports.flat_settings import flat
 from reports.formats import day
 from reports.metrics import (
-    calendars,
     capacity,
     catalogue,
     drawdowns,
     periods,
-    positions,
     relative,
     trading,
 )
 from reports.metrics.forecasts import ForecastQuality, forecast_quality
 from reports.returns_alone import has_holdings
-from reports.run_differences import RunDifferences, differences
+from reports.run_differences import RunDifferences, differences, flat
 from reports.statistics import seed_tests, selection, sharpe_tests, trials
 
 WORST = 10  # drawdowns listed
@@ -63,7 +59,7 @@ class ReportData:
     sweep: pd.DataFrame  # net Sharpe ratio by cost (basis points) and strategy
     assets: pd.DataFrame  # of the subject, see ``trading.asset_table``
     groups: pd.DataFrame  # sums of these by group
-    trips: pd.DataFrame  # of the subject, see ``positions.trip_summary``
+    trips: pd.DataFrame  # of the subject, see ``trading.trip_summary``
     profits: pd.DataFrame  # of the subject by asset, see ``BacktestResult.profit_by_asset``
     group_profits: pd.DataFrame  # the same by group
     limits: pd.DataFrame  # these and the next: one row an item, see ``learning``
@@ -103,8 +99,8 @@ class ReportData:
 
     @property
     def ranked(self) -> list[str]:
-        """All strategies in the order of the figures: the subject, the benchmark, the others."""
-        return [*self.pair, *(name for name in self.results if name not in self.pair)]
+        """All strategies in the order of the figures."""
+        return _pair_first(self.results, self.subject, self.benchmark)
 
 
 def gather(
@@ -116,48 +112,42 @@ def gather(
     subject: str | None = None,
 ) -> ReportData:
     """The data of a report; for the arguments see ``reports.write_report``."""
-    everyone = dict(results)
+    done = sum(result.failure is None for result in results.values()), len(results)
     (results, subject, benchmark, notes), failed = finished(results, subject, benchmark)
-    rows = [*results, *failed]
-    tried = trials.of_ledger(results[subject]) if tried is True else tried
+    first, rows = results[subject], [*results, *failed]
+    tried = trials.of_ledger(first) if tried is True else tried
     tried = None if isinstance(tried, bool) else tried
-    year = results[subject].settings["periods_per_year"]
     table = catalogue.metric_table(results, benchmark)
-    paired = on_common_dates({subject: results[subject], **results})
+    paired = on_common_dates({subject: first, **results})
     often = paired[subject].settings["periods_per_year"]
     excess = pd.DataFrame({name: paired[name].excess_returns for name in results})
-    if benchmark and len(excess) and excess.index[0] != results[subject].net_returns.index[0]:
+    if benchmark and len(excess) and excess.index[0] != first.net_returns.index[0]:
         notes += (f"The comparison begins on {day(excess.index[0])}.",)
     active = _active(paired, excess, benchmark)
-    found = {name: sharpe(active[name], 1) for name in active.columns}
     count = trials_of({**failed, **results}, benchmark, tried)
     # Those of the ledger are against 1/N, and tell the spread of such ratios only.
     known = tried if benchmark and class_of(results[benchmark]) == EQUAL_WEIGHT else None
-    assets = trading.asset_table(results[subject], year)
-    begun = {n: r for n, r in {**results, **failed}.items() if len(r.net_returns)}
-    pair_first = dict.fromkeys([subject, *([benchmark] if benchmark else []), *results])
-    months = {name: calendars.monthly_returns(r.net_returns) for name, r in begun.items()}
+    ratios = trials.ratios(active.apply(sharpe, periods_per_year=1), results, known)
+    assets = trading.asset_table(first, first.settings["periods_per_year"])
+    net = {name: result.net_returns for name, result in results.items()}
+    months = _months({**results, **failed})
     return ReportData(
         results=results,
         subject=subject,
         benchmark=benchmark,
         notes=notes,
         failed=failed,
-        finished=(sum(r.failure is None for r in everyone.values()), len(everyone)),
+        finished=done,
         metrics=table.reindex(rows),
-        luck=luck_table(
-            excess, active, benchmark, often, count, trials.ratios(found, results, known)
-        ).reindex(rows),
+        luck=luck_table(excess, active, benchmark, often, count, ratios).reindex(rows),
         trials=count,
         overfitting=selection.overfitting(active),
         superior=selection.superior_ability(excess, benchmark) if benchmark else np.nan,
         history=trials.history(results, tried),
-        trailing=periods.trailing_returns({n: results[n].net_returns for n in results}),
-        stress=periods.stress_returns({n: results[n].net_returns for n in pair_first}),
-        drawdowns=drawdowns.drawdown_periods(results[subject].net_returns).head(WORST),
-        years=pd.DataFrame({name: table["year"] for name, table in months.items()}).reindex(
-            columns=rows
-        ),
+        trailing=periods.trailing_returns(net),
+        stress=periods.stress_returns({n: net[n] for n in _pair_first(net, subject, benchmark)}),
+        drawdowns=drawdowns.drawdown_periods(first.net_returns).head(WORST),
+        years=pd.DataFrame({name: each["year"] for name, each in months.items()}, columns=rows),
         months=months,
         folds=_folds(results, failed),
         seeds=learning.seeds(results),
@@ -165,9 +155,9 @@ def gather(
         sweep=trading.sharpe_by_cost(results),
         assets=assets,
         groups=_grouped(assets, groups),
-        trips=positions.trip_summary(results[subject]),
-        profits=results[subject].profit_by_asset(),
-        group_profits=results[subject].profit_by_asset(groups) if groups else pd.DataFrame(),
+        trips=trading.trip_summary(first),
+        profits=first.profit_by_asset(),
+        group_profits=first.profit_by_asset(groups) if groups else pd.DataFrame(),
         limits=_stacked(results, lambda result: learning.limits(result.limits)),
         sensitivity=_stacked(results, lambda result: learning.sensitivity(result.sensitivity)),
         capacity=capacity.capacity_table(results),
@@ -178,17 +168,21 @@ def gather(
         solves=_stacked(results, lambda result: learning.solves(result.solves)),
         checks=_stacked(results, lambda result: learning.checks(result.checks)),
         differing=_differing(results),
-        runs=_runs(results[subject]),
+        runs=differences(**first.settings["runs"]) if "runs" in first.settings else None,
         forecasts={n: q for n in results if (q := forecast_quality(results[n])) is not None},
         grouping=dict(groups or {}),
         decisions=decision_tables(results),
     )
 
 
-def _runs(result: BacktestResult) -> RunDifferences | None:
-    """What the runs of a comparison differ in, as ``compare.read_runs`` notes in each result."""
-    noted = result.settings.get("runs")
-    return differences(**noted) if noted else None
+def _months(results: Mapping[str, BacktestResult]) -> dict[str, pd.DataFrame]:
+    begun = {name: result.net_returns for name, result in results.items()}
+    return {name: periods.monthly_returns(line) for name, line in begun.items() if len(line)}
+
+
+def _pair_first(names: Iterable[str], subject: str, benchmark: str | None) -> list[str]:
+    """The names in the order of the figures: the subject, the benchmark, the others."""
+    return list(dict.fromkeys([subject, *([benchmark] if benchmark else []), *names]))
 
 
 def _active(
@@ -208,11 +202,8 @@ def trials_of(
     benchmark: str | None,
     tried: pd.DataFrame | None = None,
 ) -> int:
-    """How many configurations were tried: the highest of three counts, without 1/N.
-
-    Those in the ledger, the strategies of the run other than the benchmark, and "trials" in the
-    settings.
-    """
+    """How many configurations were tried, without 1/N: the most of those in the ledger, the
+    strategies of the run other than the benchmark, and "trials" in the settings."""
     noted = 0
     if tried is not None and len(tried):
         noted = int((~tried["strategy"].str.contains(f':{EQUAL_WEIGHT}"', regex=False)).sum())
@@ -235,13 +226,7 @@ def luck_table(
     Columns: low, high (95% interval of the Sharpe ratio); difference, error, difference low,
     difference high, p, studentised, block (see ``sharpe_differences``); active (probability that
     the true Sharpe ratio of the active return is above 0); deflated (the same, above the ratio
-    that the best of ``count`` trials without skill reaches).
-
-    Args:
-        excess: (T, S) returns in excess of the risk-free rate, one column a strategy.
-        active: net returns less those of the benchmark, without its column; without a benchmark
-            ``excess``.
-        ratios: Sharpe ratios a period of the trials, whose spread deflates.
+    that the best of ``count`` trials without skill reaches, by the spread of their ``ratios``).
     """
     table = sharpe_tests.sharpe_intervals(excess, periods_per_year)
     columns = ["difference", "error", "difference low", "difference high", "p", "studentised"]
@@ -298,7 +283,7 @@ def _folds(
     tables = []
     for name, result in {**results, **failed}.items():
         year = result.settings["periods_per_year"]
-        scores = calendars.fold_returns(result.net_returns, result.excess_returns, starts, year)
+        scores = periods.fold_returns(result.net_returns, result.excess_returns, starts, year)
         table = refits.reset_index(drop=True).rename_axis("fold").reset_index()
         table["strategy"] = name
         table[["return", "Sharpe"]] = np.array(scores, dtype=float)

@@ -16,8 +16,6 @@ from data_loaders.validation import DataError, check_dates, day, days
 from engine.accounting.risk_free import Rates, read_risk_free
 from engine.runs.result import BacktestResult
 
-SOURCE = "returns given by the caller"
-
 
 def result_of_returns(
     returns: pd.Series,
@@ -25,8 +23,7 @@ def result_of_returns(
     *,
     a_year: float | None = None,
     risk_free: Rates | None = None,
-    source: str = SOURCE,
-    **settings: Any,
+    source: str = "returns given by the caller",
 ) -> BacktestResult:
     """A result with these returns and nothing else.
 
@@ -39,7 +36,6 @@ def result_of_returns(
         risk_free: yearly rate, or rates by date, see ``backtest``; default 0. The first return is
             taken to be of a period as long as the typical one.
         source: where they come from, for the page.
-        settings: to add to those of the result.
 
     Raises:
         DataError: no dates, not in order, gaps, returns of -100% or less, or returns that look
@@ -104,7 +100,6 @@ def result_of_returns(
             "costs": {},
             "risk_free": rates.described(),
             "periods_per_year": a_year or periods_per_year(dates),
-            **settings,
         },
         risk_free=interest,
     )
@@ -113,17 +108,13 @@ def result_of_returns(
 def as_results(given: object, risk_free: Rates | None = None) -> dict[str, BacktestResult]:
     """Results by name, of results or of returns: a Series, a frame, or a mapping of Series.
 
-    Args:
-        risk_free: of returns alone, see ``result_of_returns``.
-
     Raises:
-        TypeError: something else, or both in one mapping; DataError: see ``result_of_returns``;
-            ValueError: results of backtests have the risk-free rate that they were run with.
+        TypeError: something else, or both in one mapping.
     """
     if isinstance(given, pd.Series):
-        given = {str(given.name or "strategy"): given}
+        given = {given.name or "strategy": given}
     if isinstance(given, pd.DataFrame):
-        given = {str(name): given[name] for name in given.columns}
+        given = dict(given.items())
     if not isinstance(given, Mapping):
         raise TypeError(
             "a report needs {name: result} as backtest returns them, or simple returns: a Series, "

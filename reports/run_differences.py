@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from data_loaders.suggestions import listed
 from engine.runs.result import BacktestResult
-from reports.flat_settings import flat
 from reports.formats import day
 from reports.metrics.catalogue import GROUPS
 
@@ -64,6 +64,19 @@ class RunDifferences:
         return [each for each in self.differing if each in found]
 
 
+def flat(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+    """Nested settings as rows of (path, value), without what the page shows elsewhere."""
+    for key, value in settings.items():
+        if key in ("caveats", "quality", "simulation_difference", "run", "runs"):
+            continue
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{path}{key}.")
+        elif isinstance(value, list | tuple):
+            yield f"{path}{key}", listed(value, most=12)
+        else:
+            yield f"{path}{key}", str(value)
+
+
 def described(results: Mapping[str, BacktestResult], span: pd.DatetimeIndex) -> dict[str, str]:
     """The settings of a run by their paths, its dates, calendar and code.
 
@@ -101,18 +114,15 @@ def differences(
             rows[aspect, key] = values
     order = list(dict.fromkeys(ASPECTS.values()))
     ranked = sorted(rows, key=lambda row: order.index(row[0]))
-    index = pd.MultiIndex.from_tuples(ranked, names=["aspect", "setting"]) if rows else None
+    places = [[key[level] for key in ranked] for level in range(2)]
+    index = pd.MultiIndex.from_arrays(places, names=["aspect", "setting"])
     table = pd.DataFrame([rows[key] for key in ranked], index=index, columns=list(runs))
-    if not rows:
-        table.index = pd.MultiIndex.from_arrays([[], []], names=["aspect", "setting"])
-    reasons: dict[str, list[str]] = {}
-    for aspect, name in _affected({aspect for aspect, _ in rows}, dict(rows), same_market):
-        reasons.setdefault(name, []).append(aspect)
-    return RunDifferences(table, reasons)
+    return RunDifferences(table, _incomparable(set(rows), same_market))
 
 
-def _affected(aspects: set[str], rows: Mapping[Any, Any], same_market: bool) -> Iterator:
-    """(aspect, metric): for which the metric cannot be compared."""
+def _incomparable(rows: Collection[tuple[str, str]], same_market: bool) -> dict[str, list[str]]:
+    """{metric: the aspects for which it cannot be compared}, of the settings that differ."""
+    aspects, found = {aspect for aspect, _ in rows}, {}
     for group, metrics in GROUPS.items():
         for metric in metrics:
             inputs = set(metric.inputs.split())
@@ -127,9 +137,9 @@ def _affected(aspects: set[str], rows: Mapping[Any, Any], same_market: bool) -> 
                 "calendar": a_period,
                 "plan": metric.name == "turnover/rebalance" and ("plan", "plan.rebalance") in rows,
             }
-            for aspect, affected in hit.items():
-                if affected and aspect in aspects:
-                    yield aspect, metric.name
+            if reasons := [each for each, affected in hit.items() if affected and each in aspects]:
+                found[metric.name] = reasons
+    return found
 
 
 def same_market(runs: Mapping[str, Mapping[str, BacktestResult]], span: pd.DatetimeIndex) -> bool:
@@ -140,11 +150,10 @@ def same_market(runs: Mapping[str, Mapping[str, BacktestResult]], span: pd.Datet
     tables = [next(iter(run.values())).asset_returns for run in runs.values()]
     if not all(len(table.columns) for table in tables):
         return False
-    first = tables[0].loc[span[0] : span[-1]]
-    for table in tables:
-        other = table.loc[span[0] : span[-1]]
-        if list(first.columns) != list(other.columns) or not first.index.equals(other.index):
-            return False
-        if not np.allclose(first.to_numpy()[1:], other.to_numpy()[1:], rtol=0, atol=1e-12):
-            return False
-    return True
+    first, *others = (table.loc[span[0] : span[-1]] for table in tables)
+    return all(
+        list(first.columns) == list(other.columns)
+        and first.index.equals(other.index)
+        and np.allclose(first.to_numpy()[1:], other.to_numpy()[1:], rtol=0, atol=1e-12)
+        for other in others
+    )

@@ -74,17 +74,13 @@ def _about_subject(data: ReportData) -> Markup:
     reason = "the history is too short to say how likely that is by chance."
     if np.isfinite(p):
         reason = verdict(difference, p)
-    if data.runs and "Sharpe" in data.runs.incomparable and _runs(data) > 1:
+    runs = {data.results[name].settings.get("run") for name in data.pair}
+    if data.runs and "Sharpe" in data.runs.incomparable and len(runs) > 1:
         reason += (
             f" The two are from runs that differ in {listed(data.runs.incomparable['Sharpe'])}, "
             "which the difference includes."
         )
     return who + compared + Markup('<span class="quiet">{}</span>').format(reason)
-
-
-def _runs(data: ReportData) -> int:
-    """From how many runs the subject and the benchmark are."""
-    return len({data.results[name].settings.get("run") for name in data.pair})
 
 
 def listed(words: Sequence[str]) -> str:
@@ -96,13 +92,10 @@ def run_sentences(data: ReportData) -> list[str]:
     """What several runs differ and agree in, and what cannot be compared; empty of one run."""
     if data.runs is None:
         return []
-    agree = f"The runs agree in {listed(data.runs.agreeing)}."
-    if not data.runs.differing:
-        return [agree]
-    said = [
-        f"The runs differ in {listed(data.runs.differing)}; they agree in "
-        f"{listed(data.runs.agreeing)}."
-    ]
+    differing, agreeing = data.runs.differing, listed(data.runs.agreeing)
+    if not differing:
+        return [f"The runs agree in {agreeing}."]
+    said = [f"The runs differ in {listed(differing)}; they agree in {agreeing}."]
     if data.runs.reasons:
         said.append(
             f"Figures marked {MARK} cannot be compared between the runs, which differ in "
@@ -157,84 +150,72 @@ def selection_sentence(data: ReportData) -> str:
     return " ".join(said)
 
 
-def ladder(data: ReportData) -> list[tuple[str, str, str]]:
+def ladder(data: ReportData) -> list[list[str]]:
     """What the statistics answer, from the plain question to the strict one, about the subject:
     question, answer, and the term with what it means. Without a benchmark there is no question.
     """
     if data.benchmark is None:
         return []
     own, other = data.metrics.loc[data.subject], data.metrics.loc[data.benchmark]
-    luck = data.luck.loc[data.subject]
+    luck, found = data.luck.loc[data.subject], data.overfitting
+    interval = f"{number(luck['difference low'])} to {number(luck['difference high'])}"
+    often = "Easily" if luck["p"] >= 0.1 else "Hardly" if luck["p"] < 0.05 else "Perhaps"
+    tried = "one configuration was" if data.trials == 1 else f"{data.trials:,} were"
+    size = "below 0.01" if data.superior < 0.005 else number(data.superior)
     steps = [
         (
+            0.0,
             "Did it earn more?",
             f"{percent(own['annual return'])} a year against {percent(other['annual return'])}.",
             "Annual return, compounded.",
         ),
         (
+            0.0,
             "Did it earn more for its risk?",
             f"{number(own['Sharpe'])} against {number(other['Sharpe'])}.",
             "Sharpe ratio: return in excess of the risk-free rate over its volatility, annual.",
         ),
+        (
+            luck["p"],
+            "Could chance alone make a difference of this size?",
+            f"{often}: in {_spelled(luck['p'])} of cases. The true difference is {interval} with "
+            "95% confidence.",
+            "p-value: how often two strategies that are equally good differ by as much, in either "
+            "direction.",
+        ),
+        (
+            luck["active"],
+            "Is there an edge over the benchmark at all?",
+            f"With a probability of {_spelled(luck['active'])}.",
+            "Probabilistic Sharpe ratio: that the true Sharpe ratio of the active return, the "
+            "return less that of the benchmark, is above 0.",
+        ),
+        (
+            luck["deflated"],
+            "Is it more than the luckiest of all that was tried?",
+            f"With a probability of {_spelled(luck['deflated'])}; {tried} tried.",
+            "Deflated Sharpe ratio: the same, above the ratio that the best of so many "
+            "configurations without skill reaches by luck.",
+        ),
+        (
+            found.probability,
+            "Would the best of the past have been the best later?",
+            f"In {percent(found.probability, 0)} of {found.splits:,} splits of the history it "
+            f"ended in the lower half of the {found.configurations}.",
+            "Probability of backtest overfitting; 50% is pure chance.",
+        ),
+        (
+            data.superior,
+            "Does any strategy of this page beat the benchmark?",
+            f"{'Probably' if data.superior < 0.05 else 'Not shown'}: p-value {size}.",
+            "Test for superior predictive ability, at equal volatility, of all together.",
+        ),
     ]
-    if np.isfinite(luck["p"]):
-        interval = f"{number(luck['difference low'])} to {number(luck['difference high'])}"
-        steps.append(
-            (
-                "Could chance alone make a difference of this size?",
-                f"{_often(luck['p'])}: in {_spelled(luck['p'])} of cases. The true difference is "
-                f"{interval} with 95% confidence.",
-                "p-value: how often two strategies that are equally good differ by as much, in "
-                "either direction.",
-            )
-        )
-    if np.isfinite(luck["active"]):
-        steps.append(
-            (
-                "Is there an edge over the benchmark at all?",
-                f"With a probability of {_spelled(luck['active'])}.",
-                "Probabilistic Sharpe ratio: that the true Sharpe ratio of the active return, the "
-                "return less that of the benchmark, is above 0.",
-            )
-        )
-    if np.isfinite(luck["deflated"]):
-        tried = "one configuration was" if data.trials == 1 else f"{data.trials:,} were"
-        steps.append(
-            (
-                "Is it more than the luckiest of all that was tried?",
-                f"With a probability of {_spelled(luck['deflated'])}; {tried} tried.",
-                "Deflated Sharpe ratio: the same, above the ratio that the best of so many "
-                "configurations without skill reaches by luck.",
-            )
-        )
-    if np.isfinite(data.overfitting.probability):
-        found = data.overfitting
-        steps.append(
-            (
-                "Would the best of the past have been the best later?",
-                f"In {percent(found.probability, 0)} of {found.splits:,} splits of the history it "
-                f"ended in the lower half of the {found.configurations}.",
-                "Probability of backtest overfitting; 50% is pure chance.",
-            )
-        )
-    if np.isfinite(data.superior):
-        size = "below 0.01" if data.superior < 0.005 else number(data.superior)
-        steps.append(
-            (
-                "Does any strategy of this page beat the benchmark?",
-                f"{'Probably' if data.superior < 0.05 else 'Not shown'}: p-value {size}.",
-                "Test for superior predictive ability, at equal volatility, of all together.",
-            )
-        )
-    return steps
+    return [words for value, *words in steps if np.isfinite(value)]
 
 
 def _spelled(value: float) -> str:
     return chance(value).replace("<", "less than ").replace(">", "more than ")
-
-
-def _often(p: float) -> str:
-    return "Easily" if p >= 0.1 else "Hardly" if p < 0.05 else "Perhaps"
 
 
 def risk_free(data: ReportData) -> str:
@@ -243,12 +224,12 @@ def risk_free(data: ReportData) -> str:
     found = risk_free_in(settings)
     cash_rate = (settings.get("costs") or {}).get("cash_rate", 0.0)
     rate, over = (found["mean"], " on average") if isinstance(found, Mapping) else (found, "")
-    said = "The risk-free rate is 0."
-    if found:
-        said = (
-            "Sharpe, Sortino and Omega ratios, alpha and beta are of returns in excess of the "
-            f"risk-free rate, {percent(rate, 2)} a year{over}."
-        )
+    said = (
+        "Sharpe, Sortino and Omega ratios, alpha and beta are of returns in excess of the "
+        f"risk-free rate, {percent(rate, 2)} a year{over}."
+        if found
+        else "The risk-free rate is 0."
+    )
     if cash_rate > rate:
         said += (
             f" Cash earned {percent(cash_rate, 2)}: what it earned above the risk-free rate counts "
@@ -271,7 +252,8 @@ def not_shown(data: ReportData) -> list[str]:
         "Contributions of the assets to return and risk: the run has no returns of the assets "
         "that add up to those of the portfolio.": data.assets["return"].isna().all(),
         "Contributions by group: no groups of assets were given.": data.groups.empty,
-        "Turnover and costs: No trade was made.": bool(data.held) and not _traded(data),
+        "Turnover and costs: No trade was made.": bool(data.held)
+        and not any(len(result.turnover) for result in data.held.values()),
         "Results by fold: nothing was refitted, so there are no folds.": (
             bool(data.held) and data.folds.empty
         ),
@@ -282,7 +264,3 @@ def not_shown(data: ReportData) -> list[str]:
         ),
     }
     return [sentence for sentence, lacking in missing.items() if lacking]
-
-
-def _traded(data: ReportData) -> bool:
-    return any(len(result.turnover) for result in data.held.values())

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from data_loaders.memory import check_room
 from data_loaders.reading import names
-from data_loaders.reading.dates import looks_like_date
+from data_loaders.reading.dates import are_mostly_dates
 from data_loaders.reading.table import SAMPLE, Column, Kind, Table
 from data_loaders.validation import DataError
 
@@ -26,11 +26,7 @@ SUFFIXES = (".parquet", ".pq", ".feather", ".arrow")
 
 
 def read_arrow_file(path: Path, content: Any = None) -> Table:
-    """The table of a Parquet or Feather file, or of its ``content``.
-
-    Raises:
-        DataError: it cannot be read, or a name occurs twice.
-    """
+    """The table of a Parquet or Feather file, or of its ``content``."""
     source: Any = str(path) if content is None else pa.BufferReader(content)
     kind = "Parquet" if path.name.lower().endswith((".parquet", ".pq")) else "Feather"
     with _readable(str(path), kind):
@@ -106,11 +102,8 @@ def _table(
         sample = _Sample(partial(head, name), source)
         columns.append(Column(names.levels(name), _kind(kind, sample), sample))
 
+    @_readable(source, "Parquet")
     def values(keys: Sequence[int], numbers: Sequence[int]) -> tuple[list[pd.Series], np.ndarray]:
-        with _readable(source, "Parquet"):
-            return _values(keys, numbers)
-
-    def _values(keys: Sequence[int], numbers: Sequence[int]) -> tuple[list[pd.Series], np.ndarray]:
         for i in numbers:
             if not _numeric(kinds[i]):
                 raise DataError(
@@ -123,15 +116,12 @@ def _table(
             block = read(part)
             arrays = [block.column(name).cast(pa.float64()).to_numpy() for name in part]
             out[:, start : start + width] = np.stack(arrays, axis=1)
-        named = [labels[i] for i in keys]
-        texts = read(named).to_pandas(ignore_metadata=True)
-        return [_key(texts[name]) for name in named], out
+        texts = read([labels[i] for i in keys]).to_pandas(ignore_metadata=True)
+        categories = texts.select_dtypes("category").columns
+        texts = texts.astype(dict.fromkeys(categories, object))
+        return [texts[labels[i]] for i in keys], out
 
     return Table(source, columns, values, stem=stem)
-
-
-def _key(column: pd.Series) -> pd.Series:
-    return column.astype(object) if isinstance(column.dtype, pd.CategoricalDtype) else column
 
 
 class _Sample(Sequence[str]):
@@ -162,11 +152,8 @@ def _kind(kind: pa.DataType, sample: Sequence[str]) -> Kind:
         return "number"
     if types.is_dictionary(kind):
         kind = kind.value_type
-    if types.is_string(kind) or types.is_large_string(kind):
-        known = [text for text in sample[:7] if text]
-        dated = sum(looks_like_date(text) for text in known)
-        return "date" if known and dated * 2 > len(known) else "text"
-    return "text"
+    texts = types.is_string(kind) or types.is_large_string(kind)
+    return "date" if texts and are_mostly_dates([each for each in sample[:7] if each]) else "text"
 
 
 def _numeric(kind: pa.DataType) -> bool:

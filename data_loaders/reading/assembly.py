@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from data_loaders.memory import check_room
-from data_loaders.reading.dates import read_dates, with_times, without_unfinished
+from data_loaders.reading.dates import finished_sessions, read_dates, with_times
 from data_loaders.reading.meaning import Roles, interpret
 from data_loaders.reading.numbers import without_marks
 from data_loaders.reading.options import Options
@@ -22,34 +22,22 @@ BARS = ("open", "high", "low")
 
 @dataclass
 class Frames:
-    """What a table holds.
+    """What a table holds."""
 
-    Attributes:
-        price: name of the field that is the price.
-        fields: {name: (T, N)}, the price among them.
-        notes: what was taken, changed and left out, in words.
-        chosen: options that were detected, by name, and what the layout is.
-    """
-
-    price: str
-    fields: dict[str, pd.DataFrame]
-    notes: list[str] = field(default_factory=list)
-    chosen: dict[str, object] = field(default_factory=dict)
+    price: str  # name of the field that is the price
+    fields: dict[str, pd.DataFrame]  # {name: (T, N)}, the price among them
+    notes: list[str] = field(default_factory=list)  # what was taken, changed and left out
+    chosen: dict[str, object] = field(default_factory=dict)  # options detected, and the layout
 
     @property
     def caveat(self) -> str:
         """The notes as one sentence, "" without any."""
-        return (
-            "; ".join(self.notes)[:1].upper() + "; ".join(self.notes)[1:] + "." * bool(self.notes)
-        )
+        said = "; ".join(self.notes)
+        return said[:1].upper() + said[1:] + "." * bool(said)
 
 
 def read_frames(table: Table, options: Options, features: bool = False) -> Frames:
-    """The fields of a table, by date and asset.
-
-    Raises:
-        DataError: naming the place; see ``interpret``, ``read_dates`` and ``Table.read``.
-    """
+    """The fields of a table, by date and asset."""
     roles = interpret(table, options, features)
     keys = [each for each in (roles.date, roles.time, roles.asset) if each is not None]
     texts, values = table.read(keys, [take.position for take in roles.takes])
@@ -61,19 +49,18 @@ def read_frames(table: Table, options: Options, features: bool = False) -> Frame
     dates, notes, form = read_dates(
         texts[0], options, lambda row: table.at(row, roles.date), column, assets
     )
-    if roles.time is not None:
-        at = roles.time
+    if (time := roles.time) is not None:
         if texts[1].nunique() == 1:  # one bar a day: the dates alone tell the rows apart
-            roles.notes.append(f"column {table.columns[at].name} left out")
+            roles.notes.append(f"column {table.columns[time].name} left out")
         else:
-            dates = with_times(dates, texts[1], lambda row: table.at(row, at))
+            dates = with_times(dates, texts[1], lambda row: table.at(row, time))
     notes = [*table.notes, *roles.notes, *notes]
-    finished, note = without_unfinished(dates)
+    finished = finished_sessions(dates)
     rows = np.flatnonzero(finished)  # of the table, for messages
-    if note:
+    if len(rows) < len(dates):
+        notes.append(f"last row left out, an unfinished session at {day(dates.max())}")
         dates, values = dates[finished], np.ascontiguousarray(values[finished])
         assets = None if assets is None else assets[finished]
-        notes.append(note)
     if assets is None:
         fields = _wide(table, roles, dates, values, rows)
     else:

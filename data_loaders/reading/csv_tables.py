@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.csv as arrow
 
 from data_loaders.reading import names
-from data_loaders.reading.dates import looks_like_date
+from data_loaders.reading.dates import are_mostly_dates
 from data_loaders.reading.numbers import (
     is_number,
     missing_marks,
@@ -30,6 +30,7 @@ from data_loaders.reading.text_layout import BLANKS, Layout, TextFile, after_tab
 from data_loaders.validation import DataError
 
 CHUNK = 4 << 20  # bytes of text parsed at a time
+UNPARSED = (pa.ArrowException, OSError, ValueError)
 
 
 def read_csv(file: TextFile, options: Options) -> Table:
@@ -55,7 +56,7 @@ def _kind(texts: Sequence[str], marks: set[str]) -> Kind:
     known = list(islice((text for text in texts if text not in marks), 7))
     if not known:
         return "empty"
-    if sum(looks_like_date(text) for text in known) * 2 > len(known):
+    if are_mostly_dates(known):
         return "date"
     return "number" if sum(map(is_number, known)) * 2 >= len(known) else "text"
 
@@ -78,16 +79,15 @@ class _Reader:
         self, keys: Sequence[int], numbers: Sequence[int]
     ) -> tuple[list[pd.Series], np.ndarray]:
         """Texts (rows,) of the keys, and numbers (rows, C)."""
-        marked = self.options.decimal == "," or self.options.thousands
-        if not marked:
+        if self.options.decimal == "," or self.options.thousands:
+            texts, values = self._slowly(keys, numbers, None)
+        else:
             try:
                 texts, values = self._parse(keys, numbers)
-            except (pa.ArrowException, OSError, ValueError) as error:
+            except UNPARSED as error:
                 texts, values = self._slowly(keys, numbers, error)
             else:
                 self._check_points(values, numbers)
-        else:
-            texts, values = self._slowly(keys, numbers, None)
         if not len(values):
             header = self.layout.headers[-1][0] if self.layout.headers else self.layout.start
             raise DataError(
@@ -135,13 +135,11 @@ class _Reader:
             self.layout.stop, note = end
             self.layout.notes.append(note)
             if error is not None:
-                try:
+                with contextlib.suppress(*UNPARSED):
                     return self._parse(keys, numbers)
-                except (pa.ArrowException, OSError, ValueError):
-                    pass
         try:
             texts, _ = self._parse([*keys, *numbers], [])
-        except (pa.ArrowException, OSError, ValueError) as failed:
+        except UNPARSED as failed:
             raise self._ragged(failed) from None
         where = [self.columns[i].name for i in numbers]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from data_loaders.reading.options import Options
-from data_loaders.validation import DataError, day
+from data_loaders.validation import DataError
 
 FORMATS = (
     "ISO8601", "%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%Y.%m.%d",
@@ -19,12 +19,7 @@ FORMATS = (
     "%m/%d/%Y %H:%M", "%d/%m/%Y %H:%M", "%d.%m.%Y %H:%M", "%m/%d/%Y %H:%M:%S",
     "%d/%m/%Y %H:%M:%S", "%d.%m.%Y %H:%M:%S", "%m/%d/%y", "%d/%m/%y", "%Y%m", "%Y",
 )  # fmt: skip
-PERIODS = {
-    "%Y%m": "M",
-    "%Y-%m": "M",
-    "%Y": "Y",
-    "quarter": "Q",
-}  # a row is known at the end of its month or year
+PERIODS = {"%Y%m": "M", "%Y-%m": "M", "%Y": "Y", "quarter": "Q"}  # a row is known at their end
 OFFSET = re.compile(r"(?<=:\d\d)(\.\d+)?\s*(Z|UTC|GMT|[+-]\d\d(?::?\d\d)?)$")
 UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 EPOCHS = {"s": 10, "ms": 13, "us": 16, "ns": 19}  # digits of times since 2001
@@ -44,6 +39,10 @@ Place = Callable[[int], str]
 def looks_like_date(text: str) -> bool:
     """Whether a text has the shape of a date; short numbers have not."""
     return SHAPE.fullmatch(text.strip()) is not None
+
+
+def are_mostly_dates(texts: Sequence[str]) -> bool:
+    return sum(map(looks_like_date, texts)) * 2 > len(texts)
 
 
 def numeric_format(numbers: np.ndarray | None) -> str | None:
@@ -78,9 +77,6 @@ def read_dates(
         place: says where a row is.
         column: name of the column, for notes.
         groups: (rows,) asset of each row of a long table.
-
-    Raises:
-        DataError: a value is not a date, or there are two readings.
     """
     if isinstance(keys.dtype, pd.PeriodDtype):
         keys = keys.dt.to_timestamp(how="end").dt.normalize()
@@ -204,12 +200,11 @@ def _parse(texts: pd.Series, form: str) -> pd.Series:
     nothing = pd.Series(pd.NaT, index=texts.index, dtype="datetime64[ns]")
     if form in ("excel", *(f"epoch_{unit}" for unit in EPOCHS)):
         unit, origin = ("D", "1899-12-30") if form == "excel" else (form[6:], "unix")
-        numbers = pd.to_numeric(texts, errors="coerce")
+        numbers = pd.to_numeric(texts, errors="coerce").dropna()  # NaN would overflow by chance
         try:
-            return pd.to_datetime(numbers, unit=unit, origin=origin, errors="coerce").dt.as_unit(
-                "ns"
-            )
-        except (ValueError, OverflowError):
+            found = pd.to_datetime(numbers, unit=unit, origin=origin, errors="coerce")
+            return found.dt.as_unit("ns").reindex(texts.index)
+        except (ValueError, ArithmeticError):
             return nothing
     if form == "quarter":
         plain = texts.str.upper().str.replace(r"[- ]", "", regex=True)
@@ -263,9 +258,7 @@ def _without_zone(
     days = wall.normalize()
     if (wall == days).all():
         return wall.rename("date"), notes
-    daily = not pd.MultiIndex.from_arrays(
-        [days, np.zeros(len(days)) if groups is None else groups]
-    ).has_duplicates
+    daily = _repeated(days, groups) is None
     if daily and options.timezone:
         return days.rename("date"), notes
     if daily and (instants.tz_localize(None) == wall).all():  # the clock is UTC
@@ -280,7 +273,7 @@ def _without_zone(
             f"{place(row)}: {instants[row]:%Y-%m-%d %H:%M} UTC, in which time zone is the "
             f"exchange? Pass {' or '.join(dates)}"
         )
-    repeated = _repeated_hour(wall, groups)
+    repeated = _repeated(wall, groups)
     if repeated is not None and not options.timezone:
         notes.append(f"times are in UTC, as the clock goes back at {wall[repeated]}")
         return instants.tz_localize(None).rename("date"), notes
@@ -292,10 +285,9 @@ def _without_zone(
     return wall.rename("date"), notes
 
 
-def _repeated_hour(wall: pd.DatetimeIndex, groups: np.ndarray | None) -> int | None:
+def _repeated(wall: pd.DatetimeIndex, groups: np.ndarray | None) -> int | None:
     """The first row whose time its asset had before; None if there is none."""
-    keys = pd.DataFrame({"time": wall, "group": 0 if groups is None else groups})
-    again = keys.duplicated().to_numpy()
+    again = pd.DataFrame({"time": wall, "group": groups}).duplicated().to_numpy()
     return int(again.argmax()) if again.any() else None
 
 
@@ -312,17 +304,13 @@ def with_times(dates: pd.DatetimeIndex, times: pd.Series, place: Place) -> pd.Da
     return (dates + (parsed - parsed.dt.normalize()).to_numpy()).rename("date")
 
 
-def without_unfinished(dates: pd.DatetimeIndex) -> tuple[np.ndarray, str]:
-    """Which rows (T,) are of finished sessions, and a note if some are not.
+def finished_sessions(dates: pd.DatetimeIndex) -> np.ndarray:
+    """Which rows (T,) are of finished sessions.
 
-    A last date with a time of day, among dates without, is a session that was not finished.
+    A last date with a time of day, among dates without, is of a session that was not finished.
     """
-    every = np.ones(len(dates), dtype=bool)
-    if len(dates) < 3:
-        return every, ""
     last = dates.max()
-    finished = np.asarray(dates != last)
-    before = dates[finished]
-    if last == last.normalize() or len(before) < 2 or not (before == before.normalize()).all():
-        return every, ""
-    return finished, f"last row left out, an unfinished session at {day(last)}"
+    before = dates[dates != last]
+    if len(before) > 1 and last != last.normalize() and (before == before.normalize()).all():
+        return np.asarray(dates != last)
+    return np.ones(len(dates), dtype=bool)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import pandas as pd
 
 from data_loaders.reading import names
 from data_loaders.reading.dates import EXAMPLES, numeric_format
+from data_loaders.reading.table import Column, Table
 from data_loaders.validation import DataError
 
 WIDE = "each column is an asset"  # attribute of a frame whose names need no check
@@ -22,9 +23,6 @@ def as_frame(data: Any) -> tuple[pd.DataFrame, dict[str, pd.DataFrame], list[str
 
     A frame whose columns have two levels, as yfinance gives it, is read by its fields; so is a
     Polars or Arrow table.
-
-    Raises:
-        DataError: the object is no table of prices, or can be read in two ways; with what to do.
     """
     if isinstance(data, pd.Series):
         if data.name is None or names.field(str(data.name)):
@@ -39,37 +37,32 @@ def as_frame(data: Any) -> tuple[pd.DataFrame, dict[str, pd.DataFrame], list[str
         data = pd.DataFrame(dict(data))
     if not isinstance(data, pd.DataFrame):
         if hasattr(data, "__arrow_c_stream__"):
-            return _from_arrow(data)
+            from data_loaders.reading.arrow_tables import from_arrow
+
+            return _of_table(from_arrow(data, f"the {type(data).__name__}"))
         raise DataError(
             f"prices must be a DataFrame with a row per date and a column per asset, got "
             f"{type(data).__name__}: {INSTEAD} makes one"
         )
     check_index(data)
     if data.columns.nlevels > 1:
-        return _by_fields(data)
+        return _of_table(_by_fields(data))
     if not data.attrs.get(WIDE):
         data = _checked_names(data)
     _check_types(data)
     return data, {}, []
 
 
-def _from_arrow(data: Any) -> tuple[pd.DataFrame, dict[str, pd.DataFrame], list[str]]:
-    from data_loaders.reading.arrow_tables import from_arrow
+def _of_table(table: Table) -> tuple[pd.DataFrame, dict[str, pd.DataFrame], list[str]]:
     from data_loaders.reading.assembly import read_frames
     from data_loaders.reading.options import Options
 
-    found = read_frames(from_arrow(data, f"the {type(data).__name__}"), Options())
+    found = read_frames(table, Options())
     return found.fields.pop(found.price), found.fields, [found.caveat] if found.notes else []
 
 
-def _by_fields(
-    data: pd.DataFrame,
-) -> tuple[pd.DataFrame, dict[str, pd.DataFrame], list[str]]:
-    """The fields of columns with levels (field, asset), in either order."""
-    from data_loaders.reading.assembly import read_frames
-    from data_loaders.reading.options import Options
-    from data_loaders.reading.table import Column, Table
-
+def _by_fields(data: pd.DataFrame) -> Table:
+    """A table of columns with levels (field, asset), in either order."""
     _check_types(data)
     levels = [tuple(str(level).strip() for level in column) for column in data.columns]
     columns = [Column(("date",), "date"), *(Column(each, "number") for each in levels)]
@@ -78,8 +71,7 @@ def _by_fields(
         values = data.iloc[:, [i - 1 for i in numbers]].to_numpy(np.float64, na_value=np.nan)
         return [data.index.to_series() for _ in keys], values
 
-    found = read_frames(Table("prices", columns, read), Options())
-    return found.fields.pop(found.price), found.fields, [found.caveat] if found.notes else []
+    return Table("prices", columns, read)
 
 
 def _checked_names(data: pd.DataFrame) -> pd.DataFrame:
@@ -90,17 +82,8 @@ def _checked_names(data: pd.DataFrame) -> pd.DataFrame:
     stripped = [name.strip() for name in shown]
     found = names.fields(stripped)
     known = [name for name, each in zip(stripped, found, strict=True) if each]
-    priced = [name for name in known if names.field(name) in names.PRICES]
-    surely = [
-        name for name in known
-        if name not in names.TICKERS and names.field(name) not in (*names.PRICES, "return")
-    ]  # fmt: skip
-    mixed = len(stripped) > 1 and any(name not in names.TICKERS for name in priced)
-    if mixed or (len(known) > 1 and priced) or (surely and len(surely) * 2 > len(stripped)) or (
-        "volume" in found and "VOL" not in stripped
-    ):  # fmt: skip
-        best = next((n for n in stripped if names.field(n) == "adjusted_close"), None)
-        keep = best or (priced[0] if priced else None)
+    if _are_fields(stripped, known) or ("volume" in found and "VOL" not in stripped):
+        keep = _price(stripped)
         advice = (
             f"frame[[{keep!r}]].set_axis(['NAME'], axis=1) keeps the prices under the asset's name"
             if keep
@@ -112,6 +95,22 @@ def _checked_names(data: pd.DataFrame) -> pd.DataFrame:
             assets=known,
         )
     return data if stripped == shown else data.set_axis(stripped, axis=1)
+
+
+def _are_fields(shown: list[str], known: list[str]) -> bool:
+    """Whether the names that may be fields are, beside assets called LOW and OPEN."""
+    priced = [name for name in known if names.field(name) in names.PRICES]
+    certain = [name for name in known if name not in names.TICKERS]
+    others = [n for n in certain if names.field(n) not in (*names.PRICES, "return")]
+    mixed = len(shown) > 1 and any(name in certain for name in priced)
+    return mixed or (len(known) > 1 and bool(priced)) or len(others) * 2 > len(shown)
+
+
+def _price(shown: Iterable[Any]) -> Any:
+    """The name that means prices, adjusted ones before others; None without one."""
+    priced = [name for name in shown if names.field(str(name)) in names.PRICES]
+    adjusted = (name for name in priced if names.field(str(name)) == "adjusted_close")
+    return next(adjusted, priced[0] if priced else None)
 
 
 def _check_types(data: pd.DataFrame) -> None:
@@ -133,11 +132,7 @@ def _check_types(data: pd.DataFrame) -> None:
 
 
 def check_index(data: pd.DataFrame) -> None:
-    """Refuse an index without dates, or with a time zone, with what makes dates of it.
-
-    Raises:
-        DataError: naming the call that helps.
-    """
+    """Refuse an index without dates, or with a time zone, with what makes dates of it."""
     index = data.index
     if isinstance(index, pd.DatetimeIndex):
         if index.tz is not None:
@@ -154,9 +149,7 @@ def check_index(data: pd.DataFrame) -> None:
         asset = next((c for c in data.columns if names.asset_rank(str(c)) is not None), None)
         made = f"frame.assign(**{{{name!r}: pd.to_datetime(frame[{name!r}])}})"
         if asset is not None:
-            values = [c for c in data.columns if names.field(str(c)) in names.PRICES]
-            price = next((c for c in values if names.field(str(c)) == "adjusted_close"), None)
-            value = price or (values[0] if values else data.columns[-1])
+            value = _price(data.columns) or data.columns[-1]
             raise DataError(
                 f"{said}a long table: {made}.pivot(index={name!r}, columns={asset!r}, "
                 f"values={value!r}) makes a wide one"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import io
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -30,19 +31,11 @@ KNOWN = (*SUFFIXES, ".zip")
 SHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 
 
-def is_pattern(name: str) -> bool:
-    return any(mark in name for mark in "*?[")
-
-
 def tables(path: Path, options: Options) -> Iterator[Table]:
-    """The tables of a file, a folder, a pattern like ``data/*.csv``, or a zip archive.
-
-    Raises:
-        DataError: there is none, or one cannot be read.
-    """
+    """The tables of a file, a folder, a pattern like ``data/*.csv``, or a zip archive."""
     path = path.expanduser()
-    if is_pattern(str(path)) and not path.exists():
-        found = sorted(Path(each) for each in glob.glob(str(path), recursive=True))
+    if any(mark in str(path) for mark in "*?[") and not path.exists():
+        found = sorted(map(Path, glob.glob(str(path), recursive=True)))
         if not found:
             raise DataError(f"no file matches {path}")
         yield from _each(found, options)
@@ -59,8 +52,12 @@ def tables(path: Path, options: Options) -> Iterator[Table]:
         raise DataError(f"there is no file {path}")
     elif path.name.lower().endswith(".zip"):
         yield from _members(path, options)
+    elif path.name.lower().endswith(SHEETS):
+        raise DataError(f"{path} is a spreadsheet: save the sheet with the prices as CSV")
+    elif path.name.lower().endswith(TYPED):
+        yield read_arrow_file(path)
     else:
-        yield _one(path, options)
+        yield read_csv(TextFile(path), options)
 
 
 def _is_table(name: str) -> bool:
@@ -72,13 +69,6 @@ def _each(paths: Iterable[Path], options: Options) -> Iterator[Table]:
     for path in paths:
         if path.is_file():
             yield from tables(path, options)
-
-
-def _one(path: Path, options: Options) -> Table:
-    name = path.name.lower()
-    if name.endswith(SHEETS):
-        raise DataError(f"{path} is a spreadsheet: save the sheet with the prices as CSV")
-    return read_arrow_file(path) if name.endswith(TYPED) else read_csv(TextFile(path), options)
 
 
 def _members(path: Path, options: Options) -> Iterator[Table]:
@@ -124,33 +114,28 @@ def _joined(path: Path, parts: list[Frames]) -> Frames:
     prices = {part.price for part in parts}
     if len(prices) > 1:
         raise DataError(f"{path}: the files have different prices: {', '.join(sorted(prices))}")
-    names = list(dict.fromkeys(name for part in parts for name in part.fields))
-    columns: list[str] = []
-    for part in parts:
-        columns += list(part.fields[part.price].columns)
-    twice = sorted({name for name in columns if columns.count(name) > 1}) if len(
-        set(columns)) < len(columns) else []  # fmt: skip
+    columns = [name for part in parts for name in part.fields[part.price].columns]
+    twice = sorted(name for name, count in Counter(columns).items() if count > 1)
     if twice:
         raise DataError(f"{path}: in several files: {', '.join(twice[:5])}", assets=twice)
     indices = [part.fields[part.price].index for part in parts]
     dates = pd.DatetimeIndex(np.unique(np.concatenate([index.values for index in indices])))
     rows = [dates.searchsorted(index) for index in indices]
+    ends = np.cumsum([part.fields[part.price].shape[1] for part in parts])
     fields = {}
-    for name in names:
+    for name in dict.fromkeys(name for part in parts for name in part.fields):
         check_room(str(path), len(dates), len(columns))
         values = np.full((len(dates), len(columns)), np.nan)
-        start = 0
-        for part, places in zip(parts, rows, strict=True):
-            width = part.fields[part.price].shape[1]
+        for part, places, end in zip(parts, rows, ends, strict=True):
             if name in part.fields:
-                values[places, start : start + width] = part.fields[name].to_numpy()
-            start += width
+                own = part.fields[name].to_numpy()
+                values[places, end - own.shape[1] : end] = own
         fields[name] = frame(values, dates.rename("date"), columns)
-    notes = [f"{len(parts)} files"]
-    common = list(dict.fromkeys(note for part in parts for note in part.notes))
-    common = [note for note in common if not note.startswith("one asset")]
-    if len(common) <= 5:
-        notes += common
-    else:
-        notes += [*common[:4], f"and {len(common) - 4} more notes like these"]
-    return Frames(next(iter(prices)), fields, notes, parts[0].chosen)
+    notes = [f"{len(parts)} files", *_common_notes(parts)]
+    return Frames(parts[0].price, fields, notes, parts[0].chosen)
+
+
+def _common_notes(parts: list[Frames]) -> list[str]:
+    notes = list(dict.fromkeys(note for part in parts for note in part.notes))
+    notes = [note for note in notes if not note.startswith("one asset")]
+    return notes if len(notes) <= 5 else [*notes[:4], f"and {len(notes) - 4} more notes like these"]

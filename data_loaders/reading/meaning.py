@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,22 +27,15 @@ class Take:
 
 @dataclass
 class Roles:
-    """Positions of the columns by what they hold.
-
-    Attributes:
-        date: of the dates; time: of the times of day, if a column of its own holds them.
-        asset: of the assets' names in a long table.
-        takes: the numbers; price: the field that is the price; one: they are of one asset.
-        notes: what was taken and left out, in words.
-    """
+    """Positions of the columns by what they hold."""
 
     date: int
-    time: int | None
-    asset: int | None
-    takes: list[Take] = field(default_factory=list)
-    price: str = "price"
-    one: bool = False
-    notes: list[str] = field(default_factory=list)
+    time: int | None  # of the times of day, if a column of its own holds them
+    asset: int | None  # of the assets' names in a long table
+    takes: list[Take] = field(default_factory=list)  # the numbers
+    price: str = "price"  # the field that is the price
+    one: bool = False  # whether all are of one asset
+    notes: list[str] = field(default_factory=list)  # what was taken and left out
 
 
 def interpret(table: Table, options: Options, features: bool = False) -> Roles:
@@ -50,9 +43,6 @@ def interpret(table: Table, options: Options, features: bool = False) -> Roles:
 
     Args:
         features: the table holds features: every number is taken by its own name.
-
-    Raises:
-        DataError: there is no column of dates or of prices, or there are two readings.
     """
     columns = table.columns
     given = isinstance(options.header, str)
@@ -61,29 +51,30 @@ def interpret(table: Table, options: Options, features: bool = False) -> Roles:
     others = [i for i in range(len(columns)) if i != date]
     _refuse_blocks(table, date, others)
     left = [i for i in others if _is_left_out(columns[i], i, features, given)]
-    times = [i for i in left if names.is_time(columns[i].name) and _holds_times(columns[i])]
-    asset = None
-    if options.layout in (None, "long"):
-        asset = _asset(columns, [i for i in others if i not in left])
-    if options.layout == "long" and asset is None:
+    numbers = [i for i in others if i not in left]
+    asset = _asset(columns, numbers) if options.layout in (None, "long") else None
+    if asset is not None:
+        numbers.remove(asset)
+    elif options.layout == "long":
         raise DataError(f"{table.source}: no column is named asset, ticker or symbol")
-    numbers = [i for i in others if i not in left and i != asset]
-    roles = Roles(date, times[0] if times else None, asset)
+    roles = Roles(date, next((i for i in left if _is_time(columns[i])), None), asset)
     if features or options.layout == "wide":
-        roles.takes = [Take(i, "", columns[i].name) for i in numbers]
-        if asset is not None:
-            roles.takes = [Take(i, columns[i].name, None) for i in numbers]
         roles.price = ""
-    elif asset is not None:
-        _long(table, numbers, roles, options, left)
+        own = [("", columns[i].name) if asset is None else (columns[i].name, None) for i in numbers]
+        roles.takes = [Take(i, *each) for i, each in zip(numbers, own, strict=True)]
     else:
-        _wide(table, numbers, roles, options, left)
+        (_wide if asset is None else _long)(table, numbers, roles, options, left)
     if not roles.takes:
         raise _no_prices(table)
-    unused = [columns[i].name or str(i + 1) for i in left if i != roles.time and not given]
+    if not given:
+        _note_unused(table, left, roles)
+    return roles
+
+
+def _note_unused(table: Table, left: list[int], roles: Roles) -> None:
+    unused = [table.columns[i].name or str(i + 1) for i in left if i != roles.time]
     if unused:
         roles.notes.append(f"column{'s' * (len(unused) > 1)} {_listed(unused)} left out")
-    return roles
 
 
 def _refuse_blocks(table: Table, date: int, others: Sequence[int]) -> None:
@@ -126,20 +117,26 @@ def _date(table: Table, options: Options) -> int:
     columns = table.columns
     named = [i for i, column in enumerate(columns) if names.is_date(column.name)]
     typed = [i for i, column in enumerate(columns) if column.kind == "date"]
-    for i in [i for i in named if i in typed] or typed:
-        return i
-    if options.date_format:
-        return named[0] if named else 0
-    first = [0] if columns else []
-    indices = [i for i, column in enumerate(columns) if names.is_row_number(column.name)]
-    for i in dict.fromkeys([*named, *first, *indices]):
-        if columns[i].kind == "number" and numeric_format(columns[i].whole_numbers):
-            return i
-    for i, column in enumerate(columns):
-        numbers = column.kind == "number" and names.may_be_date(column.name)
-        if numbers and (numeric_format(column.whole_numbers) or "").startswith("epoch"):
-            return i
-    return named[0] if named else 0
+    if typed:
+        return next((i for i in named if i in typed), typed[0])
+    otherwise = named[0] if named else 0
+    return otherwise if options.date_format else next(_epochs(columns, named), otherwise)
+
+
+def _epochs(columns: Sequence[Column], named: Sequence[int]) -> Iterator[int]:
+    """The columns of numbers that can be read as dates, the likeliest first."""
+    numbers = [i for i, column in enumerate(columns) if column.kind == "number"]
+    indices = [i for i in numbers if names.is_row_number(columns[i].name)]
+    for i in [*named, 0, *indices]:
+        if i in numbers and numeric_format(columns[i].whole_numbers):
+            yield i
+    for i in numbers:
+        if names.may_be_date(columns[i].name) and _is_epoch(columns[i]):
+            yield i
+
+
+def _is_epoch(column: Column) -> bool:
+    return (numeric_format(column.whole_numbers) or "").startswith("epoch")
 
 
 def _is_left_out(column: Column, at: int, features: bool, given: bool) -> bool:
@@ -154,14 +151,13 @@ def _is_left_out(column: Column, at: int, features: bool, given: bool) -> bool:
             return True
     if features or len(column.levels) > 1:
         return False
-    if names.is_time(column.name) and _holds_times(column):
-        return True
-    return names.is_date(column.name) and column.whole_numbers is not None
+    return _is_time(column) or (names.is_date(column.name) and column.whole_numbers is not None)
 
 
-def _holds_times(column: Column) -> bool:
+def _is_time(column: Column) -> bool:
+    """Whether a column is named after the time of day, and holds it."""
     texts = [text.strip() for text in column.sample if text]
-    if not texts:
+    if not texts or not names.is_time(column.name):
         return False
     if column.kind == "text":
         return all(text.replace(":", "").isdecimal() and len(text) <= 8 for text in texts)
@@ -254,13 +250,13 @@ def _wide(
 def _pairs(table: Table, numbers: list[int]) -> list[tuple[str, str]] | None:
     """(field, asset) of each column, from the levels or the parts of its name; None for others."""
     levels = [table.columns[i].levels for i in numbers]
-    if all(len(each) == 1 for each in levels):
+    depths = {len(each) for each in levels}
+    if depths <= {1}:
         single = [each[0] for each in levels]
-        whole = all(names.field(name) for name in single)
-        return None if whole or not single else names.split_names(single)
-    if len({len(each) for each in levels}) == 1:
-        readings = {at: [names.field(each[at]) for each in levels] for at in range(len(levels[0]))}
-        places = [at for at, found in readings.items() if all(found)]
+        return None if all(map(names.field, single)) else names.split_names(single)
+    if len(depths) == 1:
+        readings = [list(map(names.field, level)) for level in zip(*levels, strict=True)]
+        places = [at for at, found in enumerate(readings) if all(found)]
         priced = [at for at in places if {*names.PRICES, "return"} & set(readings[at])]
         for at in priced or places:  # an asset may be called LOW
             rest = [" ".join(each[:at] + each[at + 1 :]) for each in levels]
@@ -275,23 +271,22 @@ def _pairs(table: Table, numbers: list[int]) -> list[tuple[str, str]] | None:
 def _are_fields(table: Table, numbers: list[int], options: Options) -> bool:
     """Whether columns of one level are fields of one asset; refused where that is not clear."""
     shown = [table.columns[i].name for i in numbers]
-    found = names.fields(shown)
-    known = [name for name, each in zip(shown, found, strict=True) if each]
+    meant = dict(zip(shown, names.fields(shown), strict=True))
+    found = set(meant.values())
+    known = [name for name in shown if meant[name]]
     if not known:
         return False
-    priced = [each for each in found if each in (*names.PRICES, "return")]
-    bars = {"open", "high", "low", "close"} <= set(found)
-    others = [name for name in shown if name not in known]
-    if options.price or bars or (priced and not others):
+    priced = found & {*names.PRICES, "return"}
+    others = [name for name in shown if not meant[name]]
+    if options.price or {"open", "high", "low", "close"} <= found or (priced and not others):
         return True
-    if not priced and all(name in names.TICKERS for name in known):
+    if not priced and set(known) <= names.TICKERS:
         return False  # tickers like LOW and OPEN among others
-    if priced and len(known) > len(others) and len(known) > 1:
+    if priced and len(known) > max(1, len(others)):
         return True
-    which = f"{_listed(known)} like a field of one asset" + (
-        f", {_listed(others)} like assets" if others else ""
-    )
-    price = next((n for n, e in zip(shown, found, strict=True) if e in names.PRICES), shown[0])
+    which = f"{_listed(known)} like a field of one asset"
+    which += f", {_listed(others)} like assets" if others else ""
+    price = next((name for name in shown if meant[name] in names.PRICES), shown[0])
     raise DataError(
         f"{table.source}: column{'s' * (len(shown) > 1)} {which}: pass layout='wide' if each "
         f"column is an asset, or price={price!r} if they are fields of one asset"
@@ -303,20 +298,7 @@ def _price(table: Table, numbers: list[int], found: Sequence[str | None], option
     shown = [table.columns[i].levels[0] if len(table.columns[i].levels) == 1 else str(each)
              for i, each in zip(numbers, found, strict=True)]  # fmt: skip
     if options.price:
-        wanted = options.price.strip()
-        same = [i for i, name in zip(numbers, shown, strict=True) if name == wanted]
-        alike = [
-            i
-            for i, name, each in zip(numbers, shown, found, strict=True)
-            if names.plain(name) == names.plain(wanted) or each == wanted
-        ]
-        if len(same or alike) != 1:
-            raise DataError(
-                f"{table.source}: price={wanted!r} names no column, there are {_listed(shown)}"
-                if not alike
-                else f"{table.source}: price={wanted!r} may be {_listed(shown)}"
-            )
-        return (same or alike)[0]
+        return numbers[_named(table, shown, found, options.price.strip())]
     if len(numbers) == 1:
         if found[0] == "return" and options.kind == "prices":
             raise DataError(
@@ -324,26 +306,38 @@ def _price(table: Table, numbers: list[int], found: Sequence[str | None], option
                 f"price={shown[0]!r} if they are prices"
             )
         return numbers[0]
-    wanted_fields = ("return",) if options.kind == "returns" else names.PRICES
-    priced = [(each, i, name) for each, i, name in zip(found, numbers, shown, strict=True)
-              if each in wanted_fields]  # fmt: skip
+    wanted = ("return",) if options.kind == "returns" else names.PRICES
+    priced = [at for at, each in enumerate(found) if each in wanted]
     if not priced:
         raise DataError(
             f"{table.source}: which column holds the {options.kind}, {_listed(shown)}? "
             f"Pass price={shown[0]!r}, or the name of another"
         )
-    adjusted = [entry for entry in priced if entry[0] == "adjusted_close"]
-    returns = [name for name, each in zip(shown, found, strict=True) if each == "return"]
-    choice = adjusted or priced
-    if len(choice) > 1:
-        said = " or ".join(f"price={name!r}" for _, _, name in choice)
+    adjusted = [at for at in priced if found[at] == "adjusted_close"]
+    chosen, *others = adjusted or priced
+    if others:
+        said = " or ".join(f"price={shown[at]!r}" for at in (chosen, *others))
         raise DataError(f"{table.source}: several columns may hold the {options.kind}: pass {said}")
-    if not adjusted and returns and options.kind == "prices":
+    if not adjusted and "return" in found and options.kind == "prices":
         raise DataError(
-            f"{table.source}: holds prices ({choice[0][2]}, not adjusted for dividends) and "
-            f"returns ({returns[0]}): pass kind='returns' or price={choice[0][2]!r}"
+            f"{table.source}: holds prices ({shown[chosen]}, not adjusted for dividends) and "
+            f"returns ({shown[found.index('return')]}): pass kind='returns' or "
+            f"price={shown[chosen]!r}"
         )
-    return choice[0][1]
+    return numbers[chosen]
+
+
+def _named(table: Table, shown: list[str], found: Sequence[str | None], wanted: str) -> int:
+    """The place of the one name that was asked for, or of the one that means the same."""
+    alike = [
+        at for at, name in enumerate(shown)
+        if names.plain(name) == names.plain(wanted) or found[at] == wanted
+    ]  # fmt: skip
+    same = [at for at in alike if shown[at] == wanted] or alike
+    if len(same) != 1:
+        said = "may be" if alike else "names no column, there are"
+        raise DataError(f"{table.source}: price={wanted!r} {said} {_listed(shown)}")
+    return same[0]
 
 
 def _without_suffix(name: str) -> str:

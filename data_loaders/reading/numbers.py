@@ -47,9 +47,6 @@ def parse_numbers(
 
     Args:
         at: says where a cell (row, column) is.
-
-    Raises:
-        DataError: a text is not a number, or the separators can be read in two ways.
     """
     missing = missing_marks(options)
     texts = [column.astype(str).str.strip() for column in columns]
@@ -84,25 +81,22 @@ def _convention(
     if options.decimal or options.thousands:
         decimal = options.decimal or ("," if options.thousands == "." else ".")
         return decimal, options.thousands or ""
-    evidence = {",": set[str](), ".": set[str]()}
-    unclear = {",": "", ".": ""}
-    for text in distinct:
-        for separator in evidence:
-            meaning = _meaning(text, separator)
-            if meaning == "unclear":
-                unclear[separator] = unclear[separator] or text
-            elif meaning:
-                evidence[separator].add(meaning)
+    meanings = {
+        separator: {_meaning(text, separator): text for text in reversed(distinct)}
+        for separator in ",."
+    }  # the first text of each
+    evidence = {separator: {*found} - {"", "unclear"} for separator, found in meanings.items()}
     for separator, other in ((",", "."), (".", ",")):
         if evidence[separator] == {"decimal"} and "decimal" not in evidence[other]:
             return separator, other
         if evidence[separator] == {"thousands"} and "thousands" not in evidence[other]:
             return other, separator
-    for separator in evidence:
-        if unclear[separator] and not evidence[","] and not evidence["."]:
-            column = next(i for i, each in enumerate(texts) if (each == unclear[separator]).any())
-            row = int((texts[column] == unclear[separator]).to_numpy().argmax())
-            raise two_readings(at(row, column), unclear[separator], separator)
+    if not evidence[","] and not evidence["."]:
+        for separator, found in meanings.items():
+            if text := found.get("unclear"):
+                same = np.array([(column == text).to_numpy() for column in texts])
+                column, row = np.argwhere(same)[0].tolist()
+                raise two_readings(at(row, column), text, separator)
     return ".", ""
 
 

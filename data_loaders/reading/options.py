@@ -14,27 +14,7 @@ LAYOUTS = ("wide", "fields", "long")
 
 @dataclass(frozen=True)
 class Options:
-    """How to read a file; what is None is detected, or refused where it is not clear.
-
-    Args:
-        kind: "prices", or "returns" (simple returns from the row before).
-        unit: of returns: "fraction", "percent", "bp" (0.01%), or "gross" (1 + return).
-        price: name of the column, or field, that holds the prices.
-        layout: "wide" (each column is an asset), "fields" (the columns are fields of one asset) or
-            "long" (a column names the asset of each row).
-        asset: name of the asset where the file holds one; by default the file's own name.
-        date_format: of the dates, like "%d/%m/%Y", or "epoch_s", "epoch_ms", "epoch_us",
-            "epoch_ns", "excel".
-        timezone: of the exchange, like "Asia/Tokyo": times are converted to it before they are
-            cut to dates.
-        skip: lines to leave out: a number of lines at the top, or lines like "1-3,135-139".
-        header: the number of header lines, or, where there is none, the names of the columns like
-            "date,open,high,low,close": columns with an empty name, or after the last, are left out.
-        table: which of several tables in a file, counted from 1.
-        na: a further mark of a missing value, like "-99.99"; several as "-99.99,-999".
-        decimal: the decimal separator, "." or ",".
-        thousands: the separator of thousands, like "," or ".".
-    """
+    """How to read a file, as ``load`` says it; what is None is detected, or refused in doubt."""
 
     kind: str = "prices"
     unit: str | None = None
@@ -86,11 +66,7 @@ class Options:
 
 
 def options_of_words(words: Iterable[str]) -> dict[str, str]:
-    """Arguments of ``load`` from a command line: ["skip=3", "unit=percent"].
-
-    Raises:
-        ValueError: a word has another form, or names no option.
-    """
+    """Arguments of ``load`` from a command line: ["skip=3", "unit=percent"]."""
     known = [item.name for item in fields(Options)]
     found = {}
     for word in words:

@@ -14,11 +14,7 @@ MARKS = (-99.99, -99.9, -99.0, -999.0, -999.9, -999.99, -9999.0)  # of the missi
 
 
 def simple_returns(returns: pd.DataFrame, options: Options, source: str) -> pd.DataFrame:
-    """Simple returns (T, N) in fractions.
-
-    Raises:
-        DataError: they look like another unit, or hold a mark of the missing.
-    """
+    """Simple returns (T, N) in fractions."""
     try:
         values = returns.to_numpy(dtype=np.float64, na_value=np.nan)
     except (TypeError, ValueError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -15,17 +16,11 @@ SAMPLE = 200  # rows that are looked at to tell what a column holds
 
 @dataclass(frozen=True)
 class Column:
-    """One column.
+    """One column."""
 
-    Attributes:
-        levels: of its name; one for most tables, (field, asset) for pandas' MultiIndex columns.
-        kind: what its sample holds.
-        sample: the first texts of the column, at most ``SAMPLE``.
-    """
-
-    levels: tuple[str, ...]
-    kind: Kind
-    sample: Sequence[str] = ()
+    levels: tuple[str, ...]  # of its name; (field, asset) for pandas' MultiIndex columns
+    kind: Kind  # what its sample holds
+    sample: Sequence[str] = ()  # the first texts, at most ``SAMPLE``
 
     @property
     def name(self) -> str:
@@ -34,10 +29,10 @@ class Column:
     @property
     def whole_numbers(self) -> np.ndarray | None:
         """The sample as whole numbers, or None if one of them is not."""
-        texts = [text for text in self.sample if text]
-        if not texts or not all(_is_whole(text) for text in texts):
+        texts = [text.strip() for text in self.sample if text]
+        if not texts or not all(re.fullmatch(r"[+-]?[0-9]{1,19}(\.0*)?", text) for text in texts):
             return None
-        return np.array([_whole(text) for text in texts])
+        return np.array([int(text.partition(".")[0]) for text in texts])
 
 
 @dataclass(frozen=True)
@@ -45,13 +40,11 @@ class Table:
     """Columns and a way to read them.
 
     Attributes:
-        source: the file or frame, for messages.
-        columns: in their order.
+        source: the file or frame, for messages; stem: the name of the file.
         read: (positions of keys, positions of numbers) to the keys as Series of objects or dates
             (rows,), and the numbers (rows, C), float64.
         place: says where a row is, for messages: "line 7".
-        notes: what was decided on the way to the table, as sentences' parts.
-        chosen: options that were detected, by name.
+        notes: what was decided, as sentences' parts; chosen: options that were detected, by name.
     """
 
     source: str
@@ -64,12 +57,3 @@ class Table:
 
     def at(self, row: int, column: int) -> str:
         return f"{self.source}, {self.place(row)}, column {self.columns[column].name!r}"
-
-
-def _is_whole(text: str) -> bool:
-    head, _, tail = text.strip().lstrip("+-").partition(".")
-    return head.isascii() and head.isdecimal() and len(head) <= 19 and not tail.strip("0")
-
-
-def _whole(text: str) -> int:
-    return int(text.strip().partition(".")[0])

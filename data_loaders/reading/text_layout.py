@@ -13,6 +13,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -34,11 +35,7 @@ NUMBER = re.compile(r"[$€£]?\s*[+-]?[\d.,'\u00a0 ]*\d[.,]?(e[+-]?\d+)?\s*[%KM
 
 @dataclass(frozen=True)
 class TextFile:
-    """A text file, packed or not, or a member of a zip archive.
-
-    Args:
-        path: of the file; member: its name in a zip archive.
-    """
+    """A text file, packed or not, or a member of a zip archive."""
 
     path: Path
     member: str | None = None
@@ -89,27 +86,17 @@ class TextFile:
 
 @dataclass
 class Layout:
-    """What a text file looks like.
-
-    Attributes:
-        delimiter: between cells.
-        headers: (number, cells) of the header lines; none where the option gives the names.
-        start: number of the first line after them.
-        stop: number of the first line that does not belong to the table, or None.
-        width: number of columns.
-        sample: cells of the first rows.
-        notes: what was left out; chosen: what was detected, by name of the option.
-    """
+    """What a text file looks like."""
 
     delimiter: str
-    headers: list[tuple[int, list[str]]]
-    start: int
-    stop: int | None
-    width: int
-    sample: list[list[str]]
-    names: str = ""
-    notes: list[str] = field(default_factory=list)
-    chosen: dict[str, object] = field(default_factory=dict)
+    headers: list[tuple[int, list[str]]]  # (number, cells) of each line; none where names are given
+    start: int  # number of the first line after them
+    stop: int | None  # number of the first line that does not belong to the table
+    width: int  # number of columns
+    sample: list[list[str]]  # cells of the first rows
+    names: str = ""  # of the columns, as the option gives them
+    notes: list[str] = field(default_factory=list)  # what was left out
+    chosen: dict[str, object] = field(default_factory=dict)  # what was detected, by option
 
     @property
     def levels(self) -> list[tuple[str, ...]]:
@@ -142,11 +129,7 @@ def _filled(cells: list[str]) -> list[str]:
 
 
 def find_layout(file: TextFile, options: Options) -> Layout:
-    """Find the table in a text file.
-
-    Raises:
-        DataError: the file cannot be read, has no table, or has several and none was chosen.
-    """
+    """Find the table in a text file."""
     delimiter, first = _delimiter(file, options)
     top = _head(_kept(file, delimiter, options, first))
     if not top:
@@ -228,19 +211,19 @@ def _header_lines(rows: list[tuple[int, list[str]]], options: Options) -> int:
         return 1
     if any(_is_date(rows[0][1], at) for at in dated):
         return 0
-    first = rows[0][1]
-    count = 1
-    for _, cells in rows[1:HEADERS]:
-        if len(cells) != len(first) or any(_is_date(cells, at) for at in dated):
-            break
-        rest = [cell for cell in cells[1:] if cell.strip()]
-        known = names.plain(cells[0]) in ("ticker", "price", "date", "datetime", "symbol", "dates")
-        if not known and any(NUMBER.match(cell.strip()) for cell in rest):
-            break
-        if not rest and not known and cells[0].strip():
-            break
-        count += 1
-    return count
+    more = takewhile(
+        lambda row: _is_further_header(row[1], len(rows[0][1]), dated), rows[1:HEADERS]
+    )
+    return 1 + len(list(more))
+
+
+def _is_further_header(cells: list[str], width: int, dated: list[int]) -> bool:
+    if len(cells) != width or any(_is_date(cells, at) for at in dated):
+        return False
+    if names.plain(cells[0]) in ("ticker", "price", "date", "datetime", "symbol", "dates"):
+        return True
+    rest = [cell.strip() for cell in cells[1:] if cell.strip()]
+    return not any(map(NUMBER.match, rest)) and bool(rest or not cells[0].strip())
 
 
 def _date_columns(body: list[list[str]]) -> list[int]:
@@ -300,9 +283,6 @@ def after_table(file: TextFile, layout: Layout, options: Options) -> tuple[int, 
     """Where a table ends that does not go on to the end of its file, and a note.
 
     Only lines after the last row are left out, and only if none of them looks like a row.
-
-    Raises:
-        DataError: another table follows.
     """
     rows = [row for row in _kept(file, layout.delimiter, options, 1) if row[0] >= layout.start]
     at = next((i for i, (_, cells) in enumerate(rows) if len(cells) != layout.width), len(rows))

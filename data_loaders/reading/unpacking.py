@@ -40,11 +40,7 @@ class Unpacked(io.RawIOBase):
 
 
 def member(archive: zipfile.ZipFile, name: str) -> bytes:
-    """A member of a zip archive; its header says how long it is, and no more is read.
-
-    Raises:
-        DataError: it would be too long.
-    """
+    """A member of a zip archive; its header says how long it is, and no more is read."""
     info = archive.getinfo(name)
     if info.file_size > most_unpacked(info.compress_size):
         raise too_large(f"{archive.filename}/{name}")

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from data_loaders import Panel
-from data_loaders.file_modules import shown_module
+from data_loaders.plugins import shown_module
 from data_loaders.validation import day
 from engine.planning.decision_dates import HOLIDAY, Rebalance, as_rebalance, decision_rows
 

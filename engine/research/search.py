@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from data_loaders import Panel
-from data_loaders.file_modules import shown_module
+from data_loaders.plugins import shown_module
 from data_loaders.suggestions import did_you_mean
 from engine.accounting.costs import Costs
 from engine.accounting.risk_free import Rates, read_risk_free

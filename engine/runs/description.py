@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from data_loaders import Panel, quality
-from data_loaders.file_modules import shown_module
+from data_loaders.plugins import shown_module
 from engine.accounting.costs import Costs
 from engine.accounting.risk_free import RiskFree, own_risk_free
 from engine.planning.decision_dates import FUNCTION
@@ -41,7 +41,7 @@ def run_settings(
             "source": panel.source,
             "fingerprint": panel.fingerprint,
             "snapshots": dict(panel.snapshots),
-            "quality": quality.check(panel).to_dict(),
+            "quality": quality.check(panel).plain,
             "caveats": list(panel.caveats),
             "start": str(panel.dates[0].date()),
             "end": str(panel.dates[-1].date()),

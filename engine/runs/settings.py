@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from data_loaders.file_modules import shown_module
-from data_loaders.plugins import installed, load_plugin
+from data_loaders.plugins import installed, load_plugin, shown_module
 from data_loaders.suggestions import known_names
 from engine.accounting.costs import Costs
 from engine.accounting.risk_free import Rates, read_rates

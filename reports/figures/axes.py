@@ -7,15 +7,18 @@ drawn: legends belong to the page, so no name can break a figure.
 
 from __future__ import annotations
 
+import base64
+import json
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import ArrayLike
 
 from reports.figures import ticks
-from reports.packing import packed
 
 WIDTH, LEFT, RIGHT, TOP, BOTTOM = 720, 58, 14, 12, 34  # of every figure, in its own units
 PALETTE = {  # name: (light, dark); the series stand 3:1 against the page, in both
@@ -215,6 +218,12 @@ def svg(label: str, *panels: Axes, readings: Mapping | None = None) -> Markup:
     return Markup('<svg role="img" aria-label="{}" viewBox="0 0 {} {}"{}>{}</svg>').format(
         label, WIDTH, panels[0].height, data, Markup("".join(panel.drawn() for panel in panels))
     )
+
+
+def packed(value: Any) -> str:
+    """JSON, deflated, in base64, that the function ``unpacked`` of page/script.js reads."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
 
 
 def _widened(span: tuple[float, float], margin: float, log: bool) -> tuple[float, float]:

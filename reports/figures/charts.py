@@ -38,13 +38,9 @@ def line_chart(
     mark: float | None = None,
     height: int = 270,
 ) -> Markup:
-    """Lines over dates or numbers (their index), the first on top.
+    """Lines over dates or numbers (their index), the first on top; a log axis ends them at 0.
 
     Args:
-        lines: {name: values}; on a log axis a line ends where it reaches 0.
-        colours: {name: colour}.
-        percent: whether the values are fractions to be read as percentages.
-        log: whether the axis of the values is logarithmic.
         fill: the name of the line whose distance from 0 is shaded.
         shade: (first, last) dates of grey bands.
         mark: where a dashed vertical line stands.
@@ -219,13 +215,9 @@ def training_curves(label: str, training: pd.DataFrame) -> Markup:
 
 
 def solver_steps(label: str, solves: pd.DataFrame, colours: Mapping[str, str]) -> Markup:
-    """Steps and residuals of the iterative solves by fold.
+    """Of the iterative solves by fold: the mean steps, and the most as a thin line; residuals.
 
-    Left: the mean steps, and the most as a thin line. Right: the largest residual, logarithmic.
-
-    Args:
-        solves: one row a fold and kind: fold, solve, mean_steps, most_steps, residual.
-        colours: {kind of solve: colour}.
+    ``solves`` has a row a fold and kind of solve, for which ``colours`` are.
     """
     positive = solves["residual"][solves["residual"] > 0]
     left, right = _pair(

@@ -25,6 +25,10 @@ SHORTEST_WINDOW = 10  # periods; below, nothing rolling is shown
 CARRIED = 1e-9  # of the portfolio; below, nothing was earned or paid for holding
 LATEST = 12  # holdings named
 SHADED = 5  # drawdowns with a grey band in the figure of growth
+OPTIONAL = (
+    "years", "spread", "rolling", "volatility", "beta", "alpha", "turnover", "paid", "carried",
+    "sweep", "own_cost", "latest", "exposure",
+)  # fmt: skip
 SOLVE_COLOURS = {"fixed point": "s1", "adjoint": "s3", "mean-variance": "s4"}
 
 Colours = Mapping[str, str]
@@ -44,6 +48,7 @@ def draw(data: ReportData) -> dict[str, Any]:
     results = {name: data.results[name] for name in data.ranked}
     shown = {name: results[name] for name in data.ranked[:SHOWN]}
     return {
+        **dict.fromkeys(OPTIONAL),
         **_growth(data, results, colours),
         **_rolling(data, results, colours),
         **_trading(data, results, colours),
@@ -79,8 +84,6 @@ def _growth(data: ReportData, results: Results, colours: Colours) -> dict[str, A
             f"Loss since the highest value so far. Deepest: {depths}.",
             losses, colours, percent=True, fill=subject, height=260,
         ),
-        "years": None,
-        "spread": None,
     }  # fmt: skip
     if len(data.years) > 1:
         drawn["years"] = _bars("Returns by calendar year", data.years, data, colours, percent)
@@ -102,8 +105,7 @@ def _rolling(data: ReportData, results: Results, colours: Colours) -> dict[str, 
     year = data.periods_per_year
     years = int(np.ceil(SHORTEST_WINDOW / year))
     window = int(min(round(years * year), len(data.first.net_returns) // 2))
-    drawn: dict[str, Any] = {"window": window, "rolling": None, "volatility": None, "beta": None}
-    drawn["alpha"] = None
+    drawn: dict[str, Any] = {"window": window}
     if window < SHORTEST_WINDOW:
         return drawn
 
@@ -146,8 +148,7 @@ def _known(lines: Lines) -> dict[str, pd.Series]:
 
 def _trading(data: ReportData, results: Results, colours: Colours) -> dict[str, Any]:
     """Turnover, costs, and the Sharpe ratio at other costs."""
-    drawn: dict[str, Any] = {"turnover": None, "paid": None, "sweep": None, "own_cost": None}
-    drawn["carried"] = None
+    drawn: dict[str, Any] = {}
     traded = {name: result for name, result in results.items() if len(result.turnover)}
     if traded:
         trailing = {n: rolling.trailing_turnover(r.turnover) for n, r in traded.items()}
@@ -211,17 +212,17 @@ def _ic(data: ReportData, colours: Colours) -> Markup | None:
 def _exposure(data: ReportData) -> dict[str, Any]:
     """The latest holdings of the subject, and its exposure over time: by group where there are
     groups, else long, short, gross and net, where it is not always fully invested."""
-    drawn: dict[str, Any] = {"latest": [], "latest_rest": (0, 0.0, 0.0), "exposure": None}
-    drawn |= {"exposure_colours": {}, "exposure_said": ""}
     weights = data.first.weights.fillna(0.0) if data.subject in data.held else pd.DataFrame()
     if not len(weights):
-        return drawn
+        return {}
     last = weights.iloc[-1]
     held = last[last.abs() > 1e-9]
     order = held.abs().sort_values(ascending=False, kind="stable").index
-    drawn["latest"] = [(str(asset), held[asset]) for asset in order[:LATEST]]
     rest = order[LATEST:]
-    drawn["latest_rest"] = (len(rest), float(held[rest].sum()), float(1 - last.sum()))
+    drawn: dict[str, Any] = {
+        "latest": [(str(asset), held[asset]) for asset in order[:LATEST]],
+        "latest_rest": (len(rest), float(held[rest].sum()), float(1 - last.sum())),
+    }
     if data.grouping:
         names = pd.Index([data.grouping.get(str(a), "no group") for a in weights.columns])
         lines = {str(g): weights.loc[:, names == g].sum(axis=1) for g in names.unique()}

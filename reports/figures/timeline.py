@@ -26,10 +26,7 @@ def timeline(folds: pd.DataFrame) -> Markup:
     """One row a fold, from the top down; see ``PHASES`` for the colours.
 
     Left out is what lies between the last training label and the first test decision: the purge,
-    and the holding periods that were not over.
-
-    Args:
-        folds: as ``WalkForward.describe`` gives, or ``BacktestResult.folds``.
+    and the holding periods that were not over. ``folds`` are those of ``WalkForward.describe``.
     """
     return svg(_label(folds), _drawn(folds))
 

@@ -1,6 +1,6 @@
 """Each number of the report from its definition; ``catalogue`` lists them all.
 
 ``engine.accounting.performance`` has the conventions and the metrics that training shares. Here are
-``calendars``, ``distribution``, ``drawdowns``, ``relative`` (to a benchmark or factors),
+``distribution``, ``drawdowns``, ``periods``, ``relative`` (to a benchmark or factors),
 ``trading``, ``capacity`` and ``rolling``.
 """

@@ -13,7 +13,7 @@ import pandas as pd
 from engine.accounting import performance
 from engine.runs.result import BacktestResult
 from reports.common_dates import on_common_dates
-from reports.metrics import calendars, distribution, drawdowns, relative, trading
+from reports.metrics import distribution, drawdowns, periods, relative, trading
 from reports.returns_alone import has_holdings
 from reports.statistics import selection, sharpe_tests
 
@@ -61,8 +61,8 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
         Metric("annual return", performance.annual_return, "net pace", "percent", True),
         Metric("cumulative return", performance.cumulative_return, "net", "percent", True),
         Metric("year to date", distribution.latest, "years", "percent", True),
-        Metric("last year", calendars.last_year, "net year", "percent", True),
-        Metric("last 5 years, annual", calendars.last_five_years, "net year", "percent", True),
+        Metric("last year", periods.last_year, "net year", "percent", True),
+        Metric("last 5 years, annual", periods.last_five_years, "net year", "percent", True),
         Metric("best month", distribution.best, "months", "percent", True),
         Metric("worst month", distribution.worst, "months", "percent", True),
         Metric("best year", distribution.best, "years", "percent", True),
@@ -160,11 +160,8 @@ def summary_table(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
 def metric_table(
     results: Mapping[str, BacktestResult], benchmark: str | None, names: Iterable[str] = METRICS
 ) -> pd.DataFrame:
-    """One row a strategy, one column a metric; NaN where one is not defined.
-
-    Those against the benchmark are NaN for the benchmark itself, without one, and where it
-    has no dates in common.
-    """
+    """One row a strategy, one column a metric; NaN where one is not defined, as those against the
+    benchmark are for the benchmark itself."""
     other = results[benchmark] if benchmark else None
     rows = {}
     for name, result in results.items():
@@ -186,7 +183,7 @@ def inputs_of(
     excess returns, where it is defined. Of returns alone nothing is known about costs and holdings.
     """
     net = check_returns(result.net_returns, name)
-    months = calendars.monthly_returns(net)
+    months = periods.monthly_returns(net)
     given = {
         "net": net,
         "excess": check_returns(result.excess_returns, name),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 DUST = 1e-6  # a smaller weight counts as none
 TOLERANCE = 1e-8  # by so much may contributions miss the return they explain
+NAMED = 5  # assets that a sentence names
 RATES = np.array([0, 5, 10, 25, 50]) * 1e-4  # costs of trading, fractions of the value traded
 
 
@@ -126,20 +127,14 @@ def sharpe_by_cost(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
     """
     again = {name: found for name, r in results.items() if (found := resimulation(r)) is not None}
     rates = sorted(set(RATES) | {each.rate for each in again.values()})
-    lines = {
-        name: pd.Series(
-            {
-                round(1e4 * rate, 6): sharpe(
-                    results[name].in_excess(each.at(rate).net_returns),
-                    results[name].settings["periods_per_year"],
-                )
-                for rate in rates
-            },
-            dtype=float,
-        )
-        for name, each in again.items()
-    }
-    return pd.DataFrame(lines).rename_axis("basis points").dropna(axis=1, how="all")
+    lines = {}
+    for name, each in again.items():
+        net = [results[name].in_excess(each.at(rate).net_returns) for rate in rates]
+        year = results[name].settings["periods_per_year"]
+        lines[name] = [sharpe(line, year) for line in net]
+    points = [round(1e4 * rate, 6) for rate in rates] if again else []
+    table = pd.DataFrame(lines, points, dtype=float)
+    return table.rename_axis("basis points").dropna(axis=1, how="all")
 
 
 def resimulation(result: BacktestResult) -> Resimulation | None:
@@ -215,3 +210,57 @@ def asset_table(result: BacktestResult, periods_per_year: float) -> pd.DataFrame
         table["return"] = parts.mean() * periods_per_year
         table["risk"] = parts.T @ gross / variance if variance > 0 else np.nan
     return table.sort_values("mean", ascending=False, kind="stable")
+
+
+def trip_summary(result: BacktestResult) -> pd.DataFrame:
+    """One row about the closed round trips of a result; none without any.
+
+    Columns: round trips; won (share with a profit after fees); mean win, mean loss, best, worst
+    (returns, fractions); bars (mean rows held); adverse, favourable (mean largest moves,
+    fractions); realised, open, fees (money).
+    """
+    trips = result.round_trips
+    closed = trips[trips["reason"] != "open"]
+    if not len(closed):
+        return pd.DataFrame()
+    earned = closed["return"].astype(float)
+    won = closed["profit"] > 0
+    row = {
+        "round trips": len(closed),
+        "won": won.mean(),
+        "mean win": earned[won].mean() if won.any() else np.nan,
+        "mean loss": earned[~won].mean() if (~won).any() else np.nan,
+        "best": earned.max(),
+        "worst": earned.min(),
+        "bars": closed["bars"].mean(),
+        "adverse": closed["adverse"].mean(),
+        "favourable": closed["favourable"].mean(),
+        "realised": closed["profit"].sum(),
+        "open": trips["profit"].sum() - closed["profit"].sum(),
+        "fees": trips["fees"].sum(),
+    }
+    return pd.DataFrame([row])
+
+
+def delay_sentences(delays: pd.DataFrame) -> list[str]:
+    """How many orders found no price when they were due, what became of them, and in which
+    assets."""
+    said = {
+        "waited": "waited, and {were} filled at the first price after the gap",
+        "waiting": "still {wait} for a price",
+        "replaced": "{were} replaced by a later order while waiting",
+        "cancelled": "{were} cancelled",
+        "delisted": "{were} dropped, as the asset never traded again",
+    }
+    found = []
+    for outcome, words in said.items() if len(delays) else ():
+        names = delays.loc[delays["outcome"] == outcome, "asset"]
+        if not len(names):
+            continue
+        assets = list(dict.fromkeys(map(str, names)))
+        more = f" and {len(assets) - NAMED} other assets" if len(assets) > NAMED else ""
+        one = len(names) == 1
+        verb = words.format(were="was" if one else "were", wait="waits" if one else "wait")
+        count = "1 order" if one else f"{len(names):,} orders"
+        found.append(f"{count} {verb}: {', '.join(assets[:NAMED])}{more}.")
+    return found

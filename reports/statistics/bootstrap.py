@@ -9,6 +9,8 @@ Source: Politis and Romano (1994), The Stationary Bootstrap; block length by Pol
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 RESAMPLES = 2000
@@ -27,16 +29,21 @@ def block_length(moves: np.ndarray) -> int:
     return int(np.ceil(np.clip(np.nan_to_num(best, nan=1.0), 1.0, np.sqrt(len(moves)))))
 
 
-def resampled_sharpes(values: np.ndarray, block: int, resamples: int, seed: int) -> np.ndarray:
-    """(resamples, S) Sharpe ratios a period (ddof 1) of resampled histories of values (T, S)."""
+def draws(rows: int, block: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Of each resampled history, (rows,) how often each row is in it."""
     from arch.bootstrap import StationaryBootstrap
 
+    bootstrap = StationaryBootstrap(block, np.arange(rows), seed=seed)
+    for (index,), _ in bootstrap.bootstrap(resamples):
+        yield np.bincount(index, minlength=rows).astype(float)
+
+
+def resampled_sharpes(values: np.ndarray, block: int, resamples: int, seed: int) -> np.ndarray:
+    """(resamples, S) Sharpe ratios a period (ddof 1) of resampled histories of values (T, S)."""
     rows = len(values)
     moments = np.hstack([values, values**2])  # (T, 2S): the Sharpe ratio needs no more
     ratios = np.empty((resamples, values.shape[1]))
-    bootstrap = StationaryBootstrap(block, np.arange(rows), seed=seed)
-    for number, ((index,), _) in enumerate(bootstrap.bootstrap(resamples)):
-        counts = np.bincount(index, minlength=rows).astype(float)  # how often each row was drawn
+    for number, counts in enumerate(draws(rows, block, resamples, seed)):
         mean, square = np.split(counts @ moments / rows, 2)
         with np.errstate(divide="ignore", invalid="ignore"):
             ratios[number] = mean / np.sqrt((square - mean**2) * rows / (rows - 1))

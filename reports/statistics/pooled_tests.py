@@ -14,9 +14,8 @@ import numpy as np
 import pandas as pd
 
 from engine.accounting.performance import sharpe
-from reports.statistics.bootstrap import FEWEST, RESAMPLES, SEED, block_length
-
-LEVEL = 0.95
+from reports.statistics.bootstrap import FEWEST, RESAMPLES, SEED, block_length, draws
+from reports.statistics.sharpe_tests import LEVEL, influences, less_last
 
 
 class PooledDifference(NamedTuple):
@@ -58,13 +57,9 @@ def pooled_difference(
         if lacking := [k for k in (strategy, benchmark) if k not in returns]:
             raise ValueError(f"{name} has no returns of {lacking[0]!r}, only {list(returns)}")
     pairs = {k: frame[[strategy, benchmark]].dropna() for k, frame in markets.items()}
-    by_market = pd.Series(
-        {
-            k: sharpe(pair[strategy], periods_per_year[k])
-            - sharpe(pair[benchmark], periods_per_year[k])
-            for k, pair in pairs.items()
-        }
-    )
+    years = periods_per_year
+    ratios = {k: pair.apply(sharpe, periods_per_year=years[k]) for k, pair in pairs.items()}
+    by_market = pd.Series({k: each[strategy] - each[benchmark] for k, each in ratios.items()})
     found = float(by_market.mean())
     every = [pair.index.to_period("W").asi8 for pair in pairs.values()]
     first, last = min(map(np.min, every)), max(map(np.max, every))
@@ -78,12 +73,10 @@ def pooled_difference(
         rows = np.column_stack([np.ones(len(values)), values, values**2])
         sums[name] = np.zeros((weeks, 5))
         np.add.at(sums[name], numbers - first, rows)
-        z = (values - values.mean(axis=0)) / values.std(axis=0)
-        each = z - values.mean(axis=0) / values.std(axis=0) / 2 * (z**2 - 1)
         scale = np.sqrt(periods_per_year[name]) / len(values) / len(pairs)
-        np.add.at(influence, numbers - first, scale * (each[:, 0] - each[:, 1]))
+        np.add.at(influence, numbers - first, scale * less_last(influences(values))[:, 0])
     block = block_length(influence[:, None] / influence.std())
-    drawn = _resampled(sums, periods_per_year, weeks, block, resamples, seed)
+    drawn = _resampled(sums, periods_per_year, np.array(list(draws(weeks, block, resamples, seed))))
     distance = np.abs(drawn - found)
     distance[~np.isfinite(distance)] = np.inf  # a resample without spread speaks for chance
     reach = float(np.quantile(distance, LEVEL, method="higher"))
@@ -93,20 +86,9 @@ def pooled_difference(
 
 
 def _resampled(
-    sums: Mapping[str, np.ndarray],
-    periods_per_year: Mapping[str, float],
-    weeks: int,
-    block: int,
-    resamples: int,
-    seed: int,
+    sums: Mapping[str, np.ndarray], periods_per_year: Mapping[str, float], counts: np.ndarray
 ) -> np.ndarray:
     """(resamples,) mean differences over the markets that a resample has rows of."""
-    from arch.bootstrap import StationaryBootstrap
-
-    counts = np.zeros((resamples, weeks))
-    bootstrap = StationaryBootstrap(block, np.arange(weeks), seed=seed)
-    for number, ((index,), _) in enumerate(bootstrap.bootstrap(resamples)):
-        counts[number] = np.bincount(index, minlength=weeks)
     differences = []
     for name, weekly in sums.items():
         total = counts @ weekly  # (resamples, 5)

@@ -62,7 +62,7 @@ def sharpe_intervals(
     if len(returns) < FEWEST or not known:
         return table
     values = _scaled(returns[known])
-    drawn = resampled_sharpes(values, block_length(_influence(values)), resamples, seed)
+    drawn = resampled_sharpes(values, block_length(influences(values)), resamples, seed)
     found = ratios[known].to_numpy()
     reach = _reach(np.abs(drawn * np.sqrt(periods_per_year) - found))
     table.loc[known, "low"], table.loc[known, "high"] = found - reach, found + reach
@@ -108,9 +108,9 @@ def sharpe_differences(
         return table
 
     values = _scaled(returns[[*compared, benchmark]])
-    moves = _less_last(_influence(values))
+    moves = less_last(influences(values))
     block = block_length(moves)
-    gaps = _less_last(resampled_sharpes(values, block, resamples, seed))
+    gaps = less_last(resampled_sharpes(values, block, resamples, seed))
     found = table.loc[compared, "difference"].to_numpy()
     distance = np.abs(gaps * np.sqrt(periods_per_year) - found)
     distance[~np.isfinite(distance)] = np.inf  # a resample without spread speaks for chance
@@ -156,7 +156,7 @@ def ledoit_wolf(
     Ratio, section 3.2.2 (there a quadratic spectral kernel, and blocks chosen by calibration).
     """
     rows, last = len(values), values.shape[1] - 1
-    found = _less_last(measure(np.stack([values.mean(axis=0), (values**2).mean(axis=0)], 1))[0])
+    found = less_last(measure(np.stack([values.mean(axis=0), (values**2).mean(axis=0)], 1))[0])
     errors = difference_errors(values, measure)
     statistic = np.abs(found) / np.where(errors > 0, errors, np.inf)
 
@@ -196,7 +196,7 @@ def difference_errors(
     measure: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] = sharpe_and_slope,
 ) -> np.ndarray:
     """HAC standard errors (S - 1,) of the measure of each column less the last column's."""
-    return _errors(_less_last(_influence(values, measure)))
+    return _errors(less_last(influences(values, measure)))
 
 
 def _scaled(returns: pd.DataFrame) -> np.ndarray:
@@ -204,7 +204,7 @@ def _scaled(returns: pd.DataFrame) -> np.ndarray:
     return (returns / returns.std(ddof=1)).to_numpy(dtype=float)
 
 
-def _influence(
+def influences(
     values: np.ndarray,
     measure: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] = sharpe_and_slope,
 ) -> np.ndarray:
@@ -215,7 +215,7 @@ def _influence(
     return slope[:, 0] * (values - mean) + slope[:, 1] * (values**2 - square)
 
 
-def _less_last(values: np.ndarray) -> np.ndarray:
+def less_last(values: np.ndarray) -> np.ndarray:
     """All columns but the last, less the last."""
     return values[..., :-1] - values[..., -1:]
 

@@ -27,7 +27,7 @@ def found(prices):
 def test_clean_prices_have_no_problem(prices):
     quality, problems = found(prices)
     assert problems == []
-    assert quality.summary == {}
+    assert quality.problems.empty
     assert quality.assets.loc["F", "last"] == str(prices.index[499].date())
     assert (quality.assets["coverage"] == 1).all(), "before its listing nothing is missing"
 
@@ -141,12 +141,12 @@ def test_survivorship(prices):
 def test_real_prices_and_json():
     panel = load("sp500")
     quality = check(panel)
-    assert quality.summary["survivorship"] == 1
+    assert quality.problems["problem"].tolist().count("survivorship") == 1
     told = quality.problems[quality.problems["where"] == "RRC"]
     assert "one price for 69 rows, to 1990-04-09" in told["detail"].tolist()
     assert any("-66.7% on 1990-04-10" in detail for detail in told["detail"])
     assert "2001-09-17" in quality.problems.set_index("problem").loc["missing dates", "detail"]
-    content = json.loads(json.dumps(quality.to_dict(), allow_nan=False))
+    content = json.loads(json.dumps(quality.plain, allow_nan=False))
     assert len(content["assets"]) == 20
     assert content["problems"][0]["problem"] == "survivorship"
     one = check(Panel(pd.DataFrame({"A": [1.0]}, index=[pd.Timestamp("2020-01-01")])))
@@ -260,7 +260,7 @@ def test_an_unfinished_last_session_is_named(prices):
     half = prices.copy()
     half.iloc[-1, :4] = np.nan
     half = half[list("ABCDE")].assign(F=prices["A"] * 1.5 + 1)
-    assert "unfinished session" in check(Panel(half)).summary
+    assert "unfinished session" in check(Panel(half)).problems["problem"].tolist()
     volume = pd.DataFrame(1000.0, prices.index, prices.columns)
     volume.iloc[-1] = 50
     told = check(Panel(prices, {"volume": volume})).problems
@@ -273,6 +273,5 @@ def test_false_alarms_on_clean_markets_are_rare():
     alarms = 0
     for seed in range(4):
         panel = load(f"synthetic:null?rows=5040&assets=25&seed={seed}")
-        alarms += sum(count for kind, count in check(panel).summary.items()
-                      if kind != "survivorship")  # fmt: skip
+        alarms += int((check(panel).problems["problem"] != "survivorship").sum())
     assert alarms <= 4

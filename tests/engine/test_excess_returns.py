@@ -22,8 +22,8 @@ from engine.research.search import Search, search
 from engine.runs.saved_run import load_run
 from reports import summary_table
 from reports.formats import DASH
-from reports.metrics.calendars import fold_returns
 from reports.metrics.catalogue import GROUPS, metric_table
+from reports.metrics.periods import fold_returns
 from reports.metrics.rolling import rolling_sharpe
 from reports.report import render
 from reports.report_data import gather

@@ -15,11 +15,11 @@ from data_loaders import DataError, Panel
 from engine import Costs, WalkForward, backtest
 from reports import write_report
 from reports.benchmark_series import benchmark_of, read_benchmark
-from reports.commands import write_and_summarise
 from reports.common_dates import on_common_dates
 from reports.report import render
 from reports.report_data import gather
 from reports.returns_alone import as_results, result_of_returns
+from reports.terminal import write_and_summarise
 from reports.wording import headline, not_shown
 from strategies import EqualWeight, InverseVolatility, MinimumVariance
 

@@ -17,13 +17,12 @@ from deqfolio import app
 from engine import save_run
 from engine.runs.ledger import TrialLedger
 from reports import export, write_report
-from reports.commands import write_and_summarise
 from reports.compare import NoCommonDates, common_span, read_runs
 from reports.formats import money, number, percent, written
 from reports.metrics.catalogue import METRICS
 from reports.report import render
 from reports.report_data import gather, trials_of
-from reports.terminal import terminal_summary
+from reports.terminal import terminal_summary, write_and_summarise
 from reports.wording import not_shown, selection_sentence
 
 

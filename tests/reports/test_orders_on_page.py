@@ -8,7 +8,7 @@ from random_brackets import RandomBrackets, market
 
 from engine import Costs, WalkForward, backtest
 from reports import write_report
-from reports.metrics.positions import delay_sentences, trip_summary
+from reports.metrics.trading import delay_sentences, trip_summary
 from strategies import EqualWeight
 
 

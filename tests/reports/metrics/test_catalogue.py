@@ -8,7 +8,7 @@ import pytest
 from report_results import make_result
 
 from engine.accounting import performance
-from reports.metrics import calendars, catalogue, distribution, drawdowns, rolling, trading
+from reports.metrics import catalogue, distribution, drawdowns, periods, rolling, trading
 from reports.statistics.sharpe_tests import sharpe_standard_error
 
 
@@ -74,7 +74,7 @@ def test_rolling_sharpe_equals_sharpe_of_each_window():
 
 def test_monthly_returns_by_hand():
     dates = pd.to_datetime(["2019-12-30", "2019-12-31", "2020-01-02", "2020-03-02"])
-    table = calendars.monthly_returns(pd.Series([0.1, 0.1, -0.5, 0.2], dates))
+    table = periods.monthly_returns(pd.Series([0.1, 0.1, -0.5, 0.2], dates))
     assert list(table.columns) == [*range(1, 13), "year"]
     assert table.loc[2019, 12] == pytest.approx(0.21)
     assert table.loc[2019, "year"] == pytest.approx(0.21)
@@ -85,7 +85,7 @@ def test_monthly_returns_by_hand():
 def test_fold_returns_cover_every_period_once():
     returns = series([0.1, 0.1, -0.1, 0.2, 0.3])
     starts = pd.Series([returns.index[1], returns.index[3]])
-    first, second = calendars.fold_returns(returns, returns - 0.001, starts, 252)
+    first, second = periods.fold_returns(returns, returns - 0.001, starts, 252)
     assert first[0] == pytest.approx(1.1 * 0.9 - 1)
     assert second == (pytest.approx(1.2 * 1.3 - 1), performance.sharpe(returns[3:] - 0.001, 252))
 
@@ -196,9 +196,9 @@ def test_calendar_figures_by_hand():
     assert table["worst year"] == pytest.approx(-0.4)
     assert table["years won"] == pytest.approx(0.5)
     assert table["year to date"] == pytest.approx(-0.4)
-    assert calendars.trailing_return(returns, 2, 1) == pytest.approx(0.5 * 1.2 - 1)
-    assert np.isnan(calendars.last_five_years(returns, 2))
-    assert calendars.last_year(returns, 2) == pytest.approx(0.5 * 1.2 - 1)
+    assert periods.trailing_return(returns, 2, 1) == pytest.approx(0.5 * 1.2 - 1)
+    assert np.isnan(periods.last_five_years(returns, 2))
+    assert periods.last_year(returns, 2) == pytest.approx(0.5 * 1.2 - 1)
 
 
 def test_every_metric_is_defined_in_its_docstring():
