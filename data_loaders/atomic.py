@@ -19,12 +19,7 @@ def atomic(path: Path, durable: bool = False) -> Iterator[Path]:
     (see ``remove_unfinished``). Several processes may write the same path: the last one wins.
 
     Args:
-        path: its folder exists.
-        durable: flush the file to the disk before the renaming, and the renaming after it, so that
-            it survives a power failure.
-
-    Raises:
-        OSError: the disk is full, or the folder may not be written; nothing is left behind.
+        durable: flush to the disk before the renaming and after it, to survive a power failure.
     """
     scratch = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}.part")
     try:

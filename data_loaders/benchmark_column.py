@@ -68,14 +68,10 @@ def checked(benchmark: pd.Series, dates: pd.DatetimeIndex) -> pd.Series:
 
 
 def benchmark_returns(prices: pd.Series | None, dates: pd.DatetimeIndex) -> pd.Series:
-    """Simple returns (T,) of a benchmark bought at the close of the first date, which is 0.
+    """Simple returns (T,) of a benchmark bought at the close of the first of consecutive dates.
 
-    A row without a price is NaN, and the next one with a price has the return since the last.
-    The first row is NaN where there is no price until then. Empty without a benchmark, or dates.
-
-    Args:
-        prices: on the dates of the panel.
-        dates: consecutive ones of these.
+    A row without a price is NaN, and the next one with a price has the return since the last. The
+    first is 0, or NaN where there is no price until then. Empty without a benchmark, or dates.
     """
     if prices is None or not len(dates):
         return pd.Series(dtype=float, index=dates[:0], name="benchmark")

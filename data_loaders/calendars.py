@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -44,8 +45,7 @@ def periods_per_year(dates: pd.DatetimeIndex) -> int:
     if within_days == 1:
         return days_per_year
     counted = float(bars.mean()) * days_per_year  # hours of currencies: few of them on Sundays
-    nearest = min((within_days * each for each in DAYS), key=lambda each: abs(counted / each - 1))
-    return nearest if abs(counted / nearest - 1) <= NEAR else max(1, round(counted))
+    return _snapped(counted, [within_days * each for each in DAYS])
 
 
 def bars_per_day(dates: pd.DatetimeIndex) -> int:
@@ -91,15 +91,18 @@ def _bars(dates: pd.DatetimeIndex) -> tuple[pd.DatetimeIndex, np.ndarray]:
 def _days_per_year(days: pd.DatetimeIndex, gaps: np.ndarray, has_times: bool) -> int:
     typical = float(np.median(gaps))
     if len(days) < ENOUGH:
-        steps = ((300, 1), (75, 4), (20, 12), (5, 52))
-        for least, count in steps:
+        for least, count in ((300, 1), (75, 4), (20, 12), (5, 52)):
             if typical >= least:
                 return count
         enough = len(gaps) >= 7 or (has_times and (days.day_of_week >= 5).any())
         return 365 if enough and gaps.max() == 1 else 252
     kept = gaps[gaps <= max(LONG, LONG * typical)]
-    counted = len(kept) / (kept.sum() / YEAR)
-    nearest = min(USUAL, key=lambda each: abs(counted / each - 1))
+    return _snapped(len(kept) / (kept.sum() / YEAR), USUAL)
+
+
+def _snapped(counted: float, usual: Iterable[int]) -> int:
+    """The nearest of the usual numbers, or the rounded one where it is near none."""
+    nearest = min(usual, key=lambda each: abs(counted / each - 1))
     return nearest if abs(counted / nearest - 1) <= NEAR else max(1, round(counted))
 
 

@@ -73,13 +73,10 @@ def _remedy(prices: pd.DataFrame) -> str:
 def read_features(
     path: Path, dates: pd.DatetimeIndex, options: Options
 ) -> tuple[dict[str, pd.DataFrame], str]:
-    """Features {column: (T, N)} of a long file, or {"": (T, columns)} of a wide one.
+    """Features {column: (T, N)} of a long file, or {"": (T, columns)} of a wide one, on ``dates``.
 
-    Each row holds what was known at the close of its date. A date without a row takes the last
-    row before it, never one after it; an empty cell stays NaN.
-
-    Returns:
-        The features on ``dates``, and a note if the file ends before them, else "".
+    A date without a row takes the last row before it, never one after it; an empty cell stays NaN.
+    Also a note if the file ends before the dates, else "".
     """
     table, *others = tables(path, options)
     if others:
@@ -98,10 +95,7 @@ def read_members(
     """Membership (T, N) of bool from a CSV file with the columns asset, from and to.
 
     ``from`` and ``to`` are the first and the last day in the universe, both inclusive; an
-    empty one is open. An asset may have several rows.
-
-    Returns:
-        The membership, and the names in the file that are not among ``assets``.
+    empty one is open. Also the names in the file that are not among ``assets``.
     """
     if not path.is_file():
         raise DataError(f"there is no file {path}")

@@ -55,8 +55,7 @@ def refuse_hidden_packages() -> None:
     """Look where Python would find our packages; none of them is imported.
 
     Raises:
-        ImportError: something else would be imported instead of one, like a file ``engine.py`` or
-            a folder ``strategies/`` beside the script that runs; the message names it.
+        ImportError: it would find a file ``engine.py`` or a folder ``strategies/`` before them.
     """
     ours = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
     for name in PACKAGES:

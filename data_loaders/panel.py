@@ -116,9 +116,7 @@ class Panel:
         The panel has one row more: the first, one period earlier, where every price starts
         at 100. NaN is a period in which the asset did not trade.
 
-        Args:
-            unit: "fraction", "percent", "bp" (0.01%) or "gross" (1 + return); by default
-                fractions, and what looks like another unit is refused.
+        ``unit`` is as in ``load``; by default fractions, and what looks like another is refused.
         """
         check_index(returns)
         options = Options(kind="returns", unit=unit)
@@ -201,7 +199,6 @@ class Panel:
 
     @cached_property
     def _member_values(self) -> np.ndarray:
-        """``members`` as an array."""
         return self.members.to_numpy()
 
     @cached_property

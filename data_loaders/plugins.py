@@ -161,13 +161,10 @@ OURS = re.compile(r"strategies(\.\w+)*:\w+")  # found by the name of the class a
 
 
 def code_files(settings: object) -> Iterator[tuple[str, Path | None]]:
-    """The names of code anywhere in settings, ``module:name`` or ``file.py:name``.
+    """The names of code anywhere in settings, and the file that each would be run from.
 
-    Nothing is run or imported; what would be found nowhere is left out.
-
-    Yields:
-        Each name, and the file that it would be run from; None of a module without a file of the
-        user's: one of Python, of an installed package, or ours.
+    Nothing is run or imported; what would be found nowhere is left out. The file is None of a
+    module of Python, of an installed package, or ours.
     """
     if isinstance(settings, dict):
         settings = [*settings.keys(), *settings.values()]

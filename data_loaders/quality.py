@@ -58,10 +58,7 @@ _found: WeakKeyDictionary[Panel, Quality] = WeakKeyDictionary()
 
 
 def check(panel: Panel) -> Quality:
-    """Look for what should not be in a panel, or should at least be known.
-
-    A panel never changes, so it is looked at once.
-    """
+    """Look for what should not be in a panel, or should at least be known; once for each panel."""
     if panel not in _found:
         _found[panel] = _look(panel)
     return _found[panel]
@@ -294,10 +291,7 @@ def _longest(flags: np.ndarray) -> np.ndarray:
 
 
 def _broken(gaps: np.ndarray, listed: np.ndarray, year: int) -> np.ndarray:
-    """Share of the windows of ``year`` rows, all within an asset's listing, with a gap, (N,).
-
-    Of a listing that is shorter, the whole of it is the one window.
-    """
+    """Share of the windows of ``year`` rows, or of a shorter listing, that have a gap, (N,)."""
     if not gaps.any():
         return np.zeros(gaps.shape[1])
     rows = np.arange(1, len(gaps) + 1)[:, None]

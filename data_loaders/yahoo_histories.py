@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,6 @@ def fetch(
     end: pd.Timestamp | None = None,
     full: bool = False,
     policy: Policy | None = None,
-    progress: bool | None = None,
 ) -> list[History]:
     """The histories of the tickers; each is stored as soon as Yahoo has sent it.
 
@@ -60,13 +59,11 @@ def fetch(
         update: request what is newer than the store; by default only tickers that are not in it.
         end: the last date that is needed; what the store holds up to it is not requested.
         full: of an update: request whole histories, to notice a rewriting of any day.
-        progress: show a bar; by default where there is a terminal.
     """
     policy = policy or POLICY
     deadline = time.monotonic() + policy.deadline
     found = []
-    hidden = None if progress is None else not progress
-    for ticker in tqdm(tickers, desc="yahoo", unit="ticker", disable=hidden, leave=False):
+    for ticker in tqdm(tickers, desc="yahoo", unit="ticker", disable=None, leave=False):
         with store.locked(f"yahoo/{ticker}"):
             found.append(_history(ticker, store, update, end, full, policy, deadline))
     return found
@@ -179,8 +176,7 @@ def rewritten(old: pd.DataFrame, new: pd.DataFrame, shared: bool = True) -> dict
 
     Returns:
         days: dates as text, where prices differ by more than 1e-4 beyond the common factor,
-            dividends or splits differ, or a session was added or removed; scale: {column:
-            factor}, only where it is not 1.
+            dividends or splits differ, or a session was added or removed; scale: {column: factor}.
     """
     dates = old.index.union(new.index[new.index <= old.index[-1]])
     before, after = old.reindex(dates), new.reindex(dates)
@@ -205,20 +201,18 @@ def rewritten(old: pd.DataFrame, new: pd.DataFrame, shared: bool = True) -> dict
 
 def status_table(histories: Sequence[History]) -> pd.DataFrame:
     """One row per ticker: status, rows, first, last, snapshot, message."""
-    rows = []
-    for history in histories:
-        table = history.table
-        rows.append(
-            {
-                "ticker": history.ticker,
-                "status": history.status,
-                "rows": len(table),
-                "first": str(table.index[0].date()) if len(table) else "",
-                "last": str(table.index[-1].date()) if len(table) else "",
-                "snapshot": history.snapshot.identity if history.snapshot else "",
-                "message": history.message,
-            }
-        )
+    rows = [
+        {
+            "ticker": each.ticker,
+            "status": each.status,
+            "rows": len(each.table),
+            "first": str(each.table.index[0].date()) if len(each.table) else "",
+            "last": str(each.table.index[-1].date()) if len(each.table) else "",
+            "snapshot": each.snapshot.identity if each.snapshot else "",
+            "message": each.message,
+        }
+        for each in histories
+    ]
     return pd.DataFrame(rows).set_index("ticker")
 
 
@@ -266,40 +260,36 @@ def load_panel(
 
 
 def _panel(histories: Sequence[History], caveats: Sequence[str]) -> Panel:
-    by_ticker = {history.ticker: history.table for history in histories}
-
-    def wide(column: Callable[[pd.DataFrame], pd.Series]) -> pd.DataFrame:
-        return pd.DataFrame({ticker: column(table) for ticker, table in by_ticker.items()})
-
     snapshots = [history.snapshot for history in histories if history.snapshot is not None]
     fetched = sorted(f"{snapshot.fetched_at:%Y-%m-%d}" for snapshot in snapshots)
     span = fetched[0] if fetched[0] == fetched[-1] else f"{fetched[0]} to {fetched[-1]}"
-    prices = wide(lambda table: table["adjusted_close"])
+    by_ticker = {history.ticker: _as_traded(history.table) for history in histories}
+    tables = pd.concat(by_ticker, axis=1, sort=True).swaplevel(axis=1)
+    prices = tables["adjusted_close"]
     prices = prices[prices.notna().any(axis=1)].rename_axis("date")
-    features = {
-        "close": wide(lambda table: table["close"] * _later_splits(table)),
-        "volume": wide(lambda table: table["volume"] / _later_splits(table)),
-        "dividends": wide(lambda table: table["dividends"] * _later_splits(table)),
-        "splits": wide(lambda table: table["splits"]),
-    }
+    names = ("close", "volume", "dividends", "splits")
     return Panel(
         prices,
-        {name: frame.reindex(prices.index) for name, frame in features.items()},
+        {name: tables[name].reindex(prices.index) for name in names},
         source=f"Yahoo adjusted daily closes, fetched {span}",
         caveats=caveats,
         snapshots={snapshot.name: snapshot.identity for snapshot in snapshots},
     )
 
 
-def _later_splits(table: pd.DataFrame) -> pd.Series:
-    """(rows,) product of the splits after each day, which undoes Yahoo's adjustment."""
+def _as_traded(table: pd.DataFrame) -> pd.DataFrame:
+    """Without Yahoo's adjustment of close, volume and dividends by the splits after each day."""
     factors = table["splits"].where(table["splits"] > 0, 1.0)
-    product = factors[::-1].cumprod()[::-1]
-    return product / factors
+    later = factors[::-1].cumprod()[::-1] / factors
+    return table.assign(
+        close=table["close"] * later,
+        volume=table["volume"] / later,
+        dividends=table["dividends"] * later,
+    )
 
 
 def _as_of(ticker: str, store: Store, date: pd.Timestamp) -> History:
-    until = date.tz_convert("UTC").tz_localize(None) if date.tz is not None else date
+    until = date if date.tz is None else date.tz_convert("UTC").tz_localize(None)
     if until == until.normalize():
         until += pd.Timedelta("1D") - pd.Timedelta("1ns")  # a day includes its evening
     snapshot = store.latest(f"yahoo/{ticker}", as_of=until)

@@ -65,9 +65,8 @@ class Answer:
 
 
 def ask(ticker: str, since: pd.Timestamp | None, policy: Policy, end: float) -> Answer:
-    """The daily history of a ticker from ``since`` on, or from its beginning.
-
-    Waits between attempts, and gives up after the last one or at ``end`` (of time.monotonic()).
+    """The daily history of a ticker from ``since`` on, or from its beginning; given up after the
+    last attempt or at ``end`` (of time.monotonic()).
     """
     message = f"the deadline of {policy.deadline:g} s had passed before it was asked"
     for attempt in range(policy.attempts):

@@ -59,11 +59,8 @@ def prepare(experiment: dict[str, Any]) -> Prepared:
 def where_it_ran(run: Path, experiment: dict[str, Any]) -> Iterator[Callable[[Path], Path]]:
     """Work in the folder that a run was started in, from which its files and modules are named.
 
-    It is known by its place beside the run's folder, so that both may be moved together. A folder
-    inside of the run's own is not gone to.
-
-    Yields:
-        What gives the place of a path that was meant from the folder of before.
+    It is known by its place beside the run's folder, so that both may be moved together. Yields
+    what gives the place of a path that was meant from the folder of before.
     """
     here, own = Path.cwd(), run.resolve()
     start = (own / experiment.get("folder", ".")).resolve()
@@ -93,12 +90,8 @@ def run(
 ) -> None:
     """Run an experiment in the folder ``out``, write the report and print the summary.
 
-    Args:
-        complete: whether it lists all strategies; else 1/N is added where it is what the report
-            compares with.
-
-    Raises:
-        typer.Exit: with code 3, where some strategies failed; the report says which and why.
+    ``complete`` says that it lists all strategies; else 1/N is added where the report compares with
+    it. Exit code 3, where some strategies failed; the report says which and why.
     """
     if workers:
         import_for_workers()

@@ -17,18 +17,16 @@ COMPOUNDED = ("net_returns", "gross_returns", "risk_free")
 def on_common_dates(results: Mapping[str, BacktestResult]) -> dict[str, BacktestResult]:
     """The results with returns over the same periods, so that they can be compared in pairs.
 
-    Where all have the same rows in the span that they share, these are taken as they are. Else
-    the returns of each are compounded from one common date to the next. The first of these dates
-    is kept only if all begin on it, as the others' periods begin at different times.
-    ``periods_per_year`` is then that of the first result times the share of its rows that are left.
+    Where calendars differ, returns are compounded from one common date to the next; the first of
+    these is kept only if all begin on it. ``periods_per_year`` is then that of the first result
+    times the share of its rows that are left.
     """
     dates = {name: pd.DatetimeIndex(r.net_returns.index) for name, r in results.items()}
     if not dates:
         return {}
     common = reduce(lambda one, other: one.intersection(other), dates.values())
-    if not len(common):
-        return {name: _taken(result, common) for name, result in results.items()}
-    rows = {name: _span(line, common) for name, line in dates.items()}
+    span = common if len(common) else [pd.NaT, pd.NaT]
+    rows = {n: line[(line >= span[0]) & (line <= span[-1])] for n, line in dates.items()}
     if all(len(each) == len(common) for each in rows.values()):
         return {name: _taken(result, common) for name, result in results.items()}
     if not all(line[0] == common[0] for line in dates.values()):
@@ -38,10 +36,6 @@ def on_common_dates(results: Mapping[str, BacktestResult]) -> dict[str, Backtest
     year = results[first].settings["periods_per_year"]
     year *= len(common) / max(1, len(rows[first]))
     return {name: _compounded(r, rows[name], common, year) for name, r in results.items()}
-
-
-def _span(dates: pd.DatetimeIndex, common: pd.DatetimeIndex) -> pd.DatetimeIndex:
-    return dates[(dates >= common[0]) & (dates <= common[-1])]
 
 
 def _taken(result: BacktestResult, common: pd.DatetimeIndex) -> BacktestResult:
@@ -64,5 +58,4 @@ def _compounded(
 
 
 def _lines(result: BacktestResult) -> dict[str, pd.Series]:
-    found = {name: getattr(result, name, pd.Series(dtype=float)) for name in COMPOUNDED}
-    return {name: line for name, line in found.items() if len(line)}
+    return {name: line for name in COMPOUNDED if len(line := getattr(result, name))}

@@ -21,12 +21,10 @@ class NoCommonDates(ValueError):
 def read_runs(folders: list[Path]) -> dict[str, BacktestResult]:
     """The results of all runs, cut to their common dates, by names that are unique.
 
-    A strategy whose name occurs in several runs is shown as "run: name", with the folder's
-    name for the run; one that did the same in an earlier run is left out. ``settings`` of each say
-    what the runs differ in, for the report.
+    A strategy whose name occurs in several runs is shown as "run: name"; one that did the same in
+    an earlier run is left out. ``settings`` of each say what the runs differ in.
 
     Raises:
-        FileNotFoundError: a folder holds no run.
         NoCommonDates: no period lies in all results.
     """
     ends = [folder.resolve().name for folder in folders]
@@ -68,9 +66,7 @@ def _differences(runs: Mapping[str, Mapping[str, BacktestResult]]) -> dict[str, 
 def common_span(results: Mapping[str, BacktestResult]) -> dict[str, BacktestResult]:
     """The results from the latest start to the earliest end; costs before that are left out.
 
-    Only dates that all have are compared by their differences; the cut makes the levels
-    comparable as well. Of other calendars the first period may begin before the common start, and
-    is left out.
+    Of other calendars the first period may begin before the common start, and is left out.
     """
     dates = {name: r.net_returns.index for name, r in results.items() if r.complete}
     if not dates:

@@ -44,9 +44,8 @@ def shown_decisions(
 ) -> dict[str, dict[str, Any]]:
     """{strategy: what the page shows of its decisions}, the subject's first.
 
-    Each has columns (headings), dates, total (how many decisions there were), blocks (of ``size``
-    dates each, which the script unpacks: facts and rows) and last (facts and rows of the last
-    date).
+    Each has columns (headings), dates, total (how many there were), blocks (of ``size`` dates each,
+    which the script unpacks: facts and rows) and last (facts and rows of the last date).
     """
     found = {}
     for name in sorted(tables, key=lambda each: each != subject):

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import combinations
 
+import numpy as np
 import pandas as pd
+from scipy.stats import ttest_1samp
 
+from engine.accounting.performance import sharpe
 from engine.runs.result import BacktestResult
-from reports.statistics.seed_tests import ratios_by_seed
 from reports.statistics.sharpe_tests import sharpe_differences
 
+SEED_COLUMNS = ["configuration", "compared with", "seeds", "difference", "error", "p"]
 LIMITS = {
     "limit.lower": "floors (which assets may be held)",
     "limit.upper": "caps (which assets may be held)",
@@ -21,6 +25,50 @@ def seeds(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
     ratios = {who: pd.Series(own) for who, own in ratios_by_seed(results).items() if len(own) > 1}
     rows = [(who, len(x), x.min(), x.median(), x.max()) for who, x in ratios.items()]
     return pd.DataFrame(rows, columns=["configuration", "seeds", "lowest", "median", "highest"])
+
+
+def ratios_by_seed(results: Mapping[str, BacktestResult]) -> dict[str, dict[int, float]]:
+    """{configuration: {seed: Sharpe ratio}} of what was trained."""
+    found: dict[str, dict[int, float]] = {}
+    for result in results.values():
+        if len(result.training):
+            who = f"{result.strategy.get('class')} {result.strategy.get('parameters')}"
+            ratio = sharpe(result.excess_returns, result.settings["periods_per_year"])
+            found.setdefault(who, {})[int(result.settings.get("seed") or 0)] = float(ratio)
+    return found
+
+
+def paired_by_seed(
+    results: Mapping[str, BacktestResult], benchmark: str | None = None
+) -> pd.DataFrame:
+    """One row a configuration of several seeds and what it is compared with, on the same history:
+    how surely other seeds would show the same difference on these dates, and on no others.
+
+    Columns: configuration, compared with (the benchmark, where that is not trained, or another
+    configuration on the seeds that both have), seeds, difference (mean of the annual Sharpe ratios'
+    differences), error (its standard error over the seeds), p (two-sided, Student's t).
+    """
+    ratios = {who: own for who, own in ratios_by_seed(results).items() if len(own) > 1}
+    rows = []
+
+    def add(who: str, other: str, differences: np.ndarray) -> None:
+        known = differences[np.isfinite(differences)]
+        if len(known) > 1:
+            spread = known.std(ddof=1)
+            p = float(ttest_1samp(known, 0.0).pvalue) if spread > 0 else np.nan
+            error = spread / np.sqrt(len(known))
+            rows.append((who, other, len(known), known.mean(), error, p))
+
+    rule = results.get(benchmark) if benchmark else None
+    if rule is not None and not len(rule.training):
+        year = rule.settings["periods_per_year"]
+        level = float(sharpe(rule.excess_returns, year))
+        for who, own in ratios.items():
+            add(who, str(benchmark), np.array(list(own.values())) - level)
+    for (who, one), (other, two) in combinations(ratios.items(), 2):
+        shared = sorted(one.keys() & two.keys())
+        add(who, other, np.array([one[seed] - two[seed] for seed in shared]))
+    return pd.DataFrame(rows, columns=SEED_COLUMNS)
 
 
 def trained_less_untrained(
@@ -92,10 +140,8 @@ def checks(checks: pd.DataFrame) -> pd.DataFrame:
 
 
 def limit_shares(limits: pd.DataFrame) -> pd.DataFrame:
-    """``BacktestResult.limits`` with two more columns.
-
-    share: of the weights that stand at the limit, of sums 1 or 0; price: the shadow price over
-    the variance z'Pz, absolute, 0 where the limit does not bind.
+    """``BacktestResult.limits`` with share: of the weights that stand at the limit, of sums 1 or 0;
+    and price: the shadow price over the variance z'Pz, absolute, 0 where it does not bind.
     """
     price = (limits["price"] / limits["variance"]).abs().where(limits["held"] > 0, 0.0)
     return limits.assign(share=limits["held"] / limits["of"], price=price)
@@ -124,10 +170,9 @@ def limits(limits: pd.DataFrame) -> pd.DataFrame:
 
 
 def sensitivity(sensitivity: pd.DataFrame) -> pd.DataFrame:
-    """What the network looks at: one row a feature, the most important first.
-
-    Columns: feature, change (mean share of the portfolio that is elsewhere when the feature is
-    shuffled over the test dates, see ``walking.sensitivity``), lowest and highest fold or seed.
+    """One row a feature, the most important first: feature, change (mean share of the portfolio
+    that is elsewhere when it is shuffled over the test dates, see ``walking.sensitivity``), lowest
+    and highest fold or seed.
     """
     if not len(sensitivity):
         return sensitivity

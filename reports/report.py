@@ -128,7 +128,7 @@ def check_report_path(path: str | Path) -> Path:
     """The path, if a report can be written there; call it before a long computation.
 
     Raises:
-        OSError: it is a folder or a device, lies under a file, or its folder cannot be written to.
+        OSError: the report cannot be written.
     """
     target = Path(path)
     if target.exists() and not target.is_file():

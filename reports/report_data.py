@@ -17,7 +17,6 @@ from reports.comparison import EQUAL_WEIGHT, Given, class_of, finished
 from reports.decisions import decision_tables
 from reports.formats import day
 from reports.metrics import (
-    capacity,
     catalogue,
     drawdowns,
     periods,
@@ -27,7 +26,7 @@ from reports.metrics import (
 from reports.metrics.forecasts import ForecastQuality, forecast_quality
 from reports.returns_alone import has_holdings
 from reports.run_differences import RunDifferences, differences, flat
-from reports.statistics import seed_tests, selection, sharpe_tests, trials
+from reports.statistics import selection, sharpe_tests, trials
 
 WORST = 10  # drawdowns listed
 
@@ -55,7 +54,7 @@ class ReportData:
     months: dict[str, pd.DataFrame]  # {strategy that had any: returns by year and month}
     folds: pd.DataFrame  # results by fold and strategy
     seeds: pd.DataFrame  # Sharpe ratios of configurations that were run with several seeds
-    seed_tests: pd.DataFrame  # differences paired by seed, see ``seed_tests.paired_by_seed``
+    seed_tests: pd.DataFrame  # differences paired by seed, see ``learning.paired_by_seed``
     sweep: pd.DataFrame  # net Sharpe ratio by cost (basis points) and strategy
     assets: pd.DataFrame  # of the subject, see ``trading.asset_table``
     groups: pd.DataFrame  # sums of these by group
@@ -127,7 +126,8 @@ def gather(
     count = trials_of({**failed, **results}, benchmark, tried)
     # Those of the ledger are against 1/N, and tell the spread of such ratios only.
     known = tried if benchmark and class_of(results[benchmark]) == EQUAL_WEIGHT else None
-    ratios = trials.ratios(active.apply(sharpe, periods_per_year=1), results, known)
+    found = {name: sharpe(line, 1) for name, line in active.items()}
+    ratios = trials.ratios(found, results, known)
     assets = trading.asset_table(first, first.settings["periods_per_year"])
     net = {name: result.net_returns for name, result in results.items()}
     months = _months({**results, **failed})
@@ -151,7 +151,7 @@ def gather(
         months=months,
         folds=_folds(results, failed),
         seeds=learning.seeds(results),
-        seed_tests=seed_tests.paired_by_seed(results, benchmark),
+        seed_tests=learning.paired_by_seed(results, benchmark),
         sweep=trading.sharpe_by_cost(results),
         assets=assets,
         groups=_grouped(assets, groups),
@@ -160,7 +160,7 @@ def gather(
         group_profits=first.profit_by_asset(groups) if groups else pd.DataFrame(),
         limits=_stacked(results, lambda result: learning.limits(result.limits)),
         sensitivity=_stacked(results, lambda result: learning.sensitivity(result.sensitivity)),
-        capacity=capacity.capacity_table(results),
+        capacity=trading.capacity_table(results),
         whole=trading.whole_shares(results),
         factors=_factors(results, factors),
         trained=learning.trained_less_untrained(results, often),
@@ -272,9 +272,8 @@ def _stacked(
 def _folds(
     results: Mapping[str, BacktestResult], failed: Mapping[str, BacktestResult]
 ) -> pd.DataFrame:
-    """One row a strategy and refit of the first result that has any: its dates and results.
-
-    Of those that failed, the results of the folds that they finished.
+    """One row a strategy and refit of the first result that has any: its dates and results; of
+    those that failed, of the folds that they finished.
     """
     refits = next((result.folds for result in results.values() if len(result.folds)), None)
     if refits is None:

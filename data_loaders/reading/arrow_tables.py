@@ -56,10 +56,7 @@ def _readable(source: str, kind: str) -> Iterator[None]:
 
 
 def read_partitioned(folder: Path) -> Table:
-    """The table of a folder of Parquet files, with what its folders say: symbol=7203/part.parquet.
-
-    The values of the folders are text, so that 005930 stays what it is.
-    """
+    """The table of a folder of Parquet files, with what its folders say, as text: symbol=005930."""
     from pyarrow import dataset
 
     found = sorted(folder.rglob("*.parquet")) + sorted(folder.rglob("*.pq"))

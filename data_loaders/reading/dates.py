@@ -90,11 +90,9 @@ def read_dates(
             stamps.tz_convert("UTC"), stamps.tz_localize(None), options, place, groups
         )
         return dates, notes, ""
-    if keys.dtype.kind in "iuf":
-        keys = _as_texts(keys, place)
-    if options.date_format is None and (plain := _plain_days(keys)) is not None:
-        return plain, [], "ISO8601"
     codes, unique = pd.factorize(keys, use_na_sentinel=True)
+    if keys.dtype.kind in "iuf":
+        unique = [str(int(x) if float(x).is_integer() else x) for x in unique.tolist()]
     texts = pd.Series(unique, dtype=object).astype(str).str.strip()
     empty = (texts == "").to_numpy()[codes] | (codes < 0) if len(texts) else codes < 0
     if empty.any():
@@ -116,33 +114,6 @@ def read_dates(
     instants = pd.DatetimeIndex((wall - offsets).to_numpy()[codes]).as_unit("ns").tz_localize("UTC")
     dates, more = _without_zone(instants, local, options, place, groups)
     return dates, notes + more, form
-
-
-def _plain_days(keys: pd.Series) -> pd.DatetimeIndex | None:
-    """Dates of texts that are all like 2020-01-31, the usual case; None for others."""
-    import pyarrow as pa
-
-    first = keys.iloc[0] if len(keys) else None
-    if not isinstance(first, str) or len(first) != 10 or first[4] != "-":
-        return None
-    try:
-        days = pa.array(keys.to_numpy(), pa.string()).cast(pa.date32())
-    except (pa.ArrowException, TypeError):
-        return None
-    if days.null_count:
-        return None
-    found = pd.DatetimeIndex(days.to_numpy(zero_copy_only=False).astype("datetime64[s]"))
-    if len(found) and not (pd.Timestamp.min < found.min() and found.max() < pd.Timestamp.max):
-        return None
-    return found.as_unit("ns").rename("date")
-
-
-def _as_texts(keys: pd.Series, place: Place) -> pd.Series:
-    values = keys.to_numpy()
-    if keys.isna().any():
-        raise DataError(f"{place(int(keys.isna().to_numpy().argmax()))}: there is no date")
-    whole = values.astype(np.int64)
-    return pd.Series(np.where(values == whole, whole.astype(str), values.astype(str)), dtype=object)
 
 
 def _parsed(

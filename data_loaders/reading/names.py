@@ -128,8 +128,7 @@ def levels(name: str) -> tuple[str, ...]:
 def split_names(names: Sequence[str]) -> list[tuple[str, str]] | None:
     """(field, asset) of names that all hold both, as "Close_ZZA" or "ZZA Adj Close"; else None.
 
-    The field stands first in all of them, or last in all of them. Beside "ZZA Volume", a name
-    "ZZA" is its price.
+    The field stands first in all, or last in all. Beside "ZZA Volume", "ZZA" is its price.
     """
     for first in (True, False):
         found = [_split(name, first) for name in names]

@@ -122,10 +122,8 @@ def two_readings(place: str, text: str, separator: str) -> DataError:
 
 
 def thousands_jump(values: np.ndarray) -> tuple[int, int] | None:
-    """The first cell (row, column) after which a point may have separated thousands.
-
-    In such a column whole numbers up to 999 are followed by 1.000: a fall to a thousandth. Columns
-    whose largest value is less than 500 times the smallest cannot have one.
+    """The first cell (row, column) after which a point may have separated thousands: where whole
+    numbers up to 999 are followed by 1.000, a fall to a thousandth.
     """
     if len(values) < 2:
         return None

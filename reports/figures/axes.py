@@ -55,14 +55,10 @@ ASSET_COLOURS = [name for name in PALETTE if name.startswith("a") and name != "a
 
 @dataclass
 class Axes:
-    """A rectangle with scales.
+    """A rectangle with scales, of a figure that is ``WIDTH`` wide.
 
-    Args:
-        x, y: (lowest, highest) of the data; empty ranges are widened.
-        height: of the figure, while it is ``WIDTH`` wide.
-        left, right: edges of the rectangle.
-        log: whether the axis of y is logarithmic.
-        margin: room beyond the data, shares of the ranges (x, y).
+    x and y are (lowest, highest) of the data, widened by ``margin``, shares of the two ranges; left
+    and right are the edges of the rectangle; ``log`` is about y.
     """
 
     x: tuple[float, float]
@@ -209,10 +205,8 @@ class Axes:
 
 
 def svg(label: str, *panels: Axes, readings: Mapping | None = None) -> Markup:
-    """The figure as an element of the page.
-
-    ``label`` is its text for screen readers; ``readings`` is what the page's script shows under
-    the pointer (see ``charts.readings_of``).
+    """The figure as an element of the page: with a text for screen readers, and the ``readings``
+    that the page's script shows under the pointer (see ``charts.readings_of``).
     """
     data = Markup(' data-readings="{}"').format(packed(readings)) if readings else ""
     return Markup('<svg role="img" aria-label="{}" viewBox="0 0 {} {}"{}>{}</svg>').format(

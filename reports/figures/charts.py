@@ -146,9 +146,8 @@ def bars(
 
 
 def histogram(label: str, returns: pd.Series) -> Markup:
-    """Density of the returns, with a normal of their moments and the most likely Student-t.
-
-    Returns beyond five standard deviations are counted in the outermost bars.
+    """Density of the returns, with a normal of their moments and the most likely Student-t; returns
+    beyond five standard deviations are counted in the outermost bars.
     """
     mean, deviation = float(returns.mean()), float(returns.std(ddof=1))
     low, high = mean - 5 * deviation, mean + 5 * deviation
@@ -168,9 +167,8 @@ def histogram(label: str, returns: pd.Series) -> Markup:
 
 
 def stacked_weights(label: str, weights: pd.DataFrame) -> Markup:
-    """Weights over time, (T, at most 14), columns from 0 outwards: longs above, shorts below.
-
-    The colours are ``ASSET_COLOURS`` in the order of the columns; a 13th and 14th are grey.
+    """Weights over time, (T, at most 14), columns from 0 outwards: longs above, shorts below; in
+    ``ASSET_COLOURS``, a 13th and 14th in grey.
     """
     rows = np.unique(np.linspace(0, len(weights) - 1, DATES).astype(int))
     shown = weights.iloc[rows].fillna(0)
@@ -191,9 +189,8 @@ def stacked_weights(label: str, weights: pd.DataFrame) -> Markup:
 
 
 def training_curves(label: str, training: pd.DataFrame) -> Markup:
-    """Loss by epoch, training left, validation right: a line a fold and seed, the latest strongest.
-
-    A dot marks the epoch whose state was kept, the last one marked best.
+    """Loss by epoch, training left, validation right: a line a fold and seed, the latest strongest,
+    with a dot at the epoch whose state was kept.
     """
     epochs, losses = _span([training["epoch"]]), ("loss", "validation_loss")
     span = _span(training[name] for name in losses)

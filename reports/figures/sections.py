@@ -98,9 +98,8 @@ def _growth(data: ReportData, results: Results, colours: Colours) -> dict[str, A
 
 
 def _rolling(data: ReportData, results: Results, colours: Colours) -> dict[str, Any]:
-    """Sharpe ratio, volatility and beta over a moving year, or half of a shorter history.
-
-    Where a year has few periods, over as many years as have enough.
+    """Sharpe ratio, volatility and beta over a moving year, or half of a shorter history; over
+    several where a year has few periods.
     """
     year = data.periods_per_year
     years = int(np.ceil(SHORTEST_WINDOW / year))
@@ -119,26 +118,23 @@ def _rolling(data: ReportData, results: Results, colours: Colours) -> dict[str, 
         return drawn
     label = f"Sharpe ratio of the last {window} periods by date."
     drawn["rolling"] = charts.line_chart(label, lines, colours, height=260)
-    spreads = {
-        name: rolling.rolling_volatility(results[name].net_returns, *span(results[name]))
-        for name in lines
-    }
+    known = {name: results[name] for name in lines}
+    spreads = {n: rolling.rolling_volatility(r.net_returns, *span(r)) for n, r in known.items()}
     label = f"Volatility of the last {window} periods by date."
     drawn["volatility"] = charts.line_chart(label, spreads, colours, percent=True)
-    if data.benchmark:
-        alphas, betas = {}, {}
-        for name in lines:
-            if name != data.benchmark:
-                pair = {"ours": results[name], "theirs": results[data.benchmark]}
-                ours, theirs = on_common_dates(pair).values()
-                both = ours.excess_returns, theirs.excess_returns
-                betas[name] = rolling.rolling_beta(*both, span(ours)[0])
-                alphas[name] = rolling.rolling_alpha(*both, *span(ours))
-        if betas := _known(betas):
-            label = f"Beta to {data.benchmark} over the last {window} periods by date."
-            drawn["beta"] = charts.line_chart(label, betas, colours)
-            label = f"Annual alpha against {data.benchmark} over the last {window} periods by date."
-            drawn["alpha"] = charts.line_chart(label, _known(alphas), colours, percent=True)
+    alphas, betas = {}, {}
+    for name in lines if data.benchmark else ():
+        if name != data.benchmark:
+            pair = {"ours": results[name], "theirs": results[str(data.benchmark)]}
+            ours, theirs = on_common_dates(pair).values()
+            both = ours.excess_returns, theirs.excess_returns
+            betas[name] = rolling.rolling_beta(*both, span(ours)[0])
+            alphas[name] = rolling.rolling_alpha(*both, *span(ours))
+    if betas := _known(betas):
+        label = f"Beta to {data.benchmark} over the last {window} periods by date."
+        drawn["beta"] = charts.line_chart(label, betas, colours)
+        label = f"Annual alpha against {data.benchmark} over the last {window} periods by date."
+        drawn["alpha"] = charts.line_chart(label, _known(alphas), colours, percent=True)
     return drawn
 
 

@@ -42,10 +42,7 @@ def days(index: pd.Index) -> np.ndarray:
 
 
 def dates(low: float, high: float) -> list[tuple[float, str]]:
-    """(place, text) of starts of years, months, days or hours between two ``days``; at most nine.
-
-    The step is the smallest of round ones that leaves few enough marks.
-    """
+    """(place, text) of starts of years, months, days or hours between two ``days``; at most 9."""
     start, end = (pd.Timestamp(0) + pd.Timedelta(days=float(day)) for day in (low, high))
     years, span = (high - low) / 365.25, high - low
     if years > 2.2:

@@ -2,5 +2,5 @@
 
 ``engine.accounting.performance`` has the conventions and the metrics that training shares. Here are
 ``distribution``, ``drawdowns``, ``periods``, ``relative`` (to a benchmark or factors),
-``trading``, ``capacity`` and ``rolling``.
+``trading`` and ``rolling``.
 """

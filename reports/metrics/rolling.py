@@ -9,8 +9,7 @@ from engine.accounting.performance import ROUNDING
 
 
 def rolling_sharpe(returns: pd.Series, window: int, periods_per_year: float) -> pd.Series:
-    """``sharpe`` of excess returns over the last ``window`` periods, by date, from the first full
-    window on."""
+    """``sharpe`` of excess returns over the last ``window`` periods."""
     windows = returns.astype(float).rolling(window)
     deviation, largest = windows.std(ddof=1), returns.abs().rolling(window).max()
     ratio = windows.mean() / deviation.where(deviation > ROUNDING * largest)
@@ -18,7 +17,7 @@ def rolling_sharpe(returns: pd.Series, window: int, periods_per_year: float) -> 
 
 
 def rolling_volatility(returns: pd.Series, window: int, periods_per_year: float) -> pd.Series:
-    """``volatility`` of the last ``window`` periods, by date, from the first full window on."""
+    """``volatility`` of the last ``window`` periods."""
     spread = returns.astype(float).rolling(window).std(ddof=1)
     return (spread * np.sqrt(periods_per_year)).iloc[window - 1 :]
 
@@ -40,9 +39,8 @@ def rolling_alpha(
     ``rolling_beta``: what the mean has beyond beta times that of the benchmark."""
     beta = rolling_beta(returns, benchmark, window)
     common = returns.index.intersection(benchmark.index)
-    ours, theirs = (
-        line[common].astype(float).rolling(window).mean() for line in (returns, benchmark)
-    )
+    lines = (line[common].astype(float) for line in (returns, benchmark))
+    ours, theirs = (line.rolling(window).mean() for line in lines)
     return ((ours - beta * theirs) * periods_per_year)[beta.index]
 
 

@@ -135,7 +135,7 @@ def test_the_failed_the_empty_and_the_delisted_are_told_apart(server, store):
     }.items():  # fmt: skip
         server.faults[name] = [fault] * 20
     tickers = ["SPY", "GONE", *server.faults, "OLD"]
-    found = fetch(tickers, store, policy=QUICK, progress=False)
+    found = fetch(tickers, store, policy=QUICK)
     table = status_table(found)
     assert table["status"].to_dict() == {
         "SPY": "ok", "GONE": "delisted", "EMPTY": "empty", "NONE": "empty", "LIMITED": "failed",
@@ -166,7 +166,7 @@ def test_a_passing_fault_is_asked_again(server, fault):
 @pytest.mark.parametrize("fault", ["redirect", "huge", "deep", "types"])
 def test_hostile_answers_are_one_sentence_and_are_not_stored(server, store, fault):
     server.faults["SPY"] = [fault] * 500
-    (found,) = fetch(["SPY"], store, policy=QUICK, progress=False)
+    (found,) = fetch(["SPY"], store, policy=QUICK)
     assert found.status == "failed"
     assert found.message
     assert "\n" not in found.message
@@ -175,7 +175,7 @@ def test_hostile_answers_are_one_sentence_and_are_not_stored(server, store, faul
     if fault == "redirect":
         assert "redirected to another host, localhost" in found.message
     server.faults.clear()
-    assert fetch(["SPY"], store, policy=QUICK, progress=False)[0].status == "ok"
+    assert fetch(["SPY"], store, policy=QUICK)[0].status == "ok"
 
 
 def test_a_limited_crumb_is_no_failure(server):
@@ -431,7 +431,7 @@ WORKER = """
     yahoo.now = lambda: pd.Timestamp(moment)
     store = Store(folder)
     def update():
-        return history.fetch(["SPY"], store, update=True, full=True, progress=False)
+        return history.fetch(["SPY"], store, update=True, full=True)
 """
 
 
@@ -451,7 +451,7 @@ def test_two_processes_at_once_lose_nothing(server, store, monkeypatch):
     server.slowness = 0.2
     script = """
         names = sys.argv[4].split(",")
-        print([h.status for h in history.fetch(names, store, update=True, progress=False)])
+        print([h.status for h in history.fetch(names, store, update=True)])
     """
     workers = [worker(script, server, store, names) for names in ("SPY,TLT", "SPY,GLD")]
     for one in workers:

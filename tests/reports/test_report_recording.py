@@ -14,7 +14,7 @@ from data_loaders import Panel
 from engine import Costs, Training, WalkForward, backtest, load_run
 from engine.walking.sensitivity import sensitivity
 from reports.compare import common_span
-from reports.metrics import capacity
+from reports.metrics import trading
 from strategies import DEQMeanVariance, EqualWeight, LearnedStrategy, MinimumVariance
 from strategies.features import price_features
 from strategies.layers import MeanVarianceLayer, record_solves
@@ -253,7 +253,7 @@ def test_records_survive_the_run_directory_and_comparison(run):
 def test_orders_over_value_are_the_turnover_and_impact_is_that_of_the_volumes(run):
     results, _, panel = run
     result = results["MinimumVariance"]
-    shares = capacity.traded_shares(result)
+    shares = trading.traded_shares(result)
     traded = result.turnover[result.turnover > 1e-9]
     assert shares.sum(axis=1).to_numpy() == pytest.approx(traded.to_numpy(), rel=1e-6)
     spread = panel.returns.rolling(63, min_periods=2).std()
@@ -261,9 +261,9 @@ def test_orders_over_value_are_the_turnover_and_impact_is_that_of_the_volumes(ru
     lack = (spread / money**0.5).loc[shares.index, shares.columns]
     years = len(result.net_returns) / 252
     expected = float((shares**1.5 * lack).to_numpy().sum()) / years
-    drag = capacity.impact_drag(shares, result.illiquidity, len(result.net_returns), 252)
+    drag = trading.impact_drag(shares, result.illiquidity, len(result.net_returns), 252)
     assert drag == pytest.approx(expected)
-    assert capacity.capacity(drag, 0.01) == pytest.approx((0.01 / expected) ** 2)
+    assert trading.capacity(drag, 0.01) == pytest.approx((0.01 / expected) ** 2)
 
 
 def test_the_names_of_the_features_are_theirs():

@@ -11,7 +11,7 @@ from markets import random_walks
 
 from engine import Costs, Training, WalkForward, backtest, backtest_seeds
 from reports import summary_table, write_report
-from reports.statistics.seed_tests import paired_by_seed
+from reports.learning import paired_by_seed
 from strategies import DEQMeanVariance, EqualWeight, MinimumVariance
 
 HOSTILE = "<img src=x onerror=alert(1)>"

@@ -10,7 +10,7 @@ from data_loaders import Panel
 from engine import Costs, WalkForward, backtest
 from engine.accounting import performance
 from reports import learning
-from reports.metrics import capacity, relative, rolling, trading
+from reports.metrics import relative, rolling, trading
 from strategies import EqualWeight, InverseVolatility
 
 
@@ -68,12 +68,12 @@ def test_a_portfolio_turned_over_twice_a_year_is_held_for_a_year():
 def test_capacity_in_closed_form():
     """One order a year of the whole portfolio V: the drag is s sqrt(V / ADV)."""
     one = frame([[1.0]])
-    drag = capacity.impact_drag(one, one * 0.02 / 2e3, 252, 252)
+    drag = trading.impact_drag(one, one * 0.02 / 2e3, 252, 252)
     assert drag == pytest.approx(0.02 / 4e6**0.5)
-    assert capacity.capacity(drag, 0.01) == pytest.approx((0.01 / 0.02) ** 2 * 4e6)
-    assert capacity.impact_drag(one, one * 0.02 / 2e3, 126, 252) == pytest.approx(2 * drag)
-    assert capacity.capacity(capacity.impact_drag(one, one * np.nan, 252, 252)) == 0
-    assert np.isnan(capacity.capacity(capacity.impact_drag(one * 0, one, 252, 252)))
+    assert trading.capacity(drag, 0.01) == pytest.approx((0.01 / 0.02) ** 2 * 4e6)
+    assert trading.impact_drag(one, one * 0.02 / 2e3, 126, 252) == pytest.approx(2 * drag)
+    assert trading.capacity(trading.impact_drag(one, one * np.nan, 252, 252)) == 0
+    assert np.isnan(trading.capacity(trading.impact_drag(one * 0, one, 252, 252)))
 
 
 # Contributions
