@@ -94,23 +94,22 @@ def _look(panel: Panel) -> Quality:
     bars = bars_per_day(panel.dates)
     found = [
         *changes,
-        *_kind(panel, year),
-        *_survivorship(panel, last),
+        *([("not prices", "all", doubt)] if (doubt := looks_like_returns(panel, year)) else []),
+        *_survivorship(panel),
         *moves_found,
         *_twins(panel, values),
         *_unfinished(panel, values, known),
         *_calendars(panel, known, listed),
         *_calendar(panel, known, listed, year, bars),
     ]
-    broken = dict(zip(panel.assets, _broken(gaps, listed, round(year)), strict=True))
-    causes = _gap_causes(gaps, known, listed)
-    for at, (asset, row) in enumerate(assets.iterrows()):
-        if (share := broken[asset]) > WINDOWS:
+    broken, causes = _broken(gaps, listed, round(year)), _gap_causes(gaps, known, listed)
+    for (asset, row), share, cause in zip(assets.iterrows(), broken, causes, strict=True):
+        if share > WINDOWS:
             count = f"{row['gaps']} gap{'s' * (row['gaps'] != 1)}"
             detail = (
                 f"{count}, {1 - row['coverage']:.1%} of rows without a price: {share:.0%} of the "
                 "windows of a year miss one, and a strategy that looks back as far does not hold "
-                f"it then; {causes[at]}"
+                f"it then; {cause}"
             )
             found.append(("gaps", asset, detail))
         if row["longest_stale"] >= max(STALE, bars // 4):
@@ -128,11 +127,6 @@ def _year(panel: Panel) -> tuple[float, list[tuple[str, str, str]]]:
     except DataError as error:
         counted = len(panel) / elapsed_years(panel.dates).sum()
         return counted, [("two frequencies", "all", str(error))]
-
-
-def _kind(panel: Panel, year: float) -> list[tuple[str, str, str]]:
-    doubt = looks_like_returns(panel, year)
-    return [("not prices", "all", doubt)] if doubt else []
 
 
 def _twins(panel: Panel, values: np.ndarray) -> list[tuple[str, str, str]]:
@@ -254,10 +248,9 @@ def _largest_steps(
     return np.where(nights, max(usual, within), within)
 
 
-def _survivorship(panel: Panel, last: np.ndarray) -> list[tuple[str, str, str]]:
+def _survivorship(panel: Panel) -> list[tuple[str, str, str]]:
     years = float(elapsed_years(panel.dates).sum())
-    gone = len(panel.delistings[1])
-    if gone or years < YEARS:
+    if len(panel.delistings[1]) or years < YEARS:
         return []
     detail = (
         f"none of {len(panel.assets)} assets stops trading in {years:.0f} years: chosen with "
