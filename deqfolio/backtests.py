@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -126,8 +127,7 @@ def backtest(
     where it is missing; --about and --benchmark choose others. The folder of the run contains
     experiment.toml; deqfolio backtest with that file repeats the run.
     """
-    from data_loaders.files import is_file_name
-    from engine.runs.experiment import enter, read_experiment, short_name
+    from engine.runs.experiment import enter, read_experiment
 
     if experiment is not None:
         for name in set(context.params) - BESIDE_A_FILE:
@@ -136,38 +136,45 @@ def backtest(
                 option = "--" + name.rstrip("_").replace("_", "-")
                 raise typer.BadParameter(f"{option} is set in {experiment}; change it there")
         settings = read_experiment(experiment)
-        if log:
-            settings["training"] |= {"log": log}
-        run(settings, out, report, workers, cluster, restart)
-        return
-    if not data or not strategy:
-        raise typer.BadParameter("give --data and --strategy, or an experiment file")
-    given = context.params
-    rates = {"spread": spread_bp / 1e4, "fixed": fixed_fee, "minimum": minimum_fee}
-    rates |= {name: given[name] for name in COSTS}
-    settings = {
-        "data": {"source": data} | {name: given[name] for name in DATA if given[name] is not None},
-        "strategies": [{"class": name} for name in strategy],
-        "plan": {name: _rows(given[name]) for name in PLAN if given[name] is not None}
-        | {"execution_lag": lag},
-        "costs": {"commission": cost_bp / 1e4} | {name: x for name, x in rates.items() if x},
-        "simulation": {"whole_shares": whole_shares} | _risk_free(risk_free),
-        "training": {"seed": seed, "ensemble": ensemble} | ({"log": log} if log else {}),
-    }
-    asked = {"benchmark": benchmark, "about": about}
-    settings["report"] = {name: value for name, value in asked.items() if value is not None}
-    names = [short_name(each) for each in strategy]
-    named = (
-        benchmark is not None and re.sub(r" \d+$", "", benchmark) in names
-    )  # "Momentum 2" of several
-    if benchmark and not (named or is_file_name(benchmark)):  # a column
-        settings["data"]["benchmark"] = benchmark
+    else:
+        if not data or not strategy:
+            raise typer.BadParameter("give --data and --strategy, or an experiment file")
+        settings = _settings(context.params)
     for text in set_ or []:
         try:
             enter(settings, text)
         except ValueError as error:
             raise typer.BadParameter(str(error)) from None
+    if log:
+        settings["training"] |= {"log": log}
     run(settings, out, report, workers, cluster, restart)
+
+
+def _settings(given: dict[str, Any]) -> dict[str, Any]:
+    """The experiment that the options describe; what is not given has the default of the engine."""
+    from data_loaders.files import is_file_name
+    from engine.runs.experiment import short_name
+
+    def known(names: Iterable[str]) -> dict[str, Any]:
+        return {name: given[name] for name in names if given[name] is not None}
+
+    rates = {"spread": given["spread_bp"] / 1e4, "fixed": given["fixed_fee"]}
+    rates |= {"minimum": given["minimum_fee"], **known(COSTS)}
+    settings: dict[str, Any] = {
+        "data": {"source": given["data"], **known(DATA)},
+        "strategies": [{"class": name} for name in given["strategy"]],
+        "plan": {name: _rows(value) for name, value in known(PLAN).items()}
+        | {"execution_lag": given["lag"]},
+        "costs": {"commission": given["cost_bp"] / 1e4, **{k: x for k, x in rates.items() if x}},
+        "simulation": {"whole_shares": given["whole_shares"]} | _risk_free(given["risk_free"]),
+        "training": {"seed": given["seed"], "ensemble": given["ensemble"]},
+        "report": known(("benchmark", "about")),
+    }
+    benchmark, names = given["benchmark"], [short_name(each) for each in given["strategy"]]
+    strategy = re.sub(r" \d+$", "", benchmark or "") in names  # "Momentum 2" of several
+    if benchmark and not (strategy or is_file_name(benchmark)):  # a column
+        settings["data"]["benchmark"] = benchmark
+    return settings
 
 
 def resume(

@@ -106,8 +106,8 @@ def run(
     from engine.training.callbacks import named_callbacks
     from engine.walking.argument_checks import named_strategies
     from reports import check_report_path
-    from reports.terminal import write_and_summarise
     from reports.comparison import check_comparison
+    from reports.terminal import write_and_summarise
 
     page = report or out / "report.html"
     check_report_path(page)  # before the hours of work, not after

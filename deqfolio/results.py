@@ -110,8 +110,8 @@ def compare(
     groups: Groups = None,
 ) -> None:
     """Write one report of several runs, over the dates that they share."""
-    from reports.terminal import write_and_summarise
     from reports.compare import read_runs
+    from reports.terminal import write_and_summarise
 
     if len(runs) < 2:
         raise typer.BadParameter(

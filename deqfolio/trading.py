@@ -129,10 +129,7 @@ def orders(
         return
     if file is not None:
         raise typer.BadParameter(f"unexpected argument {file}")
-    if (cash is not None and capital is not None) or (cash is capital is job is None):
-        raise typer.BadParameter("give --cash, the money beside the shares, or --capital")
-    if job is not None and (capital is not None or (cash is None and holdings is not None)):
-        raise typer.BadParameter("with --job, --cash states the account, beside --holdings")
+    _check_account(cash, capital, holdings, job)
     for path in out or []:
         form_of(path)
     rules = OrderRules(
@@ -162,6 +159,15 @@ def orders(
     for path in out or []:
         write_orders(found, path)
     typer.echo(as_text(found))
+
+
+def _check_account(
+    cash: float | None, capital: float | None, holdings: Path | None, job: Path | None
+) -> None:
+    if (cash is not None and capital is not None) or (cash is capital is job is None):
+        raise typer.BadParameter("give --cash, the money beside the shares, or --capital")
+    if job is not None and (capital is not None or (cash is None and holdings is not None)):
+        raise typer.BadParameter("with --job, --cash states the account, beside --holdings")
 
 
 def verify(file: Path, prices: str | None = None, trust: bool = False) -> None:
@@ -201,15 +207,8 @@ def _of_the_day(
         if given.cash is not None:
             job.state_account(given, date)
         try:
-            found = _document(
-                chosen,
-                job.account(),
-                rules,
-                today,
-                job.earlier(),
-                job.last_prices(),
-                job.accepted(),
-            )
+            what = job.account(), rules, today, job.earlier(), job.last_prices(), job.accepted()
+            found = _document(chosen, *what)
             job.add_orders(found)
         except NoDecision as error:
             no_day = error  # the account and the deposit are noted all the same
@@ -237,12 +236,13 @@ def refit(
     was trained before is kept; orders decide with the fit of their date. Where none is due, nothing
     is done.
     """
+    from engine.runs.saved_run import experiment_of
     from engine.runs.settings import read_simulation, read_training
     from engine.trading.refit import moved_words, save_refit, states_of
     from engine.trading.refit import refit as train_due
 
     with _chosen(run, strategy, prices, trust, False) as (chosen, _):
-        asked = _asked(chosen.run)
+        asked = experiment_of(chosen.run)
         lookback = max(make_strategy(each).lookback for each in asked["strategies"])
         states = states_of(chosen.run, chosen.result)
         rates = read_simulation(asked["simulation"]).rates
@@ -267,12 +267,6 @@ class Chosen(NamedTuple):
     panel: Panel
 
 
-def _asked(run: Path) -> dict[str, Any]:
-    from engine.runs.saved_run import experiment_of
-
-    return experiment_of(run)
-
-
 @contextmanager
 def _chosen(
     run: Path, name: str | None, prices: str | None, trust: bool, changed: bool
@@ -285,8 +279,9 @@ def _chosen(
     from data_loaders import load
     from data_loaders.files import is_file_name
     from engine import load_run
+    from engine.runs.saved_run import experiment_of
 
-    asked = _asked(run)
+    asked = experiment_of(run)
     is_file = prices is not None and is_file_name(prices)
     with where_it_ran(run, asked) as place:
         run = place(run)

@@ -31,10 +31,14 @@ KNOWN = (*SUFFIXES, ".zip")
 SHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 
 
+def is_pattern(name: str) -> bool:
+    return any(mark in name for mark in "*?[")
+
+
 def tables(path: Path, options: Options) -> Iterator[Table]:
     """The tables of a file, a folder, a pattern like ``data/*.csv``, or a zip archive."""
     path = path.expanduser()
-    if any(mark in str(path) for mark in "*?[") and not path.exists():
+    if is_pattern(str(path)) and not path.exists():
         found = sorted(map(Path, glob.glob(str(path), recursive=True)))
         if not found:
             raise DataError(f"no file matches {path}")
