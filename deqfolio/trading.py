@@ -242,19 +242,17 @@ def refit(
     from engine.trading.refit import refit as train_due
 
     with _chosen(run, strategy, prices, trust, False) as (chosen, _):
-        asked = experiment_of(chosen.run)
+        run, trained, result, panel = chosen
+        asked = experiment_of(run)
         lookback = max(make_strategy(each).lookback for each in asked["strategies"])
-        states = states_of(chosen.run, chosen.result)
-        rates = read_simulation(asked["simulation"]).rates
+        states, rates = states_of(run, result), read_simulation(asked["simulation"]).rates
         training = read_training(asked["training"])
-        made = train_due(
-            chosen.strategy, chosen.result, chosen.panel, training, lookback, states, rates
-        )
+        made = train_due(trained, result, panel, training, lookback, states, rates)
         if made is None:
-            typer.echo(f"{chosen.result.name}: no refit is due")
+            typer.echo(f"{result.name}: no refit is due")
             return
-        folder = save_refit(chosen.run, chosen.strategy, chosen.result, made)
-    typer.echo(f"{chosen.result.name}: fold {made.fold}, fitted on {made.date.date()}: {folder}")
+        folder = save_refit(run, trained, result, made)
+    typer.echo(f"{result.name}: fold {made.fold}, fitted on {made.date.date()}: {folder}")
     typer.echo(f"weights at the last close, from before: {moved_words(made.moved)}")
 
 

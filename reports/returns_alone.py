@@ -76,12 +76,12 @@ def result_of_returns(
     if len(dates) > 1:
         first = dates[0] + pd.Timedelta(np.median(np.diff(dates.values)))
         interest.iloc[0] = rates.accrued(pd.DatetimeIndex([dates[0], first]))[1]
-    empty = pd.DataFrame(index=dates)
+    span = {"start": day(dates[0]), "end": day(dates[-1])}
     return BacktestResult(
         name=name,
         strategy={"class": "", "parameters": {}},
         targets=pd.DataFrame(),
-        weights=empty,
+        weights=pd.DataFrame(index=dates),
         gross_returns=pd.Series(dtype=float),
         net_returns=given.rename("net_returns"),
         turnover=pd.Series(dtype=float, index=dates[:0]),
@@ -91,12 +91,7 @@ def result_of_returns(
         training=pd.DataFrame(),
         solves=pd.DataFrame(),
         settings={
-            "panel": {
-                "source": source,
-                "start": day(dates[0]),
-                "end": day(dates[-1]),
-                "caveats": [],
-            },
+            "panel": {"source": source, **span, "caveats": []},
             "costs": {},
             "risk_free": rates.described(),
             "periods_per_year": a_year or periods_per_year(dates),

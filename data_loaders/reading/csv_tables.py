@@ -18,7 +18,6 @@ from data_loaders.reading import names
 from data_loaders.reading.dates import are_mostly_dates
 from data_loaders.reading.numbers import (
     is_number,
-    missing_marks,
     parse_numbers,
     shown,
     thousands_jump,
@@ -36,7 +35,7 @@ UNPARSED = (pa.ArrowException, OSError, ValueError)
 def read_csv(file: TextFile, options: Options) -> Table:
     """The table of a text file: UTF-8 or UTF-16, any of the usual delimiters."""
     layout = find_layout(file, options)
-    marks = set(missing_marks(options))
+    marks = set(options.marks)
     columns = []
     samples = list(zip(*layout.sample, strict=True)) or [()] * layout.width
     for levels, cells in zip(layout.levels, samples, strict=False):
@@ -203,7 +202,7 @@ class _Reader:
             arrow.ConvertOptions(
                 column_types=types,
                 include_columns=list(types),
-                null_values=missing_marks(self.options),
+                null_values=self.options.marks,
                 strings_can_be_null=False,
             ),
         )

@@ -11,10 +11,6 @@ import pandas as pd
 from data_loaders.reading.options import Options
 from data_loaders.validation import DataError
 
-MISSING = (
-    "", "NA", "N/A", "#N/A", "#N/A N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "-", "--",
-    ".", "#NV", "<NA>", "NaT",
-)  # fmt: skip
 SCALES = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 NUMBER = re.compile(
     r"[$€£¥]?\s*[+-]?(\d[\d.,'\u2019\u00a0\u202f ]*|[.,]\d+)(e[+-]?\d+)?\s*[%KMBT$€£¥]?",
@@ -26,10 +22,6 @@ JUMP = (500, 2000)  # ratio of two neighbours where a point may separate thousan
 def is_number(text: str) -> bool:
     """Whether a text is a number, however its decimals and thousands are written."""
     return NUMBER.fullmatch(text.strip()) is not None
-
-
-def missing_marks(options: Options) -> list[str]:
-    return [*MISSING, *options.missing]
 
 
 def without_marks(values: np.ndarray, options: Options) -> np.ndarray:
@@ -48,9 +40,8 @@ def parse_numbers(
     Args:
         at: says where a cell (row, column) is.
     """
-    missing = missing_marks(options)
     texts = [column.astype(str).str.strip() for column in columns]
-    texts = [column.mask(column.isin(missing), "") for column in texts]
+    texts = [column.mask(column.isin(options.marks), "") for column in texts]
     distinct = [text for column in texts for text in column.unique()]
     decimal, thousands = _convention(distinct, options, texts, at)
     out = np.empty((len(texts[0]) if texts else 0, len(texts)))

@@ -10,6 +10,10 @@ from data_loaders.suggestions import did_you_mean, known_names
 KINDS = ("prices", "returns")
 UNITS = {"fraction": 1.0, "percent": 100.0, "bp": 10000.0, "gross": 1.0}
 LAYOUTS = ("wide", "fields", "long")
+MISSING = (
+    "", "NA", "N/A", "#N/A", "#N/A N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "-", "--",
+    ".", "#NV", "<NA>", "NaT",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -60,9 +64,12 @@ class Options:
     @property
     def missing(self) -> list[str]:
         """The marks of ``na`` as text."""
-        if self.na is None:
-            return []
-        return [mark.strip() for mark in str(self.na).split(",")]
+        return [] if self.na is None else [mark.strip() for mark in str(self.na).split(",")]
+
+    @property
+    def marks(self) -> list[str]:
+        """All marks of the missing."""
+        return [*MISSING, *self.missing]
 
 
 def options_of_words(words: Iterable[str]) -> dict[str, str]:

@@ -32,7 +32,8 @@ def simple_returns(returns: pd.DataFrame, options: Options, source: str) -> pd.D
 def _refuse_marks(returns: pd.DataFrame, values: np.ndarray, options: Options, source: str) -> None:
     """Refuse -99.99 and the like: a return of almost -100%, or a mark of a missing one."""
     rows, columns = np.nonzero(np.isin(values, MARKS))
-    if not len(rows) or options.unit == "bp" or any(_float(m) in MARKS for m in options.missing):
+    named = pd.to_numeric(pd.Series(options.missing, dtype=object), errors="coerce")
+    if not len(rows) or options.unit == "bp" or named.isin(MARKS).any():
         return
     value = values[rows[0], columns[0]]
     raise DataError(
@@ -41,13 +42,6 @@ def _refuse_marks(returns: pd.DataFrame, values: np.ndarray, options: Options, s
         dates=returns.index[np.unique(rows)],
         assets=list(returns.columns[np.unique(columns)]),
     )
-
-
-def _float(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return np.nan
 
 
 def unit_doubt(values: np.ndarray, dates: pd.DatetimeIndex) -> str:

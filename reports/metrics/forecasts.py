@@ -52,22 +52,16 @@ def forecast_quality(result: BacktestResult) -> ForecastQuality | None:
     wide = wide.reindex(columns=names)
     forecast = wide.where(wide != 0).to_numpy(float)  # exactly 0: it does not trade
     paid = [_returns_after(result, pd.DatetimeIndex(wide.index), ahead) for ahead in AHEAD]
-    empty = pd.DataFrame()
+    volatility, empty = _volatility(result), pd.DataFrame()
     if not np.isfinite(forecast).any():
-        line = pd.Series(dtype=float)
-        return ForecastQuality(line, empty, empty, empty, _volatility(result))
+        return ForecastQuality(pd.Series(dtype=float), empty, empty, empty, volatility)
     correlations = [rank_correlations(forecast, returns) for returns in paid]
     by_date = pd.Series(correlations[0], wide.index, name="ic")
-    horizons = [(a, *_mean(ic)) for a, ic in zip(AHEAD, correlations, strict=True)]
-    return ForecastQuality(
-        by_date,
-        _by_fold(result, by_date),
-        pd.DataFrame(horizons, columns=["ahead", "decisions", "ic", "error", "t"]).dropna(
-            subset=["ic"]
-        ),
-        _by_group(forecast, paid[0]),
-        _volatility(result),
-    )
+    rows = [(a, *_mean(ic)) for a, ic in zip(AHEAD, correlations, strict=True)]
+    horizons = pd.DataFrame(rows, columns=["ahead", "decisions", "ic", "error", "t"])
+    horizons = horizons.dropna(subset=["ic"])
+    groups = _by_group(forecast, paid[0])
+    return ForecastQuality(by_date, _by_fold(result, by_date), horizons, groups, volatility)
 
 
 def rank_correlations(forecast: np.ndarray, returns: np.ndarray) -> np.ndarray:

@@ -79,11 +79,8 @@ def _parameters(found: pd.DataFrame) -> list[str]:
     numbers = {part: pd.factorize(found[part])[0] + 1 for part in PARTS}
     words = []
     for row, each in enumerate(strategies):
-        differing = [
-            f"{name} = {value}"
-            for name, value in (each.get("parameters") or {}).items()
-            if len(values[each["class"], name]) > 1
-        ]
-        differing += [f"{part} {kinds[row]}" for part, kinds in numbers.items() if kinds.max() > 1]
-        words.append(", ".join(differing))
+        own = (each.get("parameters") or {}).items()
+        said = [f"{name} = {value}" for name, value in own if len(values[each["class"], name]) > 1]
+        said += [f"{part} {kinds[row]}" for part, kinds in numbers.items() if kinds.max() > 1]
+        words.append(", ".join(said))
     return words
