@@ -10,10 +10,10 @@ GIGABYTE = 1e9
 CGROUP = Path("/sys/fs/cgroup")  # of a container, version 2
 
 
-def check_room(name: str, rows: int, columns: int, free: int | None = None) -> None:
+def check_room(name: str, rows: int, columns: int) -> None:
     """Refuse a table of numbers that would not fit, before it is made."""
     needed = 8 * rows * columns
-    free = free_memory() if free is None and needed > GIGABYTE / 10 else free
+    free = free_memory() if needed > GIGABYTE / 10 else None
     if free is not None and needed > free:
         raise DataError(
             f"{name}: {rows:,} rows of {columns:,} columns take {needed / GIGABYTE:.3g} GB of "

@@ -95,14 +95,14 @@ def _members(path: Path, options: Options) -> Iterator[Table]:
         raise DataError(f"{path} is not a readable zip archive: {error}") from error
 
 
-def first_lines(path: Path, count: int = 3) -> list[str]:
-    """The first lines of a text file as they stand, at most 100 characters of each."""
+def first_lines(path: Path) -> list[str]:
+    """The first three lines of a text file as they stand, at most 100 characters of each."""
     path = path.expanduser()
     if not path.is_file() or path.name.lower().endswith((*TYPED, ".zip")):
         return []
     try:
         with TextFile(path).text() as stream:
-            return [line.rstrip()[:100] for line in islice(stream, count)]
+            return [line.rstrip()[:100] for line in islice(stream, 3)]
     except UNREADABLE:
         return []
 

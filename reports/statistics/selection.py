@@ -123,9 +123,7 @@ def overfitting(returns: pd.DataFrame, blocks: int = BLOCKS) -> Overfitting:
     return Overfitting(float((rank <= 0.5).mean()), len(winner), configurations)
 
 
-def superior_ability(
-    returns: pd.DataFrame, benchmark: str, resamples: int = 1000, seed: int = SEED
-) -> float:
+def superior_ability(returns: pd.DataFrame, benchmark: str, resamples: int = 1000) -> float:
     """p-value of "no strategy is better than the benchmark", over all strategies at once.
 
     Returns are scaled to the same volatility, so that the question is about Sharpe ratios;
@@ -145,6 +143,6 @@ def superior_ability(
     if not gaps.shape[1]:
         return np.nan
     block = block_length(gaps)
-    test = SPA(np.zeros(len(gaps)), -gaps, block_size=block, reps=resamples, seed=seed)
+    test = SPA(np.zeros(len(gaps)), -gaps, block_size=block, reps=resamples, seed=SEED)
     test.compute()
     return float(test.pvalues["consistent"])

@@ -11,13 +11,7 @@ import numpy as np
 import pandas as pd
 
 from engine.accounting.performance import constant, sharpe
-from reports.statistics.bootstrap import (
-    FEWEST,
-    RESAMPLES,
-    SEED,
-    block_length,
-    resampled_sharpes,
-)
+from reports.statistics.bootstrap import FEWEST, RESAMPLES, SEED, block_length, resampled_sharpes
 
 CHUNK = 200  # resamples at a time
 LEVEL = 0.95
@@ -45,12 +39,7 @@ def sharpe_standard_error(returns: pd.Series, periods_per_year: float) -> float:
     return float(np.sqrt(periods_per_year * max(spread, 0.0)))
 
 
-def sharpe_intervals(
-    returns: pd.DataFrame,
-    periods_per_year: float,
-    resamples: int = RESAMPLES,
-    seed: int = SEED,
-) -> pd.DataFrame:
+def sharpe_intervals(returns: pd.DataFrame, periods_per_year: float) -> pd.DataFrame:
     """95% interval of each Sharpe ratio by the stationary bootstrap (see ``bootstrap``).
 
     With s the ratio found and s* a resampled one the interval is s -+ the 95% quantile of
@@ -62,7 +51,7 @@ def sharpe_intervals(
     if len(returns) < FEWEST or not known:
         return table
     values = _scaled(returns[known])
-    drawn = resampled_sharpes(values, block_length(influences(values)), resamples, seed)
+    drawn = resampled_sharpes(values, block_length(influences(values)), RESAMPLES, SEED)
     found = ratios[known].to_numpy()
     reach = _reach(np.abs(drawn * np.sqrt(periods_per_year) - found))
     table.loc[known, "low"], table.loc[known, "high"] = found - reach, found + reach
@@ -70,11 +59,7 @@ def sharpe_intervals(
 
 
 def sharpe_differences(
-    returns: pd.DataFrame,
-    benchmark: str,
-    periods_per_year: float,
-    resamples: int = RESAMPLES,
-    seed: int = SEED,
+    returns: pd.DataFrame, benchmark: str, periods_per_year: float, resamples: int = RESAMPLES
 ) -> pd.DataFrame:
     """Sharpe ratio of each strategy less the benchmark's, and how likely it is by chance.
 
@@ -86,9 +71,6 @@ def sharpe_differences(
     Args:
         returns: (T, S) excess returns, one column a strategy, without NaN.
         benchmark: the column to compare with.
-        periods_per_year: rows per year.
-        resamples: number of resampled histories.
-        seed: seed of the resampling; the same seed gives the same numbers.
 
     Returns:
         One row a strategy except the benchmark: difference, error (its HAC standard error), low,
@@ -110,7 +92,7 @@ def sharpe_differences(
     values = _scaled(returns[[*compared, benchmark]])
     moves = less_last(influences(values))
     block = block_length(moves)
-    gaps = less_last(resampled_sharpes(values, block, resamples, seed))
+    gaps = less_last(resampled_sharpes(values, block, resamples, SEED))
     found = table.loc[compared, "difference"].to_numpy()
     distance = np.abs(gaps * np.sqrt(periods_per_year) - found)
     distance[~np.isfinite(distance)] = np.inf  # a resample without spread speaks for chance
@@ -122,7 +104,7 @@ def sharpe_differences(
             found - reach,
             found + reach,
             (1 + hits) / (1 + resamples),
-            ledoit_wolf(values, block, resamples, seed),
+            ledoit_wolf(values, block, resamples, SEED),
             np.full(len(compared), block),
         ]
     )
