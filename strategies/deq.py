@@ -102,21 +102,20 @@ class DEQMeanVariance(LearnedStrategy):
             not given, or have a budget such as (0, 1). Otherwise the weights sum to the budget.
         target: volatility a year, a fraction; 0.1 = 10%. None takes the median volatility of the
             untrained portfolio over the training rows.
+        max_exposure: above 1 with borrowed money; the largest weight is then this times ``cap``.
         cell: of the encoder: "mean_field", "graph", "monotone" or "pairs" (learns lead-lag
             relations); see ``layers/equilibrium/encoder_cells.py``.
         embedding: length of the vector learned for each asset; 0 treats all assets alike.
         features: sets of features, see ``features.py``: "prices", "panel" (what the panel holds
-            besides prices), "lags:5", or your own as module:function.
-        signals: names of features that are believed to predict returns, such as those of the
-            panel. Returns are first predicted from them, by a ridge regression on the training
-            rows whose weight is its validated information coefficient, and training starts from
-            there; with the cell "pairs" each asset is predicted from the signals of all assets.
-            See ``signal_forecast.py``.
+            besides prices), "volatility", "lags:5", or your own as module:function.
+        signals: names of features that are believed to predict returns. Returns are first
+            predicted from them, by a ridge regression on the training rows whose weight is its
+            validated information coefficient, and training starts from there; with the cell
+            "pairs" from the signals of all assets. See ``signal_forecast.py``.
         solver: "active_set" (exact and fast) or "qpth" (the reference).
         risk: "covariance" (dense, N x N numbers a date), "factor" (its principal components and
             specific variances, see ``covariance.py``), "auto": dense up to 250 assets; or
-            "cleaned": the eigenvalues of the correlation are learned, see
-            ``eigenvalue_cleaning.py``. For that, train on a loss on risk.
+            "cleaned" (learned correlations, see ``eigenvalue_cleaning.py``), for losses on risk.
         factors: how many components, where the risk is in factor form.
         fixed_point: what solves for the equilibrium: "picard", "anderson", "broyden", or "auto",
             see `DEQEncoder`. One with other settings: override ``encoder``.
@@ -134,6 +133,7 @@ class DEQMeanVariance(LearnedStrategy):
         "inertia": at_least(0),
         "proportional": at_least(0),
         "target": above(0),
+        "max_exposure": above(0),
         "cell": one_of(*CELLS),
         "embedding": at_least(0),
         "solver": one_of(*SOLVERS),
@@ -164,6 +164,7 @@ class DEQMeanVariance(LearnedStrategy):
         adjoint: str = "implicit",
         proportional: float = 0.0,
         signals: Sequence[str] = (),
+        max_exposure: float = 1.0,
     ):
         self.lookback = lookback
         self.hidden = hidden
@@ -184,6 +185,11 @@ class DEQMeanVariance(LearnedStrategy):
         self.adjoint = adjoint
         self.proportional = proportional
         self.signals = signals
+        self.max_exposure = max_exposure
+
+    @property
+    def leverage(self) -> float:  # type: ignore[override]
+        return max(1.0, self.max_exposure)
 
     @property
     def knows_holdings(self) -> bool:  # type: ignore[override]
@@ -204,6 +210,10 @@ class DEQMeanVariance(LearnedStrategy):
             raise ValueError(
                 f"{type(self).__name__}: a proportional cost of trading goes with an inertia above "
                 "0, which may be as small as 0.001"
+            )
+        if self.max_exposure != 1 and not (self.cash and self.constraints is None):
+            raise ValueError(
+                f"{type(self).__name__}: max_exposure goes with cash=True and cap, not constraints"
             )
         if self._scales and self.constraints is not None:
             check_scalable(constraints_of(self.constraints, self.cap), type(self).__name__)
@@ -257,6 +267,7 @@ class DEQMeanVariance(LearnedStrategy):
             cash=self._scales,
             cleaning="eigenvectors" in inputs,
             least=0.0 if self.constraints is None else constraints.budget_ends[0],
+            most=self.max_exposure,
             row_names=[row.name for row in constraints.rows],
             forecast=SignalForecast(inputs, self.cell == "pairs") if self.signals else None,
         )
@@ -300,6 +311,7 @@ class DEQMeanVarianceNetwork(nn.Module):
         cash: bool = False,
         cleaning: bool = False,
         least: float = 0.0,
+        most: float = 1.0,
         row_names: Sequence[str] = (),
         forecast: SignalForecast | None = None,
     ):
@@ -318,7 +330,7 @@ class DEQMeanVarianceNetwork(nn.Module):
         self.proportional = proportional
         if proportional:
             self.log_proportional = nn.Parameter(torch.zeros(()))
-        self.exposure = Exposure(hidden, least) if cash else None
+        self.exposure = Exposure(hidden, least, most) if cash else None
         self.forecast = forecast
         self.cleaning = EigenvalueCleaning(hidden) if cleaning else None
 

@@ -129,20 +129,20 @@ def portfolio_volatility(weights: Tensor, inputs: Inputs) -> Tensor:
 
 
 class Exposure(nn.Module):
-    """``min(1, target / volatility)`` of a portfolio, which a head corrects; the rest is cash.
+    """``min(most, target / volatility)`` of a portfolio, which a head corrects; the rest is cash.
 
     At first the head is zero: the rule of Moreira & Muir (2017), "Volatility-managed portfolios".
 
     Args:
         hidden: width H of the states.
-        least: the smallest exposure, from 0 to 1.
+        least, most: the smallest exposure, from 0 to 1, and the largest.
     """
 
     target: Tensor
 
-    def __init__(self, hidden: int, least: float):
+    def __init__(self, hidden: int, least: float, most: float = 1.0):
         super().__init__()
-        self.least = least
+        self.least, self.most = least, most
         self.head = nn.Linear(hidden, 1)  # of the mean state: logarithm of a factor
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
@@ -152,14 +152,15 @@ class Exposure(nn.Module):
         """Set the target: what is given, or the median of the volatility (R,) in training.
 
         Raises:
-            ValueError: no exposure up to one reaches what is given in any of several rows.
+            ValueError: no exposure reaches what is given in any of several rows.
         """
-        if target is not None and len(volatility) > 1 and not target <= float(volatility.max()):
+        low, high = (self.most * float(end) for end in volatility.aminmax())
+        if target is not None and len(volatility) > 1 and not target <= high:
+            held = "fully invested" if self.most == 1 else f"with an exposure of {self.most:g}"
             raise ValueError(
-                f"a target volatility of {target:.0%} a year is out of reach: fully invested, the "
-                f"untrained portfolio has {float(volatility.min()):.0%} to "
-                f"{float(volatility.max()):.0%} in the training rows; lower the target, or set "
-                "cash=False"
+                f"a target volatility of {target:.0%} a year is out of reach: {held}, the "
+                f"untrained portfolio has {low:.0%} to {high:.0%} in the training rows; lower the "
+                "target, or set cash=False"
             )
         self.target = volatility.quantile(0.5) if target is None else torch.as_tensor(target)
 
@@ -169,7 +170,7 @@ class Exposure(nn.Module):
         factor = within(self.head(state), 2.0)
         volatility = portfolio_volatility(weights, inputs)
         predicted = volatility.unsqueeze(-1) / factor  # (B, 1)
-        exposure = (self.target / predicted).clamp(self.least, 1.0)
+        exposure = (self.target / predicted).clamp(self.least, self.most)
         note_exposure(
             exposure.detach().squeeze(-1).cpu().numpy(), volatility.detach().cpu().numpy()
         )

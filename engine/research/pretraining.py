@@ -71,6 +71,10 @@ def pretrain(
             or one without enough rows by then; TrainingError: training cannot continue.
     """
     plan, costs, training = plan or WalkForward(), costs or Costs(), training or Training()
+    if training.first is not None:
+        raise ValueError(
+            "pretrain learns one loss: give first as its loss, and loss to the backtest after it"
+        )
     file = Path(file)
     panels = [panels] if isinstance(panels, Panel) else list(panels)
     _check(strategy, panels, file)

@@ -100,6 +100,17 @@ def named_strategies(
     return named
 
 
+def check_financing(named: Mapping[str, Strategy], costs: Costs) -> None:
+    """ValueError where an exposure above 1 borrows money that costs nothing."""
+    for name, strategy in named.items():
+        most = max(getattr(each, "max_exposure", 1.0) for each in with_inner(strategy))
+        if most > 1 and not costs.financing:
+            raise ValueError(
+                f"{name}: an exposure of {most:g} borrows money, and the costs name no interest on "
+                "it: give financing, a year, such as Costs(financing=0.05), or 1e-9 if it is free"
+            )
+
+
 def check_unseen(
     learned: Mapping[str, LearnedStrategy], folds: Iterable[Fold], dates: pd.DatetimeIndex
 ) -> None:

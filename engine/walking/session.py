@@ -48,7 +48,12 @@ from engine.training.device import device_here
 from engine.training.errors import TrainingError
 from engine.training.fit_records import FitKey, Fitted
 from engine.training.settings import Training
-from engine.walking.argument_checks import check_arguments, check_unseen, named_strategies
+from engine.walking.argument_checks import (
+    check_arguments,
+    check_financing,
+    check_unseen,
+    named_strategies,
+)
 from engine.walking.decisions import Decided, DecisionTask
 from engine.walking.fitting import FitTask, run_fits, training_error
 from engine.walking.learner import Learner
@@ -95,6 +100,7 @@ class Session:
         check_arguments(panel, self.plan, self.costs, self.training, counts, callbacks)
         self.panel, self.benchmark = panel.without_benchmark(), panel.benchmark
         self.named = named_strategies(strategies, self.panel)
+        check_financing(self.named, self.costs)
         inside = {name: learned_inside(each) for name, each in self.named.items()}
         self.learned = {name: each for name, each in inside.items() if each is not None}
         if self.learned and executor is None:

@@ -179,3 +179,25 @@ def test_a_target_out_of_reach_is_refused(panel):
         ValueError, match=r"a target volatility of 90% a year is out of reach: fully"
     ):
         untrained(panel, target=0.9)
+    with pytest.raises(ValueError, match=r"90% .* with an exposure of 1\.5, the untrained"):
+        untrained(panel, target=0.9, max_exposure=1.5)
+
+
+def test_borrowed_money_is_the_rules(panel, monkeypatch):
+    """With the same exposures above 1 as ``VolatilityManaged``, and interest in both."""
+    found, _ = untrained(panel, inertia=0.0, target=0.12, max_exposure=1.5)
+    invested, _ = untrained(panel, inertia=0.0, cash=False)
+    strategies = {
+        "network": Untrained(found.allocate),
+        "rule": VolatilityManaged(Untrained(invested.allocate), target=0.12, max_exposure=1.5),
+    }
+    monkeypatch.setattr(Untrained, "leverage", 1.5)
+    with pytest.raises(ValueError, match=r"rule: an exposure of 1\.5 borrows .* financing"):
+        backtest(strategies, panel, PLAN, Costs(0.001), ledger=False)
+    results = backtest(strategies, panel, PLAN, Costs(0.001, financing=0.05), ledger=False)
+    weights = [result.targets for result in results.values()]
+    np.testing.assert_allclose(weights[0], weights[1], atol=1e-10)
+    assert weights[0].sum(axis=1).max() == pytest.approx(1.5)
+    assert DEQMeanVariance(max_exposure=1.5).room() == (False, 1.5)
+    with pytest.raises(ValueError, match="max_exposure goes with cash=True and cap"):
+        DEQMeanVariance(max_exposure=1.5, cash=False).check_parameters()

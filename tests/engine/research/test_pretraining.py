@@ -179,4 +179,7 @@ def test_a_state_is_for_the_strategy_and_the_panels_that_it_was_pretrained_with(
 def test_what_cannot_be_pooled_is_one_sentence(tmp_path, strategy, panels, until, said):
     with pytest.raises(ValueError, match=said):
         pretrain(strategy, panels, tmp_path / "state", until=until, plan=PLAN, training=FEW)
+    two = replace(FEW, first=FEW.loss)
+    with pytest.raises(ValueError, match="pretrain learns one loss: give first as its loss"):
+        pretrain(Reads(), [market(0)], tmp_path / "state", until="2020", plan=PLAN, training=two)
     assert not list(tmp_path.iterdir())

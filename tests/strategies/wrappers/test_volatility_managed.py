@@ -20,7 +20,7 @@ def panel():
     return Panel(100 * (1 + calm.mul(waves, axis=0)).cumprod())
 
 
-def run(strategy, panel, costs=Costs(0.0), plan=PLAN):
+def run(strategy, panel, costs=Costs(0.0, financing=1e-12), plan=PLAN):
     (result,) = backtest(strategy, panel, plan, costs, ledger=False).values()
     return result
 
