@@ -8,8 +8,7 @@ guess that the result contradicts, and stop when there is none. In a capped port
 ``reference.py``, one folder up, is a short solver of the same problem. Then read here:
 ``solver.py`` (from Python), ``arrays.py`` (what the kernels work on), ``kernels.py`` (a batch, one
 sample after the other), ``rounds.py`` (one round), ``linear_algebra.py``, ``gradient.py``. Rounds
-may cycle where constraints are degenerate; ``second_line.py`` takes over there, with ``program.py``
-and ``interior_point.py``.
+may cycle where constraints are degenerate; ``dual.py`` takes over there.
 ``batched.py`` and ``batched_rounds.py`` do the same in torch, for other devices than the CPU.
 """
 

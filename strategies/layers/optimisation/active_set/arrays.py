@@ -88,6 +88,10 @@ class Work(NamedTuple):
     active: np.ndarray  # (R + 2,) indices of the active rows
     schur: np.ndarray  # (R + 2, R + 2)
     step: np.ndarray  # (1, R + 2)
+    base: np.ndarray  # (N,) and, below, (R + 2,): what a refinement is added to
+    base_duals: np.ndarray
+    start_gradient: np.ndarray  # (N,) and, below, (R + 2,): where a step of the dual method begins
+    start_duals: np.ndarray
 
 
 @maker
@@ -133,4 +137,8 @@ def room_for(batch):
         np.empty(count, np.int64),
         np.empty((count, count)),
         np.empty((1, count)),
+        np.empty(n),
+        np.empty(count),
+        np.empty(n),
+        np.empty(count),
     )

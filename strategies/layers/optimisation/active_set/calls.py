@@ -15,12 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from strategies.layers.optimisation.checks import kkt_residual
 from strategies.layers.optimisation.problem import FactorRisk, Problem, build_problem
 from strategies.layers.threads import in_parts
 
 logger = logging.getLogger(__name__)
 
 NO_MATRIX, NO_VECTOR, NO_TRADE = np.empty((1, 0, 0)), np.empty((1, 0)), np.empty((1, 2, 0))
+RIDGE = 1e-12  # of a variance that is lost beside P: the optimality conditions miss by no more
 NAMES = (
     "risk",
     "loadings",
@@ -163,23 +165,30 @@ def solve_compiled(
     outputs = states, weights, duals, rounds, residual, status
 
     def again(sample: int) -> None:
-        """Solve one that the rounds did not: cold if they had a start, then by the second line."""
+        """Solve one that was not: cold if it had a start, then with more variance (``RIDGE``)."""
         if status[sample] == refused:
             return
         part = slice(sample, sample + 1)
-        if call.start is not None or len(chain.begins):
-            states[sample, 0] = -1
-            own = [output[part] for output in outputs]
-            _run(solve, _part_of(batch, part, count), no_chain(), 0, call.entries, *own)
-            if status[sample] == solved:
-                return
+        one, own = _part_of(batch, part, count), [output[part] for output in outputs]
+        ridges = (0.0, RIDGE) if call.start is not None or len(chain.begins) else (RIDGE,)
         number = sample if samples is None else samples[sample]
-        held = chain.holdings[sample] if len(chain.begins) else None
-        found = second_line(call.problem, number, batch.linear[sample], held)
-        if found is not None and found.residual < np.inf and not residual[sample] <= found.residual:
-            weights[sample], duals[sample], states[sample] = found[:3]
-            rounds[sample] += found.steps
-            residual[sample] = found.residual
+        problem = call.problem.of_samples(torch.tensor([number])).each_tensor(
+            lambda tensor: tensor.detach().cpu()
+        )
+        for ridge in ridges:
+            if ridge and not positive_definite(problem):
+                return
+            states[sample, 0] = -1
+            _run(solve, with_ridge(one, ridge), no_chain(), 0, call.entries, *own)
+            if status[sample] == solved:
+                break
+        if ridge and status[sample] == solved:
+            problem = replace(problem, expected_return=torch.from_numpy(batch.linear[part]))
+            if len(chain.begins) and problem.holdings is not None:
+                problem = replace(problem, holdings=torch.from_numpy(chain.holdings[part]))
+            residual[part] = kkt_residual(
+                problem, torch.from_numpy(weights[part]), torch.from_numpy(duals[part])
+            )
 
     def work(part: slice) -> None:
         given = _part_of(batch, part, count), _part_of(chain, part, count)
@@ -199,23 +208,25 @@ def solve_compiled(
     return weights, duals, states, rounds, residual
 
 
-def second_line(
-    problem: Problem, sample: int, linear: np.ndarray, holdings: np.ndarray | None = None
-) -> Any:
-    """What ``second_line.py`` makes of a sample with that linear term and, if given, with turnover
-    terms of trading from those holdings (N,); None where P is not positive definite."""
-    one = problem.of_samples(torch.tensor([sample])).each_tensor(
-        lambda tensor: tensor.detach().cpu()
-    )
-    one = replace(one, expected_return=torch.from_numpy(linear)[None])
-    if one.holdings is not None and holdings is not None:
-        one = replace(one, holdings=torch.from_numpy(holdings)[None])
-    broken = isinstance(one.risk, Tensor) and bool(torch.linalg.cholesky_ex(one.risk).info.any())
-    if broken:
-        return None
-    from strategies.layers.optimisation.active_set.second_line import solve_sample
+def with_ridge(batch: Any, ridge: float) -> Any:
+    """A ``Batch`` whose variances are larger by that part of them."""
+    if not ridge:
+        return batch
+    if batch.specific.shape[1]:
+        variance = np.square(batch.loadings).sum(2) + batch.specific
+        return batch._replace(specific=batch.specific + ridge * variance)
+    risk = batch.risk.copy()
+    diagonal = np.einsum("bii->bi", risk)
+    diagonal *= 1 + ridge
+    return batch._replace(risk=risk)
 
-    return solve_sample(one)
+
+def positive_definite(problem: Problem) -> bool:
+    """Whether P is, of all samples."""
+    risk = problem.risk
+    if isinstance(risk, FactorRisk):
+        return bool((risk.specific > 0).all())
+    return not bool(torch.linalg.cholesky_ex(risk).info.any())
 
 
 def _first_states(start: Tensor | None, count: int, width: int) -> np.ndarray:

@@ -43,12 +43,12 @@ def solve_for_incoming(s, w, state, row_state, incoming):
                 w.side[0, i] = side_of(w, state[i], i, s.trade[0, i])
             if s.gross:
                 w.side[1, i] = side_of(w, state[i], i, 0.0)
-    size = factorise(s, w, m, 0.0)
+    size = factorise(s, w, m)
     u = w.right[0, :m]
     for a in range(m):
         u[a] = incoming[w.free[a]] if size >= 0 else np.nan  # P is indefinite where it was not read
     count = orthonormal_rows(s, w, row_state, m)
-    solve_free(s, w, m, max(size, 0), 0.0, 1 + count)
+    solve_free(s, w, m, max(size, 0), 1 + count)
     w.gaps[:] = 0.0
     with_rows(w, m, count, u)
     return m, count

@@ -20,6 +20,12 @@ from strategies.layers.optimisation.active_set.arrays import (
 )
 from strategies.layers.optimisation.active_set.chain import carry_back, carry_over
 from strategies.layers.optimisation.active_set.compilation import entry, helper
+from strategies.layers.optimisation.active_set.dual import (
+    climb,
+    drop_rows,
+    pin_what_is_missed_most,
+    remember,
+)
 from strategies.layers.optimisation.active_set.gradient import (
     breaks_gradient,
     limits_gradient,
@@ -27,10 +33,13 @@ from strategies.layers.optimisation.active_set.gradient import (
     rows_gradient,
     solve_for_incoming,
 )
-from strategies.layers.optimisation.active_set.one_problem import entries_sound, prepare
+from strategies.layers.optimisation.active_set.one_problem import copy, entries_sound, prepare
 from strategies.layers.optimisation.active_set.rounds import (
     clip_free,
-    flip,
+    flip_free,
+    flip_pinned,
+    flip_rows,
+    free_residual,
     let_go_of_weak,
     residual_of,
     solve_state,
@@ -40,11 +49,12 @@ from strategies.layers.optimisation.active_set.start import (
     cold_start,
 )
 from strategies.layers.optimisation.active_set.tolerances import (
+    CLIMB_LIMIT,
     EXACT,
-    HOMOTOPY,
     PATIENCE,
+    REFINED,
+    REFINEMENTS,
     ROUND_LIMIT,
-    START,
 )
 
 __all__ = [
@@ -59,47 +69,56 @@ __all__ = [
 ]
 
 
-@helper
-def copy(source, out):
-    """In place of ``out[:] = source``, whose error message alone takes two seconds to compile."""
-    for i in range(len(out)):
-        out[i] = source[i]
+PRIMAL_DUAL, LET_GO, CLIMB = 0, 1, 2  # phases of a solve
 
 
 @helper
 def solve_sample(s, w, state, row_state):
     """States without a contradiction; status, rounds, free weights, scale of the gradient.
 
-    From the given states, or cold. Where the rounds cycle, cold again on P + tau diag(P),
-    which is led back to P.
+    From the given states, or cold. Where the rounds cycle, by the dual method from where they are:
+    what has a wrong multiplier is let go, then it climbs.
     """
-    cold = state[0] < 0
-    if not cold:
+    if state[0] < 0:
+        cold_start(s, w, state, row_state)
+    else:
         admit(s, w, state, row_state)
-    attempt = taken = waited = rounds = 0
+    phase = PRIMAL_DUAL
+    refined = waited = rounds = 0
     fewest = 2**62
-    while True:  # the one place that starts and solves: inlined once
-        tau = HOMOTOPY[attempt]
-        if cold:
-            cold_start(s, w, state, row_state, START if attempt == 0 else tau)
-            cold = False
-        m, scale = solve_state(s, w, state, row_state, tau)
+    while True:  # the one place that solves: inlined once
+        m, scale = solve_state(s, w, state, row_state, refined > 0)
         rounds += 1
         if m < 0:
             return INDEFINITE, rounds, m, scale
-        flipped = flip(s, w, m, state, row_state, scale)
-        if flipped == 0 and tau == 0:
-            return SOLVED, rounds, m, scale
-        taken += 1
-        waited = 0 if flipped < fewest else waited + 1
-        fewest = min(fewest, flipped)
-        if flipped == 0 or waited > PATIENCE or taken == ROUND_LIMIT:
-            attempt += 1
-            if attempt == len(HOMOTOPY):
+        if refined < REFINEMENTS and free_residual(s, w, m, scale) > REFINED:
+            refined += 1
+            continue
+        refined = 0
+        if phase == CLIMB:
+            let_go = climb(s, w, state, row_state, scale)
+            if let_go < 0 or rounds > CLIMB_LIMIT + s.linear.shape[0] + s.limits.shape[1]:
                 return STALLED, rounds, m, scale
-            cold = attempt == 1
-            taken = waited = 0
-            fewest = 2**62
+            solved = let_go == 0
+        else:
+            flipped = flip_pinned(s, w, state, scale)
+            if phase == PRIMAL_DUAL:
+                flipped += flip_free(w, m, state)
+                flipped += flip_rows(s, w, state, row_state, scale)
+                solved = flipped == 0
+                waited = 0 if flipped < fewest else waited + 1
+                fewest = min(fewest, flipped)
+                if not solved and (waited > PATIENCE or rounds >= ROUND_LIMIT):
+                    phase = LET_GO
+            else:
+                solved = flipped + drop_rows(s, w, row_state, scale) == 0
+                if solved:
+                    remember(w)
+                    phase = CLIMB
+        if solved and not (
+            phase == CLIMB and pin_what_is_missed_most(s, w, m, state, row_state, rounds)
+        ):
+            return SOLVED, rounds, m, scale
 
 
 @entry

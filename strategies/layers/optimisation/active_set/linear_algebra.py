@@ -48,9 +48,9 @@ def substitute(a, n, x, count):
 
 
 @helper
-def factorise(s, w, m, tau):
-    """Cholesky factor of the m free weights' block of P + tau diag(P), or by Woodbury of
-    ``I + F'D^-1 F`` where that is smaller. Returns its size, -1 if P is not positive definite."""
+def factorise(s, w, m):
+    """Cholesky factor of the m free weights' block of P, or by Woodbury of ``I + F'D^-1 F`` where
+    that is smaller. Returns its size, -1 if P is not positive definite."""
     k = s.loadings.shape[1]
     if s.specific.shape[0] == 0 or m <= k:
         a = w.matrix[: m * m].reshape(m, m)
@@ -64,13 +64,13 @@ def factorise(s, w, m, tau):
                     for t in range(k):
                         value += s.loadings[p, t] * s.loadings[w.free[j], t]
                     a[i, j] = value
-            a[i, i] = (1 + tau) * w.diagonal[p]
+            a[i, i] = w.diagonal[p]
         return m if cholesky(a, m) else -1
     a = w.matrix[: k * k].reshape(k, k)
     a[:] = 0.0
     for i in range(m):
         p = w.free[i]
-        weight = 1 / (s.specific[p] + tau * w.diagonal[p])
+        weight = 1 / s.specific[p]
         for t in range(k):
             value = s.loadings[p, t] * weight
             for u in range(t + 1):
@@ -81,7 +81,7 @@ def factorise(s, w, m, tau):
 
 
 @helper
-def solve_free(s, w, m, size, tau, count):
+def solve_free(s, w, m, size, count):
     """Multiply the first ``count`` rows of ``right`` by the inverse of the free block."""
     a = w.matrix[: size * size].reshape(size, size)
     x = w.right
@@ -93,7 +93,7 @@ def solve_free(s, w, m, size, tau, count):
     for i in range(m):
         p = w.free[i]
         for r in range(count):
-            x[r, i] /= s.specific[p] + tau * w.diagonal[p]
+            x[r, i] /= s.specific[p]
             for t in range(size):
                 inner[r, t] += s.loadings[p, t] * x[r, i]
     substitute(a, size, inner, count)
@@ -103,7 +103,7 @@ def solve_free(s, w, m, size, tau, count):
             value = 0.0
             for t in range(size):
                 value += s.loadings[p, t] * inner[r, t]
-            x[r, i] -= value / (s.specific[p] + tau * w.diagonal[p])
+            x[r, i] -= value / s.specific[p]
 
 
 @helper

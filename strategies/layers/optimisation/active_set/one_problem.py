@@ -9,6 +9,13 @@ from strategies.layers.optimisation.active_set.tolerances import FEASIBLE
 
 
 @helper
+def copy(source, out):
+    """In place of ``out[:] = source``, whose error message alone takes two seconds to compile."""
+    for i in range(len(out)):
+        out[i] = source[i]
+
+
+@helper
 def largest(x):
     """Largest absolute value; by four running ones, which do not wait for each other."""
     a = b = c = d = 0.0
@@ -118,14 +125,12 @@ def row_target(s, w, row, state):
 def row_value(s, w, row, z):
     """What a row sums to now: a combination, turnover or gross exposure."""
     value = 0.0
-    given = s.rows.shape[0]
-    for i in range(s.linear.shape[0]):
-        if row < given:
+    if row < s.rows.shape[0]:
+        for i in range(s.linear.shape[0]):
             value += s.rows[row, i] * z[i]
-        elif row == given:
-            value += abs(z[i] - s.trade[0, i])
-        else:
-            value += abs(z[i])
+        return value
+    for i in range(s.linear.shape[0]):
+        value += abs(z[i] - s.trade[0, i]) if row == s.rows.shape[0] else abs(z[i])
     return value
 
 
@@ -139,16 +144,16 @@ def side_of(w, e, i, kink):
 
 
 @helper
-def slopes(s, w, i, at):
+def slopes(s, duals, i, at):
     """Slope of the costs of weight i at a point, to its left and to its right."""
     left = right = 0.0
     given = s.rows.shape[0]
     if s.trade.shape[1]:
-        width = s.trade[1, i] + w.duals[given]
+        width = s.trade[1, i] + duals[given]
         left += width if at > s.trade[0, i] else -width
         right += width if at >= s.trade[0, i] else -width
     if s.gross:
-        width = w.duals[given + 1]
+        width = duals[given + 1]
         left += width if at > 0 else -width
         right += width if at >= 0 else -width
     return left, right

@@ -14,6 +14,7 @@ from strategies.layers.optimisation.active_set.linear_algebra import (
 )
 from strategies.layers.optimisation.active_set.one_problem import (
     coefficient,
+    copy,
     largest,
     row_target,
     row_value,
@@ -32,35 +33,32 @@ from strategies.layers.optimisation.active_set.tolerances import (
 
 
 @helper
-def solve_state(s, w, state, row_state, tau):
+def solve_state(s, w, state, row_state, refine):
     """Weights, multipliers and gradient if each weight and row is as its state says.
 
-    P is ``P + tau diag(P)``. Returns how many weights are free (-1 if P is not positive definite)
-    and the largest term of the gradient.
+    With ``refine``, what the weights and multipliers at hand are off by is solved for and added:
+    where P is nearly singular, the first solution is the difference of much larger numbers.
+    Returns how many weights are free (-1 if P is not positive definite) and the largest term of
+    the gradient.
     """
     n = s.linear.shape[0]
     k = s.loadings.shape[1]
     dense = s.specific.shape[0] == 0
-    m, pinned = place(s, w, state)
+    m, pinned = place(s, w, state, refine)
+    copy(w.z, w.base)
+    copy(w.duals, w.base_duals)
     w.gradient[:] = 0.0
     w.common[:] = 0.0
     if dense:  # P z from the pinned weights
         add_rows(s.risk, w.fixed, pinned, w.z, w.gradient)
     else:
         add_rows(s.loadings, w.fixed, pinned, w.z, w.common)
-    for a in range(m):
-        p = w.free[a]
-        value = s.linear[p] - w.gradient[p]
-        for t in range(k):
-            value -= s.loadings[p, t] * w.common[t]
-        if s.trade.shape[1]:
-            value -= w.side[0, p] * s.trade[1, p]
-        w.right[0, a] = value
-    size = factorise(s, w, m, tau)
+    pull_on_free(s, w, row_state, m, refine)
+    size = factorise(s, w, m)
     if size < 0:
         return -1, 0.0
     count = orthonormal_rows(s, w, row_state, m)
-    solve_free(s, w, m, size, tau, 1 + count)
+    solve_free(s, w, m, size, 1 + count)
     w.duals[:] = 0.0
     for r in range(count):
         row = w.active[r]
@@ -75,13 +73,16 @@ def solve_state(s, w, state, row_state, tau):
         add_rows(s.risk, w.free, m, w.z, w.gradient)
     else:
         add_rows(s.loadings, w.free, m, w.z, w.common)
+    for r in range(count if refine else 0):
+        w.duals[w.active[r]] += w.base_duals[w.active[r]]
+    for a in range(m if refine else 0):
+        w.z[w.free[a]] += w.base[w.free[a]]
+    if not dense:
         for i in range(n):
             value = s.specific[i] * w.z[i]
             for t in range(k):
                 value += s.loadings[i, t] * w.common[t]
             w.gradient[i] = value
-    for i in range(n if tau != 0 else 0):
-        w.gradient[i] += tau * w.diagonal[i] * w.z[i]
     scale = max(largest(w.gradient), w.sizes[0])
     for i in range(n):
         w.gradient[i] -= s.linear[i]
@@ -96,14 +97,32 @@ def solve_state(s, w, state, row_state, tau):
 
 
 @helper
-def place(s, w, state):
-    """Pinned weights on their break points, free ones at zero; returns how many are free, and how
-    many are pinned elsewhere than at zero."""
+def pull_on_free(s, w, row_state, m, refine):
+    """The right-hand side of the free weights: what pulls at them where all weights are now."""
+    for a in range(m):
+        p = w.free[a]
+        value = s.linear[p] - w.gradient[p]
+        for t in range(s.loadings.shape[1]):
+            value -= s.loadings[p, t] * w.common[t]
+        if s.specific.shape[0]:
+            value -= s.specific[p] * w.z[p]
+        if s.trade.shape[1]:
+            value -= w.side[0, p] * s.trade[1, p]
+        for row in range(s.limits.shape[1] if refine else 0):
+            if row_state[row] != 0:
+                value -= w.duals[row] * coefficient(s, w, row, p)
+        w.right[0, a] = value
+
+
+@helper
+def place(s, w, state, refine):
+    """Pinned weights on their break points, free ones at zero, or where they are; returns how many
+    are free, and how many are elsewhere than at zero so far."""
     m = pinned = 0
     for i in range(s.linear.shape[0]):  # without a branch, for none could be predicted
         e = state[i]
         free = e & 1
-        z = 0.0 if free else w.breaks[e >> 1, i]
+        z = (w.z[i] if refine else 0.0) if free else w.breaks[e >> 1, i]
         w.z[i] = z
         w.free[m] = i
         m += free
@@ -118,15 +137,6 @@ def place(s, w, state):
 
 
 @helper
-def flip(s, w, m, state, row_state, scale):
-    """Correct the states that the weights or the multipliers contradict; return how many."""
-    flipped = flip_pinned(s, w, state, scale)
-    flipped += flip_free(w, m, state)
-    flipped += flip_rows(s, w, state, row_state, scale)
-    return flipped
-
-
-@helper
 def flip_pinned(s, w, state, scale):
     """Free the weights that lower the objective as they leave their break points."""
     flipped = 0
@@ -138,7 +148,7 @@ def flip_pinned(s, w, state, scale):
         if state[i] % 2 == 1:
             continue
         at = w.breaks[state[i] // 2, i]
-        left, right = slopes(s, w, i, at)
+        left, right = slopes(s, w.duals, i, at)
         if at < w.breaks[last, i] and w.gradient[i] + right < -tolerance:
             state[i] = segment_beside(w, i, at, 1)
             flipped += 1
@@ -223,7 +233,7 @@ def free_for_row(s, w, state, row):
         if state[i] % 2 == 1 or share == 0:
             continue
         at = w.breaks[state[i] // 2, i]
-        left, right = slopes(s, w, i, at)
+        left, right = slopes(s, w.duals, i, at)
         if w.gaps[row] * share > 0:
             price = w.gradient[i] + right
             possible = at < w.breaks[w.breaks.shape[0] - 1, i]
@@ -255,7 +265,7 @@ def let_go_of_weak(s, w, state, row_state, scale):
         if state[i] % 2 == 1 or (last == 1 and abs(w.gradient[i]) > room):
             continue
         at = w.breaks[state[i] // 2, i]
-        left, right = slopes(s, w, i, at)
+        left, right = slopes(s, w.duals, i, at)
         if at < w.breaks[last, i] and w.gradient[i] + right <= room:
             state[i] = segment_beside(w, i, at, 1)
         elif at > w.breaks[0, i] and w.gradient[i] + left >= -room:
@@ -276,13 +286,9 @@ def symmetric(s, w):
 
 
 @helper
-def residual_of(s, w, m, scale):
-    """Largest residual of the optimality conditions, without unit; NaN if what was read of P is
-    not symmetric."""
-    worst = 0.0
-    if not symmetric(s, w):
-        return np.nan
-    mean = 0.0
+def free_residual(s, w, m, scale):
+    """Largest gradient of a free weight, without unit."""
+    worst = mean = 0.0
     for i in range(s.linear.shape[0]):
         mean += w.diagonal[i] / s.linear.shape[0]
     for a in range(m):
@@ -294,7 +300,16 @@ def residual_of(s, w, m, scale):
             value += w.side[1, p] * w.duals[s.rows.shape[0] + 1]
         if not abs(value) <= worst:
             worst = abs(value)
-    worst /= max(scale, mean)
+    return worst / max(scale, mean)
+
+
+@helper
+def residual_of(s, w, m, scale):
+    """Largest residual of the optimality conditions, without unit; NaN if what was read of P is
+    not symmetric."""
+    if not symmetric(s, w):
+        return np.nan
+    worst = free_residual(s, w, m, scale)
     for row in range(s.limits.shape[1]):
         if s.limits[0, row] > -np.inf or s.limits[1, row] < np.inf:
             value = row_value(s, w, row, w.z)

@@ -1,8 +1,7 @@
 """ActiveSet: the active-set method as a differentiable solver.
 
 On the CPU the rounds run in compiled kernels, elsewhere in batched torch. The rare sample whose
-rounds cycle starts again on an easier problem that is led back to the given one; the second line
-takes what they do not solve.
+rounds cycle is solved by the kernels' dual method.
 """
 
 from __future__ import annotations

@@ -6,18 +6,18 @@ import numpy as np
 
 from strategies.layers.optimisation.active_set.compilation import helper
 from strategies.layers.optimisation.active_set.one_problem import row_value
-from strategies.layers.optimisation.active_set.tolerances import START_HALVINGS
+from strategies.layers.optimisation.active_set.tolerances import START, START_HALVINGS
 
 
 @helper
-def cold_start(s, w, state, row_state, tau):
+def cold_start(s, w, state, row_state):
     """States of the optimum for diag(P), the budget and, one after the other, the gross and the
     turnover limit, whose multipliers are found by bisection."""
     given = s.rows.shape[0]
     only_equalities(s, row_state)
     multiplier = w.multipliers[:2]
     multiplier[:] = 0.0
-    row_state[0] = separable_optimum(s, w, tau, 0.0, 0.0)
+    row_state[0] = separable_optimum(s, w, 0.0, 0.0)
     top = 0.0
     for i in range(s.linear.shape[0]):
         top = max(top, abs(s.linear[i]), w.diagonal[i])
@@ -30,7 +30,7 @@ def cold_start(s, w, state, row_state, tau):
         low, high = 0.0, 4 * top
         for _ in range(START_HALVINGS):
             multiplier[kink] = (low + high) / 2
-            row_state[0] = separable_optimum(s, w, tau, multiplier[0], multiplier[1])
+            row_state[0] = separable_optimum(s, w, multiplier[0], multiplier[1])
             if row_value(s, w, row, w.z) > limit:
                 low = multiplier[kink]
             else:
@@ -39,7 +39,7 @@ def cold_start(s, w, state, row_state, tau):
 
 
 @helper
-def separable_optimum(s, w, tau, turnover, gross):
+def separable_optimum(s, w, turnover, gross):
     """Optimum for diag(P), the budget, and given multipliers of the turnover and gross limits, by
     a safeguarded Newton method on the budget's multiplier (the total falls with it, piecewise
     linearly). Returns the budget's state: which of its ends binds, 1 for an equality."""
@@ -49,7 +49,7 @@ def separable_optimum(s, w, tau, turnover, gross):
     reach = top = bottom = 0.0
     centre, inverse = w.right[0], w.right[1]
     for i in range(n):
-        inverse[i] = 1 / (w.diagonal[i] * (1 + tau))
+        inverse[i] = 1 / (w.diagonal[i] * START)
         centre[i] = s.linear[i] * inverse[i]
         bottom += inverse[i]
         top += centre[i]

@@ -3,9 +3,12 @@
 ROUND_LIMIT = 60  # rounds of one attempt
 PATIENCE = 6  # rounds without fewer violations before an attempt is given up
 AT_ONCE = 8  # violated rows that a round activates together; of more, only the one missed most
-EXACT = 1e-10  # relative residual of a solution; beyond it the second line takes over
-HOMOTOPY = (0.0, *(0.3 / 2**k for k in range(10)), 0.0)  # P + tau diag(P): plainly, then a path
-START = -0.5  # tau of the first guess: half of a stock's variance is common, the budget takes it up
+REFINED = 1e-12  # relative residual of a solution beyond which it is solved for once more
+EXACT = 1e-10  # relative residual of a solution
+START = 0.5  # of P's diagonal in the first guess: the rest is common risk, the budget takes it up
+CLIMB_LIMIT = 1000  # rounds of the dual method, beside one for each weight and row
+CHASED = 64  # rounds after which twice as much counts as rounding
+REFINEMENTS = 4  # of a solution
 START_HALVINGS = 16  # of the turnover and gross multipliers; more digits save no rounds
 
 RETURN_TOLERANCE = 1e-12  # of a multiplier, relative to P_ii
