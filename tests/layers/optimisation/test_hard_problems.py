@@ -57,10 +57,8 @@ def test_gradients_of_what_the_dual_method_solves():
             given = limits | {"row_upper": ends}
             solution = solver.solve(build_problem(*leaves, **given))
             slopes = torch.autograd.grad(solution.weights, [*leaves, ends], pull)
-            if isinstance(
-                solver, ActiveSet
-            ):  # rounds alone do not take as many
-                taken_over += int((solution.rounds > 5 * PATIENCE).sum())
+            if isinstance(solver, ActiveSet):  # rounds alone do not take as many
+                taken_over += int((solution.rounds > 8 * PATIENCE).sum())
             found.append([solution.weights, (slopes[0] + slopes[0].mT) / 2, *slopes[1:]])
         for one, two in zip(*found, strict=True):
             torch.testing.assert_close(one, two, rtol=1e-6, atol=1e-7)

@@ -141,22 +141,25 @@ def point_along_ray(s, w, row_state):
 
 @helper
 def pin_what_is_missed_most(s, w, m, state, row_state, rounds):
-    """Pin the weight, or activate the row, that is missed by most; return whether there is one.
+    """Activate the row that is missed by most, or pin the weights that are missed by more, all of
+    one side; return whether there is one.
 
     What counts as rounding grows with the rounds, so that none is chased for ever.
     """
     loose = 2.0 ** (rounds // CHASED)
-    worst = 0.0
+    worst = below = above = 0.0
     which = -1
     to_state = 0
     for a in range(m):
         i = w.free[a]
         j = state[i] // 2
-        below, above = w.breaks[j, i] - w.z[i], w.z[i] - w.breaks[j + 1, i]
-        by = max(below, above)
-        if by > loose * ROUNDING * (1 + abs(w.z[i])) and by > worst:
-            worst, which = by, i
-            to_state = 2 * j if below > above else 2 * j + 2
+        below += max(0.0, w.breaks[j, i] - w.z[i])
+        above += max(0.0, w.z[i] - w.breaks[j + 1, i])
+    for a in range(m):
+        i = w.free[a]
+        by = weight_missed_by(w, state, i, below >= above)
+        if by > loose * ROUNDING * (1 + abs(w.z[i])):
+            worst, which = max(worst, by), i
     for row in range(s.limits.shape[1]):
         low, high = s.limits[0, row], s.limits[1, row]
         if row_state[row] != 0 or (low == -np.inf and high == np.inf):
@@ -167,15 +170,24 @@ def pin_what_is_missed_most(s, w, m, state, row_state, rounds):
             for i in range(s.linear.shape[0]):
                 held = s.trade[0, i] if row == s.rows.shape[0] else 0.0
                 value += w.side[row - s.rows.shape[0], i] * (w.z[i] - held)
-        below, above = low - value, value - high
-        by = max(below, above)
+        by = max(low - value, value - high)
         size = w.sizes[1 + row] if row < s.rows.shape[0] else 1.0
-        room = loose * ROW_ROUNDING * (1 + abs(low if below > above else high))
-        if by > room and by > worst * size:
+        beyond = low if value < low else high
+        if by > loose * ROW_ROUNDING * (1 + abs(beyond)) and by > worst * size:
             worst, which = by / size, s.linear.shape[0] + row
-            to_state = -1 if below > above and low < high else 1
+            to_state = -1 if value < low < high else 1
     if which >= s.linear.shape[0]:
         row_state[which - s.linear.shape[0]] = to_state
-    elif which >= 0:
-        state[which] = to_state
+        return True
+    for a in range(m):
+        i = w.free[a]
+        if weight_missed_by(w, state, i, below >= above) > loose * ROUNDING * (1 + abs(w.z[i])):
+            state[i] += -1 if below >= above else 1
     return which >= 0
+
+
+@helper
+def weight_missed_by(w, state, i, below):
+    """How far a free weight is beyond its segment on one side."""
+    j = state[i] // 2
+    return w.breaks[j, i] - w.z[i] if below else w.z[i] - w.breaks[j + 1, i]

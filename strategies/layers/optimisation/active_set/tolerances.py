@@ -1,7 +1,7 @@
 """Limits and tolerances of the active-set method, of its kernels and its batched form alike."""
 
 ROUND_LIMIT = 60  # rounds of one attempt
-PATIENCE = 6  # rounds without fewer violations before an attempt is given up
+PATIENCE = 3  # rounds without fewer violations before an attempt is given up
 AT_ONCE = 8  # violated rows that a round activates together; of more, only the one missed most
 REFINED = 1e-12  # relative residual of a solution beyond which it is solved for once more
 EXACT = 1e-10  # relative residual of a solution
