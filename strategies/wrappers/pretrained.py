@@ -19,7 +19,7 @@ from strategies.wrappers.wrapper import Wrapper
 LIMITS = ("cap", "constraints", "fallback", "target")  # may be others than in pretraining
 
 
-class Pretrained(LearnedStrategy, Wrapper):
+class Pretrained(LearnedStrategy, Wrapper):  # type: ignore[misc]  # both have a fit
     """A learned strategy that starts from parameters pretrained on several markets.
 
     Each refit trains on from there, as far as its validation supports it; inside `Untrained` the
