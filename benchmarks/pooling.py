@@ -4,8 +4,8 @@
 
 Planted markets of ``benchmarks/known_truth.py`` at 10 bp, none of whose features is named: one
 state is pretrained on five others up to the same date, and tested on the 1,500 rows after it;
-Sharpe ratios are those under the true means and covariance. With ``--data``, the bundled stocks and ten US
-industries, too: one state is pretrained on both up to 2011, and tested from 2012 on each.
+Sharpe ratios are those under the true means and covariance. With ``--data``, the bundled stocks and
+ten US industries, too: one state is pretrained on both up to 2011, and tested from 2012 on each.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from engine.training.trainer import build
 from engine.walking.learner import Learner
 from strategies import DEQMeanVariance
 from strategies.base import stack
-from strategies.signal_forecast import AVERSION, RIDGE, SignalForecast
+from strategies.signal_forecast import AVERSION, RIDGE, SignalForecast, relative_volatility
 
 ROWS, ASSETS = 600, 6
 
@@ -112,6 +112,15 @@ def test_an_unknown_signal_and_an_asset_that_does_not_trade_say_nothing():
     torch.testing.assert_close(scores.sum(1), torch.zeros(2, 2, dtype=torch.float64))
     few["trades"][0, 0] = False
     assert (forecast.scores(few["signals"], few["trades"])[0, 0] == 0).all()
+
+
+def test_volatilities_are_the_same_in_both_forms_of_risk():
+    panel = planted(80, 6).panel
+    both = [DEQMeanVariance(lookback=64, risk=form) for form in ("covariance", "factor")]
+    found = [relative_volatility(stack([each.prepare(panel.last(64))])) for each in both]
+    torch.testing.assert_close(*found)
+    returns = panel.last(64).returns.iloc[1:].std(ddof=0).to_numpy()
+    assert np.corrcoef(found[0][0], returns)[0, 1] > 0.98  # but for the shrinkage
 
 
 def weekly():
