@@ -31,6 +31,15 @@ FIRST = 300  # seed of the first planted market; those of other benchmarks lie b
 UNTIL, SUBSETS = "2011-12-31", 2
 
 
+def kept(history: pd.DataFrame) -> str:
+    """What validation on all markets says of a pretraining."""
+    end = history.iloc[-1]
+    return (
+        f"{end['epoch']} epochs, gain {end['validation_gain']:.3f} with an error of "
+        f"{end['validation_error']:.3f}, share {end['share']:.2f}"
+    )
+
+
 def on_planted(seeds: int, folder: Path) -> None:
     plain, costs, file = DEQMeanVariance(**FULL), Costs(COST), folder / "planted"
     markets = [planted(ROWS, ASSETS, FIRST + seed) for seed in range(OTHERS + seeds)]
@@ -38,7 +47,7 @@ def on_planted(seeds: int, folder: Path) -> None:
     until = trials[0].market.panel.dates[trials[0].fold.refit] - pd.Timedelta("1D")
     others = [market.panel for market in markets[:OTHERS]]
     history = pretrain(plain, others, file, until=until, plan=PLAN, costs=costs)
-    print(f"pretrained on {OTHERS} planted markets: {history.iloc[-1].round(3).to_dict()}")
+    print(f"pretrained on {OTHERS} planted markets: {kept(history)}")
     start = Pretrained(plain, str(file))
     rows = []
     for seed, trial in enumerate(trials):
@@ -63,7 +72,7 @@ def on_real(data: Path, seeds: int, folder: Path) -> None:
     history = pretrain(
         plain, list(panels.values()), file, until=UNTIL, plan=plan, sub_universes=SUBSETS
     )
-    print(f"\npretrained on both up to {UNTIL}: {history.iloc[-1].round(3).to_dict()}")
+    print(f"\npretrained on both up to {UNTIL}: {kept(history)}")
     start = Pretrained(plain, file)
     strategies = {
         "untrained": Untrained(plain),
