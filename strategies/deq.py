@@ -26,7 +26,7 @@ from strategies.layers.optimisation.consecutive import weights_from_holdings, we
 from strategies.layers.optimisation.mean_variance import MeanVarianceLayer
 from strategies.network_parts import (
     SOLVERS,
-    Exposure,
+    InvestedShare,
     Standardise,
     composition,
     known_by,
@@ -330,7 +330,7 @@ class DEQMeanVarianceNetwork(nn.Module):
         self.proportional = proportional
         if proportional:
             self.log_proportional = nn.Parameter(torch.zeros(()))
-        self.exposure = Exposure(hidden, least, most) if cash else None
+        self.exposure = InvestedShare(hidden, least, most) if cash else None
         self.forecast = forecast
         self.cleaning = EigenvalueCleaning(hidden) if cleaning else None
 

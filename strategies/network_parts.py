@@ -128,7 +128,7 @@ def portfolio_volatility(weights: Tensor, inputs: Inputs) -> Tensor:
     return variance.clamp_min(1e-12).sqrt()
 
 
-class Exposure(nn.Module):
+class InvestedShare(nn.Module):
     """``min(most, target / volatility)`` of a portfolio, which a head corrects; the rest is cash.
 
     At first the head is zero: the rule of Moreira & Muir (2017), "Volatility-managed portfolios".
