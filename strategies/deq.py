@@ -20,11 +20,11 @@ from strategies.covariance import FORMS, prepared_risk, recent_risk
 from strategies.eigenvalue_cleaning import EigenvalueCleaning
 from strategies.features import feature_table
 from strategies.layers.equilibrium.deq_encoder import CELLS, DEQEncoder
-from strategies.layers.equilibrium.fixed_point import Adjoint, Implicit, Phantom, Unrolled
-from strategies.layers.equilibrium.fixed_point_solvers import Anderson, Broyden, Picard, Solver
 from strategies.layers.optimisation.consecutive import weights_from_holdings, weights_on_dates
 from strategies.layers.optimisation.mean_variance import MeanVarianceLayer
 from strategies.network_parts import (
+    ADJOINTS,
+    FIXED_POINTS,
     SOLVERS,
     InvestedShare,
     Standardise,
@@ -49,17 +49,6 @@ from strategies.strategy_constraints import (
     suspended,
 )
 
-FIXED_POINTS: dict[str, Solver | None] = {
-    "auto": None,
-    "picard": Picard(),
-    "anderson": Anderson(),
-    "broyden": Broyden(),
-}
-ADJOINTS: dict[str, Adjoint] = {
-    "implicit": Implicit(),
-    "phantom": Phantom(),
-    "unrolled": Unrolled(),
-}
 SAMPLES, CHUNK = 250, 32  # most rows whose volatility the target is the median of; at a time
 SPEED = 5.0  # the cost of trading spans decades: its logarithm is learned so many times faster
 

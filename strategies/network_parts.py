@@ -10,11 +10,24 @@ import torch
 from torch import Tensor, nn
 
 from strategies.base import Inputs
+from strategies.layers.equilibrium.fixed_point import Adjoint, Implicit, Phantom, Unrolled
+from strategies.layers.equilibrium.fixed_point_solvers import Anderson, Broyden, Picard, Solver
 from strategies.layers.optimisation.mean_variance import ActiveSet, FactorRisk, Qpth
 from strategies.layers.second_derivatives import refuse_second_derivative
 from strategies.layers.solve_record import note_exposure
 
 SOLVERS = {"active_set": ActiveSet, "qpth": Qpth}
+FIXED_POINTS: dict[str, Solver | None] = {
+    "auto": None,
+    "picard": Picard(),
+    "anderson": Anderson(),
+    "broyden": Broyden(),
+}
+ADJOINTS: dict[str, Adjoint] = {
+    "implicit": Implicit(),
+    "phantom": Phantom(),
+    "unrolled": Unrolled(),
+}
 LIMIT = "limit."  # inputs so named are the optimiser's constraints
 
 
