@@ -30,19 +30,15 @@ POLICY = Policy()
 class History:
     """The prices of one ticker, or the reason there are none.
 
-    Attributes:
-        status: "ok"; "ended" (prices, but none in the last two weeks); "stale" (stored prices,
-            the update failed); "delisted", "empty", "failed" (no price; see ``Answer``).
-        message: the reason, if not "ok", and what an update changed.
-        snapshot: of ``table`` in the store; None without prices.
-        table: see ``Answer``.
+    The status is "ok"; "ended" (prices, but none in the last two weeks); "stale" (stored prices,
+    the update failed); "delisted", "empty", "failed" (no price; see ``Answer``).
     """
 
     ticker: str
     status: str
-    message: str
-    snapshot: Snapshot | None
-    table: pd.DataFrame
+    message: str  # the reason, if not "ok", and what an update changed
+    snapshot: Snapshot | None  # of the table in the store; None without prices
+    table: pd.DataFrame  # see ``Answer``
 
 
 def fetch(

@@ -39,13 +39,10 @@ PER_PERIOD = {"value at risk, 5%", "expected shortfall, 5%", "Sharpe above 0", "
 
 @dataclass(frozen=True)
 class RunDifferences:
-    """Attributes:
-    table: rows: the settings that differ, by (aspect, setting); columns: runs.
-    incomparable: {metric: the aspects for which it cannot be compared between the runs}.
-    """
+    """The settings in which runs differ, and the figures that this makes incomparable."""
 
-    table: pd.DataFrame
-    incomparable: Mapping[str, list[str]]
+    table: pd.DataFrame  # rows: the settings that differ, by (aspect, setting); columns: runs
+    incomparable: Mapping[str, list[str]]  # {metric: the aspects for which it cannot be compared}
 
     @property
     def differing(self) -> list[str]:

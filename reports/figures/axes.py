@@ -100,10 +100,8 @@ class Axes:
         parts = [p for p in np.split(np.arange(len(y)), cuts) if len(p) and known[p[0]]]
         path = "".join(_path(self.across(x[p]), self.up(y[p])) for p in parts)
         if path:
-            self.marks.append(
-                f'<path d="{path}" style="fill:none;stroke:var(--{colour});stroke-width:{width:g}'
-                f'{_opacity(opacity)}"/>'
-            )
+            style = f"fill:none;stroke:var(--{colour});stroke-width:{width:g}"
+            self.marks.append(_mark(path, style, opacity))
 
     def area(
         self, x: np.ndarray, y: np.ndarray, colour: str, opacity: float = 1, edge: str = ""
@@ -112,10 +110,8 @@ class Axes:
         x = np.concatenate([x[:1], x, x[-1:]])
         y = np.concatenate([[0.0], np.nan_to_num(y), [0.0]])
         stroke = f";stroke:var(--{edge});stroke-width:.35" if edge else ""
-        self.marks.append(
-            f'<path d="{_path(self.across(x), self.up(y))}Z" '
-            f'style="fill:var(--{colour}){stroke}{_opacity(opacity)}"/>'
-        )
+        path = f"{_path(self.across(x), self.up(y))}Z"
+        self.marks.append(_mark(path, f"fill:var(--{colour}){stroke}", opacity))
 
     def bars(
         self, x: np.ndarray, y: np.ndarray, width: float, colour: str, opacity: float = 1
@@ -127,7 +123,7 @@ class Axes:
             f"M{a:.1f} {d:.1f}H{b:.1f}V{c:.1f}H{a:.1f}Z"
             for a, b, c, d in zip(left, right, top, foot, strict=True)
         )
-        self.marks.append(f'<path d="{path}" style="fill:var(--{colour}){_opacity(opacity)}"/>')
+        self.marks.append(_mark(path, f"fill:var(--{colour})", opacity))
 
     def dots(
         self, x: np.ndarray, y: np.ndarray, colour: str, radius: float = 2, opacity: float = 1
@@ -240,10 +236,12 @@ def _path(x: np.ndarray, y: np.ndarray) -> str:
 
 
 def _stroke(x1: float, y1: float, x2: float, y2: float, colour: str, more: str = "") -> str:
-    return (
-        f'<path d="M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}" '
-        f'style="fill:none;stroke:var(--{colour});stroke-width:.8{more}"/>'
-    )
+    path = f"M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}"
+    return _mark(path, f"fill:none;stroke:var(--{colour});stroke-width:.8{more}")
+
+
+def _mark(path: str, style: str, opacity: float = 1) -> str:
+    return f'<path d="{path}" style="{style}{_opacity(opacity)}"/>'
 
 
 def _opacity(value: float) -> str:

@@ -33,21 +33,13 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Metric:
-    """One number of the report.
+    """One number of the report."""
 
-    Args:
-        name: of the row, in the page and in the exports.
-        compute: its definition; the docstring says formula, unit and source.
-        inputs: what ``compute`` is given, names out of ``inputs_of``.
-        unit: a key of ``reports.formats.FORMATS``.
-        high: whether high is good; None where neither is.
-    """
-
-    name: str
-    compute: Callable[..., float]
-    inputs: str
-    unit: str
-    high: bool | None = None
+    name: str  # of the row, in the page and in the exports
+    compute: Callable[..., float]  # its docstring says formula, unit and source
+    inputs: str  # what ``compute`` is given, names out of ``inputs_of``
+    unit: str  # a key of ``reports.formats.FORMATS``
+    high: bool | None = None  # whether high is good; None where neither is
 
     @property
     def definition(self) -> str:
