@@ -31,14 +31,11 @@ def take_out(
 
     def without(table: pd.DataFrame) -> pd.DataFrame:
         found = table.drop(columns=name, errors="ignore")
-        if kept.all() or not table.index.equals(prices.index):  # of other dates: refused later
-            return found
-        return found[kept]
+        return found[kept] if table.index.equals(prices.index) else found  # refused later
 
-    note = ""
-    if not kept.all():
-        count = int((~kept).sum())
-        note = f"Left out: {count:,} rows on which only the benchmark {name} has a price."
+    if kept.all():
+        return prices[name], lambda table: table.drop(columns=name, errors="ignore"), ""
+    note = f"Left out: {(~kept).sum():,} rows on which only the benchmark {name} has a price."
     return prices.loc[kept, name], without, note
 
 

@@ -56,12 +56,10 @@ def suspicious_moves(panel: Panel) -> list[Move]:
         big[row, column] = _is_unusual(moves, row, column)
     if not big.any():
         return []
-    found: list[Move] = []
     explained = np.zeros_like(big)
-    found += _swaps(panel, logs, moves, usual, big, explained)
+    found = list(_swaps(panel, logs, moves, usual, big, explained))
     found += _spikes(panel, logs, moves, big, explained)
-    found += _shifts(panel, moves, usual, big & ~explained)
-    return found
+    return found + list(_shifts(panel, moves, usual, big & ~explained))
 
 
 def _is_unusual(moves: np.ndarray, row: int, column: int) -> bool:
@@ -73,9 +71,7 @@ def _is_unusual(moves: np.ndarray, row: int, column: int) -> bool:
         return False
     others = np.delete(moves[row], column)
     others = others[~np.isnan(others)]
-    if len(others) < 4:
-        return True
-    return bool(abs(moves[row, column] - np.median(others)) > SHARED * size)
+    return len(others) < 4 or bool(abs(moves[row, column] - np.median(others)) > SHARED * size)
 
 
 def _swaps(

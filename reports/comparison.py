@@ -24,6 +24,11 @@ from reports.returns_alone import has_holdings
 from strategies.baselines import EqualWeight
 
 EQUAL_WEIGHT = "EqualWeight"
+SIMULATED = (
+    "fills", "most_invested", "delays", "weights", "gross_returns", "net_returns", "turnover",
+    "costs", "fractional_returns",
+)  # fmt: skip
+LEARNED = ("training", "solves", "checks", "limits", "sensitivity")
 Given: TypeAlias = "str | Path | pd.Series | None"
 
 
@@ -201,30 +206,18 @@ def equal_weight_of(result: BacktestResult) -> tuple[BacktestResult | None, str]
     assert filled is not None  # or something is lacking
     targets = pd.DataFrame(weight, filled, panel.assets)
     done = simulate(targets, panel, read_costs(settings["costs"]), lag=0)
-    empty = pd.DataFrame()
+    simulated = {name: getattr(done, name) for name in SIMULATED}
     return replace(
         result,
         name=EQUAL_WEIGHT,
         strategy=described(EqualWeight()),
         targets=targets.set_axis(result.targets.index),
-        fills=done.fills,
-        most_invested=done.most_invested,
-        delays=done.delays,
-        weights=done.weights,
-        gross_returns=done.gross_returns,
-        net_returns=done.net_returns,
-        turnover=done.turnover,
-        costs=done.costs,
         orders=done.orders.iloc[:0],  # in shares, which need prices
-        fractional_returns=done.fractional_returns,
-        training=empty,
-        solves=empty,
-        checks=empty,
-        limits=empty,
-        sensitivity=empty,
         states={},
         failure=None,
         settings={**settings, "simulation_difference": done.difference},
+        **simulated,
+        **dict.fromkeys(LEARNED, pd.DataFrame()),
     ), ""
 
 

@@ -80,16 +80,12 @@ def result_of_returns(
     return BacktestResult(
         name=name,
         strategy={"class": "", "parameters": {}},
-        targets=pd.DataFrame(),
+        **dict.fromkeys(("targets", "orders", "folds", "training", "solves"), pd.DataFrame()),
         weights=pd.DataFrame(index=dates),
         gross_returns=pd.Series(dtype=float),
         net_returns=given.rename("net_returns"),
         turnover=pd.Series(dtype=float, index=dates[:0]),
         costs=pd.Series(dtype=float, index=dates[:0]),
-        orders=pd.DataFrame(),
-        folds=pd.DataFrame(),
-        training=pd.DataFrame(),
-        solves=pd.DataFrame(),
         settings={
             "panel": {"source": source, **span, "caveats": []},
             "costs": {},
