@@ -107,10 +107,9 @@ def _snapped(counted: float, usual: Iterable[int]) -> int:
 
 
 def _check_one_frequency(days: pd.DatetimeIndex, gaps: np.ndarray, bars: np.ndarray) -> None:
-    """Refuse days (D,) that have many times the rows per year on one side of some day.
-
-    The day is where the logarithms of the frequency differ most between the two sides, by least
-    squares. The difference must be large, and beyond what rows missing at random bring about.
+    """Refuse days (D,) that have many times the rows per year on one side of some day: that where
+    the logarithms of the frequency differ most, by least squares, beyond what rows missing at
+    random bring about.
     """
     least = LEAST_DAYS if np.quantile(gaps, 0.25) < DAILY else LEAST_WEEKS
     frequency = np.log(bars[1:] / gaps)

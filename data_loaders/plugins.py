@@ -36,11 +36,7 @@ def installed(group: str) -> dict[str, EntryPoint]:
 
 
 def load_object(name: str) -> object:
-    """The object that ``module:name`` or ``path/to/file.py:name`` names; its module is run.
-
-    Raises:
-        ValueError: there is no such module, file or name, or it does not run.
-    """
+    """The object that ``module:name`` or ``path/to/file.py:name`` names; its module is run."""
     place, _, attribute = name.rpartition(":")
     module = _module(place)
     if not hasattr(module, attribute):

@@ -12,11 +12,7 @@ LARGEST = 64 << 20  # bytes of an answer; the longest daily history has about 2 
 
 
 class YahooSession(requests.Session):
-    """yfinance's own kind of session, which refuses answers of other hosts and huge ones.
-
-    Raises:
-        RequestException: on ``request``, of such an answer.
-    """
+    """yfinance's own kind of session, which refuses answers of other hosts and huge ones."""
 
     HOSTS = ("yahoo.com",)
 

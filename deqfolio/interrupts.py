@@ -66,10 +66,8 @@ class Interruptible:
 
 
 def _finish() -> None:
-    """The last exit handler: what is left is Python's own shutdown.
-
-    Where the interrupt fell into an ``exec``, as of a dataclass that is being imported, CPython
-    would end by the signal, although the exception was handled.
+    """The last exit handler: what is left is Python's own shutdown. Where the interrupt fell into
+    an ``exec``, CPython would end by the signal, although the exception was handled.
     """
     for each in SIGNALS:
         if signal.getsignal(each) != signal.SIG_DFL:

@@ -74,11 +74,8 @@ def results_of(given: object, risk_free: Rates | None = None) -> dict[str, Backt
 def benchmark_of(values: pd.Series, name: str | None = None, kind: str | None = None) -> pd.Series:
     """Prices by date of a series of prices or of simple returns; NaN is a date without a row.
 
-    Prices of returns begin one period before the first of them.
-
-    Args:
-        kind: "prices" or "returns"; by default the name of the series says it (close, return),
-            or its values do.
+    Prices of returns begin one period before the first of them. ``kind`` is "prices" or "returns";
+    by default the name of the series says it (close, return), or its values do.
 
     Raises:
         DataError: no dates, not in order, or values that can be read as both.
@@ -131,11 +128,7 @@ def _kind(values: pd.Series, name: str) -> str:
 
 
 def check_coverage(prices: pd.Series, dates: pd.DatetimeIndex) -> None:
-    """Refuse a benchmark that cannot be compared over these dates (T,).
-
-    Raises:
-        DataError: it begins later, ends earlier, has a hole, or no date in common.
-    """
+    """Refuse a benchmark that begins later than these dates (T,), ends earlier or has a hole."""
     name, own = prices.name, pd.DatetimeIndex(prices.index)
     need = f"the comparison needs it from {day(dates[0])} to {day(dates[-1])}"
     if own[0] > dates[0]:
@@ -161,13 +154,11 @@ def check_coverage(prices: pd.Series, dates: pd.DatetimeIndex) -> None:
 
 
 def aligned(prices: pd.Series, subject: BacktestResult) -> tuple[BacktestResult, str]:
-    """A benchmark as a result on those of the subject's dates on which it has a price.
+    """A benchmark as a result on those of the subject's dates on which it has a price, and how many
+    rows matched, in words.
 
     It is bought at the close of the subject's first fill, at the last price known then, and held
     without costs.
-
-    Returns:
-        The result, and how many rows matched, in words.
     """
     dates = pd.DatetimeIndex(subject.net_returns.index)
     check_coverage(prices, dates)

@@ -46,12 +46,11 @@ def finished(
 ) -> tuple[Comparison, dict[str, BacktestResult]]:
     """The comparison of the strategies that finished or were ruined, and the other results.
 
-    For the arguments see ``reports.write_report``. In place of a subject or a benchmark that did
-    not finish, there is the one by default; a note says so.
+    In place of a subject or a benchmark that did not finish, there is the one by default; a note
+    says so. For the arguments see ``reports.write_report``.
 
     Raises:
-        ValueError: there is no result, or none of that name, or 1/N was asked for and is not known;
-            DataError: a benchmark that cannot be read, or does not cover the dates.
+        ValueError: there is no result, or none of that name, or 1/N is not known.
     """
     failed = {name: result for name, result in results.items() if not result.complete}
     complete = {name: result for name, result in results.items() if result.complete}

@@ -27,11 +27,9 @@ def result_of_returns(
 ) -> BacktestResult:
     """A result with these returns and nothing else.
 
-    Rows without a return before the first and after the last are left out.
-
     Args:
-        returns: (T,) simple returns by date, fractions, the first one included.
-        name: to show; by default that of the Series.
+        returns: (T,) simple returns by date, fractions, the first one included; NaN only before
+            the first and after the last.
         a_year: periods per year; by default from the dates.
         risk_free: yearly rate, or rates by date, see ``backtest``; default 0. The first return is
             taken to be of a period as long as the typical one.

@@ -72,11 +72,8 @@ def read_dates(
 ) -> tuple[pd.DatetimeIndex, list[str], str]:
     """Dates (rows,) without a zone, notes about what was decided, and the format of texts.
 
-    Args:
-        keys: (rows,) texts, numbers or timestamps.
-        place: says where a row is.
-        column: name of the column, for notes.
-        groups: (rows,) asset of each row of a long table.
+    ``keys`` are texts, numbers or timestamps, ``groups`` the asset of each row of a long table;
+    ``place`` says where a row is, for messages.
     """
     if isinstance(keys.dtype, pd.PeriodDtype):
         keys = keys.dt.to_timestamp(how="end").dt.normalize()

@@ -37,8 +37,7 @@ def parse_numbers(
 ) -> tuple[np.ndarray, dict[str, str]]:
     """Numbers (rows, C) of columns of texts (rows,), and the separators, the same for all.
 
-    Args:
-        at: says where a cell (row, column) is.
+    ``at`` says where a cell (row, column) is, for messages.
     """
     texts = [column.astype(str).str.strip() for column in columns]
     texts = [column.mask(column.isin(options.marks), "") for column in texts]
