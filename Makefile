@@ -4,7 +4,8 @@
 #                    Python 3.13 on, make test does
 # make docs          builds the documentation in site/
 # make bench         measures against the peers
-# make attack        damages run folders, settings and answers of Yahoo, and kills runs; half an hour
+# make attack        damages run folders, settings and answers of Yahoo; kills commands, fills their
+#                    disk, runs two at once, for other users and at other times; an hour
 # make mutation      changes the code in small ways, and lists the changes that no test notices
 # Everything goes through one virtual environment, .venv, made from pyproject.toml alone.
 
@@ -49,7 +50,9 @@ attack: .venv/installed-dev
 	$(ATTACK) settings 1000
 	$(ATTACK) yahoo 1000
 	$(ATTACK) folders 1000
-	$(ATTACK) together 20
+	$(ATTACK) together 40
+	$(ATTACK) disk 60
+	$(ATTACK) places 60
 	$(ATTACK) kills 100
 
 # A sample: the mutants of each function whose numbers end in 3 or 7. All: make mutation MUTANTS=

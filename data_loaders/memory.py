@@ -10,14 +10,26 @@ GIGABYTE = 1e9
 CGROUP = Path("/sys/fs/cgroup")  # of a container, version 2
 
 
-def check_room(name: str, rows: int, columns: int) -> None:
-    """Refuse a table of numbers that would not fit, before it is made."""
-    needed = 8 * rows * columns
+def check_room(
+    name: str,
+    rows: int,
+    columns: int,
+    tables: int = 1,
+    remedy: str = "read fewer columns, or fewer dates",
+) -> None:
+    """Refuse numbers that would not fit, before they are made.
+
+    Args:
+        tables: of so many rows and columns, which are held at once.
+        remedy: ends the sentence of the error.
+    """
+    needed = 8 * rows * columns * tables
     free = free_memory() if needed > GIGABYTE / 10 else None
     if free is not None and needed > free:
         raise DataError(
-            f"{name}: {rows:,} rows of {columns:,} columns take {needed / GIGABYTE:.3g} GB of "
-            f"memory, and {free / GIGABYTE:.3g} GB are free; read fewer columns, or fewer dates"
+            f"{name}: {f'{tables} tables of ' * (tables > 1)}{rows:,} rows of {columns:,} columns "
+            f"take {needed / GIGABYTE:.3g} GB of memory, and {free / GIGABYTE:.3g} GB are free; "
+            f"{remedy}"
         )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.linalg import solve_discrete_lyapunov
 
+from data_loaders.memory import check_room
 from data_loaders.panel import Panel
 from data_loaders.suggestions import known_names
 from data_loaders.validation import DataError
@@ -139,6 +140,7 @@ def _setting(
     """Generator, volatilities (N,) from 0.8% to 2%, covariance (N, N) of one factor."""
     if rows < 2 or assets < 1:
         raise DataError(f"a market needs at least 2 rows and 1 asset, got {rows} and {assets}")
+    check_room("a synthetic market", rows + assets, assets, tables=4, remedy="take fewer")
     rng = np.random.default_rng(seed)
     volatility = rng.uniform(0.008, 0.02, assets)
     loading = np.sqrt(rng.uniform(0.2, 0.5, assets))  # share of the factor in the variance

@@ -6,8 +6,14 @@ from __future__ import annotations
 import numpy as np
 
 from data_loaders import Panel
+from data_loaders.memory import check_room
 from data_loaders.suggestions import did_you_mean
 
+SQUARES = 6  # at least, of N x N numbers, that a decision holds at once; 13 were measured
+SMALLER = (
+    "hold fewer assets, or take a rule without a covariance, like InverseVolatility, or a network "
+    'with risk = "factor"'
+)
 FORMS = ("auto", "covariance", "factor", "cleaned")
 MANY = 250  # assets, beyond which "auto" is "factor"
 HALF_LIFE = 15.0  # rows, of the weights of recent returns
@@ -50,8 +56,11 @@ def shrunk_covariance(history: Panel, kept: np.ndarray | None = None) -> np.ndar
             returns that are zero where there was no price.
 
     Raises:
-        ValueError: no price moves in ``history``.
+        ValueError: no price moves in ``history``, or the matrix and what is computed from it would
+            not fit in memory.
     """
+    count = len(history.assets)
+    check_room(f"a covariance of {count:,} assets", count, count, tables=SQUARES, remedy=SMALLER)
     trades = history.trades_throughout.to_numpy()
     trades = trades if kept is None else trades | kept
     covariance = np.eye(len(trades))

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import replace
+from math import comb
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ from engine.training.settings import Training
 from engine.walking.decisions import Decided, DecisionTask
 from engine.walking.session import Fits, Session
 from strategies.base import Strategy
+
+MOST = 10_000  # splits: more would take years
 
 
 def cross_validate(
@@ -163,6 +166,11 @@ def purged_splits(
     if not (isinstance(folds, int) and isinstance(test_folds, int) and 2 <= test_folds < folds):
         raise ValueError(
             f"test_folds is a whole number from 2 on and below folds, got {test_folds} of {folds}"
+        )
+    if (count := comb(folds, test_folds)) > MOST:
+        raise ValueError(
+            f"test_folds={test_folds} of folds={folds} are {count:,} splits, each of which is "
+            f"trained on: take fewer folds, {MOST:,} splits at most"
         )
     splitter = CombinatorialPurgedCV(
         n_folds=folds,

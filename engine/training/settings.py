@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from engine.losses.returns import Loss, NegativeSharpe
 from engine.training.device import checked_name
 
+MOST_SEEDS = 10_000
 SCHEDULES = ("constant", "cosine")  # of the learning rate
 
 
@@ -100,6 +101,8 @@ class Training:
             value = getattr(self, name)
             if not (isinstance(value, int) and value >= low):
                 raise ValueError(f"{name} is a whole number from {low} on, got {value!r}")
+        if self.ensemble > MOST_SEEDS:
+            raise ValueError(f"ensemble is {MOST_SEEDS:,} at most, got {self.ensemble:,}")
         for name in ("learning_rate", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)!r}")

@@ -23,6 +23,7 @@ from torch import Tensor
 from data_loaders import Panel
 from data_loaders.atomic import write_text
 from data_loaders.benchmark_column import benchmark_returns
+from data_loaders.memory import check_room
 from data_loaders.validation import day
 from engine.accounting.bookkeeping import Ruin
 from engine.accounting.costs import Costs
@@ -59,6 +60,9 @@ from engine.walking.fitting import FitTask, run_fits, training_error
 from engine.walking.learner import Learner
 from strategies.base import LearnedStrategy, Strategy, is_trained, learned_inside
 
+TABLES = 8  # of T x N numbers, that a run makes at least: weights, returns, orders, ...
+COPIED = 2  # in each worker
+SMALLER = "take fewer assets, fewer dates or fewer workers"
 Fits = dict[FitKey, Fitted]
 
 
@@ -98,6 +102,8 @@ class Session:
         self.progress, self.callbacks = progress, callbacks
         counts = {"workers": workers, "threads": threads}
         check_arguments(panel, self.plan, self.costs, self.training, counts, callbacks)
+        held = TABLES + COPIED * (workers or 0)
+        check_room("a backtest", len(panel), len(panel.assets), tables=held, remedy=SMALLER)
         self.panel, self.benchmark = panel.without_benchmark(), panel.benchmark
         self.named = named_strategies(strategies, self.panel)
         check_financing(self.named, self.costs)

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from data_loaders import DataError
+from data_loaders import DataError, load
 from data_loaders.memory import check_room, free_memory
 
 LIMITED = """
@@ -34,3 +34,9 @@ def test_what_fits_is_not_refused():
     assert free_memory() is None or free_memory() > 0
     with pytest.raises(DataError, match="8e\\+06 GB"):
         check_room("prices.csv", 10**9, 10**6)
+
+
+def test_a_market_that_would_not_fit_is_not_made(monkeypatch):
+    monkeypatch.setattr("data_loaders.memory.free_memory", lambda: 10**10)
+    with pytest.raises(DataError, match=r"a synthetic market: 4 tables .* take 323 GB"):
+        load("synthetic:planted?assets=100000&rows=1000")

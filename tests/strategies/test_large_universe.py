@@ -14,7 +14,7 @@ from data_loaders import Panel
 from data_loaders.memory import free_memory
 from engine import WalkForward, backtest, check_strategy
 from engine.compute.memory import check_memory
-from strategies import DEQMeanVariance, ExplicitMeanVariance, UnrolledMeanVariance
+from strategies import DEQMeanVariance, EqualWeight, ExplicitMeanVariance, UnrolledMeanVariance
 from strategies.base import stack
 from strategies.covariance import factor_risk, ledoit_wolf_intensity, shrunk_covariance
 from strategies.features import feature_table
@@ -247,6 +247,17 @@ def test_a_universe_that_does_not_fit_is_refused_with_the_mend(walks, monkeypatc
     with pytest.raises(ValueError, match=said):
         backtest(DEQMeanVariance(lookback=130, cap=0.5), walks, plan, ledger=False)
     assert not started
+
+
+def test_rules_and_runs_that_would_not_fit_are_refused_first(monkeypatch):
+    monkeypatch.setattr("data_loaders.memory.free_memory", lambda: 50_000_000)
+    panel = random_walks(500, 4000)
+    with pytest.raises(ValueError, match=r"covariance of 4,000 assets: 6 tables .*0\.768 GB"):
+        shrunk_covariance(panel)
+    with pytest.raises(
+        ValueError, match=r"^a backtest: 8 tables of 500 rows of 4,000 .*fewer dates"
+    ):
+        backtest(EqualWeight(), panel, WalkForward(train=30, rebalance=10), ledger=False)
 
 
 def test_the_estimate_is_of_all_dates_and_a_step():

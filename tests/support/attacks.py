@@ -3,8 +3,10 @@
 python tests/support/attacks.py folders 1000    damaged run folders: numbers that changed in silence
 python tests/support/attacks.py settings 1000   damaged TOML files: errors that are no sentence
 python tests/support/attacks.py yahoo 1000      damaged answers of Yahoo: likewise
-python tests/support/attacks.py kills 100       backtests with two workers, killed at any moment
-python tests/support/attacks.py together 20     two processes on one run folder
+python tests/support/attacks.py kills 100       commands killed at any moment, some with two workers
+python tests/support/attacks.py disk 60         commands on a disk that is full (as root)
+python tests/support/attacks.py together 40     two processes on one run, store, ledger or storage
+python tests/support/attacks.py places 30       folders of others, read-only, linked; other clocks
 
 Each prints a line of figures, and exits with 1 where there is anything to mend. A slice of each is
 in the tests.
@@ -14,11 +16,8 @@ import json
 import os
 import random
 import re
-import signal
-import subprocess
 import sys
 import tempfile
-import time
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -28,6 +27,7 @@ import numpy as np
 import pandas as pd
 from learned import Softmax
 from markets import random_walks
+from process_attacks import disk, kills, places, together
 from run_mutations import mutations
 
 from data_loaders import DataError
@@ -229,80 +229,9 @@ def damaged_json(text, rng):
     return found if rng.random() < 0.9 else found[: rng.randrange(len(found))]
 
 
-SCRIPT = """
-import sys
-sys.path.insert(0, {support!r})
-from attacks import *
-if __name__ == "__main__":
-    strategies = {{"network": Softmax(), "1/N": EqualWeight()}}
-    backtest(strategies, random_walks(400, 3), PLAN, training=Training(epochs=20, block=8),
-             run_dir=sys.argv[1], ledger=False, progress=False, workers=2)
-"""
-
-
-def started(folder, script):
-    command = [sys.executable, str(script), str(folder)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def kills(count, seed=0, which=signal.SIGKILL):
-    """Backtests with two workers, killed at any moment, resumed, and killed again."""
-    rng, told = random.Random(seed), Counter()
-    with tempfile.TemporaryDirectory() as place:
-        script = Path(place, "script.py")
-        script.write_text(SCRIPT.format(support=str(Path(__file__).parent)))
-        began = time.monotonic()
-        assert started(f"{place}/whole", script).wait() == 0
-        whole, takes = figures(load_run(f"{place}/whole")), time.monotonic() - began
-        folder, number = Path(place, "run-0"), 0
-        for _ in range(count):
-            process = started(folder, script)
-            time.sleep(rng.uniform(0.3, 1.1) * takes)
-            process.send_signal(which)
-            process.wait()
-            told["killed" if process.returncode else "ended before"] += 1
-            if process.returncode == 0 or rng.random() < 0.3:
-                last = started(folder, script)
-                said, _ = last.communicate()
-                if last.returncode:
-                    told[f"not resumed: {said[-300:]!r}"] += 1
-                elif figures(load_run(folder)) != whole:
-                    told["changed in silence"] += 1
-                else:
-                    told["resumed to the same"] += 1
-                litter = [p.name for p in folder.rglob(".*") if p.is_file() or p.suffix == ".part"]
-                if litter or set(verify_run(folder).values()) != {"ok"}:
-                    told[f"litter: {litter}"] += 1
-                number += 1
-                folder = Path(place, f"run-{number}")
-            sys.stderr.write(f"{dict(told)}\n")
-    return told
-
-
-def together(count, seed=0):
-    """Two processes on one run folder at once."""
-    rng, told = random.Random(seed), Counter()
-    with tempfile.TemporaryDirectory() as place:
-        script = Path(place, "script.py")
-        script.write_text(SCRIPT.format(support=str(Path(__file__).parent)))
-        assert started(f"{place}/whole", script).wait() == 0
-        whole = figures(load_run(f"{place}/whole"))
-        for number in range(count):
-            folder = f"{place}/run-{number}"
-            both = [started(folder, script)]
-            time.sleep(rng.uniform(0, 2))
-            both.append(started(folder, script))
-            for each in both:
-                said, _ = each.communicate()
-                known = each.returncode == 0 or "is in use by process" in said
-                ended = "ended" if each.returncode == 0 else "told that it is in use"
-                told[ended if known else f"trace: {said[-300:]!r}"] += 1
-            same = figures(load_run(folder)) == whole
-            told["same numbers" if same else "changed in silence"] += 1
-    return told
-
-
-ATTACKS = {each.__name__: each for each in (folders, settings, yahoo, kills, together)}
+ATTACKS = {
+    each.__name__: each for each in (folders, settings, yahoo, kills, disk, together, places)
+}
 BAD = ("trace", "changed", "no words", "no sentence", "litter", "not resumed")
 
 

@@ -114,5 +114,7 @@ def test_too_many_folds_are_refused():
 
 @pytest.mark.parametrize(("folds", "test_folds"), [(2, 2), (1, 2), (4, 5), (4, 1), (4.0, 2)])
 def test_blocks_that_cannot_be_chosen_are_refused_in_our_words(walks, folds, test_folds):
+    with pytest.raises(ValueError, match="are 155,117,520 splits"):
+        purged_splits(WalkForward(rebalance=5), DATES, 20, 30, 15)
     with pytest.raises(ValueError, match="test_folds is a whole number from 2 on and below folds"):
         cross_validate(EqualWeight(), walks, folds=folds, test_folds=test_folds, ledger=False)

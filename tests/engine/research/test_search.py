@@ -17,6 +17,7 @@ from engine import WalkForward
 from engine.compute.worker_pool import start_server
 from engine.research.search import Search, SearchError, search, validation_folds
 from engine.runs.ledger import TrialLedger
+from engine.runs.storage import Claims
 from strategies import MinimumVariance
 
 PLAN = WalkForward(train="2Y", refit="1Y", rebalance="ME")
@@ -208,6 +209,15 @@ def test_a_killed_search_proposes_what_it_would_have(drifting, tmp_path):
     pd.testing.assert_frame_equal(
         whole.trials.drop(columns="seconds"), again.trials.drop(columns="seconds")
     )
+
+
+def test_a_claim_of_a_clock_that_was_ahead_is_not_waited_for(storage, monkeypatch):
+    claims = Claims(storage, stale=4)
+    with monkeypatch.context() as patch:
+        patch.setattr("time.time", lambda: 4e9)
+        assert claims.mine("study", 0, 0)
+    assert claims.mine("study", 0, 0)
+    assert not claims.mine("study", 0, 0)
 
 
 def test_a_ratio_that_is_not_defined_does_not_win(drifting, storage):
