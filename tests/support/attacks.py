@@ -198,7 +198,7 @@ def yahoo(count, seed=0):
             for number in range(count):
                 try:
                     (found,) = yahoo_histories.fetch(
-                        ["SPY"], Store(f"{place}/{number}"), policy=policy, progress=False
+                        ["SPY"], Store(f"{place}/{number}"), policy=policy
                     )
                 except SENTENCES as error:
                     told["refused" if str(error) else f"no words: {error!r}"] += 1

@@ -42,7 +42,7 @@ COMMANDS = {
     "report": ["report", "done"],
     "orders": ["orders", "done", "--job", "job.sqlite3", "--cash", "1000000", "--anyway",
                "--as-of", "2011-01-01", "--out", "orders.json"],
-    "refresh": ["refresh"],
+    "refresh": ["refresh", "80"],
 }  # fmt: skip
 SWEEP = """
 data = {source = "prices.csv"}
@@ -73,7 +73,7 @@ def _stored(days: int) -> None:
             noise = np.random.default_rng(number).normal(0, 0.01, 99)[:days]
             server.histories[name] = History(dates, 100 * np.exp(noise.cumsum()))
         policy = yahoo_requests.Policy(timeout=5, attempts=1, pause=0.0, deadline=30)
-        fetched = yahoo_histories.fetch(NAMES, Store("store"), policy=policy, progress=False)
+        fetched = yahoo_histories.fetch(NAMES, Store("store"), policy=policy)
     if failed := [each.message for each in fetched if each.status == "failed"]:
         raise OSError(failed[0])
 
@@ -82,9 +82,9 @@ NAMES = ["SPY", "TLT", "GLD", "IEF"]
 
 
 def work(words: list[str]) -> int:
-    if words == ["refresh"]:
+    if words[0] == "refresh":
         try:
-            _stored(80)
+            _stored(int(words[1]))
         except OSError as error:
             sys.stderr.write(f"error: {error}\n")
             return 1
@@ -165,18 +165,14 @@ class Bench:
         code = f"import sys\nsys.path.insert(0, {str(SUPPORT)!r})\nfrom learned import Softmax\n"
         (self.base / "tiny.py").write_text(code)
         first = [[*RUN, "--out", "done"]] if {"resume", "report", "orders"} & set(names) else []
+        first += [["refresh", "60"]] if "refresh" in names else []
         for words in first:
             assert ended(begun(words, self.base, self.said)) == 0, self.said.read_text()
+        if (self.base / "done").exists():
             part = Path(shutil.copytree(self.base / "done", self.base / "part"))
             (part / "run.json").unlink()
             for folder in [*part.glob("0*"), *part.glob("fits/*-1-0")]:
                 shutil.rmtree(folder)
-        if "refresh" in names:
-            with within(self.base):
-                if os.fork() == 0:
-                    _stored(60)
-                    os._exit(0)
-                os.wait()
         self.whole: dict[str, object] = {}
         self.seconds: dict[str, float] = {}
         for name in names:
@@ -216,16 +212,6 @@ class Bench:
             return "ended"
         sentence = "error: " in text or any(each in text for each in BUSY)
         return f"trace: {text[-400:]!r}" if "Traceback" in text or not sentence else "refused"
-
-
-@contextmanager
-def within(folder: Path) -> Iterator[None]:
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)
 
 
 @contextmanager
