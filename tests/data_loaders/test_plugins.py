@@ -102,7 +102,9 @@ def test_an_installed_package_names_its_costs_losses_features_and_strategies(lak
         read_loss("regrett")
     found = feature_table(walks, ["depth"])["depth"]
     np.testing.assert_array_equal(found, walks.prices.iloc[-1] / walks.prices.max())
-    with pytest.raises(ValueError, match="known are 'prices', 'panel', 'lags:5', 'depth'"):
+    with pytest.raises(
+        ValueError, match="known are 'prices', 'volatility', 'panel', 'lags:5', 'depth'"
+    ):
         feature_table(walks, ["dept"])
     with pytest.raises(ValueError, match="'broken', installed as 'our_data:nothing'"):
         feature_table(walks, ["broken"])
