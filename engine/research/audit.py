@@ -18,8 +18,6 @@ from engine.research.strategy_checks import Audit, Declared
 from engine.training.settings import Training
 from strategies.base import Strategy
 
-CHECKS = 20  # at most
-
 
 class StrategyCheckError(AssertionError):
     """A strategy failed checks; ``outcomes`` is the table of all of them."""
@@ -57,8 +55,11 @@ def check_strategy(
     plan = plan or _trial_plan(strategy, panel)
     audit = Audit(strategy, panel, plan, costs or Costs(), training or Training(epochs=2, block=24))
     rows = []
-    with progress_bar("check", CHECKS, "check", progress) as bar:
-        for check in audit.checks():
+    checks = [*audit.first, *audit.later]
+    with progress_bar("check", len(checks), "check", progress) as bar:
+        for check in checks:
+            if audit.base.empty and check in audit.later:
+                break
             verdict, found = "passed", ""
             try:
                 check()

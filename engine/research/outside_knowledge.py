@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType
 from typing import Any, NamedTuple
@@ -71,30 +71,33 @@ def places(strategy: Strategy) -> list[Place]:
     for each in with_inner(strategy):
         if type(each) in classes:
             found += [Place(f"self.{name}", value, None) for name, value in vars(each).items()]
-    seen: set[int] = set()
+    seen: set[FunctionType] = set()
     while functions:
         function = functions.pop()
-        if id(function) in seen:
+        if function in seen:
             continue
-        seen.add(id(function))
-        where = function.__qualname__
-        for cell in function.__closure__ or ():
-            try:
-                found.append(Place(f"a variable around {where}", cell.cell_contents, None))
-            except ValueError:  # not set yet
-                continue
-        defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
-        found += [Place(f"a default of {where}", value, None) for value in defaults]
+        seen.add(function)
+        found += _bound(function)
         for name in _names(function.__code__) & set(function.__globals__):
             value = function.__globals__[name]
-            if isinstance(value, FunctionType) and value.__module__ == function.__module__:
+            beside = getattr(value, "__module__", None) == function.__module__
+            if isinstance(value, type):
+                functions += _functions(value) if beside else ()
+            elif isinstance(value, FunctionType) and beside:
                 functions.append(value)
-            elif isinstance(value, type):
-                if value.__module__ == function.__module__:
-                    functions += _functions(value)
             else:
                 found.append(Place(f"the global {name}", value, function.__globals__))
     return found
+
+
+def _bound(function: FunctionType) -> Iterator[Place]:
+    """The variables of its closure, and its defaults."""
+    where = function.__qualname__
+    for cell in function.__closure__ or ():
+        with suppress(ValueError):  # not set yet
+            yield Place(f"a variable around {where}", cell.cell_contents, None)
+    for value in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
+        yield Place(f"a default of {where}", value, None)
 
 
 class CodeMemory:

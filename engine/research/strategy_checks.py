@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -80,33 +80,42 @@ class Audit:
         self.memory = CodeMemory(self.strategy)
         self.learned = learned_inside(self.strategy) is not None
 
-    def checks(self) -> Iterator[Callable[[], None]]:
-        """The checks, in the order in which they must run: each run may leave traces for later."""
-        yield self.parameters_are_settings
-        yield self.parameters_round_trip
-        yield self.other_markets_are_accepted
-        yield self.weights_are_valid
-        yield self.its_limits_hold
-        if self.base.empty:
-            return
-        yield self.features_do_not_know_the_future
-        yield self.runs_do_not_remember
-        yield self.the_future_does_not_matter
-        yield self.no_prices_are_captured
-        yield self.the_engine_is_left_alone
-        yield self.the_calendar_does_not_matter
-        if not self.learned:  # the engine builds its module again
-            yield self.folds_do_not_remember
-        yield self.the_unit_of_prices_does_not_matter
-        yield self.what_does_not_trade_is_not_held
-        if self.strategy.equivariant:
-            yield self.permuting_assets_permutes_weights
-        yield self.rounding_does_not_matter
-        yield self.names_do_not_matter
-        yield self.no_models_are_captured
-        yield self.nothing_is_opened
-        if own_classes(self.strategy) and not self.learned:
-            yield self.markets_are_not_confused
+    @property
+    def first(self) -> list[Callable[[], None]]:
+        """The checks that run first; where they leave no decision, there are no others."""
+        return [
+            self.parameters_are_settings,
+            self.parameters_round_trip,
+            self.other_markets_are_accepted,
+            self.weights_are_valid,
+            self.its_limits_hold,
+        ]
+
+    @property
+    def later(self) -> list[Callable[[], None]]:
+        """The other checks, in the order in which they must run: each may leave traces."""
+        return [
+            self.features_do_not_know_the_future,
+            self.runs_do_not_remember,
+            self.the_future_does_not_matter,
+            self.no_prices_are_captured,
+            self.the_engine_is_left_alone,
+            self.the_calendar_does_not_matter,
+            # of what is learned, the engine builds the module again
+            *([] if self.learned else [self.folds_do_not_remember]),
+            self.the_unit_of_prices_does_not_matter,
+            self.what_does_not_trade_is_not_held,
+            *([self.permuting_assets_permutes_weights] if self.strategy.equivariant else []),
+            self.rounding_does_not_matter,
+            self.names_do_not_matter,
+            self.no_models_are_captured,
+            self.nothing_is_opened,
+            *(
+                [self.markets_are_not_confused]
+                if own_classes(self.strategy) and not self.learned
+                else []
+            ),
+        ]
 
     @property
     def warnings(self) -> tuple[Callable[[], None], ...]:

@@ -172,3 +172,12 @@ def test_a_check_is_no_trial_and_makes_no_noise(caplog):
     check(Winners())
     assert len(TrialLedger().trials()) == before
     assert not caplog.records
+
+
+def test_progress_counts_the_checks_that_are_made(caplog):
+    class InOrder(EqualWeight):
+        equivariant = False
+
+    with caplog.at_level("INFO", "deqfolio"):
+        count = len(check_strategy(InOrder(), MARKET, PLAN))
+    assert caplog.messages[-1] == f"check: {count} of {count} checks"
