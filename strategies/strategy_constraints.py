@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from numbers import Real
 from typing import Any
 
@@ -25,13 +26,14 @@ SAME = 1e-12  # a target this near to its holding is no order
 
 
 _read: tuple[Mapping[str, Any], Constraints] | None = None  # plain values, read at each decision
+_capped = lru_cache(maxsize=8)(lambda cap: Constraints(upper=cap))  # likewise
 
 
 def constraints_of(given: Constraints | Mapping[str, Any] | None, cap: float) -> Constraints:
     """The constraints given, as an object or as plain values, or long-only with a cap."""
     global _read
     if given is None:
-        return Constraints(upper=cap)
+        return _capped(cap)
     if isinstance(given, Constraints):
         return given
     known = _read
@@ -93,7 +95,7 @@ def limits_of(
     """
     if constraints is None:
         constraints = constraints_of(strategy.constraints, strategy.cap)
-    constraints = constraints.on(history.dates[-1])
+    constraints = _in_force(constraints, history)
     try:
         return limits(constraints, history, holdings, getattr(strategy, "fallback", "raise"))
     except InfeasibleError as error:
@@ -106,6 +108,12 @@ def limits_of(
         if hasattr(strategy, "fallback"):
             way_out += ', or set fallback="relax"'
         raise InfeasibleError(f"{prefix}{error}; {way_out}", error.samples) from None
+
+
+def _in_force(constraints: Constraints, history: Panel) -> Constraints:
+    """Those of the last date; a slice of dates takes time, at each decision."""
+    by_date = isinstance(constraints.budget, Mapping)
+    return constraints.on(history.dates[-1]) if by_date else constraints
 
 
 def limits(
@@ -128,7 +136,7 @@ def limits(
     if fallback not in FALLBACKS:
         raise ValueError(f"unknown fallback {fallback!r}; known are {', '.join(FALLBACKS)}")
     trades = torch.tensor(history.trades_throughout.to_numpy())
-    if holdings is not None and not holdings.any():
+    if holdings is not None and not holdings.to_numpy().any():
         constraints = replace(constraints, turnover_cost=0.0, turnover_limit=None)
     held = None if holdings is None else torch.tensor(holdings.to_numpy())
     found = constraints.arguments(
@@ -210,11 +218,13 @@ def broken(strategy: Any, weights: pd.Series, history: Panel, holdings: pd.Serie
     """
     given = getattr(strategy, "constraints", None)
     if isinstance(given, Constraints | Mapping):
-        constraints = constraints_of(given, 1.0).on(history.dates[-1])
+        constraints = _in_force(constraints_of(given, 1.0), history)
         budget = constraints.budget_ends[0]
     else:
         cap = getattr(strategy, "cap", None)
-        if not isinstance(cap, Real) or not (weights.abs() > float(cap) + TOLERANCE).any():
+        if not isinstance(cap, Real):
+            return []
+        if not (np.abs(weights.to_numpy(np.float64)) > float(cap) + TOLERANCE).any():
             return []
         budget, total = 1.0, float(weights.sum())  # a cap alone promises no sum
         constraints = Constraints(-float(cap) if strategy.short else 0.0, float(cap), budget=total)

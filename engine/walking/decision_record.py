@@ -6,7 +6,7 @@ call for all its dates takes a few milliseconds.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,15 @@ from strategies.base import (
 
 CELLS = 200_000  # dates times assets that are recorded; beyond, dates are left out
 HELD = 64 * 2**20  # bytes of problems that wait to be looked at
+
+
+class _Waiting(NamedTuple):
+    """A batch of solves that is not yet looked at, and the exposure that its weights have."""
+
+    rows: np.ndarray  # (B,)
+    solved: Any
+    scale: np.ndarray | float = 1.0  # (B,) product of all exposures
+    volatility: np.ndarray | float = np.nan  # (B,) of the innermost
 
 
 class DecisionRecord:
@@ -47,8 +56,7 @@ class DecisionRecord:
         self._reasons: list[pd.DataFrame] = []
         self._held: dict[int, np.ndarray] = {}
         self._wanted: dict[int, np.ndarray] = {}
-        self._waiting: list[tuple[np.ndarray, Any]] = []  # rows (B,) and solves
-        self._scales: list[np.ndarray] = []  # of each of these: exposure and volatility, (2, B)
+        self._waiting: list[_Waiting] = []
         self._steps: dict[int, tuple[float, float, float]] = {}
         self._bytes = 0
 
@@ -63,37 +71,44 @@ class DecisionRecord:
         for kind, kept in record.details or []:
             if kind == FIXED_POINT and len(kept.steps) % len(rows) == 0:
                 self._equilibria(np.resize(rows, len(kept.steps)), kept.steps, kept.residual)
-            elif kind == MEAN_VARIANCE and len(kept.solution.weights) % len(rows) == 0:
-                own = np.resize(rows, len(kept.solution.weights))
-                self._waiting.append((own, kept))
-                self._scales.append(np.array([np.ones(len(own)), np.full(len(own), np.nan)]))
+            elif kind == MEAN_VARIANCE and (count := len(kept.solution.weights)) % len(rows) == 0:
+                own = rows if count == len(rows) else np.resize(rows, count)
+                self._waiting.append(_Waiting(own, kept))
                 risk = kept.problem.risk
                 self._bytes += 8 * getattr(risk, "loadings", risk).numel()
-            elif kind == EXPOSURE and self._scales and len(kept[0]) == self._scales[-1].shape[1]:
-                scale, volatility = self._scales[-1]  # of an exposure inside this one, if any
-                first = np.where(np.isnan(volatility), kept[1], volatility)
-                self._scales[-1] = np.array([scale * kept[0], first])
+            elif kind == EXPOSURE and self._waiting:
+                last = self._waiting[-1]
+                if len(kept[0]) == len(last.rows):
+                    first = np.where(np.isnan(last.volatility), kept[1], last.volatility)
+                    self._waiting[-1] = last._replace(scale=last.scale * kept[0], volatility=first)
         if self._bytes > HELD:
             self.look()
 
     def look(self) -> None:
         """Turn the solves that wait into rows of tables."""
-        rows = np.concatenate([own for own, _ in self._waiting] or [np.empty(0, int)])
-        solves = [solved for _, solved in self._waiting]
-        scales = np.concatenate(self._scales or [np.empty((2, 0))], axis=1)
-        self._waiting, self._scales, self._bytes = [], [], 0
+        waiting, self._waiting, self._bytes = self._waiting, [], 0
+        if not waiting:
+            return
+
+        def joined(values: list[Any]) -> np.ndarray:
+            spread = (np.resize(v, len(each.rows)) for v, each in zip(values, waiting, strict=True))
+            return np.concatenate(list(spread))
+
+        rows = np.concatenate([each.rows for each in waiting])
+        scale = joined([each.scale for each in waiting])
+        volatility = joined([each.volatility for each in waiting])
         samples = pd.Series(rows).groupby(rows).cumcount().to_numpy()
         first = 0
-        for solved in joined_solves(solves):
+        for solved in joined_solves([each.solved for each in waiting]):
             part = slice(first, first + len(solved.solution.weights))
             first = part.stop
             own, number = rows[part], samples[part]
             detailed = np.isin(own, list(self.detailed))
             found = solve_reasons(solved, detailed)
-            for row, sample in zip(own, found.limits, strict=True):
-                self.limits += [{"date": self.dates[row], **line} for line in sample]
+            for date, sample in zip(self.dates[own], found.limits, strict=True):
+                self.limits += [{"date": date, **line} for line in sample]
             about = {"date": self.dates[own], "sample": number.astype(np.int16)}
-            about["scale"], about["volatility"] = scales[:, part]
+            about |= {"scale": scale[part], "volatility": volatility[part]}
             for name in ("exposure", "gross"):
                 found.samples[name] = found.samples[name] * about["scale"]
             self._decisions.append(pd.DataFrame(about | found.samples))

@@ -115,7 +115,7 @@ def _held(
     most = max(leverage, np.abs(held).sum()) if alone.any() else leverage
     if why := _why_refused(values, held, alone, history, short, most):
         raise ValueError(why)
-    weights = pd.Series(values, history.assets) if alone.any() else answer
+    weights = pd.Series(values, history.assets) if silent.any() else answer
     broken = strategy.broken_limits(weights, history, holdings)
     values = np.where((np.abs(values) > DUST) & (short | (values > 0)), values, 0.0)
     gross = np.abs(values).sum()

@@ -62,20 +62,20 @@ class SolveRecord:
     def add(self, kind: str, steps: Tensor, residual: Tensor, converged: Tensor) -> None:
         """Count one batch: ``steps``, ``residual`` and ``converged`` have shape (B,)."""
         tally = self.tallies.setdefault(kind, SolveTally())
-        tally.samples += steps.numel()
-        tally.steps += int(steps.sum())
-        tally.most_steps = (
-            max(tally.most_steps, int(steps.max())) if steps.numel() else tally.most_steps
-        )
-        finite = residual[residual.isfinite()]
-        tally.residual = (
-            max(tally.residual, float(finite.max())) if finite.numel() else tally.residual
-        )
-        tally.failures += int((~converged).sum())
-        moved = steps > 1
-        if kind == FIXED_POINT and bool(moved.any()):
-            rates = residual[moved].double() ** (1 / (steps[moved] - 1))
-            tally.contraction = max(tally.contraction, float(rates.nan_to_num(math.inf).max()))
+        if not len(steps):
+            return
+        counts = steps.detach().cpu().numpy()
+        left = residual.detach().cpu().numpy().astype(np.float64)
+        tally.samples += len(counts)
+        tally.steps += int(counts.sum())
+        tally.most_steps = max(tally.most_steps, int(counts.max()))
+        tally.residual = max(tally.residual, float(left.max(initial=0.0, where=np.isfinite(left))))
+        tally.failures += int(len(counts) - np.count_nonzero(converged.detach().cpu().numpy()))
+        moved = counts > 1
+        if kind == FIXED_POINT and moved.any():
+            rates = left[moved] ** (1 / (counts[moved] - 1))
+            rates = np.where(np.isnan(rates), math.inf, rates)
+            tally.contraction = max(tally.contraction, float(rates.max()))
 
     def take(self, other: SolveRecord) -> None:
         """Add what another record counted."""

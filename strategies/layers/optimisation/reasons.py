@@ -13,7 +13,7 @@ Letters: B samples, N assets.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -58,8 +58,7 @@ class Reasons(NamedTuple):
 def joined_solves(solves: Sequence[Solved]) -> Iterator[Solved]:
     """The same samples in the same order, in as few batches as their kinds allow."""
     for _, group in groupby(solves, _kind):
-        batch = [_spread(each) for each in group]
-        yield _cat(batch) if len(batch) > 1 else batch[0]
+        yield _cat(list(group))
 
 
 def solve_reasons(solved: Solved, detailed: np.ndarray) -> Reasons:
@@ -128,31 +127,29 @@ def _kind(solved: Solved) -> tuple:
     return (shapes, problem.rows.shape[1:], given, rows, solved.cost is None)
 
 
-def _spread(solved: Solved) -> Solved:
-    """On the CPU, with the leading dimension B everywhere."""
-    count = len(solved.solution.weights)
-
-    def spread(tensor: Tensor) -> Tensor:
-        return tensor.detach().cpu().expand(count, *tensor.shape[1:])
-
-    problem = replace(solved.problem.each_tensor(spread), labels=None)
-    ended = Solution(*(spread(getattr(solved.solution, name)) for name in ENDED))
-    return Solved(problem, ended, *(None if each is None else spread(each) for each in solved[2:]))
-
-
 def _cat(batch: Sequence[Solved]) -> Solved:
+    """One batch on the CPU, with the leading dimension B everywhere."""
+    counts = [len(each.solution.weights) for each in batch]
+
     def cat(parts: Sequence[Any]) -> Any:
         if isinstance(parts[0], FactorRisk):
             return FactorRisk(cat([p.loadings for p in parts]), cat([p.specific for p in parts]))
-        return torch.cat(list(parts)) if isinstance(parts[0], Tensor) else parts[0]
+        if not isinstance(parts[0], Tensor):
+            return parts[0]
+        spread = [
+            p if len(p) == n else p.expand(n, *p.shape[1:])
+            for p, n in zip(parts, counts, strict=True)
+        ]
+        return (torch.cat(spread) if len(spread) > 1 else spread[0]).detach().cpu()
 
-    def merged(items: Sequence[Any]) -> dict[str, Any]:
-        return {name: cat([getattr(item, name) for item in items]) for name in vars(items[0])}
+    def merged(items: Sequence[Any], names: Iterable[str]) -> dict[str, Any]:
+        return {name: cat([getattr(item, name) for item in items]) for name in names}
 
-    problem = Problem(**merged([each.problem for each in batch]))
-    solution = Solution(**merged([each.solution for each in batch]))
+    problems, solutions = [each.problem for each in batch], [each.solution for each in batch]
     return Solved(
-        problem, solution, *(cat(parts) for parts in zip(*(s[2:] for s in batch), strict=True))
+        Problem(**merged(problems, vars(problems[0])) | {"labels": None}),
+        Solution(**merged(solutions, ENDED)),
+        *(cat(parts) for parts in zip(*(each[2:] for each in batch), strict=True)),
     )
 
 
