@@ -65,9 +65,10 @@ class Positions:
     """The orders and holdings of one portfolio.
 
     An order is filled ``lag`` rows after its decision. One without a price then waits for the
-    first, or is cancelled, as ``unpriced`` says; a later order in the same asset replaces it. An
-    asset that is delisted can be sold, at its last price, and not be bought. For protective orders
-    see ``strategies.Bracket``.
+    first, or is cancelled, as ``unpriced`` says; a later order in the same asset replaces it. While
+    a sale waits, purchases are scaled down so that no more is invested than was decided. An asset
+    that is delisted can be sold, at its last price, and not be bought. For protective orders see
+    ``strategies.Bracket``.
     """
 
     market: Market
@@ -284,26 +285,26 @@ class Positions:
     def _fill_waiting(self, now: Moment) -> None:
         """Fill the orders that find a price now; of the others forget those that never will."""
         market, (row, moment) = self.market, now
-        prices, before = self._valued(now), None
+        prices = self._valued(now)
         targets, decided = np.full(len(prices), np.nan), np.zeros(len(prices), int)
         most, reasons, filled = 1.0, {}, {}
+        unfilled: dict[int, float] = {}  # targets of orders that find no price
         for asset, order in list(self._waiting.items()):
             if order.wake != now:
-                if order.due != row or moment != self._at_fill or order.side:
-                    continue  # it waits already
-                if row >= market.delisted[asset]:  # sold at the last price, and never bought
-                    before = self.filled.before(prices, row)[0] if before is None else before
-                    held = before[asset]
-                    if abs(order.target) >= abs(held) or order.target * held < 0:
-                        if abs(order.target - held) > SAME:
-                            self._note(asset, order, "delisted")
-                        del self._waiting[asset]
-                        continue
-                elif self.unpriced == "cancel":
-                    self._note(asset, order, "cancelled")
-                    del self._waiting[asset]
+                if order.side:
                     continue
-                else:
+                due = order.due == row and moment == self._at_fill
+                if not due or row < market.delisted[asset]:
+                    unfilled[asset] = order.target
+                    if due and self.unpriced == "cancel":
+                        self._note(asset, order, "cancelled")
+                        del self._waiting[asset]
+                    continue
+                held = self.filled.before(prices, row)[0][asset]
+                if abs(order.target) >= abs(held) or order.target * held < 0:  # it buys
+                    if abs(order.target - held) > SAME:
+                        self._note(asset, order, "delisted")
+                    del self._waiting[asset]
                     continue
             elif order.due < row and not order.side:
                 self._note(asset, order, "waited", row)
@@ -312,6 +313,10 @@ class Positions:
             targets[asset], decided[asset], most = order.target, order.decided, order.most
             filled[asset] = order
             del self._waiting[asset]
+        if unfilled:  # others buy no more than what was decided leaves beside what is not sold
+            meant = self.filled.before(prices, row)[0]
+            meant[list(unfilled)] = list(unfilled.values())
+            most = min(most, float(np.where(np.isnan(targets), meant, targets).sum()))
         if filled or not self.events:
             self.filled.fill(Event(row, moment, prices, targets, most, decided, reasons))
         for asset, order in filled.items() if self._watches else ():

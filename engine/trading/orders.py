@@ -232,8 +232,8 @@ def _sized(
     shares = held.to_numpy()
     before = shares * prices / capital
     kept = np.isin(names, list(stale))
-    silent = np.isnan(answer.weights) | kept
-    alone = silent | (np.abs(answer.weights - before) <= SAME)
+    chosen = np.isnan(answer.weights) | (np.abs(answer.weights - before) <= SAME)
+    alone = chosen | kept
     small = np.zeros(len(names), bool)
     leverage = strategy.room()[1]
     while True:
@@ -241,6 +241,8 @@ def _sized(
         targets = np.where(still, np.where(shares == 0, 0.0, np.nan), answer.weights)
         asked = float(np.where(still, before, answer.weights).sum())
         most = max(1.0, min(asked, max(leverage, float(before.sum()))))
+        if (still & ~chosen).any():  # no more is invested than was decided
+            most = min(most, float(np.where(chosen, before, answer.weights).sum()))
         wanted = _shares(targets, shares, prices, capital, costs, last, most, rules.lot)
         value = (wanted - shares) * prices
         below = (value != 0) & (np.abs(value) < rules.minimum_order)

@@ -1,7 +1,8 @@
 """Training decisions whose orders do not all find a price at their fill.
 
-The rule is that of ``Positions``: such an order waits for a price or is cancelled, and the assets
-without one keep their holdings. Here it is differentiable.
+The rule is that of ``Positions``: such an order waits for a price or is cancelled, the assets
+without one keep their holdings, and others buy no more than the answer leaves beside these. Here it
+is differentiable.
 """
 
 from __future__ import annotations
@@ -104,10 +105,16 @@ def in_steps(weights: Tensor, before: Tensor, steps: list[Step], costs: Costs) -
     gross = net = torch.ones((), dtype=weights.dtype)
     paid, turnover = torch.zeros_like(net), torch.zeros_like(net)
     most = weights.sum().detach().clamp(min=1)
+    waiting = torch.ones_like(first.ordered)
     for step in steps:
         alone = ~step.ordered | (step.delisted & grows)
+        waiting = waiting & ~step.ordered
+        room = most
+        if waiting.any():  # others buy no more than the answer leaves beside what is not sold
+            meant = torch.where(alone & ~waiting, before, weights).sum()
+            room = torch.minimum(most, meant)
         targets = weights.masked_fill(alone, torch.nan)
-        trade = costs.charge(targets, before, step.illiquidity, most=most)
+        trade = costs.charge(targets, before, step.illiquidity, most=room)
         earned = (trade.weights * (step.growth - 1)).sum()
         carried = costs.carry(trade.weights) * step.years
         gross, net = gross * (1 + earned), net * (1 - trade.cost) * (1 + earned + carried)

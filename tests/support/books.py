@@ -102,11 +102,15 @@ def keep_books(
             waiting.update((i, x[0]) for i, x in new if is_order(*x, waiting.get(i)))
             most = each[2]
         worth, targets = shares * price, np.full(count, np.nan)
+        meant = worth / (cash + worth.sum())  # weights, were all orders filled that can be
+        held_up = False
         for asset, wanted in list(waiting.items()):
             share = worth[asset] / (cash + worth.sum())
+            if not quoted[asset] and row < gone[asset]:
+                meant[asset], held_up = wanted, True
             sold = row >= gone[asset] and abs(wanted) < abs(share) and wanted * share >= 0
             if quoted[asset] or sold:
-                targets[asset] = wanted
+                targets[asset] = meant[asset] = wanted
             if quoted[asset] or row >= gone[asset] or unpriced == "cancel":
                 del waiting[asset]
         if np.isnan(targets).all() and (kept["row"] or not arrived):
@@ -114,7 +118,8 @@ def keep_books(
         targets = np.where(np.isnan(targets) & (shares == 0), 0.0, targets)
         now = cash + worth.sum()
         lack = np.zeros(count) if illiquidity is None else illiquidity[row]
-        orders, paid = trade(worth, cash, targets, most, lack, c, (charged_at or now) / now)
+        room = min(most, meant.sum()) if held_up else most
+        orders, paid = trade(worth, cash, targets, room, lack, c, (charged_at or now) / now)
         for name, entry in zip(
             names[4:], (row, abs(orders).sum() / now, paid / now, now), strict=True
         ):

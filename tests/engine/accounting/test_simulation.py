@@ -103,6 +103,21 @@ def test_a_halted_asset_is_valued_at_its_last_price_and_its_order_waits():
     assert half.orders["price"].tolist() == [10, 10, 9]  # cash was
 
 
+@pytest.mark.parametrize("unpriced", ["wait", "cancel"])
+def test_while_a_sale_waits_no_more_is_invested_than_was_decided(unpriced):
+    """60% is to be invested: C is not bought with the cash beside A, which cannot be sold."""
+    prices = pd.DataFrame(50.0, pd.bdate_range("2020-01-01", periods=14), list("ABC"))
+    prices.iloc[5:9, 0] = np.nan
+    wanted = {0: [0.3, 0.3, 0.0], 4: [0.0, 0.3, 0.3], 11: [0.0, 0.3, 0.3]}
+    targets = pd.DataFrame(wanted.values(), prices.index[list(wanted)], list("ABC"))
+    found = simulate(targets, Panel(prices), Costs(0.0), unpriced=unpriced).weights
+    sold = 0.0 if unpriced == "wait" else 0.3
+    np.testing.assert_allclose(found.iloc[[0, 3]], [[0.3, 0.3, 0.0]] * 2, atol=1e-15)
+    np.testing.assert_allclose(found.iloc[4:8], [[0.3, 0.3, 0.0]] * 4, atol=1e-15)
+    np.testing.assert_allclose(found.iloc[8:11], [[sold, 0.3, 0.0]] * 3, atol=1e-15)
+    np.testing.assert_allclose(found.iloc[11:], [[0.0, 0.3, 0.3]] * 2, atol=1e-15)
+
+
 def test_a_delisted_asset_is_sold_at_its_last_price_and_never_bought():
     of = panel([[10, 10], [10, 10], [12, 10]] + [[np.nan, 10]] * 12)
     result = simulate(targets(of, [0, 2], [[1, 0], [0, 1]]), of, Costs(0))

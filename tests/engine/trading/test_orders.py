@@ -9,7 +9,7 @@ from engine import Costs, Training, WalkForward, backtest
 from engine.trading.account import Account, read_holdings
 from engine.trading.errors import NoDecision, OrderError
 from engine.trading.orders import OrderRules, todays_orders
-from strategies import DEQMeanVariance, EqualWeight, MinimumVariance, VolatilityManaged
+from strategies import DEQMeanVariance, EqualWeight, MinimumVariance, Strategy, VolatilityManaged
 
 PLAN = WalkForward(train="18M", refit="9M", rebalance="ME")
 NOTHING = pd.Series(dtype=float)
@@ -176,6 +176,29 @@ def test_what_is_kept_and_what_is_bought_never_cost_more_than_there_is(results, 
     assert found.cash >= 0
     assert found.table["after"].sum() <= 1
     assert "the cash suffices for" in found.table.loc["A0", "reason"]
+
+
+class HalfWithoutA2(Strategy):
+    lookback = 2
+
+    def allocate(self, history, holdings):
+        return pd.Series([0.2, 0.2, 0.0, 0.1], history.assets)
+
+
+def test_beside_what_is_kept_no_more_is_bought_than_was_decided(results, longer):
+    """Half is to be invested: a fifth in A2, which is to be sold and cannot be, counts in it."""
+    short, shares = changed(longer, "A2", ends(3)), pd.Series({"A2": 1000.0})
+    account = Account(shares, capital=5e3 * short.prices["A2"].ffill().iloc[-1])
+    rules = OrderRules(anyway=True, lot=0.0, allow_stale=("A2",), accept_changes=True)
+    today = short.dates[-1] + pd.Timedelta("1D")
+    result = results["EqualWeight"]
+    found = todays_orders(HalfWithoutA2(), result, short, account, today, rules).table
+    np.testing.assert_allclose(found["weight"], [0.2, 0.2, 0.2, 0.1])  # A2 stays as it is
+    np.testing.assert_allclose(found["before"], [0.0, 0.0, 0.2, 0.0])
+    left = 1 - found["cost"].sum() / account.capital
+    np.testing.assert_allclose(found["after"].sum(), 0.5 * left, rtol=1e-9)
+    bought = found["after"].drop("A2")
+    np.testing.assert_allclose(bought / bought.sum(), [0.4, 0.4, 0.2], rtol=1e-9)
 
 
 def test_splits_and_rewritten_prices_since_the_run_are_refused(results, longer):
