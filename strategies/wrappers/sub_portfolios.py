@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 CANCELLED = 0.01  # of the sizes of positions, the least that their sum comes to
+NOTHING = 1e-12  # up to which positions are rounding, of which no proportion follows
 
 
 class SubPortfolios:
@@ -51,7 +52,7 @@ def _shared(parts: np.ndarray, totals: np.ndarray, values: np.ndarray) -> np.nda
     Where they cancelled each other, by the size that each had; where there was nothing, by value.
     """
     size = np.abs(parts)
-    size = np.where(size.sum(axis=0) > 0, size, values[:, None])
+    size = np.where(size.sum(axis=0) > NOTHING, size, values[:, None])
     before = parts.sum(axis=0)
     share = np.where(np.abs(before) > CANCELLED * size.sum(axis=0), parts, size)
     return parts + share / share.sum(axis=0) * (totals - before)

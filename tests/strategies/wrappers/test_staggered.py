@@ -1,8 +1,10 @@
 """Staggered portfolios against a loop that keeps the money of each apart."""
 
 import numpy as np
+import pandas as pd
 from markets import random_walks
 
+from data_loaders import Panel
 from engine import Costs, WalkForward, backtest
 from strategies import EqualWeight, Momentum, Staggered
 
@@ -34,3 +36,21 @@ def test_one_portfolio_is_the_strategy_itself():
     strategies = {"staggered": Staggered(EqualWeight(), 1), "plain": EqualWeight()}
     results = backtest(strategies, panel, PLAN, ledger=False)
     np.testing.assert_allclose(*(each.net_returns for each in results.values()), atol=1e-14)
+
+
+def test_prices_in_another_currency_decide_the_same_in_a_changing_universe():
+    """Rounding of prices times a constant moves rounding alone."""
+    rng, prices = np.random.default_rng(0), random_walks(600, 6).prices
+    members = pd.DataFrame(rng.random((10, 6)) < 0.8, columns=prices.columns)
+    members = members.loc[np.arange(600) // 60].set_axis(prices.index)
+    found = [
+        backtest(
+            Staggered(Momentum(60), 3),
+            Panel(prices * unit, members=members),
+            WalkForward(train="1Y", refit="1Y", rebalance="W-FRI"),
+            ledger=False,
+        )["Staggered(Momentum)"]
+        for unit in (1.0, 7.3)
+    ]
+    np.testing.assert_allclose(found[0].targets, found[1].targets, atol=1e-12)
+    np.testing.assert_allclose(*(each.net_returns for each in found), atol=1e-12)

@@ -39,3 +39,11 @@ def test_positions_that_offset_each_other_stay_finite():
     parts.trade(1, np.array([-0.3]))
     parts.update(np.array([0.01]))
     np.testing.assert_allclose(parts.assets[:, 0], [0.155, -0.145])
+
+
+def test_cash_that_was_only_rounding_is_shared_by_value():
+    parts = SubPortfolios(np.array([0.75, 0.25]), np.array([0.6]))
+    parts.trade(0, np.array([1.0 - 2e-16]))
+    parts.trade(1, np.array([1.0]))
+    parts.update(np.array([0.9]))  # a purchase was scaled down
+    np.testing.assert_allclose(parts.cash, [0.075, 0.025], rtol=1e-12)
