@@ -126,6 +126,7 @@ class Book(NamedTuple):
     cost: Tensor  # (K,) of the value before the fill
     turnover: Tensor  # (K,) likewise
     orders: Tensor  # (K, N) shares, negative for sales
+    ordered: Tensor  # (K, N) the same before purchases were scaled down to the cash, and rounded
     fees: Tensor  # (K, N) money
 
 
@@ -181,8 +182,15 @@ def keep_book(fills: Fills, costs: Costs) -> Book:
             break
     traded = held * (1 - cost.unsqueeze(-1)) - before
     traded = traded.where((traded.abs() > NO_ORDER) & ~fills.targets.isnan(), 0.0)
-    orders = traded * value.unsqueeze(-1) / fills.prices
-    return _daily(held, cost, value, orders, fills, costs)
+    ordered = _unscaled(fills.targets, before, traded, cost)
+    orders, ordered = (x * value.unsqueeze(-1) / fills.prices for x in (traded, ordered))
+    return _daily(held, cost, value, orders, ordered, fills, costs)
+
+
+def _unscaled(targets: Tensor, before: Tensor, traded: Tensor, cost: Tensor) -> Tensor:
+    """Orders (..., N), fractions, as they would be if the cash sufficed for all purchases."""
+    wanted = targets * (1 - cost.unsqueeze(-1)) - before
+    return wanted.where(wanted > traded + NO_ORDER, traded)
 
 
 def filled_weights(fills: Fills, costs: Costs) -> Tensor:
@@ -208,8 +216,8 @@ def filled_weights(fills: Fills, costs: Costs) -> Tensor:
     return weights
 
 
-def keep_whole_book(fills: Fills, costs: Costs) -> tuple[Book, Tensor]:
-    """The books with whole shares, and the orders (E, N) before they were rounded.
+def keep_whole_book(fills: Fills, costs: Costs) -> Book:
+    """The books with whole shares.
 
     Shares are rounded towards zero, and once more where their fees would overdraw the account.
     """
@@ -234,7 +242,7 @@ def keep_whole_book(fills: Fills, costs: Costs) -> tuple[Book, Tensor]:
         held[k], costed[k], values[k] = shares * price / after, paid, value
     worth = ordered.abs() * fills.prices
     ordered = ordered.where(worth > NO_ORDER * values.unsqueeze(-1), 0.0)
-    return _daily(held, costed, values, orders, fills, costs), ordered
+    return _daily(held, costed, values, orders, ordered, fills, costs)
 
 
 def whole_shares(
@@ -254,12 +262,15 @@ def whole_shares(
         value: money before the trade, what the shares are worth included.
 
     Returns:
-        The shares; the orders before rounding; the costs, a fraction of the value.
+        The shares; the orders before purchases were scaled down to the cash, and rounded; the
+        costs, a fraction of the value.
     """
-    trade = costs.charge(target, shares * price / value, illiquidity, value, most)
+    before = shares * price / value
+    trade = costs.charge(target, before, illiquidity, value, most)
     cost, wanted, alone = trade.cost, trade.weights * value / price, target.isnan()
     most = trade.weights.sum().clamp(min=1)  # of the value after costs may be invested
-    ordered = (wanted * (1 - cost) - shares).where(~alone, 0.0)
+    traded = (trade.weights * (1 - cost) - before).where(~alone, 0.0)
+    ordered = _unscaled(target, before, traded, cost) * value / price
     for _ in range(100):
         rounded = (wanted * (1 - cost) * (1 + 1e-12) / lot).trunc() * lot
         against = (rounded - shares) * (wanted * (1 - cost) - shares) < 0  # of an odd lot
@@ -273,7 +284,13 @@ def whole_shares(
 
 
 def _daily(
-    held: Tensor, cost: Tensor, value: Tensor, orders: Tensor, fills: Fills, costs: Costs
+    held: Tensor,
+    cost: Tensor,
+    value: Tensor,
+    orders: Tensor,
+    ordered: Tensor,
+    fills: Fills,
+    costs: Costs,
 ) -> Book:
     """The books of each day, from the weights ``held`` (E, N) after each fill.
 
@@ -305,7 +322,8 @@ def _daily(
         gross, net = (_compounded(each, row, len(closes)) for each in (gross, net))
         earned = torch.zeros_like(gross).index_add(0, row, earned)
         weights, worth = weights[closes], worth[closes]
-    return Book(weights, gross, net, earned, worth, cost, traded.abs().sum(-1), orders, fees)
+    turnover = traded.abs().sum(-1)
+    return Book(weights, gross, net, earned, worth, cost, turnover, orders, ordered, fees)
 
 
 def _compounded(returns: Tensor, row: Tensor, rows: int) -> Tensor:

@@ -55,9 +55,10 @@ class Simulation:
         turnover, costs: (K,) by fill date, over the portfolio's value before the trade. Several
             fills on a date are one entry: the sum, and 1 less the product of 1 - cost.
         orders: one row an order: date, asset, side, size (shares filled), price, fees (money),
-            decided (date), ordered (shares, before rounding to whole ones), paid (money out of
-            cash with fees; negative: in), reason ("decision", "limit", "stop", "trailing",
-            "take_profit").
+            decided (date), ordered (shares, before purchases were scaled down to the cash, and
+            before rounding to whole ones), paid (money out of cash with fees; negative: in), reason
+            ("decision", "limit", "stop", "trailing", "take_profit"; of what was not filled at all,
+            of size 0, "cash_short" or "below_one_share").
         delays: one row an order that found no price: decided, due, filled (dates; NaT), asset,
             outcome ("waited", "waiting", "replaced", "cancelled", "delisted").
         fills: (E, N) targets by fill date, as they were filled; NaN where there was no order.
@@ -109,10 +110,10 @@ def simulate(
     positions = replayed(targets, Market(panel, costs, fill), lag, unpriced, levels)
     every = fills_of(positions)
     book, fills, ruin = until_ruin(keep_book, every, costs)
-    ordered, fractional = book.orders, net_to_the_end(book, every)
+    fractional = net_to_the_end(book, every)
     if whole:
-        (book, ordered), fills, ruin = until_ruin(keep_whole_book, every, costs)
-    orders = _order_frame(book, ordered, fills, panel, positions.events)
+        book, fills, ruin = until_ruin(keep_whole_book, every, costs)
+    orders = _order_frame(book, fills, panel, positions.events, whole)
     end = panel.dates.get_loc(fills.dates[-1])
     rows = panel.dates.get_indexer(targets.index)
     decided = panel.dates[rows[rows + lag <= end]]
@@ -225,13 +226,15 @@ def fills_of(positions: Positions) -> Fills:
 
 
 def _order_frame(
-    book: Book, ordered: Tensor, fills: Fills, panel: Panel, events: Sequence[Event]
+    book: Book, fills: Fills, panel: Panel, events: Sequence[Event], whole: bool
 ) -> pd.DataFrame:
     """One row an order, in order of time."""
-    fill, column = np.nonzero(((book.orders != 0) | (ordered != 0)).numpy())
+    fill, column = np.nonzero(((book.orders != 0) | (book.ordered != 0)).numpy())
     prices = fills.prices.numpy()[fill, column]
-    filled, wanted, fees = (x.numpy()[fill, column] for x in (book.orders, ordered, book.fees))
+    filled, wanted, fees = (x.numpy()[fill, column] for x in (book.orders, book.ordered, book.fees))
     bought = np.where(filled == 0, wanted, filled) > 0
+    reasons = [events[k].reasons.get(n, "decision") for k, n in zip(fill, column, strict=True)]
+    unfilled = np.where(whole & (np.abs(wanted) < 1), "below_one_share", "cash_short")
     return pd.DataFrame(
         {
             "date": fills.fill_dates[fill],
@@ -243,9 +246,7 @@ def _order_frame(
             "decided": panel.dates[fills.decided[fill, column]],
             "ordered": np.abs(wanted),
             "paid": filled * prices + fees,
-            "reason": [
-                events[k].reasons.get(n, "decision") for k, n in zip(fill, column, strict=True)
-            ],
+            "reason": np.where(filled == 0, unfilled, np.array(reasons, dtype=object)),
         }
     )
 

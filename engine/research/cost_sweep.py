@@ -68,7 +68,7 @@ class Resimulation:
         commission = self.base.commission * factor if self.rate else rate
         costs = replace(self.base, commission=commission, spread=self.base.spread * factor)
         if self.whole:
-            (book, _), _, _ = until_ruin(keep_whole_book, self.fills, costs)
+            book, _, _ = until_ruin(keep_whole_book, self.fills, costs)
         else:
             book, _, _ = until_ruin(keep_book, self.fills, costs)
         net = pd.Series(net_to_the_end(book, self.fills), self.fills.dates)
@@ -135,7 +135,8 @@ def _lacking(result: BacktestResult) -> str:
 
 def _fills_at_closes(result: BacktestResult) -> bool:
     at_close = result.settings["plan"].get("fill", "close") == "close"
-    reasons = result.orders.get("reason", pd.Series(dtype=object))
+    orders = result.orders
+    reasons = orders["reason"][orders["size"] > 0] if "reason" in orders else pd.Series(dtype=str)
     return at_close and bool((reasons == "decision").all())
 
 

@@ -49,10 +49,11 @@ class BacktestResult(ResultViews):
         turnover: (K,) traded value over portfolio value, sum |w - w+|, by fill date.
         costs: (K,) cost over portfolio value before the trade, by fill date.
         orders: one row per order: date, asset, side, size (shares filled), price, fees (money),
-            decided (date), ordered (shares, before rounding to whole ones), paid (money out of
-            cash, fees included; negative: in), reason ("decision", "limit", "stop", "trailing" or
-            "take_profit"). The portfolio starts with the costs' capital,
-            1,000,000 by default.
+            decided (date), ordered (shares, before purchases were scaled down to the cash, and
+            before rounding to whole ones), paid (money out of cash, fees included; negative: in),
+            reason ("decision", "limit", "stop", "trailing", "take_profit"; of what was not filled
+            at all, of size 0, "cash_short" or "below_one_share"). What found no price is in
+            ``delays``. The portfolio starts with the costs' capital, 1,000,000 by default.
         folds: one row per refit, see ``WalkForward.describe``: train_start, train_end, labels_end,
             training, validation_start, test_start, test_end, last_fill, decisions.
         training: one row per epoch of a fold and seed: fold, seed, epoch, loss,

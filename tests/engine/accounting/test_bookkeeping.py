@@ -42,6 +42,7 @@ def test_all_entries_of_a_book_by_hand():
         "cost": [1 / 100, 1 / third],
         "turnover": [49.5 / 100, bought / third],
         "orders": [[4.95], [bought / 9]],
+        "ordered": [[4.95], [bought / 9]],
         "fees": [[1.0], [1.0]],
     }
     assert set(expected) == set(book._fields)

@@ -98,9 +98,11 @@ def test_a_halted_asset_is_valued_at_its_last_price_and_its_order_waits():
     of = panel([[10, 10], [10, 10], [12, 10], [np.nan, 10], [9, 5]])
     result = simulate(targets(of, [0, 2], [[1, 0], [0, 1]]), of, Costs(0))
     np.testing.assert_allclose(result.net_returns, [0, 0.2, 0, -0.25], atol=1e-15)
-    assert result.orders["price"].tolist() == [10, 9]  # what it brings was not there at the fill
-    half = simulate(targets(of, [0, 2], [[0.5, 0], [0, 0.5]]), of, Costs(0))
-    assert half.orders["price"].tolist() == [10, 9]  # cash was, for more than half to be invested
+    filled = result.orders[result.orders["size"] > 0]
+    assert filled["price"].tolist() == [10, 9]  # what it brings was not there at the fill
+    half = simulate(targets(of, [0, 2], [[0.5, 0], [0, 0.5]]), of, Costs(0)).orders
+    filled = half[half["size"] > 0]
+    assert filled["price"].tolist() == [10, 9]  # cash was, for more than half to be invested
 
 
 @pytest.mark.parametrize("unpriced", ["wait", "cancel"])
@@ -116,6 +118,22 @@ def test_while_a_sale_waits_no_more_is_invested_than_was_decided(unpriced):
     np.testing.assert_allclose(found.iloc[4:8], [[0.3, 0.3, 0.0]] * 4, atol=1e-15)
     np.testing.assert_allclose(found.iloc[8:11], [[sold, 0.3, 0.0]] * 3, atol=1e-15)
     np.testing.assert_allclose(found.iloc[11:], [[0.0, 0.3, 0.3]] * 2, atol=1e-15)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_purchases_that_the_cash_does_not_suffice_for_are_reported(whole):
+    """A, left alone, rises before B is bought; then B cannot be sold, to buy C."""
+    prices = pd.DataFrame(50.0, pd.bdate_range("2020-01-01", periods=7), list("ABC"))
+    prices.iloc[2:, 0], prices.iloc[4, 1] = 100.0, np.nan
+    wanted = {0: [0.5, 0, 0], 1: [np.nan, 0.5, 0], 3: [np.nan, 0.7 / 3, 0.1]}
+    targets = pd.DataFrame(wanted.values(), prices.index[list(wanted)], list("ABC"))
+    found = simulate(targets, Panel(prices), Costs(0.0, capital=2000.0), whole=whole).orders
+    assert found["asset"].tolist() == ["A", "B", "C", "B"]
+    assert found["side"].tolist() == ["buy", "buy", "buy", "sell"]
+    np.testing.assert_allclose(found["ordered"], [20, 30, 6, 6], rtol=1e-12)
+    np.testing.assert_allclose(found["size"], [20, 20, 0, 6], rtol=1e-12)
+    assert found["reason"].tolist() == ["decision", "decision", "cash_short", "decision"]
+    assert found["paid"][2] == found["fees"][2] == 0
 
 
 def test_a_delisted_asset_is_sold_at_its_last_price_and_never_bought():
