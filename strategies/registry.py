@@ -124,22 +124,7 @@ def create_strategy(name: str, parameters: dict[str, Any] | None = None) -> Stra
         inner = {key: value for key, value in given.items() if "__" in key}
     parameters = {key: _read(cls, key, v) for key, v in given.items() if key not in inner}
     for key, value in parameters.items():
-        if key not in defaults:
-            raise ValueError(
-                f"{cls.__name__} has no parameter {key!r}"
-                f"{did_you_mean(key, defaults) or ';'} it has {', '.join(defaults) or 'none'}"
-            )
-        default = defaults[key]
-        fits = isinstance(value, int | float) if isinstance(default, float) else True
-        if isinstance(default, int | str):
-            fits = isinstance(value, type(default))
-        if isinstance(default, tuple | list):
-            fits = isinstance(value, tuple | list)
-        plain = not (isinstance(default, bool) or default is None or default is REQUIRED)
-        if not fits or (isinstance(value, bool) and plain):
-            raise ValueError(
-                f"{cls.__name__}: {key}={value!r} should be of the type of its default, {default!r}"
-            )
+        _check_type(cls, key, value, defaults)
     needed = [key for key, default in defaults.items() if default is REQUIRED]
     lacking = [key for key in needed if key not in parameters]
     if lacking:
@@ -151,6 +136,29 @@ def create_strategy(name: str, parameters: dict[str, Any] | None = None) -> Stra
         made.set_params(**inner)
     made.check_parameters()
     return made
+
+
+def _check_type(cls: type[Strategy], key: str, value: Any, defaults: dict[str, Any]) -> None:
+    """Refuse a parameter that there is not, or of another type than its default."""
+    if key not in defaults:
+        raise ValueError(
+            f"{cls.__name__} has no parameter {key!r}"
+            f"{did_you_mean(key, defaults) or ';'} it has {', '.join(defaults) or 'none'}"
+        )
+    default = defaults[key]
+    if default is None or default is REQUIRED:
+        return
+    kind: Any = type(default)
+    if isinstance(default, float):
+        kind = int | float
+    elif isinstance(default, tuple | list):
+        kind = tuple | list
+    elif not isinstance(default, int | str):  # an object
+        kind = object
+    if not isinstance(value, kind) or (isinstance(value, bool) and not isinstance(default, bool)):
+        raise ValueError(
+            f"{cls.__name__}: {key}={value!r} should be of the type of its default, {default!r}"
+        )
 
 
 def _read(cls: type[Strategy], key: str, value: Any) -> Any:

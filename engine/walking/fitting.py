@@ -120,61 +120,35 @@ def run_fits(
         Any error that is not one of training, of the earliest of the keys where there are several,
         once those that had begun have ended and are kept.
     """
-    failed: dict[FitKey, TrainingError] = {}
-    waiting = [key for key in keys if key not in done]
-
-    def follows(later: FitKey, key: FitKey) -> bool:
-        return (later.name, later.seed) == (key.name, key.seed) and later.fold > key.fold
-
-    def fail(key: FitKey, error: TrainingError) -> None:
-        failed[key] = error
-        waiting[:] = [each for each in waiting if not follows(each, key)]
-
-    def before(key: FitKey) -> FitKey | None:
-        return key._replace(fold=key.fold - 1) if learner.training.warm_start and key.fold else None
-
-    def task(key: FitKey) -> FitTask:
-        earlier = before(key)
-        return make(key, done[earlier].state if earlier else None)
-
+    runs = _Runs(keys, make, learner, done, on_done)
     if submit is None:
-        while waiting:
-            key = waiting.pop(0)
+        while runs.waiting:
+            key = runs.waiting.pop(0)
             try:
-                done[key] = task(key).run(learner, partial(on_epoch, key))
+                done[key] = runs.task(key).run(learner, partial(on_epoch, key))
             except TrainingError as error:
-                fail(key, error)
+                runs.fail(key, error)
             else:
                 on_done(key, done[key])
-        return failed
+        return runs.failed
     # The longest first: no worker is left with one when others have ended.
-    waiting.sort(key=lambda key: -len(learner.folds[key.fold].train))
-    running: dict[Future[Fitted], FitKey] = {}
-    errors: dict[FitKey, Exception] = {}
+    runs.waiting.sort(key=lambda key: -len(learner.folds[key.fold].train))
     told = False  # that the last is submitted
     try:
-        while waiting or running or not told:
-            for key in [key for key in waiting if before(key) is None or before(key) in done]:
-                running[submit(task(key))] = key
-                waiting.remove(key)
-            if not waiting and not told:
+        while runs.waiting or runs.running or not told:
+            for key in filter(runs.ready, list(runs.waiting)):
+                runs.running[submit(runs.task(key))] = key
+                runs.waiting.remove(key)
+            if not runs.waiting and not told:
                 told = True
                 on_last()
-            for key, problem in _collect(running, done, on_done):
-                if isinstance(problem, TrainingError):
-                    fail(key, problem)
-                elif not (errors and isinstance(problem, CancelledError)):  # cancelled below
-                    errors[key] = problem
-            if errors:
-                waiting.clear()
-                first = min(map(keys.index, errors))
-                cancel(each for each, key in running.items() if keys.index(key) > first)
+            runs.collect()
     except BaseException:
-        cancel(running)
+        cancel(runs.running)
         raise
-    if errors:
-        raise errors[min(errors, key=keys.index)]
-    return failed
+    if runs.errors:
+        raise runs.errors[min(runs.errors, key=keys.index)]
+    return runs.failed
 
 
 def cancel(futures: Iterable[Future[Fitted]]) -> None:
@@ -182,22 +156,59 @@ def cancel(futures: Iterable[Future[Fitted]]) -> None:
         future.cancel()
 
 
-def _collect(
-    running: dict[Future[Fitted], FitKey],
-    done: dict[FitKey, Fitted],
-    on_done: Callable[[FitKey, Fitted], None],
-) -> list[tuple[FitKey, Exception]]:
-    """Wait until a fit ends; move those that ended from ``running`` to ``done``.
+class _Runs:
+    """The fits that wait, run and have failed; arguments as of ``run_fits``."""
 
-    Returns:
-        Those that failed, with their errors.
-    """
-    failed: list[tuple[FitKey, Exception]] = []
-    for future in wait(running, return_when=FIRST_COMPLETED).done if running else ():
-        key = running.pop(future)
-        try:
-            done[key] = future.result()
-            on_done(key, done[key])
-        except Exception as error:
-            failed.append((key, error))
-    return failed
+    def __init__(
+        self,
+        keys: Sequence[FitKey],
+        make: Callable[[FitKey, Mapping[str, Tensor] | None], FitTask],
+        learner: Learner,
+        done: dict[FitKey, Fitted],
+        on_done: Callable[[FitKey, Fitted], None],
+    ):
+        self.keys, self.make, self.done, self.on_done = keys, make, done, on_done
+        self.warm_start = learner.training.warm_start
+        self.waiting = [key for key in keys if key not in done]
+        self.running: dict[Future[Fitted], FitKey] = {}
+        self.failed: dict[FitKey, TrainingError] = {}
+        self.errors: dict[FitKey, Exception] = {}  # others, which end the run
+
+    def before(self, key: FitKey) -> FitKey | None:
+        return key._replace(fold=key.fold - 1) if self.warm_start and key.fold else None
+
+    def ready(self, key: FitKey) -> bool:
+        before = self.before(key)
+        return before is None or before in self.done
+
+    def task(self, key: FitKey) -> FitTask:
+        before = self.before(key)
+        return self.make(key, self.done[before].state if before else None)
+
+    def fail(self, key: FitKey, error: TrainingError) -> None:
+        """Later folds of the same strategy and seed are not trained."""
+        self.failed[key] = error
+        self.waiting = [
+            each
+            for each in self.waiting
+            if (each.name, each.seed) != (key.name, key.seed) or each.fold <= key.fold
+        ]
+
+    def collect(self) -> None:
+        """Wait until a fit ends; with the first error other than of training, what follows its key
+        is cancelled."""
+        ended = wait(self.running, return_when=FIRST_COMPLETED).done if self.running else ()
+        for future in ended:
+            key = self.running.pop(future)
+            try:
+                self.done[key] = future.result()
+                self.on_done(key, self.done[key])
+            except TrainingError as error:
+                self.fail(key, error)
+            except Exception as error:
+                if not (self.errors and isinstance(error, CancelledError)):  # cancelled below
+                    self.errors[key] = error
+        if self.errors:
+            self.waiting.clear()
+            first = min(map(self.keys.index, self.errors))
+            cancel(f for f, key in self.running.items() if self.keys.index(key) > first)
