@@ -82,138 +82,120 @@ class DecisionTask:
         Raises:
             MarketChanged: the strategy wrote into the memory of the panel.
         """
-        positions = Positions(learner.market, learner.plan.execution_lag, learner.plan.unpriced)
-        book = PositionBook(positions) if asks_for_book(self.strategy) else None
-        targets: dict[int, np.ndarray] = {}  # (N,) by row
-        decided = Decided(pd.DataFrame(), [], [], [], {}, error=self.failed)
-        rows = np.concatenate([fold.test for fold in self.folds] or [np.empty(0, int)])
-        noted = DecisionRecord(learner.panel.dates, learner.panel.assets, rows)
-        rule = clone(self.strategy)
+        walk, error = _Walk(self, learner, on_decision), self.failed
         with limited_threads(learner.threads), unchanged_market(learner.panel, self.name):
             for fold in self.folds:
                 try:
-                    rule = self._walk(
-                        fold, rule, learner, positions, book, targets, decided, noted, on_decision
-                    )
+                    walk.decide(fold)
                 except MemoryError:
                     raise
-                except AllocationError as error:
-                    decided = decided._replace(error=error)
+                except AllocationError as caught:
+                    error = caught
                     break
-                except Exception as error:
-                    rows = [row for row in fold.test if row not in targets] or fold.test[-1:]
+                except Exception as caught:
+                    rows = [row for row in fold.test if row not in walk.targets] or fold.test[-1:]
                     when = learner.panel.dates[int(rows[0])]
-                    failed = AllocationError.at("decision", self.name, when, reason_of(error))
-                    failed.__cause__ = error
-                    decided = decided._replace(error=failed)
+                    error = AllocationError.at("decision", self.name, when, reason_of(caught))
+                    error.__cause__ = caught
                     break
-        weights = np.reshape(list(targets.values()), (len(targets), len(learner.panel.assets)))
-        dates, assets = learner.panel.dates[list(targets)], learner.panel.assets
-        decided = decided._replace(targets=pd.DataFrame(weights, dates, columns=assets))
-        if not self.observed:
-            return decided
-        decisions, reasons = noted.tables()
-        return decided._replace(limits=noted.limits, decisions=decisions, reasons=reasons)
+        return walk.decided(error)
 
-    def _walk(
-        self,
-        fold: Fold,
-        rule: Strategy,
-        learner: Learner,
-        positions: Positions,
-        book: PositionBook | None,
-        targets: dict[int, np.ndarray],
-        decided: Decided,
-        noted: DecisionRecord,
-        on_decision: Callable[[], object],
-    ) -> Strategy:
-        """Add what is decided in a fold to ``targets``, to ``noted`` and to the tables of
-        ``decided``.
 
-        Returns:
-            The rule that decided, for the next fold.
-        """
-        networks: list[LearnedStrategy] = []
-        if (learned := learned_inside(self.strategy)) is not None:
-            networks = learner.restored(self.name, learned, fold, self.fits)
+class _Walk:
+    """The decisions of a task, from fold to fold."""
+
+    def __init__(self, task: DecisionTask, learner: Learner, on_decision: Callable[[], object]):
+        self.task, self.learner, self.on_decision = task, learner, on_decision
+        plan, panel = learner.plan, learner.panel
+        self.positions = Positions(learner.market, plan.execution_lag, plan.unpriced)
+        self.book = PositionBook(self.positions) if asks_for_book(task.strategy) else None
+        self.rule = clone(task.strategy)
+        rows = np.concatenate([fold.test for fold in task.folds] or [np.empty(0, int)])
+        self.noted = DecisionRecord(panel.dates, panel.assets, rows)
+        self.targets: dict[int, np.ndarray] = {}  # (N,) by row
+        self.levels: dict[int, Levels] = {}  # by row
+        self.solves: list[dict] = []
+        self.sensitivity: list[dict] = []
+
+    def decided(self, error: AllocationError | TrainingError | None) -> Decided:
+        """What was decided before the error, if there is one."""
+        dates, assets = self.learner.panel.dates[list(self.targets)], self.learner.panel.assets
+        weights = np.reshape(list(self.targets.values()), (len(dates), len(assets)))
+        targets = pd.DataFrame(weights, dates, columns=assets)
+        found = Decided(targets, self.solves, [], self.sensitivity, self.levels, error=error)
+        if not self.task.observed:
+            return found
+        decisions, reasons = self.noted.tables()
+        return found._replace(limits=self.noted.limits, decisions=decisions, reasons=reasons)
+
+    def decide(self, fold: Fold) -> None:
+        """Decide in a fold, with what is fitted for it."""
+        task, networks = self.task, []
+        if (learned := learned_inside(task.strategy)) is not None:
+            networks = self.learner.restored(task.name, learned, fold, task.fits)
         fitted: Sequence[Strategy] = networks
-        if learned is not self.strategy:
-            rule = self._refitted(rule.with_trained(networks), fold, learner)
-            fitted = [rule]
-        detailed = self.observed or self.on_details is not None
+        if learned is not task.strategy:
+            self.rule = self._refitted(self.rule.with_trained(networks), fold)
+            fitted = [self.rule]
+        detailed = task.observed or task.on_details is not None
         with record_solves(details=detailed) as record:
-            decisions = self._decide(fold, fitted, learner, positions, book, record, noted)
-            for row, targets[row], levels in decisions:
-                if levels is not None:
-                    decided.levels[row] = levels
-                on_decision()
-        if self.observed:
+            self._ask(fold, fitted, record)
+        if task.observed:
             about = {"fold": fold.number, "phase": "allocation"}
-            decided.solves.extend({**about, **line} for line in record.summary())
-            decided.sensitivity.extend(self._sensitivity(fold, networks, learner))
-        return rule
+            self.solves.extend({**about, **line} for line in record.summary())
+            self.sensitivity.extend(self._sensitivities(fold, networks))
 
-    def _refitted(self, rule: Strategy, fold: Fold, learner: Learner) -> Strategy:
+    def _refitted(self, rule: Strategy, fold: Fold) -> Strategy:
         """The rule of the fold before, for this one."""
-        known = learner.known(fold.refit, fold.refit + 1 - fold.start)
+        known = self.learner.known(fold.refit, fold.refit + 1 - fold.start)
         try:
-            return rule.refitted(known, learner.plan)
+            return rule.refitted(known, self.learner.plan)
         except Exception as error:
-            failed = AllocationError.at("fit", self.name, known.dates[-1], reason_of(error))
-            raise failed from error
+            name, reason = self.task.name, reason_of(error)
+            raise AllocationError.at("fit", name, known.dates[-1], reason) from error
 
-    def _decide(
-        self,
-        fold: Fold,
-        fitted: Sequence[Strategy],
-        learner: Learner,
-        positions: Positions,
-        book: PositionBook | None,
-        record: SolveRecord,
-        noted: DecisionRecord,
-    ) -> Iterator[tuple[int, np.ndarray, Levels | None]]:
-        """Decide on the rows of a fold.
-
-        Yields:
-            Each row once it is decided, what is ordered (N,), and with which protective orders.
-        """
-        infer = None
-        if self.on_details is None and _are_networks(fitted):
-            infer = Inference(self.name, fitted, learner, fold.test)
+    def _ask(self, fold: Fold, fitted: Sequence[Strategy], record: SolveRecord) -> None:
+        """Ask for the weights of each row of a fold, and order them."""
+        task, learner, infer = self.task, self.learner, None
+        if task.on_details is None and _are_networks(fitted):
+            infer = Inference(task.name, fitted, learner, fold.test)
         if record.details is not None:
             if infer is not None and infer.batch is not None:
-                noted.solves(fold.test, record)
+                self.noted.solves(fold.test, record)
             record.details.clear()
         for number, row in enumerate(map(int, fold.test)):
             history = learner.known(row, fitted[0].lookback)
-            held = positions.holdings(row)
+            held = self.positions.holdings(row)
             holdings = pd.Series(held.copy(), index=learner.panel.assets)
             answers = []
             for k, each in enumerate(fitted):
                 asked = partial(infer, k, number, holdings) if infer is not None else None
-                own = book.at(row) if book is not None else None
-                answers.append(checked_answer(self.name, each, history, holdings, asked, own))
-            if self.on_details is not None and record.details is not None:
-                self.on_details(row, record.details.copy())
+                own = self.book.at(row) if self.book is not None else None
+                answers.append(checked_answer(task.name, each, history, holdings, asked, own))
+            if task.on_details is not None and record.details is not None:
+                task.on_details(row, record.details.copy())
             answer = answers[0] if len(answers) == 1 else mean_answer(answers, held)
-            ordered = positions.order(row, *answer)
-            if self.observed:
-                noted.decided(row, held, answer.weights, record)
+            ordered = self.positions.order(row, *answer)
+            if task.observed:
+                self.noted.decided(row, held, answer.weights, record)
             if record.details is not None:
                 record.details.clear()
-            yield row, ordered, answer.levels
+            self.targets[row] = ordered
+            if answer.levels is not None:
+                self.levels[row] = answer.levels
+            self.on_decision()
 
-    def _sensitivity(
-        self, fold: Fold, networks: Sequence[LearnedStrategy], learner: Learner
+    def _sensitivities(
+        self, fold: Fold, networks: Sequence[LearnedStrategy]
     ) -> Iterator[dict[str, object]]:
         """Which inputs the fitted networks of a fold look at in its test rows."""
-        seeds = sorted(key.seed for key in self.fits if key.fold == fold.number)
-        for seed, strategy in zip(seeds, networks, strict=False):
-            if len(fold.test):
-                inputs = learner.stacked(self.name, strategy, fold.test)
-                known = learner.known(int(fold.test[-1]), strategy.lookback)
-                for row in sensitivity(strategy, inputs, seed, known):
-                    yield {"fold": fold.number, "seed": seed, **row}
+        name, learner = self.task.name, self.learner
+        seeds = sorted(key.seed for key in self.task.fits if key.fold == fold.number)
+        for seed, strategy in zip(seeds, networks if len(fold.test) else (), strict=False):
+            inputs = learner.stacked(name, strategy, fold.test)
+            known = learner.known(int(fold.test[-1]), strategy.lookback)
+            for row in sensitivity(strategy, inputs, seed, known):
+                yield {"fold": fold.number, "seed": seed, **row}
 
 
 class Inference:

@@ -64,6 +64,7 @@ TABLES = 8  # of T x N numbers, that a run makes at least: weights, returns, ord
 COPIED = 2  # in each worker
 SMALLER = "take fewer assets, fewer dates or fewer workers"
 Fits = dict[FitKey, Fitted]
+OWN = ("difference", "decided")  # fields of a simulation that its result has elsewhere
 
 
 class Session:
@@ -356,16 +357,11 @@ class Session:
         histories = [f.history.assign(fold=key.fold, seed=key.seed) for key, f in fits.items()]
         validation = self.training.validation if name in self.learned else 0.0
         solved = [{"phase": "training", **row} for row in rows("solves")]
+        shown = {name: value for name, value in vars(simulated).items() if name not in OWN}
         return BacktestResult(
             name=name,
             strategy=described(self.named[name]),
             targets=decided.targets.loc[simulated.decided],
-            weights=simulated.weights,
-            gross_returns=simulated.gross_returns,
-            net_returns=simulated.net_returns,
-            turnover=simulated.turnover,
-            costs=simulated.costs,
-            orders=simulated.orders,
             folds=fold_table(learner.folds, self.panel.dates, self.plan.execution_lag, validation),
             training=pd.concat(histories, ignore_index=True) if histories else pd.DataFrame(),
             solves=pd.DataFrame(solved + decided.solves),
@@ -373,7 +369,6 @@ class Session:
             settings={**settings, "simulation_difference": simulated.difference},
             states={(key.fold, key.seed): fitted.state for key, fitted in fits.items()},
             asset_returns=learner.asset_returns.loc[simulated.weights.index],
-            fractional_returns=simulated.fractional_returns,
             limits=pd.DataFrame(decided.limits),
             decisions=decided.decisions,
             reasons=decided.reasons,
@@ -381,11 +376,8 @@ class Session:
             illiquidity=learner.measured.reindex(simulated.turnover.index),
             benchmark=benchmark_returns(self.benchmark, simulated.weights.index),
             risk_free=self.risk_free_returns(simulated),
-            fills=simulated.fills,
-            most_invested=simulated.most_invested,
-            delays=simulated.delays,
             levels=level_table(decided.levels, self.panel, simulated.decided),
-            failure=simulated.failure,
+            **shown,
         )
 
     def check_some_finished(self, results: Mapping[str, BacktestResult]) -> None:

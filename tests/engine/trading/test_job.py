@@ -37,11 +37,12 @@ def test_fifty_kills_leave_a_ledger_of_whole_days(tmp_path):
     with Job(path).day() as job:
         job.state_account(Account(cash=100.0), day_of(0))
     choose = random.Random(0)
-    for _ in range(50):
+    for number in range(50):
         reading, writing = os.pipe()
         child = os.fork()
         if child == 0:
-            os.write(writing, b".")
+            if number % 2:  # every other one writes a day before it may be killed
+                os.write(writing, b".")
             while True:
                 own = Job(path)
                 with own.day():
@@ -49,6 +50,7 @@ def test_fifty_kills_leave_a_ledger_of_whole_days(tmp_path):
                     own.add_orders(document(done + 1, 1.0))
                     own.add("fills", day_of(done + 1), {"fills": []})
                     own.state_account(Account(cash=done + 1.0), day_of(done + 1))
+                os.write(writing, b".")
         os.read(reading, 1)  # it has begun
         os.close(reading), os.close(writing)
         time.sleep(choose.uniform(0.0, 0.03))
@@ -59,7 +61,7 @@ def test_fifty_kills_leave_a_ledger_of_whole_days(tmp_path):
             whole.add(len(dates[0]))
         assert dates[0] == dates[1] == dates[2][1:]
         assert dates[0] == [day_of(n + 1) for n in range(len(dates[0]))]
-    assert max(whole) > 1  # how far it came is the machine's
+    assert max(whole) >= 25
     assert job.account().cash == max(whole)
 
 
