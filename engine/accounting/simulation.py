@@ -46,29 +46,14 @@ class SimulationError(RuntimeError):
 
 @dataclass(frozen=True)
 class Simulation:
-    """What holding the targets earned; all fractions, dates are closes.
+    """What holding the targets earned; fields as of ``BacktestResult``, and two more.
+
+    Several fills on a date are one entry of turnover and costs: the sum, and 1 less the product of
+    1 - cost.
 
     Attributes:
-        weights: (T, N) held after each close, from the first fill on.
-        gross_returns, net_returns: (T,) simple returns; the first row is the first fill. Gross
-            is of prices alone; net is after costs, interest and borrowing fees.
-        turnover, costs: (K,) by fill date, over the portfolio's value before the trade. Several
-            fills on a date are one entry: the sum, and 1 less the product of 1 - cost.
-        orders: one row an order: date, asset, side, size (shares filled), price, fees (money),
-            decided (date), ordered (shares, before purchases were scaled down to the cash, and
-            before rounding to whole ones), paid (money out of cash with fees; negative: in), reason
-            ("decision", "limit", "stop", "trailing", "take_profit"; of what was not filled at all,
-            of size 0, "cash_short" or "below_one_share").
-        delays: one row an order that found no price: decided, due, filled (dates; NaT), asset,
-            outcome ("waited", "waiting", "replaced", "cancelled", "delisted").
-        fills: (E, N) targets by fill date, as they were filled; NaN where there was no order.
-        most_invested: (E,) what weights might sum to where assets were left alone.
         difference: largest gap between our net returns and vectorbt's.
-        fractional_returns: (T,) what net returns would be with fractions of shares; the same
-            as ``net_returns`` unless shares are whole.
         decided: (K,) the decision dates of the targets that were filled.
-        failure: None or, of a portfolio that was ruined, that of a ``BacktestResult``: its net
-            return of that date is -1, and nothing is held or filled from then on.
     """
 
     weights: pd.DataFrame

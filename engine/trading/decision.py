@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import pandas as pd
@@ -29,95 +30,84 @@ class Earlier(NamedTuple):
     holdings: Mapping[str, float]
 
 
-def decide(
-    strategy: Strategy,
-    result: BacktestResult,
-    panel: Panel,
-    plan: WalkForward,
-    found: Schedule,
-    holdings: pd.Series,
-    earlier: Sequence[Earlier] = (),
-    states: States | None = None,
-    details: list | None = None,
-) -> Answer:
-    """What the strategy decides at the last close, with what was fitted at the last refit.
+@dataclass
+class Decider:
+    """A strategy of a run, which decides with what was fitted at the last refit of its plan.
 
-    A rule may remember what it was asked before. So the earlier decisions are made once more, in
-    order, with the holdings of then; their answers are not used.
-
-    Args:
-        holdings: (N,) current weights.
-        states: of trained networks by fold and seed; default those of the result.
-        details: of an open record of solves, left with those of this decision alone.
-
-    Raises:
-        OrderError: the refit of a learned strategy is due, or its network has changed.
-        AllocationError: the strategy's weights cannot be held.
+    Attributes:
+        panel: up to the close of the decision.
+        states: of trained networks by fold and seed.
     """
-    deciding = _Deciding(strategy, result, panel, plan, found, states or result.states)
-    if type(strategy).allocate is not LearnedStrategy.allocate:  # a network remembers nothing
-        for each in earlier:
-            row = panel.dates.get_indexer([each.date])[0]
+
+    strategy: Strategy
+    result: BacktestResult
+    panel: Panel
+    plan: WalkForward
+    schedule: Schedule
+    states: States
+
+    def decide(
+        self, holdings: pd.Series, earlier: Sequence[Earlier] = (), details: list | None = None
+    ) -> Answer:
+        """What it decides at the last close.
+
+        A rule may remember what it was asked before. So the earlier decisions are made once more,
+        in order, with the holdings of then; their answers are not used.
+
+        Args:
+            holdings: (N,) current weights.
+            details: of an open record of solves, left with those of this decision alone.
+
+        Raises:
+            OrderError: the refit of a learned strategy is due, or its network has changed.
+            AllocationError: the strategy's weights cannot be held.
+        """
+        self._fold: int | None = None
+        self._rule = clone(self.strategy)
+        self._fitted: Sequence[Strategy] = [self._rule]
+        dates, assets = self.panel.dates, self.panel.assets
+        forgets = type(self.strategy).allocate is LearnedStrategy.allocate
+        for each in () if forgets else earlier:
+            row = int(dates.get_indexer([each.date])[0])
             if row < 0:
                 raise OrderError(
                     f"a decision was made on {day(each.date)}, on which these prices have no row"
                 )
-            held = pd.Series(each.holdings, dtype=float).reindex(panel.assets).fillna(0.0)
-            deciding.at(int(row), held)
-    return deciding.at(len(panel) - 1, holdings, details)
+            self._at(row, pd.Series(each.holdings, dtype=float).reindex(assets).fillna(0.0))
+        return self._at(len(dates) - 1, holdings, details)
 
-
-class _Deciding:
-    """A strategy from one decision to the next, refitted where the plan says so."""
-
-    def __init__(
-        self,
-        strategy: Strategy,
-        result: BacktestResult,
-        panel: Panel,
-        plan: WalkForward,
-        found: Schedule,
-        states: States,
-    ):
-        self.strategy, self.result, self.panel = strategy, result, panel
-        self.plan, self.schedule, self.states = plan, found, states
-        self.learned = learned_inside(strategy)
-        self.fold: int | None = None
-        self.rule = clone(strategy)
-        self.fitted: Sequence[Strategy] = [self.rule]
-
-    def at(self, row: int, holdings: pd.Series, details: list | None = None) -> Answer:
+    def _at(self, row: int, holdings: pd.Series, details: list | None = None) -> Answer:
         self._refit(row)
         if details is not None:
             details.clear()  # of earlier decisions, and of those that the refit has learned from
         history = self.panel.rows(max(0, row + 1 - self.strategy.lookback), row + 1)
         name = self.result.name
-        answers = [checked_answer(name, each, history, holdings) for each in self.fitted]
+        answers = [checked_answer(name, each, history, holdings) for each in self._fitted]
         return answers[0] if len(answers) == 1 else mean_answer(answers, holdings.to_numpy())
 
     def _refit(self, row: int) -> None:
-        fits = self.learned is not None or type(self.strategy).refitted is not Strategy.refitted
+        learned = learned_inside(self.strategy)
+        fits = learned is not None or type(self.strategy).refitted is not Strategy.refitted
         if not fits and type(self.strategy).fit is Strategy.fit:
             return
         number, refit = self.schedule.fold(row, self.plan)
-        if number == self.fold:
+        if number == self._fold:
             return
-        self.fold = number
-        networks = self._networks(number, refit) if self.learned is not None else []
-        if self.learned is self.strategy:
-            self.fitted = networks
+        self._fold = number
+        networks = self._networks(learned, number, refit) if learned is not None else []
+        if learned is self.strategy:
+            self._fitted = networks
             return
         start = 0
         if self.plan.window == "rolling":
             start = earlier_row(self.panel.dates, refit, self.plan.train)
         known = self.panel.rows(start, refit + 1)
-        self.rule = self.rule.with_trained(networks).refitted(known, self.plan)
-        self.fitted = [self.rule]
+        self._rule = self._rule.with_trained(networks).refitted(known, self.plan)
+        self._fitted = [self._rule]
 
-    def _networks(self, number: int, refit: int) -> list[LearnedStrategy]:
+    def _networks(self, learned: LearnedStrategy, number: int, refit: int) -> list[LearnedStrategy]:
         """The trained networks of a fold, one for each seed."""
-        name, learned = self.result.name, self.learned
-        assert learned is not None
+        name = self.result.name
         states = [state for (fold, _), state in sorted(self.states.items()) if fold == number]
         if not states:
             last = max(fold for fold, _ in self.states) if self.states else None

@@ -16,7 +16,6 @@ from engine.accounting.costs import Costs
 from engine.accounting.liquidity import illiquidity
 from engine.accounting.positions import SAME
 from engine.accounting.protective_orders import Levels
-from engine.planning.walk_forward import WalkForward
 from engine.runs.description import described, installed_versions
 from engine.runs.result import BacktestResult
 from engine.runs.settings import read_costs, read_plan
@@ -27,9 +26,9 @@ from engine.trading.asset_checks import (
     check_sessions,
     describe_changes,
 )
-from engine.trading.decision import Earlier, States, decide
+from engine.trading.decision import Decider, Earlier, States
 from engine.trading.errors import OrderError
-from engine.trading.sessions import Schedule, check_decision_day, schedule
+from engine.trading.sessions import check_decision_day, schedule
 from engine.walking.decision_record import DecisionRecord
 from engine.walking.weight_checks import AllocationError, Answer
 from strategies.base import Strategy, asks_for_book, record_solves
@@ -153,9 +152,8 @@ def todays_orders(
     cash, capital = account.money(worth, strategy.room()[1])
     holdings = (held * closes / (cash + worth) if cash + worth > 0 else held * 0.0).fillna(0.0)
     with record_solves(details=True) as record:
-        answer, notes = _decided(
-            strategy, result, panel, plan, found, holdings, earlier, states, record.details
-        )
+        decider = Decider(strategy, result, panel, plan, found, states or result.states)
+        answer, notes = _decided(decider, holdings, earlier, record.details)
     table, left = _sized(strategy, result, panel, held, closes, answer, capital, stale, rules)
     if account.deposit:
         came = "of new money is invested" if account.deposit > 0 else "is taken out"
@@ -179,29 +177,17 @@ def _held(account: Account, panel: Panel, result: BacktestResult) -> pd.Series:
 
 
 def _decided(
-    strategy: Strategy,
-    result: BacktestResult,
-    panel: Panel,
-    plan: WalkForward,
-    found: Schedule,
-    holdings: pd.Series,
-    earlier: Sequence[Earlier],
-    states: States | None,
-    details: list | None,
+    decider: Decider, holdings: pd.Series, earlier: Sequence[Earlier], details: list | None
 ) -> tuple[Answer, list[str]]:
     """The answer at the current weights or, where cash makes it impossible, at those invested."""
-
-    def ask(weights: pd.Series) -> Answer:
-        return decide(strategy, result, panel, plan, found, weights, earlier, states, details)
-
     invested = float(holdings.sum())
     try:
-        return ask(holdings), []
+        return decider.decide(holdings, earlier, details), []
     except AllocationError:
         if not 0 < invested < 1 - SAME or (holdings < 0).any():
             raise
         try:
-            answer = ask(holdings / invested)
+            answer = decider.decide(holdings / invested, earlier, details)
         except AllocationError:
             pass
         else:

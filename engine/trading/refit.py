@@ -21,7 +21,7 @@ from engine.runs.result import BacktestResult
 from engine.runs.run_directory import REFIT, written
 from engine.runs.sealed_files import FILES, contents, damaged, sealed, unsealed
 from engine.runs.settings import read_costs, read_plan
-from engine.trading.decision import decide
+from engine.trading.decision import Decider
 from engine.trading.errors import OrderError
 from engine.trading.sessions import schedule
 from engine.training.fit_records import FitKey
@@ -102,7 +102,7 @@ def refit(
     cash = pd.Series(0.0, panel.assets)
     before = {(number, seed): state for (fold, seed), state in known.items() if fold == number - 1}
     wanted = [
-        decide(strategy, result, panel, plan, found, cash, states=each).weights
+        Decider(strategy, result, panel, plan, found, each).decide(cash).weights
         for each in (before, states)
     ]
     moved = pd.DataFrame(np.array(wanted).T, panel.assets, ["before", "after"])

@@ -82,7 +82,8 @@ class DecisionTask:
         Raises:
             MarketChanged: the strategy wrote into the memory of the panel.
         """
-        walk, error = _Walk(self, learner, on_decision), self.failed
+        walk = _Walk(self, learner, on_decision)
+        error: AllocationError | TrainingError | None = self.failed
         with limited_threads(learner.threads), unchanged_market(learner.panel, self.name):
             for fold in self.folds:
                 try:
