@@ -1,4 +1,4 @@
-"""The volatility that a portfolio is predicted to have, and the past portfolios of a strategy."""
+"""The volatility that a portfolio is predicted to have, and that of a strategy's in the past."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy as np
 from data_loaders import Panel
 from strategies.base import drift
 from strategies.covariance import recent_returns
+
+SAMPLES = 250  # most training rows whose predicted volatility the target is the median of
 
 
 def predicted_volatility(history: Panel, weights: np.ndarray, half_life: float) -> float:
@@ -22,10 +24,14 @@ def predicted_volatility(history: Panel, weights: np.ndarray, half_life: float) 
     return float(np.linalg.norm(recent_returns(history, half_life) @ weights))
 
 
-def past_portfolios(
-    answer: Callable[[Panel, np.ndarray], np.ndarray], history: Panel, lookback: int, most: int
-) -> list[tuple[Panel, np.ndarray]]:
-    """What a strategy decides on at rows of ``history``, at ``most`` of them, evenly spread.
+def usual_volatility(
+    answer: Callable[[Panel, np.ndarray], np.ndarray],
+    history: Panel,
+    lookback: int,
+    half_life: float,
+) -> float:
+    """The median prediction for what a strategy decides on in ``history``, at ``SAMPLES`` rows at
+    most, evenly spread.
 
     Rows at which it can hold nothing are left out.
 
@@ -33,15 +39,12 @@ def past_portfolios(
         answer: weights (N,) for a history and holdings, NaN where they are left.
         lookback: rows of each history.
 
-    Returns:
-        For each row the history up to it, and weights (N,), each from those of the one before.
-
     Raises:
-        ValueError: no row is left, with the reason of the last.
+        ValueError: no row is left, with the reason of the last; or no portfolio moved.
     """
     prices, weights, last = history.prices.ffill().to_numpy(), np.zeros(len(history.assets)), 0
     found, reason = [], f"they are fewer than the lookback of {lookback}"
-    count = min(most, max(0, len(history) + 1 - lookback))
+    count = min(SAMPLES, max(0, len(history) + 1 - lookback))
     for row in np.linspace(lookback - 1, len(history) - 1, count).astype(int):
         seen = history.rows(row + 1 - lookback, row + 1)
         held = drift(weights, np.nan_to_num(prices[row] / prices[last], nan=1.0))
@@ -51,7 +54,12 @@ def past_portfolios(
             reason = str(error)
             continue
         weights, last = np.where(np.isnan(wanted), held, wanted), row
-        found.append((seen, weights))
+        found.append(predicted_volatility(seen, weights, half_life))
     if not found:
         raise ValueError(f"nothing can be held in the {len(history)} training rows: {reason}")
-    return found
+    if not (usual := float(np.median(found))) > 0:
+        raise ValueError(
+            "VolatilityManaged can learn no target, as its portfolios did not move in the "
+            f"{len(history)} training rows: give one"
+        )
+    return usual

@@ -13,11 +13,9 @@ from data_loaders import Panel
 from strategies.base import Bracket, Plan, Strategy, note_exposure
 from strategies.covariance import HALF_LIFE, WINDOW
 from strategies.parameter_ranges import above
-from strategies.wrappers.predicted_volatility import past_portfolios, predicted_volatility
+from strategies.wrappers.predicted_volatility import predicted_volatility, usual_volatility
 from strategies.wrappers.sub_portfolios import SubPortfolios
 from strategies.wrappers.wrapper import Wrapper
-
-SAMPLES = 250  # most training rows whose predicted volatility the target is the median of
 
 
 class VolatilityManaged(Wrapper):
@@ -60,14 +58,7 @@ class VolatilityManaged(Wrapper):
         super().fit(history, plan)
         if self.target is None:
             decide = partial(copy.deepcopy(self).answer, "strategy")  # its state stays as it is
-            past = past_portfolios(decide, history, self.lookback, SAMPLES)
-            found = [predicted_volatility(*each, self.half_life) for each in past]
-            self.target_ = float(np.median(found))
-            if not self.target_ > 0:
-                raise ValueError(
-                    "VolatilityManaged can learn no target, as its portfolios did not move in the "
-                    f"{len(history)} training rows: give one"
-                )
+            self.target_ = usual_volatility(decide, history, self.lookback, self.half_life)
         return self
 
     def allocate(self, history: Panel, holdings: pd.Series) -> pd.Series | Bracket:
@@ -83,8 +74,12 @@ class VolatilityManaged(Wrapper):
         note_exposure([exposure], [volatility])
         self._parts.trade(0, weights, exposure)
         self._parts.trade(1, np.zeros(len(held)), 1 - exposure)
-        kept = np.isnan(answer) & ~history.last_members  # it cannot be bought, whatever exposure
-        return self.with_levels(np.where(kept, np.nan, exposure * weights), holdings)
+        kept = np.isnan(answer) & ~history.last_members  # they cannot be traded, whatever exposure
+        targets = exposure * weights
+        beside = np.where(kept, 0.0, np.abs(targets)).sum()
+        if (excess := (np.abs(held) - np.abs(targets))[kept].sum()) > 0 and beside > 0:
+            targets = targets * max(0.0, 1 - excess / beside)  # the others make room for them
+        return self.with_levels(np.where(kept, np.nan, targets), holdings)
 
     def _exposure(self, volatility: float) -> float:
         target = self.target if self.target is not None else getattr(self, "target_", None)

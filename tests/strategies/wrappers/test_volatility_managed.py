@@ -96,6 +96,29 @@ def test_the_strategy_is_told_what_its_own_portfolio_would_hold(panel, leave, ta
     np.testing.assert_allclose(managed, expected, atol=1e-12)
 
 
+class KeepsSuspended(Strategy):
+    """Equal weights; what has no price is left as it is."""
+
+    lookback = 10
+
+    def allocate(self, history, holdings):
+        return pd.Series(0.25, history.assets).where(history.last_members, np.nan)
+
+
+def test_what_cannot_be_sold_counts_in_the_exposure(panel):
+    prices = panel.prices.iloc[-200:].copy()
+    prices.iloc[-1, 0] = np.nan
+    history = Panel(prices)
+    held = pd.Series([0.2, 0.25, 0.25, 0.25], history.assets)
+    found = VolatilityManaged(KeepsSuspended(), 0.05, half_life=10).allocate(history, held)
+    own = held.where(~history.last_members, 0.25)  # all that is held is the strategy's
+    exposure = 0.05 / predicted(history, own, 199, 10)
+    assert np.isnan(found.iloc[0])
+    assert 0.2 / own.sum() < exposure < 0.9
+    assert found.iloc[1:].sum() + 0.2 == pytest.approx(exposure * own.sum(), rel=1e-9)
+    np.testing.assert_allclose(found.iloc[1:], found.iloc[1])
+
+
 def test_a_target_that_cannot_be_learned_is_an_error(panel):
     flat = Panel(panel.prices * 0 + 100.0)
     gone = panel.prices.iloc[:300].copy()
