@@ -21,7 +21,6 @@ import numpy as np
 import pandas as pd
 
 from data_loaders import Panel
-from engine.accounting import performance
 from engine.accounting.costs import Costs
 from engine.accounting.risk_free import Rates
 from engine.planning.walk_forward import Fold, WalkForward
@@ -195,18 +194,6 @@ def purged_splits(
 
 
 def _figures(found: BacktestResult) -> dict[str, float | str]:
-    net, a_year = found.net_returns, found.settings["periods_per_year"]
-    excess = found.excess_returns
-    if not found.complete:
-        net, excess = net.iloc[:0], excess.iloc[:0]
-    return {
-        "sharpe": performance.sharpe(excess, a_year),
-        "annual_return": performance.annual_return(net, found.rows_per_year),
-        "volatility": performance.volatility(net, a_year),
-        "annual_turnover": (
-            performance.yearly(found.turnover, len(net), found.rows_per_year)
-            if len(net)
-            else np.nan
-        ),
-        "failure": why_failed(found) if found.failure is not None else "",
-    }
+    figures: dict[str, float | str] = {**found.figures}
+    figures["annual_turnover"] = figures.pop("turnover")
+    return figures | {"failure": why_failed(found) if found.failure is not None else ""}

@@ -7,6 +7,7 @@ already, or is being tried for an earlier slot, is drawn again.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,34 +34,30 @@ def propose(search: Search, trial: Trial, slot: int) -> dict[str, Any]:
         and (each.state.is_finished() or each.user_attrs.get("slot", slot) < slot)
         and each.state != TrialState.WAITING
     ]  # fmt: skip
+    ranges = {name: _distribution(described) for name, described in search.ranges.items()}
+    frozen = study._storage.get_trial(trial._trial_id)
     for draw in range(DRAWS):
         seed = np.random.SeedSequence((search.seed, slot, draw)).generate_state(1)[0]
         sampler = TPESampler(seed=int(seed), constant_liar=True)
-        chosen = search.propose(_Draw(study, trial, sampler))
+        chosen = {
+            name: sampler.sample_independent(study, frozen, name, range_)
+            for name, range_ in ranges.items()
+        }
         if chosen not in known:
             break
     study.sampler = _Given(chosen)
-    return search.propose(trial)
+    return {name: trial._suggest(name, range_) for name, range_ in ranges.items()}
 
 
-class _Draw:
-    """Draws values as a ``Trial`` does, and stores none."""
-
-    def __init__(self, study: Study, trial: Trial, sampler: BaseSampler):
-        self.study, self.sampler = study, sampler
-        self.frozen = study._storage.get_trial(trial._trial_id)
-
-    def _draw(self, name: str, range_: distributions.BaseDistribution) -> Any:
-        return self.sampler.sample_independent(self.study, self.frozen, name, range_)
-
-    def suggest_categorical(self, name: str, choices: tuple) -> Any:
-        return self._draw(name, distributions.CategoricalDistribution(choices))
-
-    def suggest_int(self, name: str, low: int, high: int, **how: Any) -> int:
-        return int(self._draw(name, distributions.IntDistribution(low, high, **how)))
-
-    def suggest_float(self, name: str, low: float, high: float, **how: Any) -> float:
-        return float(self._draw(name, distributions.FloatDistribution(low, high, **how)))
+def _distribution(described: Any) -> distributions.BaseDistribution:
+    """Of a range of ``Search``: whole numbers where both ends of it are."""
+    if not isinstance(described, Mapping):
+        return distributions.CategoricalDistribution(tuple(described))
+    low, high, step = described["low"], described["high"], described.get("step")
+    log = described.get("log", False)
+    if isinstance(low, int) and isinstance(high, int):
+        return distributions.IntDistribution(low, high, log=log, step=int(step or 1))
+    return distributions.FloatDistribution(low, high, log=log, step=step)
 
 
 class _Given(BaseSampler):

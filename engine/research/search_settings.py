@@ -4,21 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 MOST = 100_000  # trials: more would take years, and the list of them much memory
-
-
-class Draws(Protocol):
-    """Chooses values, as a ``Trial`` of Optuna does."""
-
-    def suggest_categorical(self, name: str, choices: Any) -> Any: ...
-
-    def suggest_int(self, name: str, low: int, high: int, *, log: bool, step: int) -> int: ...
-
-    def suggest_float(
-        self, name: str, low: float, high: float, *, log: bool, step: float | None
-    ) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -59,21 +47,6 @@ class Search:
             raise ValueError(f"trials is {MOST:,} at most, got {self.trials:,}")
         for name, described in self.ranges.items():
             _check_range(name, described)
-
-    def propose(self, trial: Draws) -> dict[str, Any]:
-        """Optuna's choice from each range: a whole number where both ends of it are."""
-        chosen: dict[str, Any] = {}
-        for name, described in self.ranges.items():
-            if not isinstance(described, Mapping):
-                chosen[name] = trial.suggest_categorical(name, tuple(described))
-                continue
-            low, high, step = described["low"], described["high"], described.get("step")
-            log = described.get("log", False)
-            if isinstance(low, int) and isinstance(high, int):
-                chosen[name] = trial.suggest_int(name, low, high, log=log, step=int(step or 1))
-            else:
-                chosen[name] = trial.suggest_float(name, low, high, log=log, step=step)
-        return chosen
 
 
 def _check_range(name: str, described: Any) -> None:

@@ -251,25 +251,13 @@ def _trial(result: BacktestResult, benchmark: BacktestResult | None) -> dict[str
         identity.append(own)
     row["id"] = hashlib.sha256(_json(identity).encode()).hexdigest()
     row["risk_free"] = _json(risk_free_in(settings))
-    excess = result.excess_returns
-    if not result.complete:
-        net, excess = net.iloc[:0], excess.iloc[:0]
+    net = net if result.complete else net.iloc[:0]
     active = np.nan
     if len(net) and benchmark is not None and benchmark is not result and benchmark.complete:
         active = performance.information_ratio(net, benchmark.net_returns, a_year)
-    figures = {
-        "sharpe": performance.sharpe(excess, a_year),
-        "active_sharpe": active,
-        "annual_return": performance.annual_return(net, result.rows_per_year),
-        "volatility": performance.volatility(net, a_year),
-        "turnover": (
-            performance.yearly(result.turnover, len(net), result.rows_per_year)
-            if len(net)
-            else np.nan
-        ),
-    }
+    found = {**result.figures, "active_sharpe": active}
     # A database has no NaN.
-    figures = {name: value if np.isfinite(value) else None for name, value in figures.items()}
+    figures = {name: value if np.isfinite(value) else None for name, value in found.items()}
     start, end = _period(result)
     period = {"start": start, "end": end, "periods_per_year": a_year, "observations": len(net)}
     return {**row, **period, **figures}

@@ -43,6 +43,8 @@ class ResultViews:
     if TYPE_CHECKING:
 
         @property
+        def complete(self) -> bool: ...
+        @property
         def rows_per_year(self) -> float: ...
         @property
         def excess_returns(self) -> pd.Series: ...
@@ -55,18 +57,35 @@ class ResultViews:
         """
         if not len(self.net_returns):
             return pd.Series(dtype=float, name=self.name)
-        year, net = self.settings["periods_per_year"], self.net_returns
+        found = self.yearly
         return pd.Series(
             {
-                "annual return": performance.annual_return(net, self.rows_per_year),
-                "volatility": performance.volatility(net, year),
-                "Sharpe": performance.sharpe(self.excess_returns, year),
-                "max drawdown": performance.max_drawdown(net),
-                "turnover/year": performance.yearly(self.turnover, len(net), self.rows_per_year),
+                "annual return": found["annual_return"],
+                "volatility": found["volatility"],
+                "Sharpe": found["sharpe"],
+                "max drawdown": performance.max_drawdown(self.net_returns),
+                "turnover/year": found["turnover"],
                 "costs paid": float(self.costs.sum()),
             },
             name=self.name,
         )
+
+    @property
+    def yearly(self) -> dict[str, float]:
+        """Sharpe ratio, return, volatility and turnover of a year, net, as far as it came."""
+        year, net = self.settings["periods_per_year"], self.net_returns
+        traded = self.turnover if len(net) else float("nan")
+        return {
+            "sharpe": performance.sharpe(self.excess_returns, year),
+            "annual_return": performance.annual_return(net, self.rows_per_year),
+            "volatility": performance.volatility(net, year),
+            "turnover": performance.yearly(traded, len(net) or 1, self.rows_per_year),
+        }
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """``yearly``; NaN where it did not finish, as they are then of another period."""
+        return self.yearly if self.complete else dict.fromkeys(self.yearly, float("nan"))
 
     @property
     def frames(self) -> Frames:
