@@ -160,9 +160,10 @@ class Strategy(BaseEstimator):
             ValueError: a parameter out of its range, or ``constraints`` that contradict each other.
         """
         self.declared_constraints()
+        defaults = {k: p.default for k, p in signature(type(self).__init__).parameters.items()}
         for name, allowed in self.all_ranges().items():
-            value = getattr(self, name, None)
-            if value is not None and not allowed.holds(value):
+            value = getattr(self, name, defaults.get(name))
+            if not (value is defaults.get(name) is None or allowed.holds(value)):
                 raise ValueError(
                     f"{type(self).__name__}: {name} should be {allowed}, got {value!r}"
                     f"{did_you_mean(value, allowed.words)}"

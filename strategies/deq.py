@@ -8,8 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from numbers import Real
 from typing import Any, ClassVar
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -122,7 +124,7 @@ class DEQMeanVariance(LearnedStrategy):
         "inertia": at_least(0),
         "proportional": at_least(0),
         "target": above(0),
-        "max_exposure": above(0),
+        "max_exposure": above(0, 10),
         "cell": one_of(*CELLS),
         "embedding": at_least(0),
         "solver": one_of(*SOLVERS),
@@ -178,7 +180,8 @@ class DEQMeanVariance(LearnedStrategy):
 
     @property
     def leverage(self) -> float:  # type: ignore[override]
-        return max(1.0, self.max_exposure)
+        most = self.max_exposure
+        return max(1.0, most) if isinstance(most, Real) else 1.0
 
     @property
     def knows_holdings(self) -> bool:  # type: ignore[override]
@@ -207,6 +210,12 @@ class DEQMeanVariance(LearnedStrategy):
         if self._scales and self.constraints is not None:
             check_scalable(constraints_of(self.constraints, self.cap), type(self).__name__)
 
+    def broken_limits(
+        self, weights: pd.Series, history: Panel, holdings: pd.Series
+    ) -> Sequence[str]:
+        """The cap is that of the portfolio before an exposure above 1 multiplies it."""
+        return super().broken_limits(weights / self.leverage, history, holdings / self.leverage)
+
     @property
     def _scales(self) -> bool:
         """Whether an exposure scales the portfolio: the constraints leave room for cash."""
@@ -215,7 +224,7 @@ class DEQMeanVariance(LearnedStrategy):
         constraints = constraints_of(self.constraints, self.cap)
         least, most = constraints.budget_ends
         by_date = isinstance(constraints.budget, Mapping)
-        return self.cash and not by_date and 0 <= least < most == 1
+        return self.cash and not by_date and 0 <= least < most <= 1
 
     def feature_names(self, history: Panel) -> list[str]:
         """Of the input "features", for the report of what the network looks at."""
@@ -255,8 +264,9 @@ class DEQMeanVariance(LearnedStrategy):
             proportional=self.proportional,
             cash=self._scales,
             cleaning="eigenvectors" in inputs,
-            least=0.0 if self.constraints is None else constraints.budget_ends[0],
-            most=self.max_exposure,
+            shares=(0.0, self.max_exposure)
+            if self.constraints is None
+            else constraints.budget_ends,
             row_names=[row.name for row in constraints.rows],
             forecast=SignalForecast(inputs, self.cell == "pairs") if self.signals else None,
         )
@@ -299,8 +309,7 @@ class DEQMeanVarianceNetwork(nn.Module):
         proportional: float = 0.0,
         cash: bool = False,
         cleaning: bool = False,
-        least: float = 0.0,
-        most: float = 1.0,
+        shares: tuple[float, float] = (0.0, 1.0),
         row_names: Sequence[str] = (),
         forecast: SignalForecast | None = None,
     ):
@@ -319,7 +328,7 @@ class DEQMeanVarianceNetwork(nn.Module):
         self.proportional = proportional
         if proportional:
             self.log_proportional = nn.Parameter(torch.zeros(()))
-        self.exposure = InvestedShare(hidden, least, most) if cash else None
+        self.exposure = InvestedShare(hidden, *shares) if cash else None
         self.forecast = forecast
         self.cleaning = EigenvalueCleaning(hidden) if cleaning else None
 

@@ -35,6 +35,8 @@ def feature_table(history: Panel, sets: Sequence[str]) -> pd.DataFrame:
             function of one's own whose table does not have the assets for rows or is not of
             numbers.
     """
+    if isinstance(sets, str):
+        raise ValueError(f"features is a list of names, got {sets!r}: write [{sets!r}]")
     tables = [_table(history, name) for name in sets]
     found = pd.concat(tables, axis=1) if tables else pd.DataFrame(index=history.assets)
     if found.columns.has_duplicates or not found.shape[1]:

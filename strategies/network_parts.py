@@ -173,9 +173,10 @@ class InvestedShare(nn.Module):
             raise ValueError(
                 f"a target volatility of {target:.0%} a year is out of reach: {held}, the "
                 f"untrained portfolio has {low:.0%} to {high:.0%} in the training rows; lower the "
-                "target, or set cash=False"
+                f"target{', or set cash=False' if self.most <= 1 else ''}"
             )
-        self.target = volatility.quantile(0.5) if target is None else torch.as_tensor(target)
+        usual = min(self.most, 1.0) * volatility.quantile(0.5)
+        self.target = usual if target is None else torch.as_tensor(target)
 
     def forward(self, weights: Tensor, state: Tensor, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """The exposure (B, 1) of weights (B, N) that sum to one, with the mean state (B, H), and

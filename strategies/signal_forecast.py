@@ -129,8 +129,8 @@ def signals_of(table: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
     Raises:
         ValueError: it has no such column, or the names are one text.
     """
-    if isinstance(names, str):
-        raise ValueError(f"signals is a list of names of features, got {names!r}")
+    if not isinstance(names, list | tuple) or len(set(names)) < len(names):
+        raise ValueError(f"signals is a list of names of features, each once; got {names!r}")
     for name in names:
         if name not in table:
             raise ValueError(f"signals: no feature {name!r}{known_names(name, table)}")

@@ -29,6 +29,10 @@ class RealizedVariance(Loss):
 
     log: bool = False
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.log, bool):
+            raise ValueError(f"log is True or False, got {self.log!r}")
+
     @property
     def within(self) -> bool:
         return True

@@ -3,6 +3,7 @@ from."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ from engine.training.progress import Part, Progress
 from engine.training.schedule import equal_blocks
 from engine.training.settings import Training
 from engine.training.trainer import FEWEST, adamw, run_epochs
-from engine.walking.argument_checks import check_arguments
+from engine.walking.argument_checks import check_arguments, check_financing
 from engine.walking.learner import Learner
 from strategies.base import LearnedStrategy, shown_parameters
 
@@ -75,10 +76,12 @@ def pretrain(
         raise ValueError(
             "pretrain learns one loss: give first as its loss, and loss to the backtest after it"
         )
-    file = Path(file)
     panels = [panels] if isinstance(panels, Panel) else list(panels)
-    _check(strategy, panels, file)
+    _check(strategy, panels, file, sub_universes)
+    file = Path(file)
+    check_financing({strategy.shown_name(): strategy}, costs)
     seen = [_known(panel, until) for panel in panels]
+    _check_distinct(seen)
     for panel in seen:
         check_arguments(panel, plan, costs, training, {"threads": threads})
     names = getattr(strategy, "feature_names", None)
@@ -131,7 +134,9 @@ def pretrain(
     )
 
 
-def _check(strategy: LearnedStrategy, panels: Sequence[Panel], file: Path) -> None:
+def _check(
+    strategy: LearnedStrategy, panels: Sequence[Panel], file: str | Path, sub_universes: int
+) -> None:
     if not isinstance(strategy, LearnedStrategy):
         raise ValueError(f"pretrain is for a learned strategy, got {strategy!r}")
     strategy.check_parameters()
@@ -143,12 +148,39 @@ def _check(strategy: LearnedStrategy, panels: Sequence[Panel], file: Path) -> No
         )
     if not panels:
         raise ValueError("there is no market to pretrain on")
-    if not file.parent.is_dir():
+    for panel in panels:
+        if not isinstance(panel, Panel):
+            raise ValueError(f"a market to pretrain on is a Panel, as load() gives; got {panel!r}")
+    if not isinstance(sub_universes, int) or sub_universes < 0:
+        raise ValueError(f"sub_universes is a whole number from 0 on, got {sub_universes!r}")
+    if not isinstance(file, str | Path) or not Path(file).name:
+        raise ValueError(f"file is the name of the file that is written, got {file!r}")
+    if not Path(file).parent.is_dir():
         raise ValueError(f"the folder of {file} does not exist")
+
+
+def _check_distinct(seen: Sequence[Panel]) -> None:
+    """A market that counted twice would make the evidence of all look stronger than it is."""
+    first: dict[str, str] = {}
+    for panel in seen:
+        if panel.fingerprint in first:
+            raise ValueError(
+                f"{panel.source} has the same prices as {first[panel.fingerprint]}: give a market "
+                "once"
+            )
+        first[panel.fingerprint] = panel.source
 
 
 def _known(panel: Panel, until: str | pd.Timestamp) -> Panel:
     """The panel up to a date, of which nothing depends on what came later."""
+    try:
+        last = pd.Timestamp(until)
+    except (ValueError, TypeError):
+        last = pd.NaT
+    if isinstance(until, int | float) or last is pd.NaT:
+        raise ValueError(
+            f"until is the last date that is seen, such as '2012-12-31'; got {until!r}"
+        )
     part = panel.without_benchmark().until(until)
     if not len(part):
         raise ValueError(f"{panel.source} begins after {until}: choose a later until")
@@ -236,6 +268,9 @@ def share_parameters(first: nn.Module, other: nn.Module) -> None:
 def _save(state: dict[str, torch.Tensor], about: dict, file: Path) -> None:
     from safetensors.torch import save
 
+    plain = {name: each.cpu().contiguous() for name, each in state.items()}
+    content = save(plain)
+    values = content[8 + int.from_bytes(content[:8], "little") :]  # the header is before them
+    about = {"sha256": hashlib.sha256(values).hexdigest(), **about}
     with atomic(file) as scratch:
-        plain = {name: each.cpu().contiguous() for name, each in state.items()}
         scratch.write_bytes(save(plain, metadata={"about": json.dumps(about)}))

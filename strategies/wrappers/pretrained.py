@@ -95,6 +95,7 @@ class Pretrained(LearnedStrategy, Wrapper):  # type: ignore[misc]  # both have a
     def build(self, inputs: Inputs) -> nn.Module:
         from safetensors.torch import load
 
+        self._about()  # of a whole file
         module, state = self.strategy.build(inputs), load(self._content())
         own = dict(module.named_parameters())
         shapes = [{k: tuple(v.shape) for k, v in each.items()} for each in (state, own)]
@@ -111,12 +112,18 @@ class Pretrained(LearnedStrategy, Wrapper):  # type: ignore[misc]  # both have a
     def _about(self) -> dict[str, Any]:
         content = self._content()
         try:
-            size = int.from_bytes(content[:8], "little")
-            return json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["about"])
+            end = 8 + int.from_bytes(content[:8], "little")
+            about = json.loads(json.loads(content[8:end])["__metadata__"]["about"])
+            whole = hashlib.sha256(content[end:]).hexdigest() == about["sha256"]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{self.state} is no state of engine.pretrain") from error
+        if not whole:
+            raise ValueError(f"{self.state} is damaged: pretrain again, or take another copy")
+        return about
 
     def _content(self) -> bytes:
+        if not isinstance(self.state, str | Path):
+            raise ValueError(f"state is the name of a file of engine.pretrain, got {self.state!r}")
         try:
             return Path(self.state).read_bytes()
         except OSError as error:

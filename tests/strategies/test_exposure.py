@@ -7,7 +7,7 @@ import torch
 from markets import random_walks
 
 from data_loaders import Panel
-from engine import Costs, WalkForward, backtest
+from engine import Costs, Training, WalkForward, backtest
 from strategies import Constraints, DEQMeanVariance, Group, Strategy, VolatilityManaged
 from strategies.base import stack
 from strategies.layers import MeanVarianceLayer
@@ -199,5 +199,30 @@ def test_borrowed_money_is_the_rules(panel, monkeypatch):
     np.testing.assert_allclose(weights[0], weights[1], atol=1e-10)
     assert weights[0].sum(axis=1).max() == pytest.approx(1.5)
     assert DEQMeanVariance(max_exposure=1.5).room() == (False, 1.5)
+
+
+def test_borrowed_money_is_within_the_cap_times_the_exposure(panel):
+    strategy = DEQMeanVariance(**SMALL | {"cap": 0.3}, target=0.12, max_exposure=1.5)
+    training = Training(epochs=0)
+    costs = Costs(0.001, financing=0.05)
+    result = backtest(strategy, panel, PLAN, costs, training, ledger=False)["DEQMeanVariance"]
+    assert 0.4 < result.targets.max().max() <= 0.3 * 1.5 + 1e-9
+
+
+def test_a_budget_up_to_a_part_bounds_the_exposure(panel):
+    """Where the volatility is usual, it is invested; above, less: the rule of that target."""
+    constraints = Constraints(upper=0.5, budget=(0.0, 0.6))
+    found, inputs = untrained(panel, inertia=0.0, constraints=constraints)
+    whole, _ = untrained(panel, inertia=0.0, constraints=Constraints(upper=0.5, budget=(0.0, 1.0)))
+    with torch.no_grad():
+        sums = [each.module_(inputs).sum(-1) for each in (found, whole)]
+    assert sums[0].max() == pytest.approx(0.6)
+    torch.testing.assert_close(sums[0], 0.6 * sums[1])
+
+
+def test_an_exposure_that_is_not_possible_is_refused():
+    for wrong in ("1.5", None, float("inf")):
+        with pytest.raises(ValueError, match=r"max_exposure should be above 0 up to 10"):
+            DEQMeanVariance(max_exposure=wrong).check_parameters()
     with pytest.raises(ValueError, match="max_exposure goes with cash=True and cap"):
         DEQMeanVariance(max_exposure=1.5, cash=False).check_parameters()

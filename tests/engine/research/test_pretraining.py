@@ -160,6 +160,14 @@ def test_a_state_is_for_the_strategy_and_the_panels_that_it_was_pretrained_with(
     (tmp_path / "other").write_bytes(b"no state")
     with pytest.raises(ValueError, match="other is no state of"):
         Pretrained(same.strategy, str(tmp_path / "other")).check_parameters()
+    content = (tmp_path / "state").read_bytes()
+    flipped = content[:-11] + bytes([content[-11] ^ 1]) + content[-10:]
+    for damaged in (flipped, content[:-11]):
+        (tmp_path / "damaged").write_bytes(damaged)
+        with pytest.raises(ValueError, match="damaged is damaged: pretrain again"):
+            Pretrained(same.strategy, str(tmp_path / "damaged")).check_parameters()
+    with pytest.raises(ValueError, match="state is the name of a file of engine.pretrain, got 5"):
+        Pretrained(same.strategy, 5).check_parameters()
     with pytest.raises(ValueError, match="nowhere cannot be read: No such file"):
         Pretrained(same.strategy, "nowhere").check_parameters()
 
@@ -174,6 +182,12 @@ def test_a_state_is_for_the_strategy_and_the_panels_that_it_was_pretrained_with(
         (Reads(), [market(0), market(1).replaced(periods_per_year=52)], "2020", "same rows a year"),
         (DEQMeanVariance(**SMALL), [random_walks(300, 4), market(0)], "2020", "same features"),
         (Reads(), [market(0), market(1).until("2000-06-01")], "2020", "decisions before and 0"),
+        (Reads(), [market(0), market(0)], "2020", "has the same prices as .*: give a market once"),
+        (Reads(), ["sp500"], "2020", "is a Panel, as load.* gives; got 'sp500'"),
+        (Reads(), [market(0)], "garbage", "until is the last date that is seen.* got 'garbage'"),
+        (Reads(), [market(0)], None, "until is the last date that is seen"),
+        (Reads(), [market(0)], 20010131, "until is the last date that is seen"),
+        (DEQMeanVariance(max_exposure=1.5, **SMALL), [market(0)], "2020", "name no interest"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_pooled_is_one_sentence(tmp_path, strategy, panels, until, said):
@@ -182,4 +196,11 @@ def test_what_cannot_be_pooled_is_one_sentence(tmp_path, strategy, panels, until
     two = replace(FEW, first=FEW.loss)
     with pytest.raises(ValueError, match="pretrain learns one loss: give first as its loss"):
         pretrain(Reads(), [market(0)], tmp_path / "state", until="2020", plan=PLAN, training=two)
+    for wrong, told in (
+        ({"sub_universes": -1}, "sub_universes is a whole number from 0 on, got -1"),
+        ({"file": None}, "file is the name of the file that is written, got None"),
+    ):
+        given = {"file": tmp_path / "state", "until": "2020", "plan": PLAN} | wrong
+        with pytest.raises(ValueError, match=told):
+            pretrain(Reads(), [market(0)], given.pop("file"), **given)
     assert not list(tmp_path.iterdir())
