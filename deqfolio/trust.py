@@ -71,6 +71,8 @@ def check_trust(
         raise NotTrusted(f"{folder} names code to run, {name}, {why}; {IF_KNOWN} --trust")
     mine = (own, here.resolve())
     for name, path in named_files(experiment):
+        if not path.exists():
+            continue  # whoever opens it says so
         places = [path, *files_in(path)] if _inside(path, mine) else [path]
         as_before = path.is_file() and kept.get("data", {}).get(name) == _digest(path)
         if not as_before and not all(_inside(each, mine) for each in places):

@@ -48,7 +48,8 @@ def check_sessions(
         raise OrderError(
             f"prices end on {day(last)}, which is stale on {day(today)}: the session of "
             f"{day(coming[-1])} is missing. Give newer ones; if there was none, name the holiday "
-            "(--holidays) or allow an age (--max-age 5D)"
+            "(--holidays) or allow an age (--max-age 5D); to decide as of the last one: "
+            f"--as-of {day(last)}"
         )
 
 
