@@ -2,12 +2,16 @@
 quadratic programming problems", that are strictly convex, or are so with a ridge of 1e-8, and that
 a formula gives (CUTEst)."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from strategies.layers import MeanVarianceLayer
 
+OR_LIBRARY = Path(__file__).parents[4] / "shared" / "data" / "or_library"
+N = {1: 31, 2: 85, 3: 89, 4: 98, 5: 225}  # assets of a market
 FREE = (-1e4, 1e4)  # a budget that does not bind
 
 
@@ -78,3 +82,29 @@ def test_the_optimum_is_the_published_one(problem, optimum, ridge):
     given = torch.from_numpy(P + ridge * np.eye(len(P)))[None], torch.from_numpy(q.astype(float))
     (z,) = MeanVarianceLayer()(given[0], given[1][None], budget=FREE, **limits).numpy()
     assert z @ P @ z / 2 - q @ z + constant == pytest.approx(optimum, rel=2e-9)
+
+
+@pytest.mark.parametrize("market", range(1, 6))
+def test_frontiers_are_those_of_or_library(market):
+    """The least variance at 2,000 returns each, published to ten decimals (Chang and others 2000,
+    "Heuristics for cardinality constrained portfolio optimisation")."""
+    if not OR_LIBRARY.is_dir():
+        pytest.skip(f"{OR_LIBRARY} is missing")
+    given = np.loadtxt(
+        OR_LIBRARY / f"port{market}.txt.gz", skiprows=1, usecols=(0, 1), max_rows=N[market]
+    )
+    pairs = np.loadtxt(OR_LIBRARY / f"port{market}.txt.gz", skiprows=1 + N[market])
+    returns, variances = np.loadtxt(OR_LIBRARY / f"portef{market}.txt.gz").T
+    mean, deviation = given.T
+    correlation = np.zeros((len(mean), len(mean)))
+    i, j = pairs[:, :2].astype(int).T - 1
+    correlation[i, j] = correlation[j, i] = pairs[:, 2]
+    risk = torch.from_numpy(correlation * np.outer(deviation, deviation))
+    floors = torch.from_numpy(np.minimum(returns, mean.max()))[:, None]
+    weights = MeanVarianceLayer()(
+        risk.expand(len(floors), -1, -1), torch.zeros(len(floors), len(mean), dtype=torch.float64),
+        upper=1.0, rows=torch.from_numpy(mean)[None], row_lower=floors,
+        row_upper=torch.full_like(floors, torch.inf),
+    )  # fmt: skip
+    found = torch.einsum("bi,ij,bj->b", weights, risk, weights).numpy()
+    np.testing.assert_allclose(found, variances, rtol=0, atol=1e-9)
