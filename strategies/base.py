@@ -162,8 +162,8 @@ class Strategy(BaseEstimator):
         self.declared_constraints()
         defaults = {k: p.default for k, p in signature(type(self).__init__).parameters.items()}
         for name, allowed in self.all_ranges().items():
-            value = getattr(self, name, defaults.get(name))
-            if not (value is defaults.get(name) is None or allowed.holds(value)):
+            value, default = getattr(self, name, None), defaults.get(name)
+            if not (allowed.holds(value) or (value is None and default in (None, Parameter.empty))):
                 raise ValueError(
                     f"{type(self).__name__}: {name} should be {allowed}, got {value!r}"
                     f"{did_you_mean(value, allowed.words)}"
