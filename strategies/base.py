@@ -160,10 +160,9 @@ class Strategy(BaseEstimator):
             ValueError: a parameter out of its range, or ``constraints`` that contradict each other.
         """
         self.declared_constraints()
-        defaults = {k: p.default for k, p in signature(type(self).__init__).parameters.items()}
         for name, allowed in self.all_ranges().items():
-            value, default = getattr(self, name, None), defaults.get(name)
-            if not (allowed.holds(value) or (value is None and default in (None, Parameter.empty))):
+            value = getattr(self, name, None)
+            if value is not None and not allowed.holds(value):
                 raise ValueError(
                     f"{type(self).__name__}: {name} should be {allowed}, got {value!r}"
                     f"{did_you_mean(value, allowed.words)}"
