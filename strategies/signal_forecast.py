@@ -134,7 +134,7 @@ def signals_of(table: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
     for name in names:
         if name not in table:
             raise ValueError(f"signals: no feature {name!r}{known_names(name, table)}")
-    return table[list(names)].to_numpy(np.float64)
+    return table[list(names)].to_numpy(np.float64, copy=True)  # a tensor may be written to
 
 
 def relative_volatility(inputs: Inputs) -> Tensor:

@@ -37,7 +37,7 @@ def variance_differences(
     if len(returns) < FEWEST or constant(returns[benchmark]) or not varying:
         return table
     values = (returns[[*varying, benchmark]] / deviations[benchmark]).to_numpy(float)
-    values -= values.mean(axis=0)
+    values = values - values.mean(axis=0)  # not in place: pandas 3 owns the array
     block = block_length(values[:, :-1] ** 2 / (values[:, :-1] ** 2).mean(0) - values[:, -1:] ** 2)
     found = 2 * np.log(deviations[varying] / deviations[benchmark])
     errors = difference_errors(values, log_variance_and_slope)
