@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -39,19 +39,12 @@ class JobBusy(OrderError):
 
 
 class Job:
-    """The ledger in a file, which is created on the first day.
+    """The ledger in a file, which is created on the first day; it is open inside ``day``."""
 
-    Raises:
-        OrderError: the file is no ledger, or cannot be opened.
-    """
+    _database: sqlite3.Connection
 
     def __init__(self, path: Path):
         self.path = path
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(path, timeout=0.5, isolation_level=None)
-        except (OSError, sqlite3.Error) as error:
-            raise OrderError(f"the ledger {path} cannot be opened: {error}") from error
 
     @contextmanager
     def day(self) -> Iterator[Job]:
@@ -59,7 +52,17 @@ class Job:
 
         Raises:
             JobBusy: another process is inside.
+            OrderError: the file is no ledger, or cannot be opened.
         """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._database = sqlite3.connect(self.path, timeout=0.5, isolation_level=None)
+        except (OSError, sqlite3.Error) as error:
+            raise OrderError(f"the ledger {self.path} cannot be opened: {error}") from error
+        with closing(self._database):
+            yield from self._transaction()
+
+    def _transaction(self) -> Iterator[Job]:
         try:
             self._database.execute("BEGIN IMMEDIATE")
             self._database.execute(TABLE)

@@ -62,7 +62,8 @@ def test_fifty_kills_leave_a_ledger_of_whole_days(tmp_path):
         assert dates[0] == dates[1] == dates[2][1:]
         assert dates[0] == [day_of(n + 1) for n in range(len(dates[0]))]
     assert max(whole) >= 25
-    assert job.account().cash == max(whole)
+    with Job(path).day() as job:
+        assert job.account().cash == max(whole)
 
 
 def test_a_deposit_is_money_until_it_is_in_the_account(tmp_path):
