@@ -1,6 +1,8 @@
 """deqfolio orders and what belongs to it, on the command line."""
 
 import json
+import sqlite3
+from contextlib import closing
 
 import pandas as pd
 import pytest
@@ -128,15 +130,13 @@ def test_a_job_carries_its_account_and_runs_a_day_once(run, capsys):
 
 
 def test_a_job_is_worked_on_by_one_process(run, capsys):
-    import sqlite3
-
     words = [*ORDERS, "--job", "job.db", "--out", "o.json"]
-    other = sqlite3.connect("job.db", isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    assert main(words) == 4
-    assert "another process works on job.db" in capsys.readouterr().err
-    assert not (run / "o.json").exists()
-    other.execute("COMMIT")
+    with closing(sqlite3.connect("job.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert main(words) == 4
+        assert "another process works on job.db" in capsys.readouterr().err
+        assert not (run / "o.json").exists()
+        other.execute("COMMIT")
     assert main(words) == 0
     (run / "bad.db").write_text("no database, but a text that is long enough to be looked at" * 9)
     assert main([*ORDERS, "--job", "bad.db"]) == 1
