@@ -19,7 +19,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from data_loaders.atomic import atomic
+from data_loaders.atomic import atomic, remove_abandoned
 from engine.accounting.risk_free import Rates
 from engine.runs.result import BacktestResult, why_failed
 from engine.runs.run_directory import written
@@ -112,6 +112,7 @@ def write_data(data: ReportData, path: str | Path) -> Path:
         with ExitStack() as stack:  # all are written before the first is renamed
             stack.callback(_remove_empty, folder)
             for place, content in files.items():
+                remove_abandoned(place)
                 stack.enter_context(atomic(place)).write_bytes(content)
         for table in (*folder.glob("*.csv"), *folder.glob("decisions.parquet")):
             if table not in files:  # of an older report; any other file stays

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from data_loaders import Panel
-from data_loaders.atomic import atomic
+from data_loaders.atomic import atomic, remove_abandoned
 from data_loaders.validation import day
 from engine.accounting.costs import Costs
 from engine.compute.threads import limited_threads
@@ -272,5 +272,6 @@ def _save(state: dict[str, torch.Tensor], about: dict, file: Path) -> None:
     content = save(plain)
     values = content[8 + int.from_bytes(content[:8], "little") :]  # the header is before them
     about = {"sha256": hashlib.sha256(values).hexdigest(), **about}
+    remove_abandoned(file)
     with atomic(file) as scratch:
         scratch.write_bytes(save(plain, metadata={"about": json.dumps(about)}))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from data_loaders.atomic import atomic
+from data_loaders.atomic import atomic, remove_abandoned
 from data_loaders.calendars import elapsed_years
 from engine.accounting import performance
 from engine.accounting.capital import CAPITAL
@@ -252,6 +252,7 @@ class BacktestResult(ResultViews):
         if target.exists() and not all(_is_own(each.name) for each in target.iterdir()):
             raise FileExistsError(f"{target} holds files that are no result; choose another place")
         target.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(target)
         with atomic(target) as scratch:
             scratch.mkdir()
             for name in FRAMES:

@@ -206,11 +206,12 @@ def write_orders(found: Mapping[str, Any], path: Path) -> None:
     Raises:
         OrderError: another ending; nothing is written.
     """
-    from data_loaders.atomic import write_text
+    from data_loaders.atomic import remove_abandoned, write_text
     from engine.runs.run_directory import written
 
     text = form_of(path)(found)
     with written(path):
+        remove_abandoned(path)
         write_text(path, text)
 
 

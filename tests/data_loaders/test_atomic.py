@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from data_loaders.atomic import atomic, remove_unfinished, write_text
+from data_loaders.atomic import atomic, remove_abandoned, remove_unfinished, write_text
 
 
 def test_a_file_is_replaced_when_the_block_ends(tmp_path):
@@ -96,6 +96,12 @@ with atomic(Path(sys.argv[1], "a")) as file, atomic(Path(sys.argv[1], "b")) as f
     )
     assert done.returncode == -signal.SIGKILL
     assert len(list(tmp_path.iterdir())) == 3
+    with atomic(tmp_path / "a") as own:
+        own.touch()
+        remove_abandoned(tmp_path / "a")  # of the other, not of "b", and not what is being written
+        assert own.exists()
+        assert len(list(tmp_path.iterdir())) == 3
+        own.write_text("older")
     remove_unfinished(tmp_path)
     assert list(tmp_path.iterdir()) == [tmp_path / "a"]
     assert (tmp_path / "a").read_text() == "older"
