@@ -15,6 +15,7 @@ import numpy as np
 from strategies.layers.optimisation.active_set.compilation import helper
 from strategies.layers.optimisation.active_set.one_problem import (
     copy,
+    missed_by_side,
     row_value,
     segment_beside,
     slopes,
@@ -147,14 +148,10 @@ def pin_what_is_missed_most(s, w, m, state, row_state, rounds):
     What counts as rounding grows with the rounds, so that none is chased for ever.
     """
     loose = 2.0 ** (rounds // CHASED)
-    worst = below = above = 0.0
+    worst = 0.0
     which = -1
     to_state = 0
-    for a in range(m):
-        i = w.free[a]
-        j = state[i] // 2
-        below += max(0.0, w.breaks[j, i] - w.z[i])
-        above += max(0.0, w.z[i] - w.breaks[j + 1, i])
+    below, above = missed_by_side(w, m, state)
     for a in range(m):
         i = w.free[a]
         by = weight_missed_by(w, state, i, below >= above)

@@ -167,3 +167,15 @@ def segment_beside(w, i, at, step):
     while w.breaks[j, i] * step <= at * step:
         j += step
     return 2 * j - 1 if step > 0 else 2 * j + 1
+
+
+@helper
+def missed_by_side(w, m, state):
+    """By how much the free weights are below their segments, and above them, in total."""
+    below = above = 0.0
+    for a in range(m):
+        i = w.free[a]
+        j = state[i] // 2
+        below += max(0.0, w.breaks[j, i] - w.z[i])
+        above += max(0.0, w.z[i] - w.breaks[j + 1, i])
+    return below, above

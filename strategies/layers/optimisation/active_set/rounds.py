@@ -16,6 +16,7 @@ from strategies.layers.optimisation.active_set.one_problem import (
     coefficient,
     copy,
     largest,
+    missed_by_side,
     row_target,
     row_value,
     segment_beside,
@@ -167,12 +168,7 @@ def flip_free(w, m, state):
     the budget.
     """
     flipped = 0
-    below = above = 0.0
-    for a in range(m):
-        i = w.free[a]
-        j = state[i] // 2
-        below += max(0.0, w.breaks[j, i] - w.z[i])
-        above += max(0.0, w.z[i] - w.breaks[j + 1, i])
+    below, above = missed_by_side(w, m, state)
     for a in range(m):
         i = w.free[a]
         j = state[i] // 2
