@@ -135,6 +135,18 @@ def test_a_strangers_folder_opens_no_file_elsewhere(here, finished, capsys, monk
         assert main(["resume", "inner/run"]) == 0
 
 
+def test_a_file_that_is_missing_is_no_question_of_trust(here, finished, capsys):
+    shutil.copytree(finished, "moved")
+    file = Path("moved/experiment.toml")
+    file.write_text(file.read_text().replace('"prices.csv"', '"../elsewhere/prices.csv"'))
+    for name in ("run.json", "code.json"):
+        Path("moved", name).unlink()
+    assert main(["resume", "moved"]) == 1
+    said = capsys.readouterr().err
+    assert "elsewhere/prices.csv" in said
+    assert "--trust" not in said
+
+
 def test_a_strangers_benchmark_is_not_opened(here, finished, capsys, monkeypatch):
     shutil.copytree(finished, "inner/run")
     monkeypatch.chdir("inner")
