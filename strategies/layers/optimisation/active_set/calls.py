@@ -332,7 +332,7 @@ def _run(kernel: Any, *arguments: Any) -> Any:
     """Call a kernel; where it has to be compiled first, say so if that takes a while."""
     if kernel.overloads:
         return kernel(*arguments)
-    words = "compiling the mean-variance kernels, about 20 seconds, once per installation"
+    words = "compiling the mean-variance kernels, half a minute, once per installation"
     note = threading.Timer(3.0, logger.warning, (words,))
     note.start()
     try:
