@@ -83,9 +83,10 @@ def _rows(
     size = np.fmax(np.abs(values["held"]), np.abs(values["aimed"]))
     order = np.argsort(-np.nan_to_num(size), kind="stable")
     forms = {name: COLUMNS[name][1] for name in columns}
+    listed = {name: value[order[:LISTED]].tolist() for name, value in values.items()}
     rows = []
-    for place in order[:LISTED].tolist():
-        line = {name: value[place].item() for name, value in values.items()}
+    for place, *cells in zip(order.tolist(), *listed.values()):  # noqa: B905
+        line = dict(zip(listed, cells, strict=True))
         texts = [form(line[name]) for name, form in forms.items()]
         rows.append([assets[place], *texts, sentence(line)])
     if len(rest := order[LISTED:]):

@@ -135,7 +135,7 @@ class _Walk:
         if (learned := learned_inside(task.strategy)) is not None:
             networks = self.learner.restored(task.name, learned, fold, task.fits)
         fitted: Sequence[Strategy] = networks
-        if learned is not task.strategy:
+        if learned is not _decides(task.strategy):
             self.rule = self._refitted(self.rule.with_trained(networks), fold)
             fitted = [self.rule]
         detailed = task.observed or task.on_details is not None
@@ -227,6 +227,13 @@ class Inference:
         chosen, rows = self.networks[network], self.rows[number : number + 1]
         inputs = self.learner.stacked(self.name, chosen, rows) | holdings_input(holdings)
         return chosen.weights(inputs)[0].numpy()
+
+
+def _decides(strategy: Strategy) -> Strategy:
+    """What decides: the strategy or, as it only leaves the training out, that in ``Untrained``."""
+    return (
+        strategy if getattr(strategy, "trains", True) else strategy.inner_strategies()["strategy"]
+    )
 
 
 def _are_networks(fitted: Sequence[Strategy]) -> TypeGuard[Sequence[LearnedStrategy]]:

@@ -32,6 +32,16 @@ from strategies.base import Inputs, LearnedStrategy
 STEP = 4  # times the inputs of its rows is what a step takes: benchmarks/scaling.py --only step
 
 
+def _kind(value: object) -> object:
+    """What two strategies have the same of if they are of one class with the same parameters, and
+    so prepare the same inputs; objects among the parameters are known by identity."""
+    if isinstance(value, LearnedStrategy):
+        return type(value), _kind(tuple(value.get_params().values()))
+    if isinstance(value, tuple):
+        return tuple(map(_kind, value))
+    return value if isinstance(value, (bool, int, float, str)) else ("object", id(value))
+
+
 class Learner:
     """Panel, folds, costs and settings; prepares the inputs of each date once.
 
@@ -56,7 +66,8 @@ class Learner:
         self.risk_free = risk_free or RiskFree(costs.cash_rate)
         self.market = Market(panel, costs, plan.fill)
         self.illiquidity = self.market.illiquidity
-        self._inputs: dict[str, InputCache] = {}
+        self._inputs: dict[str, InputCache] = {}  # strategies of one kind share one
+        self._kinds: dict[object, InputCache] = {}
         self._first: dict[str, Inputs] = {}
         self._fitting: set[str] = set()  # strategies whose inputs have room in memory
 
@@ -202,9 +213,10 @@ class Learner:
     def stacked(self, name: str, strategy: LearnedStrategy, rows: np.ndarray) -> Inputs:
         """The inputs (B, ...) of some dates, each from the rows up to it alone."""
         if name not in self._inputs:
-            self._inputs[name] = InputCache(
+            cache = InputCache(
                 name, self.dates, lambda row: strategy.prepare(self.known(row, strategy.lookback))
             )
+            self._inputs[name] = self._kinds.setdefault(_kind(strategy), cache)
         return self._inputs[name](rows)
 
     def first_inputs(self, name: str, strategy: LearnedStrategy) -> Inputs:

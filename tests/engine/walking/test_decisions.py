@@ -1,5 +1,6 @@
 """Decisions date by date and in a batch, of rules and of fitted networks."""
 
+import math
 from itertools import pairwise
 from typing import ClassVar
 
@@ -8,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from markets import random_walks
+from sklearn.base import clone
 from torch import nn
 
 from engine import Costs, Training, WalkForward
@@ -264,6 +266,26 @@ def test_strategies_of_one_run_have_each_their_own_inputs():
         assert found.sensitivity == alone.sensitivity != []
         looks = decide(aware(strategy), name, shared)
         pd.testing.assert_frame_equal(found.targets, looks.targets)
+
+
+def test_a_strategy_and_its_untrained_start_prepare_each_date_once():
+    class Counted(Tilted):
+        seen: ClassVar[list] = []
+
+        def __init__(self, factors=(1.0, 1.0)):
+            self.factors = factors
+
+        def prepare(self, history):
+            self.seen.append(history.dates[-1])
+            return {"features": math.prod(self.factors) * super().prepare(history)["features"]}
+
+    of, rows = learner(), np.array([30, 35, 40])
+    of.stacked("net", Counted(), rows)
+    of.stacked("Untrained(net)", clone(Counted()), rows)
+    assert Counted.seen == list(of.panel.dates[rows])
+    doubled = of.stacked("net 2", Counted((2.0, 1.0)), rows)["features"]
+    assert torch.equal(doubled, 2 * of.stacked("net", Counted(), rows)["features"])
+    assert len(Counted.seen) == 6
 
 
 def aware(strategy):
