@@ -97,7 +97,9 @@ def _add_kinks(problem: Problem, form: tuple[Tensor, ...]) -> tuple[Tensor, ...]
     """Add variables t >= |z - centre|, which cost and are limited in place of the distance.
 
     qpth needs a positive definite P, so t has the risk ``RIDGE`` (P has 1 on average): the
-    optimality conditions are off by as much.
+    optimality conditions are off by as much. Where the centre is at a bound, or beyond, the bound
+    implies one side, which is left out: three constraints that meet in the two variables of a
+    weight at its bound would leave its multipliers open, and the gradient.
     """
     risk, linear, inequalities, limits, equalities, targets = form
     batch, assets = problem.lower.shape
@@ -107,9 +109,13 @@ def _add_kinks(problem: Problem, form: tuple[Tensor, ...]) -> tuple[Tensor, ...]
         risk = pad(risk, (0, assets, 0, assets))
         risk = risk + pad(RIDGE * unit, (risk.shape[1] - assets, 0, risk.shape[1] - assets, 0))
         linear = torch.cat([linear, -cost / scale_of(problem)], dim=1)
-        sides = [torch.cat([sign * pad(unit, (0, before)), -unit], dim=2) for sign in (1, -1)]
-        inequalities = torch.cat([pad(inequalities, (0, assets)), *sides], dim=1)
-        limits = torch.cat([limits, centre, -centre], dim=1)
+        inequalities = pad(inequalities, (0, assets))
+        for sign, needed in ((1, centre < problem.upper), (-1, centre > problem.lower)):
+            side = sign * unit * needed.unsqueeze(-1)
+            inequalities = torch.cat(
+                [inequalities, torch.cat([pad(side, (0, before)), -unit], dim=2)], dim=1
+            )
+            limits = torch.cat([limits, torch.where(needed, sign * centre, 1.0)], dim=1)
         if limit is not None:
             total = pad(torch.ones_like(unit[:, :1]), (risk.shape[1] - assets, 0))
             inequalities = torch.cat([inequalities, total], dim=1)

@@ -141,6 +141,23 @@ def test_a_degenerate_vertex_is_told_from_a_fault(kind, tilt):
         MeanVarianceLayer(Halved())(risk, q, **VERTICES[kind])
 
 
+@pytest.mark.parametrize("centre", [0.0, 0.5])
+@pytest.mark.parametrize("limited", [False, True])
+def test_holdings_at_a_bound_leave_qpth_its_gradient(centre, limited):
+    """Of nothing held the price at which it would be sold says nothing, nor at a cap that of buying
+    more; many such weights stay where they are."""
+    risk, q = problem(N=10, seed=3)
+    holdings = torch.tensor([centre] * 6 + [0.1] * 4, dtype=torch.float64)
+    limit = 0.9 + 4 * centre if limited else None
+    with cross_check() as check:
+        MeanVarianceLayer()(
+            risk / 10, q, holdings=holdings, turnover_cost=0.3, upper=0.5, turnover_limit=limit
+        )
+    assert (check.samples, check.kinks) == (4, 0)
+    assert check.weights < 1e-6
+    assert check.gradients < 1e-2
+
+
 def test_a_gradient_of_neither_side_is_a_fault():
     """Wrong at the kink alone, and right beside it."""
 
