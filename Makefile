@@ -14,13 +14,18 @@ BIN := .venv/bin
 MODERN := .venv-modern/bin
 INSTALL := -m pip install --quiet --disable-pip-version-check
 
-# What does not depend on the stack, or is long and only repeats what other tests do there.
-SAME := house/ layers/ reports/test_page_in_browser.py engine/compute/ engine/test_paper.py \
-	engine/research/test_search.py engine/research/test_audit.py engine/research/test_seeds.py \
-	engine/test_known_truth.py engine/test_engine_options.py engine/training/ engine/losses/ \
-	engine/walking/test_fitting.py strategies/test_learned_mandates.py strategies/test_ablations.py \
-	strategies/test_large_universe.py deqfolio/test_interrupts.py deqfolio/test_sweep_command.py \
-	deqfolio/test_attacks.py data_loaders/test_yahoo.py data_loaders/test_store.py
+# What does not depend on the stack, or is long and only repeats there what other tests do.
+SAME := house/ layers/ reports/test_page_in_browser.py reports/test_failures_on_the_page.py \
+	engine/compute/ engine/losses/ engine/training/ engine/test_known_truth.py engine/test_paper.py \
+	engine/test_engine_options.py engine/research/test_audit.py engine/research/test_replay.py \
+	engine/research/test_search.py engine/research/test_seeds.py engine/runs/test_result_views.py \
+	engine/trading/test_job.py engine/trading/test_sessions.py engine/walking/test_fitting.py \
+	strategies/test_ablations.py strategies/test_large_universe.py \
+	strategies/test_learned_mandates.py strategies/test_strategy_constraints.py \
+	deqfolio/test_attacks.py deqfolio/test_benchmark_command.py deqfolio/test_interrupts.py \
+	deqfolio/test_simulated_year.py deqfolio/test_sweep_command.py \
+	deqfolio/test_trading_commands.py deqfolio/test_trust.py data_loaders/test_store.py \
+	data_loaders/test_yahoo.py
 
 .PHONY: demo test test-modern lint docs bench attack mutation clean
 
