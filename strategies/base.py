@@ -17,11 +17,10 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import NotFittedError
 
 from data_loaders import Panel
-from data_loaders.suggestions import did_you_mean
 from strategies.book import Book
 from strategies.bracket import Bracket
 from strategies.inputs import Inputs, holdings_input, stack
-from strategies.parameter_ranges import Range, above, at_least, shown_parameters
+from strategies.parameter_ranges import Range, above, at_least, check_ranges, shown_parameters
 from strategies.plan import Plan
 
 if TYPE_CHECKING:  # torch takes a second to import, and a rule needs none
@@ -160,13 +159,7 @@ class Strategy(BaseEstimator):
             ValueError: a parameter out of its range, or ``constraints`` that contradict each other.
         """
         self.declared_constraints()
-        for name, allowed in self.all_ranges().items():
-            value = getattr(self, name, None)
-            if value is not None and not allowed.holds(value):
-                raise ValueError(
-                    f"{type(self).__name__}: {name} should be {allowed}, got {value!r}"
-                    f"{did_you_mean(value, allowed.words)}"
-                )
+        check_ranges(self, self.all_ranges())
 
     def declared_constraints(self) -> Constraints | None:
         """Its ``constraints`` as an object; None where it has none.

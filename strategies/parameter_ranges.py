@@ -7,10 +7,14 @@ body of a Strategy; its base classes' ranges hold, too.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from inspect import signature
 from numbers import Real
 
 from sklearn.base import BaseEstimator
+
+from data_loaders.suggestions import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,24 @@ def above(low: float, high: float = math.inf) -> Range:
 def one_of(*words: str) -> Range:
     """One of these words."""
     return Range(words=words)
+
+
+def check_ranges(strategy: BaseEstimator, ranges: Mapping[str, Range]) -> None:
+    """ValueError where a parameter is out of its range, or None though its annotation is a type
+    without None.
+
+    The constructor's own come first: properties such as ``leverage`` follow from them.
+    """
+    given = signature(type(strategy)).parameters
+    types = {k: getattr(p.annotation, "__name__", p.annotation) for k, p in given.items()}
+    for name in sorted(ranges, key=lambda name: name not in types):
+        allowed, value = ranges[name], getattr(strategy, name, None)
+        needed = types.get(name) in ("bool", "int", "float", "str")
+        if (needed or value is not None) and not allowed.holds(value):
+            raise ValueError(
+                f"{type(strategy).__name__}: {name} should be {allowed}, got {value!r}"
+                f"{did_you_mean(value, allowed.words)}"
+            )
 
 
 def shown_parameters(strategy: BaseEstimator) -> dict[str, str]:

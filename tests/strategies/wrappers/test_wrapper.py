@@ -19,6 +19,7 @@ from engine.trading.orders import OrderRules, todays_orders
 from strategies import (
     Blend,
     Constraints,
+    DEQMeanVariance,
     EqualWeight,
     InverseVolatility,
     LargestPositions,
@@ -26,6 +27,7 @@ from strategies import (
     Momentum,
     NoTradeBand,
     Staggered,
+    StopLoss,
     Strategy,
     VolatilityManaged,
     create_strategy,
@@ -136,6 +138,20 @@ def test_names_tell_wrappers_apart(panel):
     assert described["parameters"]["width"] == 0.1
     assert described["parameters"]["strategy"] == "EqualWeight()"
     assert not described["learned"]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "said"),
+    [
+        (VolatilityManaged(EqualWeight(), max_exposure=None), "max_exposure should be above 0"),
+        (DEQMeanVariance(max_exposure=None), "max_exposure should be above 0 up to 10, got None"),
+        (DEQMeanVariance(solver=None), "solver should be one of active_set, qpth, got None"),
+    ],
+)
+def test_none_stands_only_where_it_is_declared(strategy, said):
+    with pytest.raises(ValueError, match=said):
+        backtest(strategy, random_walks(60, 3))
+    StopLoss(VolatilityManaged(EqualWeight(), target=None), stop=None).check_parameters()
 
 
 def test_files_and_command_lines_spell_wrappers():
