@@ -1,14 +1,19 @@
 """The rooms of the code: prints what may import what, how large each is, and whether it holds.
 
-    python -m benchmarks.structure
+    python -m benchmarks.structure [--demo]
 
-Every import counts: those inside functions and those for type checking, too.
+With ``--demo``, ``deqfolio demo`` is run, and the files and functions that it passes through are
+counted. Every import counts: those inside functions and those for type checking, too.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
+import cProfile
+import pstats
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -147,7 +152,38 @@ def sizes(root: Path = ROOT) -> dict[str, tuple[int, int]]:
     return dict(sorted(counted.items(), key=lambda item: PACKAGES.index(item[0].split(".")[0])))
 
 
+def on_the_way_of_the_demo() -> dict[str, tuple[int, int]]:
+    """{package, and "in all": (files, functions)} that the demo runs through, without lambdas."""
+    from deqfolio.__main__ import program
+
+    profile = cProfile.Profile()
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(SystemExit):
+        sys.argv = ["deqfolio", "demo", "--out", str(Path(folder) / "run")]
+        profile.runcall(program)
+    passed = {
+        (file, line) for file, line, name in pstats.Stats(profile).stats if name.isidentifier()
+    }
+    counted = {}
+    for package in PACKAGES:
+        functions: dict[Path, int] = {}
+        for file in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.FunctionDef):
+                    first = min([node.lineno, *(each.lineno for each in node.decorator_list)])
+                    if (str(file), first) in passed:
+                        functions[file] = functions.get(file, 0) + 1
+        counted[package] = len(functions), sum(functions.values())
+    files, called = map(sum, zip(*counted.values(), strict=True))
+    return counted | {"in all": (files, called)}
+
+
 def main() -> int:
+    if sys.argv[1:] == ["--demo"]:
+        counted = on_the_way_of_the_demo()
+        print(f"\n{'package':<14}{'files':>6}{'functions':>11}")
+        for package, (files, functions) in counted.items():
+            print(f"{package:<14}{files:>6}{functions:>11}")
+        return 0
     imports = graph()
     print("packages:", " -> ".join(PACKAGES))
     for package, lines in ROOMS.items():
