@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from strategies.layers.optimisation.budget import budget_ends
+from strategies.layers.optimisation.arguments import budget_ends
 
 NOT_NEGATIVE = ("gross_limit", "turnover_limit", "turnover_cost", "tracking")
 

@@ -32,7 +32,7 @@ from strategies.constraint_validation import (
     check_keys,
     check_row,
 )
-from strategies.layers.optimisation.budget import budget_ends
+from strategies.layers.optimisation.arguments import budget_ends
 
 INFINITY = float("inf")
 

@@ -25,9 +25,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from strategies.layers.optimisation.batches import collapse, expand, with_batch
-from strategies.layers.optimisation.budget import budget_ends
-from strategies.layers.optimisation.usual_rows import with_usual_rows
+from strategies.layers.optimisation.arguments import (
+    budget_ends,
+    collapse,
+    expand,
+    with_batch,
+    with_usual_rows,
+)
 
 SLACK = 1e-12  # how far constraints may miss each other before a problem counts as infeasible
 NAMED = 5  # samples named in a message
