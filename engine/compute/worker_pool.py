@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
+import shutil
 import signal
+import socket
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future
 from contextlib import contextmanager, suppress
-from multiprocessing import active_children, forkserver, get_context, resource_tracker
+from multiprocessing import (
+    active_children,
+    current_process,
+    forkserver,
+    get_context,
+    resource_tracker,
+    util,
+)
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -20,11 +31,10 @@ from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import Any
 
-from engine.compute.sockets_folder import use_own_folder
-
 PRELOAD = "engine.compute.preload"
 SAFE_PATH = "PYTHONSAFEPATH"  # of Python 3.11 and later
 PATIENCE = 10  # seconds for the threads to notice that their workers were killed
+LONGEST = 50  # characters of the folder for temporary files; the name of a socket has 107 at most
 
 
 @contextmanager
@@ -55,7 +65,7 @@ def start_server(*modules: str) -> None:
     if sys.platform != "linux":
         return
     forkserver.set_forkserver_preload([PRELOAD, *modules])  # no effect if the server runs
-    use_own_folder()
+    _use_own_folder()
     with _safe_path():
         # First, because starting it unblocks SIGINT in this thread.
         resource_tracker.ensure_running()
@@ -66,6 +76,39 @@ def start_server(*modules: str) -> None:
             forkserver.ensure_running()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def is_alive(process: int) -> bool:
+    """Whether there is a process of that number; on Windows, where to ask would end it, yes."""
+    if sys.platform == "win32":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _use_own_folder() -> None:
+    """Let multiprocessing keep its sockets in a folder of ours, unless it has one already.
+
+    Python's own, ``pymp-*``, stays where a process is killed. Ours is named by machine and process,
+    so that the next process removes what a dead one left.
+    """
+    config = current_process()._config  # type: ignore[attr-defined]
+    if config.get("tempdir") is not None or len(tempfile.gettempdir()) > LONGEST:
+        return
+    machine = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:4]
+    start = f"deqfolio-{machine}-"
+    for old in Path(tempfile.gettempdir()).glob(f"{start}*"):
+        number = old.name.removeprefix(start).partition("-")[0]
+        if number.isdecimal() and not is_alive(int(number)):
+            shutil.rmtree(old, ignore_errors=True)
+    folder = tempfile.mkdtemp(prefix=f"{start}{current_process().pid}-")
+    util.Finalize(None, shutil.rmtree, (folder,), {"ignore_errors": True}, exitpriority=-100)
+    config["tempdir"] = folder
 
 
 @contextmanager

@@ -30,9 +30,8 @@ from engine.accounting.risk_free import Rates
 from engine.backtest import backtest
 from engine.compute.broadcast import TASK_LOCK
 from engine.compute.cluster import client_of
-from engine.compute.process_check import is_alive
 from engine.compute.progress import progress_bar
-from engine.compute.worker_pool import local_processes, start_server
+from engine.compute.worker_pool import is_alive, local_processes, start_server
 from engine.planning.walk_forward import WalkForward
 from engine.research.search_settings import Search
 from engine.runs.ledger import TrialLedger
