@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from optuna import Study, Trial
     from optuna.trial import FrozenTrial
 
-    from engine.research.search_settings import Search
+    from engine.research.trials import Search
 
 DRAWS = 10  # at most; where all are known, the last one is a duplicate
 

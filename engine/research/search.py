@@ -23,8 +23,7 @@ from data_loaders.suggestions import did_you_mean
 from engine.accounting.costs import Costs
 from engine.accounting.risk_free import Rates, read_risk_free
 from engine.planning.walk_forward import WalkForward
-from engine.research.search_settings import Search
-from engine.research.trials import TRAINING, Trials, ended_slots, spread
+from engine.research.trials import TRAINING, Search, Trials, ended_slots, spread
 from engine.runs.storage import storage_url
 from engine.training.settings import Training
 from strategies.base import Strategy
