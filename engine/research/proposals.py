@@ -19,13 +19,11 @@ if TYPE_CHECKING:
     from optuna import Study, Trial
     from optuna.trial import FrozenTrial
 
-    from engine.research.trials import Search
-
 DRAWS = 10  # at most; where all are known, the last one is a duplicate
 
 
-def propose(search: Search, trial: Trial, slot: int) -> dict[str, Any]:
-    """The values of the ranges for a trial; they are stored with it."""
+def propose(trial: Trial, slot: int, described: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """The values for a trial, within ranges that are described as in ``Search``; stored with it."""
     study = trial.study
     known = [
         each.params
@@ -34,11 +32,11 @@ def propose(search: Search, trial: Trial, slot: int) -> dict[str, Any]:
         and (each.state.is_finished() or each.user_attrs.get("slot", slot) < slot)
         and each.state != TrialState.WAITING
     ]  # fmt: skip
-    ranges = {name: _distribution(described) for name, described in search.ranges.items()}
+    ranges = {name: _distribution(each) for name, each in described.items()}
     frozen = study._storage.get_trial(trial._trial_id)
     for draw in range(DRAWS):
-        seed = np.random.SeedSequence((search.seed, slot, draw)).generate_state(1)[0]
-        sampler = TPESampler(seed=int(seed), constant_liar=True)
+        own_seed = np.random.SeedSequence((seed, slot, draw)).generate_state(1)[0]
+        sampler = TPESampler(seed=int(own_seed), constant_liar=True)
         chosen = {
             name: sampler.sample_independent(study, frozen, name, range_)
             for name, range_ in ranges.items()

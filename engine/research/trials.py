@@ -146,7 +146,7 @@ class Trials:
         trial.set_user_attr("worker", _worker())
         judged: list[BacktestResult] = []
         try:
-            chosen = propose(self.search, trial, slot)
+            chosen = propose(trial, slot, self.search.ranges, self.search.seed)
             for earlier in ended.values():
                 if earlier.params == chosen:
                     return _as_before(earlier, trial)
