@@ -17,11 +17,10 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import NotFittedError
 
 from data_loaders import Panel
-from strategies.book import Book
+from strategies.book import Book, Plan
 from strategies.bracket import Bracket
 from strategies.inputs import Inputs, holdings_input, stack
 from strategies.parameter_ranges import Range, above, at_least, check_ranges, shown_parameters
-from strategies.plan import Plan
 
 if TYPE_CHECKING:  # torch takes a second to import, and a rule needs none
     from torch import Tensor, nn

@@ -1,9 +1,12 @@
-"""Book: what a strategy that asks for it is told about its portfolio."""
+"""Book and Plan: what a strategy that asks for them is told of its portfolio, and of the decisions
+to come."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
+import numpy as np
 import pandas as pd
 
 from data_loaders import Panel
@@ -55,3 +58,14 @@ class Book:
             realised=0.0,
             pending=pd.DataFrame(columns=["asset", "decided", "target", "limit"]),
         )
+
+
+class Plan(Protocol):
+    """What a strategy may ask of the plan that it is fitted for: the engine's ``WalkForward``."""
+
+    @property
+    def execution_lag(self) -> int:
+        """Rows from a decision to its fill."""
+
+    def decisions(self, dates: pd.DatetimeIndex) -> np.ndarray:
+        """The rows (K,) of ascending dates at which decisions are made."""

@@ -19,7 +19,6 @@ from data_loaders import Panel
 from strategies.base import Inputs, LearnedStrategy
 from strategies.constraints import Constraints
 from strategies.covariance import FORMS, prepared_risk, recent_risk
-from strategies.eigenvalue_cleaning import EigenvalueCleaning
 from strategies.features import feature_table
 from strategies.layers.equilibrium.deq_encoder import CELLS, DEQEncoder
 from strategies.layers.optimisation.consecutive import weights_from_holdings, weights_on_dates
@@ -28,6 +27,7 @@ from strategies.network_parts import (
     ADJOINTS,
     FIXED_POINTS,
     SOLVERS,
+    EigenvalueCleaning,
     InvestedShare,
     Standardise,
     composition,
