@@ -20,7 +20,7 @@ from engine.accounting.risk_free import risk_free_of
 from engine.runs.result_views import ResultViews
 from engine.runs.round_trips import profit_by_asset, round_trips
 from engine.runs.sealed_files import FILES, contents, sealed, unsealed
-from engine.training.summary import training_summary
+from engine.training.fit_records import training_summary
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -237,7 +237,7 @@ class BacktestResult(ResultViews):
         return import_module("engine.research.replay").replay(self, panel, strategy, dates)
 
     def training_summary(self) -> pd.DataFrame:
-        """One row per fit, see ``engine.training.summary``."""
+        """One row per fit, see ``engine.training.fit_records``."""
         return training_summary(self.training)
 
     def save(self, directory: str | Path) -> Path:

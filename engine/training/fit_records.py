@@ -1,13 +1,16 @@
-"""Fit records: which fit it is, and what it leaves behind. Plain data."""
+"""Fit records: which fit it is, what it leaves behind, and a row that sums it up. Plain data."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-if TYPE_CHECKING:  # they take a second to import
-    import pandas as pd
+import pandas as pd
+
+if TYPE_CHECKING:  # it takes a second to import
     from torch import Tensor
+
+FOUND = ("validation_gain", "validation_error", "share", "first_gain")
 
 
 class FitKey(NamedTuple):
@@ -26,3 +29,43 @@ class Fitted:
     history: pd.DataFrame
     solves: list[dict]
     checks: list[dict]
+
+
+def training_summary(training: pd.DataFrame) -> pd.DataFrame:
+    """One row a fold and seed, from the rows of the epochs (``BacktestResult.training``).
+
+    Returns:
+        Columns fold and seed (where known); epochs, how many were trained; epoch, the best, 0 the
+        untrained one, with its loss and validation_loss; untrained, the validation loss of epoch
+        0, and gain, by how much that of the best is lower; validation_gain and validation_error,
+        what all validation blocks say of the gain, and share, how far from the untrained state
+        the one that was kept is (see ``evidence.py``; not in older runs); first_gain, of a first
+        loss, if there was one; learned, whether what was kept differs from the untrained state;
+        gradient_norm, the
+        median; skipped, steps left out; contraction, of the slowest fixed point of any epoch.
+        Where nothing was finite, NaN. Empty where nothing is trained.
+    """
+    keys = [key for key in ("fold", "seed") if key in training]
+    rows = []
+    for values, part in training.groupby(keys, sort=False, dropna=False) if len(training) else ():
+        kept = part[part["best"].astype(bool)].tail(1)
+        last = {name: kept[name].sum(min_count=1) for name in ("epoch", "loss", "validation_loss")}
+        first = part.loc[part["epoch"] == 0, "validation_loss"].sum(min_count=1)
+        slowest = part["contraction"].max() if "contraction" in part else float("nan")
+        found = {name: part[name].iloc[-1] for name in FOUND if name in part}
+        learned = last["epoch"] > 0 and found.get("share", 1) > 0
+        rows.append(
+            {
+                **dict(zip(keys, values, strict=True)),
+                "epochs": int(part["epoch"].max()),
+                **last,
+                "untrained": first,
+                "gain": first - last["validation_loss"],
+                **found,
+                "learned": bool(learned or found.get("first_gain", 0) > 0),
+                "gradient_norm": part["gradient_norm"].dropna().median(),
+                "skipped": part["skipped"].sum(),
+                "contraction": slowest,
+            }
+        )
+    return pd.DataFrame(rows)

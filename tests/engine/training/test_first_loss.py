@@ -10,7 +10,7 @@ import engine.training.checkpoint
 from engine import Costs, NegativeLogGrowth, NegativeSharpe, RealizedVariance, Training, train
 from engine.runs.settings import read_training
 from engine.training.errors import TrainingError, TrainingWarning
-from engine.training.summary import training_summary
+from engine.training.fit_records import training_summary
 
 FREE = Costs(0.0)
 STILL = 0.0 * NegativeSharpe()  # moves nothing

@@ -5,7 +5,7 @@ from small_runs import MONTHLY as PLAN
 from small_runs import SMALL
 
 from engine import Training, backtest
-from engine.training.summary import training_summary
+from engine.training.fit_records import training_summary
 from strategies import DEQMeanVariance, EqualWeight
 
 
