@@ -13,6 +13,7 @@ from engine.accounting.performance import sharpe
 from engine.runs.result import BacktestResult
 from reports import learning
 from reports.common_dates import on_common_dates
+from reports.compare import RunDifferences, differences, flat
 from reports.comparison import EQUAL_WEIGHT, Given, class_of, finished
 from reports.decisions import decision_tables
 from reports.formats import day
@@ -25,7 +26,6 @@ from reports.metrics import (
 )
 from reports.metrics.forecasts import ForecastQuality, forecast_quality
 from reports.returns_alone import has_holdings
-from reports.run_differences import RunDifferences, differences, flat
 from reports.statistics import selection, sharpe_tests, trials
 
 WORST = 10  # drawdowns listed
