@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import brentq
 
+from engine.accounting.capital import CAPITAL
 from engine.accounting.performance import annual_return, sharpe, wealth
 from engine.research.cost_sweep import Resimulation
 from engine.runs.result import BacktestResult
@@ -19,7 +20,6 @@ from engine.runs.settings import read_costs
 
 DUST = 1e-6  # a smaller weight counts as none
 TOLERANCE = 1e-8  # by so much may contributions miss the return they explain
-CAPITAL = 1e6  # with which the orders of a ``BacktestResult`` start
 VALUES = (1e6, 1e7, 1e8, 1e9)  # of a portfolio, at which the impact is shown
 NAMED = 5  # assets that a sentence names
 RATES = np.array([0, 5, 10, 25, 50]) * 1e-4  # costs of trading, fractions of the value traded
