@@ -21,14 +21,9 @@ from strategies.deq import DEQMeanVariance
 from strategies.estimators import EstimatorStrategy
 from strategies.linear_mean_variance import LinearMeanVariance
 from strategies.predict_then_optimize import MeanVariance, PredictThenOptimize
-from strategies.wrappers.blend import Blend
-from strategies.wrappers.largest_positions import LargestPositions
-from strategies.wrappers.no_trade_band import NoTradeBand
-from strategies.wrappers.pretrained import Pretrained
-from strategies.wrappers.staggered import Staggered
-from strategies.wrappers.stop_loss import StopLoss
-from strategies.wrappers.untrained import Untrained
-from strategies.wrappers.volatility_managed import VolatilityManaged
+from strategies.wrappers.learned import Pretrained, Untrained
+from strategies.wrappers.order_filters import LargestPositions, NoTradeBand, StopLoss
+from strategies.wrappers.sub_portfolios import Blend, Staggered, VolatilityManaged
 from strategies.wrappers.wrapper import Wrapper
 
 REQUIRED = inspect.Parameter.empty  # in place of a default

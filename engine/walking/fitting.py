@@ -35,7 +35,7 @@ class FitTask:
     Attributes:
         initial: the state that it starts from, if not from random numbers.
         checkpoint: the file in which its progress is kept, if any.
-        trains: whether any step is made, see ``strategies/wrappers/untrained.py``.
+        trains: whether any step is made, see ``Untrained``.
     """
 
     key: FitKey

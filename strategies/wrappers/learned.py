@@ -1,4 +1,4 @@
-"""Pretrained: a learned strategy whose training starts from a state of ``engine.pretrain``."""
+"""Wrappers of learned strategies: before training, and with parameters from elsewhere."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
-import torch
-from torch import nn
 
 from data_loaders import Panel
-from strategies.base import Inputs, LearnedStrategy, shown_parameters
+from strategies.base import Inputs, LearnedStrategy, Strategy, learned_inside, shown_parameters
 from strategies.wrappers.wrapper import Wrapper
+
+if TYPE_CHECKING:
+    from torch import nn
 
 LIMITS = ("cap", "constraints", "fallback", "target")  # may be others than in pretraining
 
@@ -93,6 +95,7 @@ class Pretrained(LearnedStrategy, Wrapper):  # type: ignore[misc]  # both have a
         return self.strategy.prepare(history)
 
     def build(self, inputs: Inputs) -> nn.Module:
+        import torch
         from safetensors.torch import load
 
         self._about()  # of a whole file
@@ -130,3 +133,31 @@ class Pretrained(LearnedStrategy, Wrapper):  # type: ignore[misc]  # both have a
             raise ValueError(
                 f"the pretrained state {self.state} cannot be read: {error.strerror}"
             ) from error
+
+
+class Untrained(Wrapper):
+    """What a learned strategy decides untrained: what its training has to be compared with.
+
+    Built on the training rows of each refit, like the strategy itself, with no step of training.
+    The report shows the difference between the two, where both are among the results.
+
+    Args:
+        strategy: a learned one, or a wrapper around one.
+    """
+
+    trains = False
+
+    def __init__(self, strategy: Strategy):
+        self.strategy = strategy
+
+    def check_parameters(self) -> None:
+        super().check_parameters()
+        if learned_inside(self.strategy) is None:
+            raise ValueError(
+                f"Untrained is for a strategy that is trained, and {self.strategy.shown_name()} is "
+                "not: compare with the strategy itself"
+            )
+
+    def allocate(self, history: Panel, holdings: pd.Series) -> pd.Series:
+        answer = self.answer("strategy", history, holdings.to_numpy(np.float64))
+        return pd.Series(answer, history.assets)
