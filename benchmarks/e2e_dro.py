@@ -28,7 +28,7 @@ from sklearn.base import clone
 from torch import Tensor, nn
 
 from data_loaders import Panel
-from data_loaders.panel import prices_from
+from data_loaders.reading.returns import prices_from
 from engine import Costs, Training, WalkForward, backtest, backtest_seeds
 from engine.planning.walk_forward import Fold
 from reports.statistics.sharpe_tests import sharpe_differences

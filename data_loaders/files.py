@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data_loaders.panel import Panel, prices_from
+from data_loaders.panel import Panel
 from data_loaders.reading.assembly import Frames, read_frames
 from data_loaders.reading.frames import WIDE
 from data_loaders.reading.many_files import KNOWN, read_all, tables
 from data_loaders.reading.options import Options
-from data_loaders.reading.returns import simple_returns
+from data_loaders.reading.returns import prices_from, simple_returns
 from data_loaders.reading.text_layout import TextFile
 from data_loaders.spreadsheets import safe_csv
 from data_loaders.validation import DataError

@@ -6,7 +6,8 @@ was known at that close, and the only thing a strategy is ever handed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property, partial
 from html import escape
@@ -17,19 +18,18 @@ import numpy as np
 import pandas as pd
 
 from data_loaders import calendars
-from data_loaders.benchmark_column import checked, take_out
-from data_loaders.content_hash import content_hash
 from data_loaders.reading.frames import as_frame, check_index
 from data_loaders.reading.options import Options
-from data_loaders.reading.returns import simple_returns
+from data_loaders.reading.returns import prices_from, simple_returns
+from data_loaders.suggestions import did_you_mean
 from data_loaders.validation import (
     DataError,
     aligned,
     check_assets,
+    check_benchmark,
     check_dates,
     check_prices,
-    located,
-    not_a_number,
+    frozen,
 )
 
 DateLike: TypeAlias = "str | pd.Timestamp"
@@ -81,28 +81,28 @@ class Panel:
         features = {**fields, **(asset_features or {})}
         market = pd.DataFrame(index=prices.index) if market_features is None else market_features
         if isinstance(benchmark, str):
-            benchmark, without, note = take_out(benchmark, prices)
+            benchmark, without, note = _taken_out(benchmark, prices)
             prices, market = without(prices), without(market)
             features = {name: without(frame) for name, frame in features.items()}
             members = None if members is None else without(members)
             notes += [note] if note else []
         self._whole, self._span = self, slice(0, len(prices))
-        self.prices = _frozen(prices, "prices")
+        self.prices = frozen(prices, "prices")
         self.prices.attrs.update(prices.attrs)
         check_prices(self.prices)
         self.asset_features = MappingProxyType(
             {
-                name: _frozen(aligned(frame, self.prices, f"asset feature {name!r}"), name)
+                name: frozen(aligned(frame, self.prices, f"asset feature {name!r}"), name)
                 for name, frame in features.items()
             }
         )
-        self.market_features = _frozen(
+        self.market_features = frozen(
             aligned(market, self.prices, "market features", columns=False), "market features"
         )
         self.source = source
         self.caveats = (*caveats, *notes)
         self.snapshots = MappingProxyType(dict(snapshots or {}))
-        self._benchmark = None if benchmark is None else checked(benchmark, self.dates)
+        self._benchmark = None if benchmark is None else check_benchmark(benchmark, self.dates)
         self._given_year = calendars.check_periods_per_year(periods_per_year)
         self.has_universe = members is not None  # otherwise every asset with a price is a member
         if members is not None:
@@ -195,11 +195,7 @@ class Panel:
     @property
     def last_members(self) -> np.ndarray:
         """(N,) bool: the last row of ``members``."""
-        return self._whole._member_values[self._span.stop - 1]
-
-    @cached_property
-    def _member_values(self) -> np.ndarray:
-        return self.members.to_numpy()
+        return self._whole.members.to_numpy()[self._span.stop - 1]
 
     @cached_property
     def trades_throughout(self) -> pd.Series:
@@ -298,7 +294,27 @@ class Panel:
 
         Rows per year belong to it where they were given.
         """
-        return content_hash(self)
+        return self.content_hash()
+
+    def content_hash(self) -> str:
+        """The fingerprint, computed again from what is in memory now."""
+        digest = hashlib.sha256()
+        parts = [("prices", self.prices), ("market", self.market_features)]
+        parts += [(f"asset:{name}", frame) for name, frame in sorted(self.asset_features.items())]
+        if self.benchmark is not None:
+            parts.append(("benchmark", self.benchmark.to_frame()))
+        digest.update(self.dates.values.astype("datetime64[ns]").tobytes())
+        for name, frame in parts:
+            digest.update("\x1f".join([name, *map(str, frame.columns)]).encode() + b"\x1e")
+            values = np.ascontiguousarray(frame.to_numpy(np.float64))
+            # NaN has many bit patterns: use one of them.
+            digest.update(np.where(np.isnan(values), np.nan, values).data)
+        members = self.members.to_numpy()
+        if not np.array_equal(members, self.prices.notna().to_numpy()):
+            digest.update(np.ascontiguousarray(members).data)
+        if self._given_year is not None:
+            digest.update(f"periods_per_year {self._given_year!r}".encode())
+        return digest.hexdigest()
 
     def __reduce__(self) -> tuple:
         """Pickle the arguments of what this panel shows; a year has the rows of the whole one."""
@@ -336,49 +352,48 @@ class Panel:
         return f"<p>{escape(repr(self))}</p>{self.prices.to_html(max_rows=6, max_cols=8)}"
 
 
-def prices_from(returns: pd.DataFrame) -> pd.DataFrame:
-    """Prices (T + 1, N) with these simple returns (T, N), in fractions, all starting at 100."""
-    check_index(returns)
-    check_dates(returns.index)
-    check_assets(returns.columns)
-    returns = _frozen(returns, "returns")
-    wrong = returns.le(-1) | np.isinf(returns)
-    if wrong.to_numpy().any():
-        raise located("simple returns must be finite and above -1 (-100%)", returns, wrong)
-    gaps = returns.index.to_series().diff()
-    period = gaps.median() if len(returns) > 1 else pd.Timedelta("1D")
-    growth = 100 * (1 + returns.fillna(0)).cumprod()
-    base = pd.DataFrame(100.0, index=[returns.index[0] - period], columns=returns.columns)
-    prices = pd.concat([base, growth])
-    known = returns.notna().to_numpy()
-    nothing = np.zeros((1, known.shape[1]), bool)
-    opens = np.vstack([known, nothing])  # a return starts here
-    ends = np.vstack([nothing, known])
-    return prices.where(opens | ends).rename_axis(returns.index.name)
-
-
 def _frame(values: np.ndarray, index: pd.Index, columns: pd.Index) -> pd.DataFrame:
     """A frame over ``values`` itself, which becomes read-only."""
     values.flags.writeable = False
     return pd.DataFrame(values, index=index, columns=columns, copy=False)
 
 
-def _frozen(frame: pd.DataFrame, what: str) -> pd.DataFrame:
-    """The frame as float64 in a read-only array, copied only where needed."""
-    try:
-        values = frame.to_numpy(dtype=np.float64, na_value=np.nan)
-    except (TypeError, ValueError) as error:
-        raise not_a_number(frame, what) or error from None
-    if not (_unwritable(values) and values.flags.c_contiguous):
-        values = np.array(values, order="C", copy=True)
-    return _frame(values, frame.index, frame.columns)
+def _taken_out(
+    name: str, prices: pd.DataFrame
+) -> tuple[pd.Series, Callable[[pd.DataFrame], pd.DataFrame], str]:
+    """The benchmark's column of prices (T, N), and what takes it out of any table of these rows.
+
+    Rows on which nothing but the benchmark has a price are no sessions of the assets, and are
+    left out, too, with a caveat (else "").
+    """
+    if name not in prices.columns:
+        known = list(map(str, prices.columns))
+        raise DataError(
+            f"benchmark {name!r} is no column of the prices{did_you_mean(name, known)}; columns "
+            f"are {', '.join(known[:8])}{', ...' if len(known) > 8 else ''}"
+        )
+    if len(prices.columns) == 1:
+        raise DataError(f"benchmark {name!r} is the only column: there is no asset to hold")
+    kept = prices.drop(columns=name).notna().any(axis=1).to_numpy() | prices[name].isna().to_numpy()
+    rows = slice(None) if kept.all() else kept
+
+    def without(table: pd.DataFrame) -> pd.DataFrame:
+        found = table.drop(columns=name, errors="ignore")
+        return found[rows] if table.index.equals(prices.index) else found  # refused later
+
+    note = f"Left out: {(~kept).sum():,} rows on which only the benchmark {name} has a price."
+    return prices.loc[rows, name], without, "" if kept.all() else note
 
 
-def _unwritable(values: np.ndarray) -> bool:
-    """Whether neither the array nor any array it is a view of can be written to."""
-    base: object = values
-    while isinstance(base, np.ndarray):
-        if base.flags.writeable:
-            return False
-        base = base.base
-    return base is None
+def benchmark_returns(prices: pd.Series | None, dates: pd.DatetimeIndex) -> pd.Series:
+    """Simple returns (T,) of a benchmark bought at the close of the first of consecutive dates.
+
+    A row without a price is NaN, and the next one with a price has the return since the last. The
+    first is 0, or NaN where there is no price until then. Empty without a benchmark, or dates.
+    """
+    if prices is None or not len(dates):
+        return pd.Series(dtype=float, index=dates[:0], name="benchmark")
+    known = prices.ffill()
+    returns = (known / known.shift(1) - 1).where(prices.notna())[dates].rename("benchmark")
+    returns.iloc[0] = 0.0 if np.isfinite(known[dates[0]]) else np.nan
+    return returns

@@ -17,21 +17,6 @@ class DataError(ValueError):
         self.assets = list(assets)
 
 
-def not_a_number(frame: pd.DataFrame, what: str) -> DataError | None:
-    """An error that names the first value of ``frame`` that is not a number, if there is one."""
-    for name in frame.columns:
-        numbers = pd.to_numeric(frame[name], errors="coerce")
-        bad = frame.index[numbers.isna() & frame[name].notna()]
-        if len(bad):
-            return DataError(
-                f"{what}: column {name!r} holds {frame[name].loc[bad[0]]!r} at {day(bad[0])}, "
-                "which is not a number",
-                dates=bad,
-                assets=[name],
-            )
-    return None
-
-
 def check_dates(index: pd.DatetimeIndex) -> None:
     if not len(index):
         raise DataError("there is no row of prices")
@@ -76,6 +61,60 @@ def check_prices(prices: pd.DataFrame) -> None:
         raise DataError(
             f"assets without a single price: {', '.join(empty[:5])}; leave them out", assets=empty
         )
+
+
+def check_benchmark(benchmark: pd.Series, dates: pd.DatetimeIndex) -> pd.Series:
+    """Prices (T,) on the dates of a panel, NaN where there is none; read-only float64."""
+    if not isinstance(benchmark, pd.Series):
+        raise DataError(
+            f"benchmark should name a column of the prices, or be a Series of prices, got "
+            f"{type(benchmark).__name__}"
+        )
+    if not (isinstance(benchmark.name, str) and benchmark.name):
+        raise DataError("the benchmark has no name: series.rename('NAME') names it")
+    if not benchmark.index.equals(dates):
+        raise DataError(
+            f"benchmark {benchmark.name}: its dates are not those of the prices; "
+            "series.reindex(prices.index) leaves gaps where it has none"
+        )
+    values = benchmark.to_numpy(dtype=np.float64, na_value=np.nan).copy()
+    frame = pd.DataFrame({benchmark.name: values}, dates)
+    wrong = (values <= 0) | np.isinf(values)
+    if wrong.any():
+        raise located("prices of a benchmark must be positive and finite", frame, wrong[:, None])
+    if np.isnan(values).all():
+        raise DataError(f"benchmark {benchmark.name} has no price")
+    values.flags.writeable = False
+    return pd.Series(values, dates, name=benchmark.name, copy=False)
+
+
+def frozen(frame: pd.DataFrame, what: str) -> pd.DataFrame:
+    """The frame as float64 in a read-only array, copied only where needed.
+
+    Raises:
+        DataError: naming the first value that is not a number.
+    """
+    try:
+        values = frame.to_numpy(dtype=np.float64, na_value=np.nan)
+    except (TypeError, ValueError):
+        for name in frame.columns:
+            numbers = pd.to_numeric(frame[name], errors="coerce")
+            bad = frame.index[numbers.isna() & frame[name].notna()]
+            if len(bad):
+                raise DataError(
+                    f"{what}: column {name!r} holds {frame[name].loc[bad[0]]!r} at {day(bad[0])}, "
+                    "which is not a number",
+                    dates=bad,
+                    assets=[name],
+                ) from None
+        raise
+    base: object = values  # frozen if no array that it is a view of can be written to
+    while isinstance(base, np.ndarray) and not base.flags.writeable:
+        base = base.base
+    if base is not None or not values.flags.c_contiguous:
+        values = np.array(values, order="C", copy=True)
+    values.flags.writeable = False
+    return pd.DataFrame(values, frame.index, frame.columns, copy=False)
 
 
 def aligned(

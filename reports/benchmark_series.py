@@ -10,12 +10,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data_loaders.panel import prices_from
 from data_loaders.reading import names
 from data_loaders.reading.frames import check_index
 from data_loaders.reading.many_files import read_all
 from data_loaders.reading.options import Options
-from data_loaders.reading.returns import unit_doubt
+from data_loaders.reading.returns import prices_from, unit_doubt
 from data_loaders.validation import DataError, check_dates, day, days
 from engine.accounting.risk_free import Rates
 from engine.runs.result import BacktestResult

@@ -13,7 +13,7 @@ import pandas as pd
 
 from data_loaders import Panel
 from data_loaders.files import is_file_name
-from data_loaders.panel import prices_from
+from data_loaders.reading.returns import prices_from
 from data_loaders.suggestions import known_names
 from engine.accounting.simulation import simulate
 from engine.runs.description import described

@@ -1,12 +1,13 @@
-"""The unit of returns: fractions, percent, basis points, or 1 + return; refused where in doubt."""
+"""Returns of any unit as fractions (refused where the unit is in doubt), and as prices."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 
+from data_loaders.reading.frames import check_index
 from data_loaders.reading.options import UNITS, Options
-from data_loaders.validation import DataError, day
+from data_loaders.validation import DataError, check_assets, check_dates, day, frozen, located
 
 LEAST = 20  # returns of an asset below which its unit is not judged
 TOO_VOLATILE = 3.0  # a yearly volatility of 300%, for the middle one of the assets
@@ -70,3 +71,24 @@ def unit_doubt(values: np.ndarray, dates: pd.DatetimeIndex) -> str:
             "unit='percent' if they are in percent, or unit='fraction' if they are right"
         )
     return ""
+
+
+def prices_from(returns: pd.DataFrame) -> pd.DataFrame:
+    """Prices (T + 1, N) with these simple returns (T, N), in fractions, all starting at 100."""
+    check_index(returns)
+    check_dates(returns.index)
+    check_assets(returns.columns)
+    returns = frozen(returns, "returns")
+    wrong = returns.le(-1) | np.isinf(returns)
+    if wrong.to_numpy().any():
+        raise located("simple returns must be finite and above -1 (-100%)", returns, wrong)
+    gaps = returns.index.to_series().diff()
+    period = gaps.median() if len(returns) > 1 else pd.Timedelta("1D")
+    growth = 100 * (1 + returns.fillna(0)).cumprod()
+    base = pd.DataFrame(100.0, index=[returns.index[0] - period], columns=returns.columns)
+    prices = pd.concat([base, growth])
+    known = returns.notna().to_numpy()
+    nothing = np.zeros((1, known.shape[1]), bool)
+    opens = np.vstack([known, nothing])  # a return starts here
+    ends = np.vstack([nothing, known])
+    return prices.where(opens | ends).rename_axis(returns.index.name)

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 import numpy as np
 
 from data_loaders import Panel
-from data_loaders.content_hash import content_hash
 
 
 class MarketChanged(RuntimeError):
@@ -42,4 +41,4 @@ def is_unchanged(panel: Panel) -> bool:
     with np.errstate(all="ignore"):
         moves = values[1:] / values[:-1] - 1
     same = np.array_equal(moves, returns[1:], equal_nan=True)
-    return same and content_hash(panel) == panel.fingerprint
+    return same and panel.content_hash() == panel.fingerprint

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from data_loaders import Panel
 from data_loaders.atomic import write_text
-from data_loaders.benchmark_column import benchmark_returns
 from data_loaders.memory import check_room
+from data_loaders.panel import benchmark_returns
 from data_loaders.validation import day
 from engine.accounting.bookkeeping import Ruin
 from engine.accounting.costs import Costs

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from data_loaders import DataError, Panel, load
-from data_loaders.benchmark_column import benchmark_returns
+from data_loaders.panel import benchmark_returns
 
 DATES = pd.bdate_range("2020-01-01", periods=6, name="date")
 PRICES = pd.DataFrame(

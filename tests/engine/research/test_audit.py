@@ -19,7 +19,6 @@ from cheats import (
 from honest_rules import HONEST, WARNED
 
 from data_loaders import Panel
-from data_loaders.content_hash import content_hash
 from engine import Costs, StrategyCheckError, WalkForward, backtest, check_strategy
 from engine.research.altered_markets import Futures
 from engine.research.strategy_checks import Audit
@@ -51,7 +50,7 @@ def test_honest_strategies_pass(strategy):
 def test_each_way_of_cheating_is_caught(cheat):
     SEEN.clear()
     name = CHEATS[cheat]
-    before = content_hash(MARKET)
+    before = MARKET.content_hash()
     if name.startswith("warning: "):
         outcomes = check(cheat)
         assert outcomes.loc[name.removeprefix("warning: "), "verdict"] == "warning"
@@ -61,7 +60,7 @@ def test_each_way_of_cheating_is_caught(cheat):
     outcomes = caught.value.outcomes
     assert not outcomes.loc[name, "passed"], outcomes[~outcomes["passed"]]
     assert name in str(caught.value)
-    assert content_hash(MARKET) == before  # it is checked on a copy
+    assert MARKET.content_hash() == before  # it is checked on a copy
 
 
 KINDS = {
