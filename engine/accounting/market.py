@@ -1,4 +1,4 @@
-"""The market that orders meet: prices at which they are filled, and holdings are valued."""
+"""The market that orders meet: the prices of fills, of valuation and of bars, and liquidity."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import pandas as pd
 import torch
 
-from data_loaders import Panel
+from data_loaders import DataError, Panel
 from data_loaders.calendars import elapsed_years
 from data_loaders.panel import DELISTED_AFTER
 from engine.accounting.costs import Costs
-from engine.accounting.liquidity import illiquidity
+
+FEWEST = 12  # rows behind the volatility and the volume of a date, where a quarter has fewer
 
 
 @dataclass(frozen=True)
@@ -88,8 +90,26 @@ class Market:
 
     @cached_property
     def illiquidity(self) -> torch.Tensor | None:
-        """(T, N), where there is market impact."""
-        return illiquidity(self.panel, self.costs)
+        """The ``illiquidity`` (T, N) that is charged for; None where there is no market impact.
+
+        Raises:
+            DataError: the panel has no feature "volume", or an asset without any.
+        """
+        if not self.costs.impact:
+            return None
+        found = illiquidity(self.panel)
+        if not len(found):
+            raise DataError(
+                'market impact needs the asset feature "volume" (shares a session); the panel has '
+                f"{', '.join(self.panel.asset_features) or 'no features'}; impact=0 goes without"
+            )
+        empty = found.columns[found.isna().any()]
+        if len(empty):
+            raise DataError(
+                f"no volume of {', '.join(map(str, empty[:5]))}; market impact cannot be charged "
+                "there"
+            )
+        return torch.from_numpy(found.to_numpy().copy())
 
     @cached_property
     def bars(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -116,3 +136,20 @@ class Market:
             )
         order = np.asfortranarray  # one asset is read at a time
         return order(first), order(high), order(low)
+
+
+def illiquidity(panel: Panel) -> pd.DataFrame:
+    """l = sigma / sqrt(v) of each date and asset, (T, N), which market impact is proportional to.
+
+    sigma is the standard deviation of daily returns and v the mean money traded a day, both over
+    the quarter to that close. Rows of n a day, or one in n days, need no conversion: the variance
+    and the money traded of a row are both that many times a day's. The first rows of an asset take
+    its first figure; NaN where nothing is known. Volume is in shares a row, counted as prices are:
+    as adjusted for splits. Without the feature "volume" the frame is empty.
+    """
+    if "volume" not in panel.asset_features:
+        return pd.DataFrame()
+    rows = max(FEWEST, round(panel.periods_per_year / 4))
+    traded = (panel.asset_features["volume"] * panel.prices).rolling(rows, min_periods=2).mean()
+    spread = panel.returns.rolling(rows, min_periods=2).std()
+    return (spread / traded.where(traded > 0) ** 0.5).ffill().bfill()

@@ -179,9 +179,7 @@ class Positions:
             return self._asked[1]
         # Without a lag, all that is filled at the close of the row is filled together.
         self.advance(row, CLOSE if self.lag else BAR)
-        market, held = self.market, self.weights
-        if self.events:
-            held = self.filled.drifted(market.closes[row], market.clock[row])[0]
+        held = self.filled.before(self.market.closes[row], row)[0]
         for asset, order in self._waiting.items():
             if not order.side:
                 held[asset] = order.target

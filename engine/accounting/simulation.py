@@ -27,12 +27,12 @@ from engine.accounting.bookkeeping import (
     net_to_the_end,
     until_ruin,
 )
-from engine.accounting.capital import CAPITAL
 from engine.accounting.costs import Costs
 from engine.accounting.holdings import CLOSE, Event
 from engine.accounting.market import Market
 from engine.accounting.positions import Delay, Positions
 from engine.accounting.protective_orders import Levels
+from engine.accounting.round_trips import CAPITAL
 
 ORDER_COLUMNS = (
     "date", "asset", "side", "size", "price", "fees", "decided", "ordered", "paid", "reason",

@@ -19,8 +19,8 @@ from engine.accounting.bookkeeping import (
     net_to_the_end,
     until_ruin,
 )
-from engine.accounting.capital import CAPITAL
 from engine.accounting.costs import Costs
+from engine.accounting.round_trips import CAPITAL
 from engine.runs.result import BacktestResult
 from engine.runs.settings import read_costs
 

@@ -15,10 +15,9 @@ import pandas as pd
 from data_loaders.atomic import atomic, remove_abandoned
 from data_loaders.calendars import elapsed_years
 from engine.accounting import performance
-from engine.accounting.capital import CAPITAL
 from engine.accounting.risk_free import risk_free_of
+from engine.accounting.round_trips import CAPITAL, profit_by_asset, round_trips
 from engine.runs.result_views import ResultViews
-from engine.runs.round_trips import profit_by_asset, round_trips
 from engine.runs.sealed_files import FILES, contents, sealed, unsealed
 from engine.training.fit_records import training_summary
 

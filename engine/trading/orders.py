@@ -13,7 +13,7 @@ import torch
 from data_loaders import Panel
 from engine.accounting.bookkeeping import whole_shares
 from engine.accounting.costs import Costs
-from engine.accounting.liquidity import illiquidity
+from engine.accounting.market import Market
 from engine.accounting.positions import SAME
 from engine.accounting.protective_orders import Levels
 from engine.runs.description import described, installed_versions
@@ -211,7 +211,7 @@ def _sized(
 ) -> tuple[pd.DataFrame, float]:
     """The table of orders, and the cash that is left."""
     costs = read_costs(result.settings["costs"])
-    by_date = illiquidity(panel, costs)
+    by_date = Market(panel, costs).illiquidity
     last = None if by_date is None else by_date[-1]
     names = list(map(str, panel.assets))
     prices = closes.fillna(1.0).to_numpy()

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from sklearn.base import clone
 
-from engine.accounting.position_book import PositionBook
+from engine.accounting.holdings import PositionBook
 from engine.accounting.positions import Positions
 from engine.accounting.protective_orders import Levels
 from engine.compute.threads import limited_threads
@@ -109,7 +109,7 @@ class _Walk:
         self.task, self.learner, self.on_decision = task, learner, on_decision
         plan, panel = learner.plan, learner.panel
         self.positions = Positions(learner.market, plan.execution_lag, plan.unpriced)
-        self.book = PositionBook(self.positions) if asks_for_book(task.strategy) else None
+        self.book = PositionBook(self.positions.filled) if asks_for_book(task.strategy) else None
         self.rule = clone(task.strategy)
         rows = np.concatenate([fold.test for fold in task.folds] or [np.empty(0, int)])
         self.noted = DecisionRecord(panel.dates, panel.assets, rows)
@@ -171,7 +171,9 @@ class _Walk:
             answers = []
             for k, each in enumerate(fitted):
                 asked = partial(infer, k, number, holdings) if infer is not None else None
-                own = self.book.at(row) if self.book is not None else None
+                own = None
+                if self.book is not None:
+                    own = self.book.at(row, self.positions.pending())
                 answers.append(checked_answer(task.name, each, history, holdings, asked, own))
             if task.on_details is not None and record.details is not None:
                 task.on_details(row, record.details.copy())

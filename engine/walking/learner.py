@@ -15,8 +15,7 @@ from data_loaders import Panel
 from data_loaders.memory import free_memory
 from data_loaders.validation import day
 from engine.accounting.costs import Costs
-from engine.accounting.liquidity import measured
-from engine.accounting.market import Market
+from engine.accounting.market import Market, illiquidity
 from engine.accounting.risk_free import RiskFree
 from engine.compute.memory import check_memory
 from engine.planning.walk_forward import Fold, WalkForward
@@ -101,7 +100,7 @@ class Learner:
     @cached_property
     def measured(self) -> pd.DataFrame:
         """How illiquid each asset was at each close, (T, N); empty without volumes."""
-        return measured(self.panel)
+        return illiquidity(self.panel)
 
     @cached_property
     def asset_returns(self) -> pd.DataFrame:

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import brentq
 
-from engine.accounting.capital import CAPITAL
 from engine.accounting.performance import annual_return, sharpe, wealth
+from engine.accounting.round_trips import CAPITAL
 from engine.research.cost_sweep import Resimulation
 from engine.runs.result import BacktestResult
 from engine.runs.settings import read_costs

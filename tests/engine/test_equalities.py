@@ -17,7 +17,7 @@ from torch import nn
 
 from data_loaders import Panel
 from engine import Costs, NegativeOmega, NegativeSharpe, NegativeSortino, Training, WalkForward
-from engine.accounting.liquidity import illiquidity
+from engine.accounting.market import Market
 from engine.accounting.risk_free import RiskFree
 from engine.accounting.simulation import simulate
 from engine.planning.walk_forward import Fold
@@ -74,7 +74,7 @@ def wanted(history):
 
 
 def books_of(panel, targets, lag, costs, **options):
-    lack = illiquidity(panel, costs)
+    lack = Market(panel, costs).illiquidity
     lack = None if lack is None else lack.numpy()
     return keep_books(panel.prices, targets, lag, asdict(costs), lack, **options)
 

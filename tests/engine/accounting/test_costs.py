@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from data_loaders import DataError, Panel
 from engine import Costs
 from engine.accounting.costs import settle
-from engine.accounting.liquidity import illiquidity
+from engine.accounting.market import Market
 
 
 def weights(rows, assets, seed=0, cash=False):
@@ -182,19 +182,19 @@ def test_impact_needs_volume_and_capital(walks):
         Costs(impact=1.0)
     costs = Costs(impact=1.0, capital=1e6)
     with pytest.raises(DataError, match="needs the asset feature"):
-        illiquidity(walks, costs)
+        _ = Market(walks, costs).illiquidity
     with pytest.raises(ValueError, match="needs the illiquidity"):
         costs.charge(torch.ones(1, 1).double(), torch.zeros(1, 1).double())
     volume = walks.prices * 0 + 1e6
-    found = illiquidity(Panel(walks.prices, {"volume": volume}), costs)
+    found = Market(Panel(walks.prices, {"volume": volume}), costs).illiquidity
     row = 500
     sigma = walks.returns.iloc[row - 62 : row + 1].std()
     money = (1e6 * walks.prices.iloc[row - 62 : row + 1]).mean()
     np.testing.assert_allclose(found[row], sigma / money**0.5, rtol=1e-9)
     volume["A2"] = 0.0
     with pytest.raises(DataError, match="no volume of A2"):
-        illiquidity(Panel(walks.prices, {"volume": volume}), costs)
-    assert illiquidity(walks, Costs()) is None
+        _ = Market(Panel(walks.prices, {"volume": volume}), costs).illiquidity
+    assert Market(walks, Costs()).illiquidity is None
 
 
 def test_costs_are_fractions():

@@ -9,7 +9,6 @@ from books import keep_books
 
 from data_loaders import Panel
 from engine import Costs
-from engine.accounting.liquidity import illiquidity
 from engine.accounting.market import Market
 from engine.accounting.positions import Positions
 from engine.accounting.simulation import simulate
@@ -82,7 +81,7 @@ CASES = [
 def test_fills_are_those_of_the_books(kind, lag, seed, fill, unpriced):
     panel, costs = market(seed), COSTS[kind]
     frame, holdings, positions = decided(panel, costs, lag, seed, unpriced=unpriced, fill=fill)
-    lack = illiquidity(panel, costs)
+    lack = Market(panel, costs).illiquidity
     books = keep_books(
         panel.prices,
         {row: (lambda held, row=row: answer(seed, row, held)) for row in holdings},

@@ -9,7 +9,7 @@ from books import keep_books
 
 from data_loaders import Panel
 from engine import Costs, WalkForward, backtest, cost_sweep
-from engine.accounting.liquidity import illiquidity
+from engine.accounting.market import Market
 from engine.research.cost_sweep import Resimulation
 from reports.metrics import catalogue, trading
 from strategies import Strategy
@@ -55,7 +55,7 @@ def run(panel, costs, **rest):
 
 
 def books(panel, result, costs):
-    lack = illiquidity(panel, costs)
+    lack = Market(panel, costs).illiquidity
     lack = None if lack is None else lack.numpy()
     rows = panel.dates.get_indexer(result.targets.index)
     targets = dict(zip(rows.tolist(), result.targets.to_numpy(), strict=True))

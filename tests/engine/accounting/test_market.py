@@ -1,4 +1,4 @@
-"""The illiquidity of assets, against a loop over the dates."""
+"""The market: the illiquidity of assets, against a loop over the dates."""
 
 from statistics import mean, stdev
 
@@ -9,7 +9,7 @@ from markets import random_walks
 
 from data_loaders import Panel
 from engine import Costs
-from engine.accounting.liquidity import illiquidity
+from engine.accounting.market import Market
 
 COSTS = Costs(impact=1.0, capital=1e6)
 
@@ -32,7 +32,7 @@ def test_illiquidity_is_that_of_the_quarter_to_each_date(size):
             expected[row, column] = stdev(grown) / sold**0.5
         expected[:2, column] = expected[2, column]
     frame = panel.prices * 0 + volume
-    found = illiquidity(Panel(panel.prices, {"volume": frame}), COSTS)
+    found = Market(Panel(panel.prices, {"volume": frame}), COSTS).illiquidity
     np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
@@ -42,10 +42,10 @@ def test_illiquidity_of_bars_is_that_of_days():
     moves = np.random.default_rng(0).normal(0, 0.004, len(dates)).cumsum()
     hours = pd.DataFrame({"A": 100 * np.exp(moves)}, dates)
     volume = pd.DataFrame({"A": 1000 / 24}, dates)
-    last = illiquidity(Panel(hours, {"volume": volume}), COSTS)[-1].item()
+    last = Market(Panel(hours, {"volume": volume}), COSTS).illiquidity[-1].item()
     days = hours.iloc[23::24].set_axis(dates[23::24].normalize())
     daily = days * 0 + 1000.0
-    same = illiquidity(Panel(days, {"volume": daily}), COSTS)[-1].item()
+    same = Market(Panel(days, {"volume": daily}), COSTS).illiquidity[-1].item()
     assert last == pytest.approx(
         0.004 * 24**0.5 / (1000 * hours["A"].iloc[-2190:].mean()) ** 0.5, rel=0.03
     )

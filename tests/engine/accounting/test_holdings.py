@@ -102,7 +102,7 @@ def test_who_does_not_ask_pays_nothing(monkeypatch):
     def refused(*arguments):
         raise AssertionError
 
-    monkeypatch.setattr("engine.accounting.position_book.PositionBook.at", refused)
+    monkeypatch.setattr("engine.accounting.holdings.PositionBook.at", refused)
     panel, _ = market(2, rows=60)
     strategies = [EqualWeight(), NoTradeBand(EqualWeight())]
     backtest(strategies, panel, WalkForward(20, 60, 10), progress=False, ledger=False)
