@@ -45,7 +45,7 @@ ALLOWED = {
     "engine": ("strategies", ("strategies.base", "strategies.layers.drift")),
     "strategies.layers": (
         "data_loaders",
-        ("data_loaders.suggestions", "data_loaders.package_imports", "data_loaders.kernel_cache"),
+        ("data_loaders.suggestions", "data_loaders.package_imports", "data_loaders.machine"),
     ),
 }
 

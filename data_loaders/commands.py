@@ -155,8 +155,8 @@ def export(
     options: Reading = None,
 ) -> None:
     """Write the prices of a source, one row per date and one column per asset."""
-    from data_loaders.files import write_prices
     from data_loaders.sources import load
+    from data_loaders.writing import write_prices
 
     panel = load(source, start, end, store=store, **_arguments(options))
     write_prices(panel.prices, file)
@@ -209,7 +209,7 @@ def check(
     if not len(found.problems):
         typer.echo("No problems were found.")
     if len(found.problems) > PAGE or len(table) > PAGE:
-        from data_loaders.spreadsheets import safe_csv
+        from data_loaders.writing import safe_csv
 
         out.write_text(safe_csv(found.problems, index=False), encoding="utf-8")
         typer.echo(f"all {len(found.problems)} findings: {out}")

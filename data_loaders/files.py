@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ from data_loaders.reading.many_files import KNOWN, read_all, tables
 from data_loaders.reading.options import Options
 from data_loaders.reading.returns import prices_from, simple_returns
 from data_loaders.reading.text_layout import TextFile
-from data_loaders.spreadsheets import safe_csv
 from data_loaders.validation import DataError
 
 SPELL = ("asset", "from", "to")
@@ -140,20 +138,6 @@ def _day(path: Path, number: int, column: str, text: str) -> pd.Timestamp | None
             "year-month-day, as 2020-01-31, or nothing)"
         )
     return day if text else None
-
-
-def write_prices(frame: pd.DataFrame, path: Path) -> None:
-    """Write wide prices (T, N) to .csv, .csv.gz or .parquet, so that reading gives it back."""
-    name = path.name.lower()
-    if name.endswith((".parquet", ".pq")):
-        frame.rename_axis("date").reset_index().to_parquet(path, index=False)
-    elif name.endswith((".csv", ".csv.gz")):
-        text = safe_csv(frame.rename_axis("date"), float_format="%.17g")
-        opened = gzip.open if name.endswith(".gz") else open
-        with opened(path, "wt", encoding="utf-8", newline="") as file:
-            file.write(text)
-    else:
-        raise ValueError(f"{path}: expected a name that ends in .csv, .csv.gz or .parquet")
 
 
 def is_file_name(name: str) -> bool:

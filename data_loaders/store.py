@@ -27,8 +27,8 @@ from urllib.parse import quote, unquote
 
 import pandas as pd
 
-from data_loaders.atomic import atomic, remove_unfinished
 from data_loaders.validation import DataError
+from data_loaders.writing import atomic, remove_unfinished
 
 PACKAGES = ("deqfolio", "yfinance", "pandas", "numpy", "pyarrow")
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.linalg import solve_discrete_lyapunov
 
-from data_loaders.memory import check_room
+from data_loaders.machine import check_room
 from data_loaders.panel import Panel
 from data_loaders.suggestions import known_names
 from data_loaders.validation import DataError

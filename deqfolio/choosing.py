@@ -104,8 +104,7 @@ def sweep(
     """
     import tomli_w
 
-    from data_loaders.atomic import write_text
-    from data_loaders.spreadsheets import safe_csv
+    from data_loaders.writing import safe_csv, write_text
     from engine.compute.cluster import on_cluster
     from engine.research.search import Search, search, trials_of
     from engine.runs.experiment import read_experiment, short_name, with_parameters
@@ -147,7 +146,7 @@ def sweep(
 
 def _check_sweep_folder(out: Path, name: str) -> None:
     """Refuse a folder that holds another sweep; the file ``study`` says which one it holds."""
-    from data_loaders.atomic import write_text
+    from data_loaders.writing import write_text
     from engine.runs.run_directory import written
 
     file = out / "study"
@@ -171,8 +170,7 @@ def trials(
 
     Reports take the number of trials from this list. Deleting a run does not remove its trials.
     """
-    from data_loaders.atomic import write_text
-    from data_loaders.spreadsheets import safe_csv
+    from data_loaders.writing import safe_csv, write_text
     from engine.runs.ledger import TrialLedger
     from engine.runs.run_directory import written
 

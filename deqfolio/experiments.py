@@ -97,7 +97,7 @@ def run(
         import_for_workers()
     import tomli_w
 
-    from data_loaders.atomic import write_text
+    from data_loaders.writing import write_text
     from engine import backtest
     from engine.accounting.risk_free import read_risk_free
     from engine.compute.cluster import on_cluster

@@ -29,8 +29,7 @@ def fills(
     Without a file it only compares. What was ordered and is not in the file was missed: the account
     continues without it.
     """
-    from data_loaders.atomic import write_text
-    from data_loaders.spreadsheets import safe_csv
+    from data_loaders.writing import safe_csv, write_text
     from engine.trading.job import Job, compared, read_fills
 
     if file is not None and as_planned:

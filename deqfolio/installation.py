@@ -22,7 +22,7 @@ def warm_up() -> None:
     half = [sys.executable, "-c", "from deqfolio.installation import beside; beside()"]
     with subprocess.Popen(half):  # on another core, while the backtests compile the rest
         place = _backtests()
-    from data_loaders.kernel_cache import VARIABLE
+    from data_loaders.machine import VARIABLE
 
     shown = place or f"the packages' folders, or the user's cache ({VARIABLE} names another place)"
     typer.echo(f"compiled in {time.monotonic() - start:.0f} s; kept in {shown}")
@@ -42,7 +42,7 @@ def beside() -> None:
 def _backtests() -> str:
     """Short ones, rules before networks; the place of the kernels, empty where Numba chooses."""
     from data_loaders import load
-    from data_loaders.kernel_cache import writable_cache
+    from data_loaders.machine import writable_cache
     from engine import Costs, Training, WalkForward, backtest
     from reports import write_report
     from strategies import DEQMeanVariance, EqualWeight, MinimumVariance

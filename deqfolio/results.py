@@ -40,7 +40,7 @@ def report(
 
     Examples: deqfolio report runs/backtest; deqfolio report returns.csv --benchmark spy.csv
     """
-    from data_loaders.atomic import remove_unfinished
+    from data_loaders.writing import remove_unfinished
     from engine import load_run
     from engine.runs.run_directory import EXPERIMENT, locked
     from engine.runs.saved_run import experiment_of, unfinished

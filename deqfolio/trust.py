@@ -23,8 +23,8 @@ class NotTrusted(PermissionError):
 
 def keep_hashes(folder: Path, experiment: dict[str, Any]) -> None:
     """Keep the hashes of an experiment, and of the code and the data that it names, as now."""
-    from data_loaders.atomic import write_text
     from data_loaders.plugins import code_files
+    from data_loaders.writing import write_text
     from engine.runs.run_directory import CODE, EXPERIMENT
     from engine.runs.sealed_files import digest, sealed
 

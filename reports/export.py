@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data_loaders.spreadsheets import safe_csv
+from data_loaders.writing import safe_csv
 from engine.runs.result import BacktestResult
 from reports.metrics.catalogue import METRICS
 from reports.report_data import ReportData

@@ -19,7 +19,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from data_loaders.atomic import atomic, remove_abandoned
+from data_loaders.writing import atomic, remove_abandoned
 from engine.accounting.risk_free import Rates
 from engine.runs.result import BacktestResult, why_failed
 from engine.runs.run_directory import written

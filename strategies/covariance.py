@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from data_loaders import Panel
-from data_loaders.memory import check_room
+from data_loaders.machine import check_room
 from data_loaders.suggestions import did_you_mean
 
 SQUARES = 6  # at least, of N x N numbers, that a decision holds at once; 13 were measured

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_loaders.memory import check_room
+from data_loaders.machine import check_room
 from data_loaders.reading import names
 from data_loaders.reading.dates import are_mostly_dates
 from data_loaders.reading.table import SAMPLE, Column, Kind, Table

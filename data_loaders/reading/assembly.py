@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from data_loaders.memory import check_room
+from data_loaders.machine import check_room
 from data_loaders.reading.dates import finished_sessions, read_dates, with_times
 from data_loaders.reading.meaning import Roles, interpret
 from data_loaders.reading.numbers import without_marks
 from data_loaders.reading.options import Options
 from data_loaders.reading.table import Table
-from data_loaders.spreadsheets import as_written
 from data_loaders.validation import DataError, day
+from data_loaders.writing import as_written
 
 BARS = ("open", "high", "low")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data_loaders.memory import check_room
+from data_loaders.machine import check_room
 from data_loaders.reading.arrow_tables import SUFFIXES as TYPED
 from data_loaders.reading.arrow_tables import read_arrow_file, read_partitioned
 from data_loaders.reading.assembly import Frames, frame, read_frames

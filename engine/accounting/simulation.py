@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from data_loaders import Panel
-from data_loaders.kernel_cache import writable_cache
+from data_loaders.machine import writable_cache
 from data_loaders.validation import day
 from engine.accounting.bookkeeping import (
     Book,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from data_loaders.memory import GIGABYTE
+from data_loaders.machine import GIGABYTE
 from strategies.base import Inputs
 
 

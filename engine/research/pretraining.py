@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from data_loaders import Panel
-from data_loaders.atomic import atomic, remove_abandoned
 from data_loaders.validation import day
+from data_loaders.writing import atomic, remove_abandoned
 from engine.accounting.costs import Costs
 from engine.compute.threads import limited_threads
 from engine.planning.walk_forward import Fold, WalkForward

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from data_loaders.atomic import atomic, remove_abandoned
 from data_loaders.calendars import elapsed_years
+from data_loaders.writing import atomic, remove_abandoned
 from engine.accounting import performance
 from engine.accounting.risk_free import risk_free_of
 from engine.accounting.round_trips import CAPITAL, profit_by_asset, round_trips

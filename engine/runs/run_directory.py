@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from data_loaders.atomic import atomic, remove_unfinished, write_text
+from data_loaders.writing import atomic, remove_unfinished, write_text
 from engine.runs.run_lock import LOCK, run_lock
 from engine.runs.sealed_files import FILES, RunDamaged, contents, damaged, sealed, unsealed
 from engine.training.fit_records import FitKey, Fitted

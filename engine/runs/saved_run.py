@@ -10,8 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from data_loaders.atomic import write_text
-from data_loaders.spreadsheets import safe_csv
+from data_loaders.writing import safe_csv, write_text
 from engine.runs.experiment import read_experiment
 from engine.runs.result import FORMAT, RESULT, BacktestResult
 from engine.runs.result_views import Results

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from data_loaders import Panel
-from data_loaders.spreadsheets import safe_csv
+from data_loaders.writing import safe_csv
 from engine.runs.description import described, installed_versions
 from engine.runs.result import BacktestResult
 from engine.trading.account import Account
@@ -206,7 +206,7 @@ def write_orders(found: Mapping[str, Any], path: Path) -> None:
     Raises:
         OrderError: another ending; nothing is written.
     """
-    from data_loaders.atomic import remove_abandoned, write_text
+    from data_loaders.writing import remove_abandoned, write_text
     from engine.runs.run_directory import written
 
     text = form_of(path)(found)

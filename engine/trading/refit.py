@@ -12,8 +12,8 @@ from sklearn.base import clone
 from torch import Tensor
 
 from data_loaders import Panel
-from data_loaders.atomic import atomic
 from data_loaders.validation import day
+from data_loaders.writing import atomic
 from engine.accounting.risk_free import Rates, read_risk_free
 from engine.planning.walk_forward import check_folds
 from engine.runs.description import described, installed_versions

@@ -17,8 +17,8 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from data_loaders.plugins import load_object
-from data_loaders.spreadsheets import safe_text
 from data_loaders.suggestions import known_names
+from data_loaders.writing import safe_text
 from engine.compute.progress import progress_bar
 from engine.training.fit_records import FitKey
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from data_loaders.atomic import atomic
+from data_loaders.writing import atomic
 from engine.training.progress import Progress
 
 LOG = logging.getLogger("deqfolio")

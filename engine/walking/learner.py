@@ -12,7 +12,7 @@ import torch
 from sklearn.base import clone
 
 from data_loaders import Panel
-from data_loaders.memory import free_memory
+from data_loaders.machine import free_memory
 from data_loaders.validation import day
 from engine.accounting.costs import Costs
 from engine.accounting.market import Market, illiquidity

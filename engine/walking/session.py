@@ -21,10 +21,10 @@ from sklearn.base import clone
 from torch import Tensor
 
 from data_loaders import Panel
-from data_loaders.atomic import write_text
-from data_loaders.memory import check_room
+from data_loaders.machine import check_room
 from data_loaders.panel import benchmark_returns
 from data_loaders.validation import day
+from data_loaders.writing import write_text
 from engine.accounting.bookkeeping import Ruin
 from engine.accounting.costs import Costs
 from engine.accounting.market import Market

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data_loaders import DataError, Panel, load
-from data_loaders.files import write_prices
+from data_loaders.writing import write_prices
 
 DAYS = pd.bdate_range("2020-01-01", periods=4, name="date").as_unit("ns")
 SMALL = pd.DataFrame(

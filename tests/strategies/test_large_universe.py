@@ -11,7 +11,7 @@ from sklearn.covariance import ledoit_wolf, ledoit_wolf_shrinkage
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from data_loaders import Panel
-from data_loaders.memory import free_memory
+from data_loaders.machine import free_memory
 from engine import WalkForward, backtest, check_strategy
 from engine.compute.memory import check_memory
 from strategies import DEQMeanVariance, EqualWeight, ExplicitMeanVariance, UnrolledMeanVariance
@@ -250,7 +250,7 @@ def test_a_universe_that_does_not_fit_is_refused_with_the_mend(walks, monkeypatc
 
 
 def test_rules_and_runs_that_would_not_fit_are_refused_first(monkeypatch):
-    monkeypatch.setattr("data_loaders.memory.free_memory", lambda: 50_000_000)
+    monkeypatch.setattr("data_loaders.machine.free_memory", lambda: 50_000_000)
     panel = random_walks(500, 4000)
     with pytest.raises(ValueError, match=r"covariance of 4,000 assets: 6 tables .*0\.768 GB"):
         shrunk_covariance(panel)
@@ -273,7 +273,7 @@ def test_the_estimate_is_of_all_dates_and_a_step():
 
 
 def test_the_limit_of_a_container_counts(tmp_path, monkeypatch):
-    monkeypatch.setattr("data_loaders.memory.CGROUP", tmp_path)
+    monkeypatch.setattr("data_loaders.machine.CGROUP", tmp_path)
     whole = free_memory()
     assert whole is None or whole > 1e6
     (tmp_path / "memory.max").write_text("50000\n")

@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from data_loaders.kernel_cache import writable_cache
+from data_loaders.machine import writable_cache
 
 writable_cache()
 

@@ -58,8 +58,8 @@ def test_a_member_of_an_archive(tmp_path):
 def test_parquet_that_says_it_has_more_rows_than_fit(tmp_path, monkeypatch):
     path = tmp_path / "prices.parquet"
     pq.write_table(pa.table({"date": [0] * 1000, "A": [1.0] * 1000}), path)
-    monkeypatch.setattr("data_loaders.memory.GIGABYTE", 1.0)
-    monkeypatch.setattr("data_loaders.memory.free_memory", lambda: 10_000)
+    monkeypatch.setattr("data_loaders.machine.GIGABYTE", 1.0)
+    monkeypatch.setattr("data_loaders.machine.free_memory", lambda: 10_000)
     with pytest.raises(DataError, match="1,000 rows of 2 columns take .* are free"):
         load(str(path))
 
@@ -69,7 +69,7 @@ def test_a_long_table_that_would_be_too_wide(tmp_path, monkeypatch):
     lines = [f"{date:%Y-%m-%d},N{k},{1 + k}.5" for k, date in enumerate(dates)]
     path = tmp_path / "long.csv"
     path.write_text("date,symbol,close\n" + "\n".join(lines))
-    monkeypatch.setattr("data_loaders.memory.GIGABYTE", 1.0)
-    monkeypatch.setattr("data_loaders.memory.free_memory", lambda: 100_000)
+    monkeypatch.setattr("data_loaders.machine.GIGABYTE", 1.0)
+    monkeypatch.setattr("data_loaders.machine.free_memory", lambda: 100_000)
     with pytest.raises(DataError, match="300 rows of 300 columns take"):
         load(str(path))

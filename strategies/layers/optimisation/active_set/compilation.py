@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from data_loaders.kernel_cache import writable_cache
+from data_loaders.machine import writable_cache
 
 writable_cache()
 

@@ -1,15 +1,34 @@
-"""A file or folder is written whole or not at all, whatever happens while it is written."""
+"""A file or folder is written whole or not at all, and no text in it becomes a formula."""
 
+import csv
 import errno
+import io
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from data_loaders.atomic import atomic, remove_abandoned, remove_unfinished, write_text
+from data_loaders import load
+from data_loaders.writing import (
+    as_written,
+    atomic,
+    remove_abandoned,
+    remove_unfinished,
+    safe_csv,
+    safe_text,
+    write_prices,
+    write_text,
+)
+
+SIGNS = "=+-@\t\r\N{FULLWIDTH EQUALS SIGN}\N{FULLWIDTH PLUS SIGN}\N{FULLWIDTH HYPHEN-MINUS}"
+SIGNS += "\N{FULLWIDTH COMMERCIAL AT}"
 
 
 def test_a_file_is_replaced_when_the_block_ends(tmp_path):
@@ -83,7 +102,7 @@ def test_what_a_killed_process_leaves_is_removed(tmp_path):
     script = """
 import os, signal, sys
 from pathlib import Path
-from data_loaders.atomic import atomic
+from data_loaders.writing import atomic
 with atomic(Path(sys.argv[1], "a")) as file, atomic(Path(sys.argv[1], "b")) as folder:
     file.write_text("half")
     folder.mkdir()
@@ -105,3 +124,27 @@ with atomic(Path(sys.argv[1], "a")) as file, atomic(Path(sys.argv[1], "b")) as f
     remove_unfinished(tmp_path)
     assert list(tmp_path.iterdir()) == [tmp_path / "a"]
     assert (tmp_path / "a").read_text() == "older"
+
+
+@pytest.mark.parametrize("sign", SIGNS)
+def test_no_text_begins_as_a_formula(sign):
+    evil = f"{sign}cmd|' /C calc'!A0"
+    frame = pd.DataFrame({evil: [evil, "plain", -1.5]}, index=pd.Index([evil, "a", "b"], name=evil))
+    rows = list(csv.reader(io.StringIO(safe_csv(frame), newline="")))
+    assert [cell[:2] for cell in rows[0]] == ["'" + sign] * 2
+    assert [cell[:2] for cell in rows[1]] == ["'" + sign] * 2
+    assert rows[2:] == [["a", "plain"], ["b", "-1.5"]]
+
+
+@given(st.text(max_size=8))
+def test_a_text_comes_back_as_it_was(text):
+    assert as_written(safe_text(text)) == text or text.startswith("'")
+
+
+def test_prices_with_such_names_are_read_back(tmp_path):
+    dates = pd.bdate_range("2020-01-01", periods=60, name="date").as_unit("ns")
+    values = 100 + np.arange(120.0).reshape(60, 2)
+    prices = pd.DataFrame(values, index=dates, columns=["=A", "@B"])
+    write_prices(prices, tmp_path / "x.csv")
+    assert (tmp_path / "x.csv").read_text().startswith("date,'=A,'@B")
+    pd.testing.assert_frame_equal(load(tmp_path / "x.csv").prices, prices, check_freq=False)
