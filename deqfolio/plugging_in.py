@@ -21,7 +21,7 @@ def strategies(
     ] = None,
 ) -> None:
     """List built-in and installed strategies: what they do, their parameters and ranges."""
-    from strategies.commands import description, listing
+    from strategies.registry import description, listing
 
     typer.echo(listing() if name is None else description(name))
 
@@ -32,7 +32,7 @@ def new(
     """Write a strategy to start from, and its test; both can be run as they are."""
     if not name.isidentifier():
         raise typer.BadParameter(f"{name!r} cannot be the name of a Python module; try my_alpha")
-    from strategies.commands import write_new
+    from strategies.registry import write_new
 
     typer.echo(f"wrote {' and '.join(map(str, write_new(name)))}; now:")
     typer.echo(f"    deqfolio check {name}:Alpha")

@@ -1,9 +1,8 @@
 """Strategies: rules and networks that turn what is known into weights.
 
-Read in this order: ``base.py`` (the contract; ``bracket.py``: answers with stops), ``baselines.py``
-(the simplest rules), ``deq.py`` (DEQMeanVariance, the main strategy) with ``network_parts.py``,
-then ``ablations.py`` (the same with one part exchanged) and what it is compared with:
-``linear_mean_variance.py``, ``predict_then_optimize.py``, ``classic_rules.py``, ``estimators.py``.
+Read in this order: ``base.py`` (the contract) with ``contract_types.py``, ``baselines.py`` (rules),
+``deq.py`` (DEQMeanVariance, the flagship) with ``network_parts.py``, then ``ablations.py`` (with
+one part exchanged), ``linear_mean_variance.py`` and ``estimators.py`` (anyone's).
 What strategies share: ``features.py``, ``covariance.py``, ``constraints.py`` (limits of weights),
 ``strategy_constraints.py`` (the same at a date), ``eigenvalue_cleaning.py`` (learned correlations),
 ``parameter_ranges.py``. ``registry.py`` finds a

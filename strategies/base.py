@@ -17,86 +17,59 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import NotFittedError
 
 from data_loaders import Panel
-from strategies.book import Book, Plan
-from strategies.bracket import Bracket
-from strategies.inputs import Inputs, holdings_input, stack
-from strategies.parameter_ranges import Range, above, at_least, check_ranges, shown_parameters
+from strategies.contract_types import Book as Book
+from strategies.contract_types import Bracket as Bracket
+from strategies.contract_types import Inputs as Inputs
+from strategies.contract_types import Plan as Plan
+from strategies.contract_types import holdings_input as holdings_input
+from strategies.contract_types import stack as stack
+from strategies.parameter_ranges import Range, above, at_least, check_ranges
+from strategies.parameter_ranges import shown_parameters as shown_parameters
 
 if TYPE_CHECKING:  # torch takes a second to import, and a rule needs none
     from torch import Tensor, nn
 
     from strategies.constraints import Constraints
-    from strategies.layers.drift import carry, drift
-    from strategies.layers.equilibrium.fixed_point_solution import ConvergenceError
-    from strategies.layers.optimisation.cross_check import cross_check
-    from strategies.layers.optimisation.explanation import Explanation, explanations
-    from strategies.layers.optimisation.reasons import joined_solves, solve_reasons
-    from strategies.layers.optimisation.warm_starts import remember, remembered
-    from strategies.layers.solve_record import (
-        SolveRecord,
-        SolveTally,
-        note_exposure,
-        record_solves,
+    from strategies.layers.drift import carry as carry
+    from strategies.layers.drift import drift as drift
+    from strategies.layers.equilibrium.fixed_point_solution import (
+        ConvergenceError as ConvergenceError,
     )
+    from strategies.layers.optimisation.cross_check import cross_check as cross_check
+    from strategies.layers.optimisation.explanation import MEAN_VARIANCE as MEAN_VARIANCE
+    from strategies.layers.optimisation.explanation import Explanation as Explanation
+    from strategies.layers.optimisation.explanation import explanations as explanations
+    from strategies.layers.optimisation.reasons import joined_solves as joined_solves
+    from strategies.layers.optimisation.reasons import solve_reasons as solve_reasons
+    from strategies.layers.optimisation.warm_starts import remember as remember
+    from strategies.layers.optimisation.warm_starts import remembered as remembered
+    from strategies.layers.solve_record import EXPOSURE as EXPOSURE
+    from strategies.layers.solve_record import FIXED_POINT as FIXED_POINT
+    from strategies.layers.solve_record import SolveRecord as SolveRecord
+    from strategies.layers.solve_record import SolveTally as SolveTally
+    from strategies.layers.solve_record import note_exposure as note_exposure
+    from strategies.layers.solve_record import record_solves as record_solves
 
-__all__ = [
-    "Book",
-    "Bracket",
-    "ConvergenceError",
-    "Ensemble",
-    "Explanation",
-    "Inputs",
-    "LearnedStrategy",
-    "Plan",
-    "SolveRecord",
-    "SolveTally",
-    "Strategy",
-    "asks_for_book",
-    "carry",
-    "cross_check",
-    "drift",
-    "explanations",
-    "fit_to_plan",
-    "holdings_input",
-    "is_trained",
-    "joined_solves",
-    "learned_inside",
-    "note_exposure",
-    "record_solves",
-    "remember",
-    "remembered",
-    "shown_parameters",
-    "solve_reasons",
-    "stack",
-    "with_inner",
-]
-
-# Kinds of details in a record
-FIXED_POINT, MEAN_VARIANCE, EXPOSURE = "fixed point", "mean-variance", "exposure"
-
-LAYERS = {  # the parts of the layers that the engine uses, and where they are
-    "ConvergenceError": "equilibrium.fixed_point_solution",
-    "Explanation": "optimisation.explanation",
-    "SolveRecord": "solve_record",
-    "SolveTally": "solve_record",
-    "carry": "drift",
-    "cross_check": "optimisation.cross_check",
-    "drift": "drift",
-    "explanations": "optimisation.explanation",
-    "joined_solves": "optimisation.reasons",
-    "note_exposure": "solve_record",
-    "record_solves": "solve_record",
-    "remember": "optimisation.warm_starts",
-    "remembered": "optimisation.warm_starts",
-    "solve_reasons": "optimisation.reasons",
+LAYERS = {  # the parts of the layers that the engine uses, by where they are
+    "drift": ("carry", "drift"),
+    "equilibrium.fixed_point_solution": ("ConvergenceError",),
+    "optimisation.cross_check": ("cross_check",),
+    "optimisation.explanation": ("MEAN_VARIANCE", "Explanation", "explanations"),
+    "optimisation.reasons": ("joined_solves", "solve_reasons"),
+    "optimisation.warm_starts": ("remember", "remembered"),
+    "solve_record": (
+        *("EXPOSURE", "FIXED_POINT", "SolveRecord", "SolveTally"),
+        *("note_exposure", "record_solves"),
+    ),
 }
 
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        if name not in LAYERS:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(f"strategies.layers.{LAYERS[name]}"), name)
+        for place, names in LAYERS.items():
+            if name in names:
+                return getattr(import_module(f"strategies.layers.{place}"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def asks_for_book(strategy: Strategy) -> bool:
@@ -368,22 +341,19 @@ def learned_inside(strategy: Strategy) -> LearnedStrategy | None:
     Raises:
         ValueError: it holds several.
     """
-    found = {id(each): each for each in _learned(strategy)}
+    found: dict[int, LearnedStrategy] = {}
+    waiting = [strategy]
+    while waiting:
+        if isinstance(each := waiting.pop(), LearnedStrategy):
+            found[id(each)] = each
+        else:
+            waiting += each.inner_strategies().values()
     if len(found) > 1:
         raise ValueError(
             f"{strategy.shown_name()} holds {len(found)} learned strategies, and one at most is "
             "trained for each name: take one of them, or backtest them apart"
         )
     return next(iter(found.values()), None)
-
-
-def _learned(strategy: Strategy) -> Iterator[LearnedStrategy]:
-    """The learned strategies that it is or holds, without those inside of learned ones."""
-    if isinstance(strategy, LearnedStrategy):
-        yield strategy
-        return
-    for each in strategy.inner_strategies().values():
-        yield from _learned(each)
 
 
 def is_trained(strategy: Strategy) -> bool:

@@ -1,26 +1,33 @@
-"""Strategies by name: ours, installed plug-ins, anyone's ``module:Class`` or ``file.py:Class``."""
+"""Strategies by name, described, and begun: ours, installed plug-ins, anyone's ``module:Class``."""
 
 from __future__ import annotations
 
 import inspect
+import textwrap
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from data_loaders.plugins import installed, load_object
 from data_loaders.suggestions import did_you_mean, known_names
 from strategies.ablations import ExplicitMeanVariance, SoftmaxAllocation, UnrolledMeanVariance
 from strategies.base import Strategy
-from strategies.baselines import EqualWeight, InverseVolatility, MinimumVariance
-from strategies.classic_rules import (
-    HierarchicalRiskParity,
+from strategies.baselines import (
+    EqualWeight,
+    InverseVolatility,
     MaximumDiversification,
+    MeanVariance,
+    MinimumVariance,
     Momentum,
     RiskParity,
 )
 from strategies.deq import DEQMeanVariance
-from strategies.estimators import EstimatorStrategy
+from strategies.estimators import (
+    EstimatorStrategy,
+    HierarchicalRiskParity,
+    PredictThenOptimize,
+)
 from strategies.linear_mean_variance import LinearMeanVariance
-from strategies.predict_then_optimize import MeanVariance, PredictThenOptimize
 from strategies.wrappers.learned import Pretrained, Untrained
 from strategies.wrappers.order_filters import LargestPositions, NoTradeBand, StopLoss
 from strategies.wrappers.sub_portfolios import Blend, Staggered, VolatilityManaged
@@ -172,3 +179,75 @@ def _read(cls: type[Strategy], key: str, value: Any) -> Any:
 def parameters_of(cls: type[Strategy]) -> dict[str, Any]:
     """Each parameter's default, or REQUIRED."""
     return {name: found.default for name, found in inspect.signature(cls).parameters.items()}
+
+
+def listing() -> str:
+    """Every strategy by name, with its docstring's first line, its parameters and their ranges."""
+    lines = []
+    for name, cls in known_strategies().items():
+        text = inspect.cleandoc(cls.__doc__ or "without a docstring").splitlines()[0]
+        lines += [f"{name}: {text}", *_parameters(cls), ""]
+    return "\n".join(lines)
+
+
+def description(name: str) -> str:
+    """One strategy: its whole docstring, its parameters and their ranges."""
+    cls = load_strategy(name)
+    text = inspect.cleandoc(cls.__doc__ or "without a docstring")
+    return "\n".join([f"{cls.__name__}: {text}", "", *_parameters(cls)])
+
+
+def _parameters(cls: type[Strategy]) -> list[str]:
+    ranges = cls.all_ranges()
+    shown = [
+        key
+        + ("" if default is REQUIRED else f"={default!r}")
+        + (f" ({ranges[key]})" if key in ranges else "")
+        for key, default in parameters_of(cls).items()
+    ]
+    lines = textwrap.wrap("; ".join(shown) or "no parameters", 92, break_on_hyphens=False)
+    return ["    " + line for line in lines]
+
+
+def write_new(name: str) -> list[Path]:
+    """Write NAME.py, a strategy to start from, and test_NAME.py, its test.
+
+    Raises:
+        FileExistsError: one of them exists.
+    """
+    files = {Path(f"{name}.py"): STRATEGY, Path(f"test_{name}.py"): STRATEGY_TEST}
+    for path in files:
+        if path.exists():
+            raise FileExistsError(f"{path} exists already; choose another name")
+    for path, text in files.items():
+        path.write_text(text.replace("NAME", name))
+    return list(files)
+
+
+STRATEGY = '''"""Alpha: replace this idea, to hold what rose most in the last quarter, by yours."""
+
+import pandas as pd
+
+from deqfolio import Panel, Strategy
+
+
+class Alpha(Strategy):
+    """Hold what rose most in the last quarter, equally."""
+
+    def __init__(self, lookback: int = 64, count: int = 5):
+        self.lookback = lookback  # rows of history that allocate() is given
+        self.count = count
+
+    def allocate(self, history: Panel, holdings: pd.Series) -> pd.Series:
+        """Target weights by asset at the last date of history; the remainder is cash."""
+        growth = (history.prices.iloc[-1] / history.prices.iloc[0]).where(history.trades_throughout)
+        return (growth.rank(ascending=False) <= self.count) / self.count
+'''
+
+STRATEGY_TEST = """from deqfolio import check_strategy, load
+from NAME import Alpha
+
+
+def test_alpha_does_not_look_ahead():
+    check_strategy(Alpha(), load("sp500", start="2016-01-01"))
+"""

@@ -33,8 +33,7 @@ from strategies import (
     create_strategy,
 )
 from strategies.base import fit_to_plan
-from strategies.classic_rules import equal_risk
-from strategies.predict_then_optimize import bayes_stein
+from strategies.baselines import bayes_stein, equal_risk
 from strategies.registry import OURS, strategy_names
 
 CASH = pd.Series(0.0, index=[f"A{i}" for i in range(5)])

@@ -29,9 +29,9 @@ from strategies import (
     Strategy,
 )
 from strategies.base import record_solves
+from strategies.baselines import bayes_stein
 from strategies.constraints import Constraints, Exposure, Group
 from strategies.covariance import shrunk_covariance
-from strategies.predict_then_optimize import bayes_stein
 
 PLAN = WalkForward(train="18M", refit="9M", rebalance="ME")
 WHOLE = {"budget": 1.0, "upper": 1.0}
