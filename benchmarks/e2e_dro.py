@@ -31,7 +31,7 @@ from data_loaders import Panel
 from data_loaders.reading.returns import prices_from
 from engine import Costs, Training, WalkForward, backtest, backtest_seeds
 from engine.planning.walk_forward import Fold
-from reports.statistics.sharpe_tests import sharpe_differences
+from reports.statistics.difference_tests import sharpe_differences
 from strategies import DEQMeanVariance, EqualWeight, Strategy
 from strategies.base import Inputs, stack
 from strategies.linear_mean_variance import LOWEST, LinearMeanVariance, LinearNetwork

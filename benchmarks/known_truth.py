@@ -36,7 +36,7 @@ from engine import Costs, NegativeSharpe, PredictionError, Training, WalkForward
 from engine.accounting.costs import settle
 from engine.training.dataset import Dataset
 from engine.walking.learner import Learner
-from reports.statistics.sharpe_tests import sharpe_differences
+from reports.statistics.difference_tests import sharpe_differences
 from reports.wording import verdict
 from strategies import (
     DEQMeanVariance,

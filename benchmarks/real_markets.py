@@ -34,8 +34,8 @@ from benchmarks.e2e_dro import load_paper
 from data_loaders import Panel, load
 from engine import Costs, Training, TrainingError, WalkForward, backtest_seeds
 from engine.accounting.performance import max_drawdown, sharpe
+from reports.statistics.difference_tests import sharpe_differences
 from reports.statistics.pooled_tests import pooled_difference
-from reports.statistics.sharpe_tests import sharpe_differences
 from strategies import (
     DEQMeanVariance,
     EqualWeight,

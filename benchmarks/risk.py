@@ -7,7 +7,7 @@ on the realized variance of the portfolio, and all estimators are scored on the 
 sum to one, with weights from -1 to 1 ("long-short") or 0 to .2 ("long-only"), without costs; the
 window is the same for all. In the table: realized volatility over that of Ledoit and Wolf's linear
 shrinkage (below 1 is better), and the test of equal variances of
-``reports/statistics/variance_tests.py``. ``--develop`` scores on the end of the first half, where
+``reports/statistics/difference_tests.py``. ``--develop`` scores on the end of the first half, where
 settings were chosen.
 
 Markets: a factor market with GARCH volatilities; bundled stocks; and of DIR ten industries, hourly
@@ -33,7 +33,7 @@ from data_loaders import Panel, load
 from engine import Costs, RealizedVariance, Training, WalkForward, train
 from engine.training.rollout import row_returns
 from engine.walking.learner import Learner
-from reports.statistics.variance_tests import variance_differences
+from reports.statistics.difference_tests import variance_differences
 from strategies import DEQMeanVariance, MeanVarianceLayer
 from strategies.base import Inputs
 from strategies.features import IMPLIED

@@ -11,7 +11,7 @@ from scipy.stats import ttest_1samp
 
 from engine.accounting.performance import sharpe
 from engine.runs.result import BacktestResult
-from reports.statistics.sharpe_tests import sharpe_differences
+from reports.statistics.difference_tests import sharpe_differences
 
 SEED_COLUMNS = ["configuration", "compared with", "seeds", "difference", "error", "p"]
 LIMITS = {

@@ -31,7 +31,7 @@ from reports.figures import sections
 from reports.figures.axes import PALETTE
 from reports.metrics import catalogue, trading
 from reports.report_data import ReportData, gather
-from reports.statistics import bootstrap
+from reports.statistics import difference_tests
 
 PAGE = Path(__file__).parent / "page"
 SCRIPTS = ("script.js", "charts.js")  # in this order, as one
@@ -176,8 +176,8 @@ def render(data: ReportData) -> str:
             rest=len(data.ranked) - len(shown),
             best=catalogue.best_in_columns(data.metrics[list(catalogue.COLUMNS)]),
             metric_groups=catalogue.GROUPS,
-            resamples=bootstrap.RESAMPLES,
-            seed=bootstrap.SEED,
+            resamples=difference_tests.RESAMPLES,
+            seed=difference_tests.SEED,
             heat=sections.heat_scale(data.months[name] for name in shown),
             delays=trading.delay_sentences(data.first.delays),
             orders=orders.tail(ORDERS)[::-1].to_dict("records"),

@@ -19,14 +19,14 @@ from reports.decisions import decision_tables
 from reports.formats import day
 from reports.metrics import (
     catalogue,
-    drawdowns,
+    gains_and_losses,
     periods,
     relative,
     trading,
 )
 from reports.metrics.forecasts import ForecastQuality, forecast_quality
 from reports.returns_alone import has_holdings
-from reports.statistics import selection, sharpe_tests, trials
+from reports.statistics import difference_tests, selection
 
 WORST = 10  # drawdowns listed
 
@@ -46,7 +46,7 @@ class ReportData:
     trials: int  # how many configurations were tried
     overfitting: selection.Overfitting  # of all configurations
     superior: float  # see ``selection.superior_ability``
-    history: pd.DataFrame  # see ``trials.history``
+    history: pd.DataFrame  # see ``selection.trial_history``
     drawdowns: pd.DataFrame  # the worst of the subject
     trailing: pd.DataFrame  # returns to date and of the last years, by strategy
     stress: pd.DataFrame  # returns in known crises, see ``periods.stress_returns``
@@ -114,7 +114,7 @@ def gather(
     done = sum(result.failure is None for result in results.values()), len(results)
     (results, subject, benchmark, notes), failed = finished(results, subject, benchmark)
     first, rows = results[subject], [*results, *failed]
-    tried = trials.of_ledger(first) if tried is True else tried
+    tried = selection.tried_before(first) if tried is True else tried
     tried = None if isinstance(tried, bool) else tried
     table = catalogue.metric_table(results, benchmark)
     paired = on_common_dates({subject: first, **results})
@@ -127,7 +127,7 @@ def gather(
     # Those of the ledger are against 1/N, and tell the spread of such ratios only.
     known = tried if benchmark and class_of(results[benchmark]) == EQUAL_WEIGHT else None
     found = {name: sharpe(line, 1) for name, line in active.items()}
-    ratios = trials.ratios(found, results, known)
+    ratios = selection.trial_ratios(found, results, known)
     assets = trading.asset_table(first, first.settings["periods_per_year"])
     net = {name: result.net_returns for name, result in results.items()}
     months = _months({**results, **failed})
@@ -143,10 +143,10 @@ def gather(
         trials=count,
         overfitting=selection.overfitting(active),
         superior=selection.superior_ability(excess, benchmark) if benchmark else np.nan,
-        history=trials.history(results, tried),
+        history=selection.trial_history(results, tried),
         trailing=periods.trailing_returns(net),
         stress=periods.stress_returns({n: net[n] for n in _pair_first(net, subject, benchmark)}),
-        drawdowns=drawdowns.drawdown_periods(first.net_returns).head(WORST),
+        drawdowns=gains_and_losses.drawdown_periods(first.net_returns).head(WORST),
         years=pd.DataFrame({name: each["year"] for name, each in months.items()}, columns=rows),
         months=months,
         folds=_folds(results, failed),
@@ -228,11 +228,11 @@ def luck_table(
     the true Sharpe ratio of the active return is above 0); deflated (the same, above the ratio
     that the best of ``count`` trials without skill reaches, by the spread of their ``ratios``).
     """
-    table = sharpe_tests.sharpe_intervals(excess, periods_per_year)
+    table = difference_tests.sharpe_intervals(excess, periods_per_year)
     columns = ["difference", "error", "difference low", "difference high", "p", "studentised"]
     table[[*columns, "block", "active", "deflated"]] = np.nan
     if benchmark:
-        found = sharpe_tests.sharpe_differences(excess, benchmark, periods_per_year)
+        found = difference_tests.sharpe_differences(excess, benchmark, periods_per_year)
         table.update(found.rename(columns={"low": "difference low", "high": "difference high"}))
     for name in active.columns:
         table.loc[name, "active"] = selection.probabilistic_sharpe(active[name])

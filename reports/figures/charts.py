@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,33 @@ from markupsafe import Markup
 from scipy.stats import norm
 from scipy.stats import t as student
 
-from reports.figures import ticks
-from reports.figures.axes import ASSET_COLOURS, LEFT, RIGHT, TOP, WIDTH, Axes, svg
-from reports.figures.ticks import days
-from reports.metrics.distribution import student_t
+from data_loaders import Panel
+from engine.planning.walk_forward import WalkForward
+from reports.figures.axes import (
+    ASSET_COLOURS,
+    LEFT,
+    PALETTE,
+    RIGHT,
+    TOP,
+    WIDTH,
+    Axes,
+    date_ticks,
+    days,
+    number_text,
+    percent_text,
+    power_text,
+    svg,
+)
+from reports.formats import day
+from reports.metrics.gains_and_losses import student_t
 
 POINTS = 1500  # at most, in one line
 READINGS = 24_000  # at most, values that can be read off a figure; beyond, places are left out
 EXACT = -6  # power of ten to which they are given; less exact beyond 1e9
 DATES = 400  # at most, in one area
+PHASES = {"training": "s4", "validation": "s6", "left out": "other", "test": "s1"}
+ROW, TALLEST = 18, 420  # height of a fold, and of the figure
+HEAD = 30  # height of the legend in a file of its own
 
 
 def line_chart(
@@ -57,7 +76,7 @@ def line_chart(
     for first, last in shade:
         start, end = days(pd.DatetimeIndex([first, last]))
         axes.band(start, end, "grid", TOP, axes.bottom - TOP, 0.6)
-    axes.mark_y(ticks.percent_text if percent else ticks.number_text)
+    axes.mark_y(percent_text if percent else number_text)
     axes.level(0, "axis")
     if mark is not None:
         axes.dashed(mark, "axis")
@@ -67,7 +86,7 @@ def line_chart(
         width = 0.6 if colours[name] == "rest" else 1.0 if number else 1.4
         axes.line(across[name], line.to_numpy(float), colours[name], width)
     if dated:
-        axes.mark_x(ticks.dates(*axes.x))
+        axes.mark_x(date_ticks(*axes.x))
     else:
         axes.number_x()
     readings = readings_of(axes.x, lines, colours, "percent" if percent else "number", dated)
@@ -135,7 +154,7 @@ def bars(
     width = 0.78 / values.shape[1]
     known = values.fillna(0)
     axes = Axes((-0.5, len(values) - 0.5), _span([[0.0], known]), 260)
-    axes.mark_y(ticks.percent_text if percent else ticks.number_text)
+    axes.mark_y(percent_text if percent else number_text)
     for number, name in enumerate(known.columns):
         left = np.arange(len(known)) - 0.39 + number * width
         axes.bars(left, known[name].to_numpy(float), 0.94 * width, colours[name])
@@ -162,7 +181,7 @@ def histogram(label: str, returns: pd.Series) -> Markup:
     axes.bars(edges[:-1], density, float(0.92 * (edges[1] - edges[0])), "s1", 0.35)
     axes.line(grid, normal, "s2", 1.3)
     axes.line(grid, heavy, "s3", 1.5)
-    axes.number_x(ticks.percent_text)
+    axes.number_x(percent_text)
     return svg(label, axes)
 
 
@@ -177,14 +196,14 @@ def stacked_weights(label: str, weights: pd.DataFrame) -> Markup:
     sides = [np.clip(values, 0, None), np.clip(values, None, 0)]
     tops = [side.cumsum(axis=1) for side in sides]
     axes = Axes(_span([across]), _span([[0.0], *tops]), 290, margin=(0.01, 0.0))
-    axes.mark_y(ticks.percent_text, most=5)
+    axes.mark_y(percent_text, most=5)
     for side, top in zip(sides, tops, strict=True):  # each band reaches to 0: the next hides it
         for column in reversed(range(len(names))):
             if np.any(side[:, column]):
                 axes.area(across, top[:, column], names[column], edge="page")
     if values.min(initial=0) < 0:
         axes.level(0, "ink", front=True)
-    axes.mark_x(ticks.dates(*axes.x))
+    axes.mark_x(date_ticks(*axes.x))
     return svg(label, axes)
 
 
@@ -195,7 +214,7 @@ def training_curves(label: str, training: pd.DataFrame) -> Markup:
     epochs, losses = _span([training["epoch"]]), ("loss", "validation_loss")
     span = _span(training[name] for name in losses)
     panels = _pair(epochs, span, span, 260, gap=40)
-    panels[0].mark_y(ticks.number_text)
+    panels[0].mark_y(number_text)
     panels[1].mark_y(lambda _: "")
     last = max(int(training["fold"].max()), 1)
     for (fold, *_), rows in training.groupby(["fold", *(["seed"] if "seed" in training else [])]):
@@ -225,9 +244,9 @@ def solver_steps(label: str, solves: pd.DataFrame, colours: Mapping[str, str]) -
         gap=70,
         log=len(positive) > 0,
     )
-    left.mark_y(ticks.number_text, most=5, whole=True)
+    left.mark_y(number_text, most=5, whole=True)
     if len(positive):
-        right.mark_y(ticks.power_text)
+        right.mark_y(power_text)
     for kind, colour in colours.items():
         rows = solves[solves["solve"] == kind].sort_values("fold")
         fold, most = rows["fold"].to_numpy(float), rows["most_steps"].to_numpy(float)
@@ -262,3 +281,68 @@ def _span(parts: Iterable) -> tuple[float, float]:
     values = np.concatenate([np.asarray(part, float).ravel() for part in parts])
     values = values[np.isfinite(values)]
     return (float(values.min()), float(values.max())) if len(values) else (np.nan, np.nan)
+
+
+def timeline(folds: pd.DataFrame) -> tuple[str, Axes]:
+    """The walk-forward plan, what each fold trains, validates and tests on, for ``svg``.
+
+    One row a fold, from the top down; see ``PHASES`` for the colours. Left out is what lies between
+    the last training label and the first test decision: the purge, and the holding periods that
+    were not over. ``folds`` are those of ``WalkForward.describe``; older runs have fewer columns.
+    """
+    dates, count = folds.select_dtypes(exclude="int64").astype("datetime64[ns]"), len(folds)
+    learned = dates.get("labels_end", dates["train_end"]).fillna(dates["train_start"])
+    validated = dates.get("validation_start", learned).fillna(learned)
+    last_test = dates.get("last_fill", dates["test_end"])
+    phases = {
+        "training": (dates["train_start"], validated),
+        "validation": (validated, learned),
+        "left out": (learned, dates["test_start"]),
+        "test": (dates["test_start"], last_test),
+    }
+    span = days(pd.Index([dates["train_start"].min(), last_test.max()]))
+    height = min(46 + ROW * count, TALLEST)
+    axes = Axes(tuple(span), (0.5 - count, 0.5), height, margin=(0.01, 0))  # fold k stands at -k
+    for place in range(0, count, -(-count // 20)):
+        axes.label_y(-place, str(folds.index[place]))
+    thick = 0.62 * float(axes.up(0) - axes.up(1))
+    for phase, (start, end) in phases.items():
+        places = zip(days(pd.Index(start)), days(pd.Index(end)), strict=True)
+        for fold, (first, last) in enumerate(places):
+            if last > first:
+                top = float(axes.up(-fold)) - thick / 2
+                axes.band(first, last, PHASES[phase], top, thick)
+    axes.mark_x(date_ticks(*axes.x))
+    tested = f"{day(dates['test_start'].min())} to {day(last_test.max())}"
+    return f"{count} folds in time. Tests run from {tested}.", axes
+
+
+def write_plan(
+    plan: WalkForward, panel: Panel, path: str | Path, lookback: int = 1, validation: float = 0.2
+) -> Path:
+    """Draw a plan's folds on a panel to an SVG file that any browser shows.
+
+    ``write_plan(WalkForward(train="5Y"), panel, "plan.svg")``
+
+    Args:
+        lookback: rows that the strategies need.
+        validation: share of the training decisions kept for early stopping (``Training``); 0
+            for rules.
+    """
+    folds = plan.describe(panel, lookback, validation)
+    label, axes = timeline(folds)
+    colours = "".join(f"--{name}:{light};" for name, (light, _) in PALETTE.items())
+    legend = "".join(
+        f'<rect x="{58 + 120 * n}" y="-22" width="11" height="11" style="fill:var(--{colour})"/>'
+        f'<text x="{74 + 120 * n}" y="-12">{phase}</text>'
+        for n, (phase, colour) in enumerate(PHASES.items())
+    )
+    target = Path(path)
+    target.write_text(
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{label}" '
+        f'viewBox="0 {-HEAD} {WIDTH} {axes.height + HEAD}" '
+        f'style="{colours}background:var(--page)">'
+        "<style>text{font:12px sans-serif;fill:var(--ink)}</style>"
+        f"{legend}{axes.drawn()}</svg>"
+    )
+    return target

@@ -14,10 +14,9 @@ from engine.runs.result import BacktestResult
 from reports import learning
 from reports.common_dates import on_common_dates
 from reports.figures import charts
-from reports.figures.axes import ASSET_COLOURS, STRATEGY_COLOURS
-from reports.figures.timeline import timeline
+from reports.figures.axes import ASSET_COLOURS, STRATEGY_COLOURS, svg
 from reports.formats import day, number, percent
-from reports.metrics import rolling, trading
+from reports.metrics import periods, trading
 from reports.report_data import ReportData
 
 SHOWN = len(STRATEGY_COLOURS)  # strategies with a colour of their own
@@ -113,13 +112,13 @@ def _rolling(data: ReportData, results: Results, colours: Colours) -> dict[str, 
         own = result.settings["periods_per_year"]
         return max(2, round(window * own / year)), own
 
-    lines = {n: rolling.rolling_sharpe(r.excess_returns, *span(r)) for n, r in results.items()}
+    lines = {n: periods.rolling_sharpe(r.excess_returns, *span(r)) for n, r in results.items()}
     if not (lines := _known(lines)):
         return drawn
     label = f"Sharpe ratio of the last {window} periods by date."
     drawn["rolling"] = charts.line_chart(label, lines, colours, height=260)
     known = {name: results[name] for name in lines}
-    spreads = {n: rolling.rolling_volatility(r.net_returns, *span(r)) for n, r in known.items()}
+    spreads = {n: periods.rolling_volatility(r.net_returns, *span(r)) for n, r in known.items()}
     label = f"Volatility of the last {window} periods by date."
     drawn["volatility"] = charts.line_chart(label, spreads, colours, percent=True)
     alphas, betas = {}, {}
@@ -128,8 +127,8 @@ def _rolling(data: ReportData, results: Results, colours: Colours) -> dict[str, 
             pair = {"ours": results[name], "theirs": results[str(data.benchmark)]}
             ours, theirs = on_common_dates(pair).values()
             both = ours.excess_returns, theirs.excess_returns
-            betas[name] = rolling.rolling_beta(*both, span(ours)[0])
-            alphas[name] = rolling.rolling_alpha(*both, *span(ours))
+            betas[name] = periods.rolling_beta(*both, span(ours)[0])
+            alphas[name] = periods.rolling_alpha(*both, *span(ours))
     if betas := _known(betas):
         label = f"Beta to {data.benchmark} over the last {window} periods by date."
         drawn["beta"] = charts.line_chart(label, betas, colours)
@@ -147,7 +146,7 @@ def _trading(data: ReportData, results: Results, colours: Colours) -> dict[str, 
     drawn: dict[str, Any] = {}
     traded = {name: result for name, result in results.items() if len(result.turnover)}
     if traded:
-        trailing = {n: rolling.trailing_turnover(r.turnover) for n, r in traded.items()}
+        trailing = {n: periods.trailing_turnover(r.turnover) for n, r in traded.items()}
         paid = {name: result.costs.cumsum() for name, result in traded.items()}
         means = _listed(paid, lambda name: number(data.metrics.loc[name, "turnover/year"]))
         total = _listed(paid, lambda name: percent(data.metrics.loc[name, "costs paid"]))
@@ -268,7 +267,7 @@ def _plan(results: Results) -> Markup | None:
     """The folds in time: of a strategy that is trained, if there is one."""
     tables = [result.folds for result in results.values() if len(result.folds)]
     trained = [t for t in tables if "validation_start" in t and t["validation_start"].notna().any()]
-    return timeline([*trained, *tables][0]) if tables else None
+    return svg(*charts.timeline([*trained, *tables][0])) if tables else None
 
 
 def _folds(data: ReportData, colours: Colours) -> Markup | None:

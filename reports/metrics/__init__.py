@@ -1,6 +1,6 @@
 """Each number of the report from its definition; ``catalogue`` lists them all.
 
 ``engine.accounting.performance`` has the conventions and the metrics that training shares. Here are
-``distribution``, ``drawdowns``, ``periods``, ``relative`` (to a benchmark or factors),
-``trading`` and ``rolling``.
+``gains_and_losses``, ``periods``, ``relative`` (to a benchmark or factors), ``trading`` and
+``forecasts``.
 """

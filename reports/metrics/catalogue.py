@@ -13,9 +13,9 @@ import pandas as pd
 from engine.accounting import performance
 from engine.runs.result import BacktestResult
 from reports.common_dates import on_common_dates
-from reports.metrics import distribution, drawdowns, periods, relative, trading
+from reports.metrics import gains_and_losses, periods, relative, trading
 from reports.returns_alone import has_holdings
-from reports.statistics import selection, sharpe_tests
+from reports.statistics import difference_tests, selection
 
 COLUMNS = (
     "annual return",
@@ -52,26 +52,30 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
     "Return": (
         Metric("annual return", performance.annual_return, "net pace", "percent", True),
         Metric("cumulative return", performance.cumulative_return, "net", "percent", True),
-        Metric("year to date", distribution.latest, "years", "percent", True),
+        Metric("year to date", gains_and_losses.latest, "years", "percent", True),
         Metric("last year", periods.last_year, "net year", "percent", True),
         Metric("last 5 years, annual", periods.last_five_years, "net year", "percent", True),
-        Metric("best month", distribution.best, "months", "percent", True),
-        Metric("worst month", distribution.worst, "months", "percent", True),
-        Metric("best year", distribution.best, "years", "percent", True),
-        Metric("worst year", distribution.worst, "years", "percent", True),
-        Metric("months won", distribution.share_won, "months", "percent", True),
-        Metric("years won", distribution.share_won, "years", "percent", True),
+        Metric("best month", gains_and_losses.best, "months", "percent", True),
+        Metric("worst month", gains_and_losses.worst, "months", "percent", True),
+        Metric("best year", gains_and_losses.best, "years", "percent", True),
+        Metric("worst year", gains_and_losses.worst, "years", "percent", True),
+        Metric("months won", gains_and_losses.share_won, "months", "percent", True),
+        Metric("years won", gains_and_losses.share_won, "years", "percent", True),
     ),
     "Return for risk": (
         Metric("Sharpe", performance.sharpe, "excess year", "number", True),
-        Metric("Sharpe s.e.", sharpe_tests.sharpe_standard_error, "excess year", "number"),
+        Metric("Sharpe s.e.", difference_tests.sharpe_standard_error, "excess year", "number"),
         Metric("Sharpe above 0", selection.probabilistic_sharpe, "excess", "percent", True),
         Metric("Sharpe before costs", performance.sharpe, "untraded year", "number", True),
         Metric("Sortino", performance.sortino, "excess year", "number", True),
         Metric("Calmar", performance.calmar, "net pace", "number", True),
         Metric("Omega", performance.omega, "excess", "number", True),
         Metric(
-            "growth-optimal leverage", distribution.growth_optimal_leverage, "excess", "times", None
+            "growth-optimal leverage",
+            gains_and_losses.growth_optimal_leverage,
+            "excess",
+            "times",
+            None,
         ),
     ),
     "Risk": (
@@ -80,24 +84,26 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
             "downside deviation", performance.downside_deviation, "excess year", "percent", False
         ),
         Metric("max drawdown", performance.max_drawdown, "net", "percent", True),
-        Metric("mean drawdown", drawdowns.mean_drawdown, "net", "percent", True),
-        Metric("longest drawdown", drawdowns.longest_drawdown, "net", "periods", False),
-        Metric("time under water", drawdowns.time_under_water, "net", "percent", False),
-        Metric("Ulcer index", drawdowns.ulcer_index, "net", "percent", False),
-        Metric("value at risk, 5%", distribution.value_at_risk, "net", "percent2", True),
-        Metric("expected shortfall, 5%", distribution.expected_shortfall, "net", "percent2", True),
+        Metric("mean drawdown", gains_and_losses.mean_drawdown, "net", "percent", True),
+        Metric("longest drawdown", gains_and_losses.longest_drawdown, "net", "periods", False),
+        Metric("time under water", gains_and_losses.time_under_water, "net", "percent", False),
+        Metric("Ulcer index", gains_and_losses.ulcer_index, "net", "percent", False),
+        Metric("value at risk, 5%", gains_and_losses.value_at_risk, "net", "percent2", True),
+        Metric(
+            "expected shortfall, 5%", gains_and_losses.expected_shortfall, "net", "percent2", True
+        ),
     ),
     "Single periods": (
-        Metric("periods won", distribution.periods_won, "net", "percent", True),
-        Metric("payoff ratio", distribution.payoff_ratio, "net", "number", True),
-        Metric("best period", distribution.best, "net", "percent2", True),
-        Metric("worst period", distribution.worst, "net", "percent2", True),
-        Metric("tail ratio", distribution.tail_ratio, "net", "number", True),
-        Metric("skewness", distribution.skewness, "net", "number", True),
-        Metric("excess kurtosis", distribution.excess_kurtosis, "net", "number", False),
-        Metric("autocorrelation", distribution.autocorrelation, "net", "number"),
+        Metric("periods won", gains_and_losses.periods_won, "net", "percent", True),
+        Metric("payoff ratio", gains_and_losses.payoff_ratio, "net", "number", True),
+        Metric("best period", gains_and_losses.best, "net", "percent2", True),
+        Metric("worst period", gains_and_losses.worst, "net", "percent2", True),
+        Metric("tail ratio", gains_and_losses.tail_ratio, "net", "number", True),
+        Metric("skewness", gains_and_losses.skewness, "net", "number", True),
+        Metric("excess kurtosis", gains_and_losses.excess_kurtosis, "net", "number", False),
+        Metric("autocorrelation", gains_and_losses.autocorrelation, "net", "number"),
         Metric(
-            "longest losing streak", distribution.longest_losing_streak, "net", "periods", False
+            "longest losing streak", gains_and_losses.longest_losing_streak, "net", "periods", False
         ),
     ),
     "Trading and exposure": (

@@ -1,7 +1,7 @@
 """One difference over several markets, on dates of their own: is its mean more than luck?
 
 Markets move together, so their errors are not independent. Weeks are resampled for all of them at
-once, by the stationary bootstrap (see ``bootstrap``): what happened in one week stays together,
+once, by the stationary bootstrap: what happened in one week stays together,
 whatever the rows of a market are, hours or weeks.
 """
 
@@ -14,8 +14,16 @@ import numpy as np
 import pandas as pd
 
 from engine.accounting.performance import sharpe
-from reports.statistics.bootstrap import FEWEST, RESAMPLES, SEED, block_length, draws
-from reports.statistics.sharpe_tests import LEVEL, influences, less_last
+from reports.statistics.difference_tests import (
+    FEWEST,
+    LEVEL,
+    RESAMPLES,
+    SEED,
+    block_length,
+    draws,
+    influences,
+    less_last,
+)
 
 
 class PooledDifference(NamedTuple):

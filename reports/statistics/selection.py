@@ -1,11 +1,15 @@
-"""How much of the best result is due to having tried several strategies.
+"""How much of the best result is due to having tried several strategies, and what was tried on the
+same data before, from the trial ledger.
 
 ``returns`` are (T, S) excess returns of equal periods, one column a strategy, without NaN.
 """
 
 from __future__ import annotations
 
+import json
 import math
+import warnings
+from collections.abc import Mapping
 from itertools import combinations
 from math import comb
 from typing import NamedTuple
@@ -15,11 +19,16 @@ import pandas as pd
 from scipy.stats import norm, rankdata
 
 from engine.accounting.performance import constant, sharpe
-from reports.statistics.bootstrap import FEWEST, SEED, block_length
-from reports.statistics.sharpe_tests import sharpe_standard_error
+from engine.runs.ledger import TrialLedger, in_excess, trial_id
+from engine.runs.result import BacktestResult
+from engine.runs.storage import StorageError
+from reports.returns_alone import has_holdings
+from reports.statistics.difference_tests import FEWEST, SEED, block_length, sharpe_standard_error
 
 EULER = 0.5772156649015329  # the Euler-Mascheroni constant
 BLOCKS = 16
+LATEST = 50  # trials shown
+PARTS = ("plan", "costs", "training")
 
 
 def probabilistic_sharpe(returns: pd.Series, threshold: float = 0.0) -> float:
@@ -127,7 +136,7 @@ def superior_ability(returns: pd.DataFrame, benchmark: str, resamples: int = 100
     """p-value of "no strategy is better than the benchmark", over all strategies at once.
 
     Returns are scaled to the same volatility, so that the question is about Sharpe ratios;
-    the consistent p-value, by the stationary bootstrap (see ``bootstrap``). NaN with fewer than
+    the consistent p-value, by the stationary bootstrap. NaN with fewer than
     30 rows or nothing to compare.
 
     Source: Hansen (2005), A Test for Superior Predictive Ability; as in ``arch.bootstrap``.
@@ -146,3 +155,73 @@ def superior_ability(returns: pd.DataFrame, benchmark: str, resamples: int = 100
     test = SPA(np.zeros(len(gaps)), -gaps, block_size=block, reps=resamples, seed=SEED)
     test.compute()
     return float(test.pvalues["consistent"])
+
+
+def tried_before(result: BacktestResult) -> pd.DataFrame | None:
+    """The trials on the assets and dates of a result, as the user's ledger has them.
+
+    None, with a warning, where it does not answer, and for returns without assets.
+    """
+    if not has_holdings(result):
+        return None
+    try:
+        return TrialLedger().on_the_same(result)
+    except StorageError as error:
+        warnings.warn(f"trials of other runs are not counted: {error}", RuntimeWarning, 2)
+        return None
+
+
+def trial_history(
+    results: Mapping[str, BacktestResult], tried: pd.DataFrame | None
+) -> pd.DataFrame:
+    """One row a trial, the latest first; empty without a ledger.
+
+    Columns: last run (a date, UTC), kind, name, parameters (those in which trials of one class
+    differ, and the parts of the settings in which all trials do, in words), runs, start, end,
+    sharpe and active sharpe (annual), this run (whether it is one of the results), in excess
+    (whether sharpe is in excess of the risk-free rate, see ``ledger.in_excess``).
+    """
+    if tried is None or tried.empty:
+        return pd.DataFrame()
+    found = tried.sort_values(["last_run", "id"], ascending=False)
+    table = found[["kind", "name", "runs", "start", "end", "sharpe", "active_sharpe"]].copy()
+    table = table.rename(columns={"active_sharpe": "active sharpe"})
+    table.insert(0, "last run", found["last_run"].dt.strftime("%Y-%m-%d"))
+    table.insert(3, "parameters", _parameters(found))
+    table["this run"] = found["id"].isin(ledger_ids(results))
+    table["in excess"] = in_excess(found)
+    return table.head(LATEST).reset_index(drop=True)
+
+
+def ledger_ids(results: Mapping[str, BacktestResult]) -> set[str]:
+    """The ledger's ids of the results themselves."""
+    return {trial_id(result) for result in results.values() if has_holdings(result)}
+
+
+def trial_ratios(
+    active: Mapping[str, float], results: Mapping[str, BacktestResult], tried: pd.DataFrame | None
+) -> np.ndarray:
+    """Sharpe ratios per period of active returns: of this run, and of every other trial."""
+    mine = np.array(list(active.values()))
+    if tried is None or tried.empty:
+        return mine
+    others = tried[~tried["id"].isin(ledger_ids(results))]
+    before = others["active_sharpe"] / np.sqrt(others["periods_per_year"].astype(float))
+    return np.concatenate([mine, before.dropna().to_numpy(float)])
+
+
+def _parameters(found: pd.DataFrame) -> list[str]:
+    """What sets each trial apart, in words: "cap = 0.3, costs 2" (the second kind of costs)."""
+    strategies = [json.loads(text) for text in found["strategy"]]
+    values: dict[tuple[str, str], set[str]] = {}
+    for each in strategies:
+        for name, value in (each.get("parameters") or {}).items():
+            values.setdefault((each["class"], name), set()).add(str(value))
+    numbers = {part: pd.factorize(found[part])[0] + 1 for part in PARTS}
+    words = []
+    for row, each in enumerate(strategies):
+        own = (each.get("parameters") or {}).items()
+        said = [f"{name} = {value}" for name, value in own if len(values[each["class"], name]) > 1]
+        said += [f"{part} {kinds[row]}" for part, kinds in numbers.items() if kinds.max() > 1]
+        words.append(", ".join(said))
+    return words

@@ -23,8 +23,7 @@ from engine.runs.saved_run import load_run
 from reports import summary_table
 from reports.formats import DASH
 from reports.metrics.catalogue import GROUPS, metric_table
-from reports.metrics.periods import fold_returns
-from reports.metrics.rolling import rolling_sharpe
+from reports.metrics.periods import fold_returns, rolling_sharpe
 from reports.report import render
 from reports.report_data import gather
 from reports.terminal import terminal_summary

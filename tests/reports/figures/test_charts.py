@@ -11,13 +11,28 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 import pytest
+from markets import random_walks
 
-from reports.figures import charts, ticks
-from reports.figures.axes import BOTTOM, LEFT, RIGHT, TOP, WIDTH, Axes
-from reports.figures.charts import readings_of
-from reports.figures.ticks import days
+from engine import WalkForward
+from reports import write_plan
+from reports.figures import charts
+from reports.figures.axes import (
+    BOTTOM,
+    LEFT,
+    RIGHT,
+    TOP,
+    WIDTH,
+    Axes,
+    date_ticks,
+    days,
+    log_ticks,
+    round_ticks,
+    svg,
+)
+from reports.figures.charts import PHASES, readings_of, timeline
 
 COLOURS = {"one": "s1", "two": "s2"}
+RECT = re.compile(r'<rect x="([\d.]+)" y="[\d.]+" width="([\d.]+)" .*?var\(--(\w+)\)')
 
 
 @pytest.mark.parametrize(
@@ -31,18 +46,18 @@ COLOURS = {"one": "s1", "two": "s2"}
     ],
 )
 def test_linear_ticks_are_round(low, high, expected):
-    assert ticks.linear(low, high) == expected
+    assert round_ticks(low, high) == expected
 
 
 def test_whole_ticks_are_whole():
-    assert ticks.linear(0, 3, 6, whole=True) == [0, 1, 2, 3]
-    assert ticks.linear(0.2, 1.4, 6, whole=True) == [1]
+    assert round_ticks(0, 3, 6, whole=True) == [0, 1, 2, 3]
+    assert round_ticks(0.2, 1.4, 6, whole=True) == [1]
 
 
 def test_logarithmic_ticks():
-    assert ticks.logarithmic(0.7, 10) == [1, 2, 5, 10]
-    assert ticks.logarithmic(0.5, 5000) == [1, 10, 100, 1000]
-    assert ticks.logarithmic(1, 1.1) == [1, 1.025, 1.05, 1.075, 1.1]
+    assert log_ticks(0.7, 10) == [1, 2, 5, 10]
+    assert log_ticks(0.5, 5000) == [1, 10, 100, 1000]
+    assert log_ticks(1, 1.1) == [1, 1.025, 1.05, 1.075, 1.1]
 
 
 @pytest.mark.parametrize(
@@ -56,7 +71,7 @@ def test_logarithmic_ticks():
     ],
 )
 def test_dates_are_marked_where_they_begin(low, high, words):
-    found = ticks.dates(*days(pd.DatetimeIndex([low, high])))
+    found = date_ticks(*days(pd.DatetimeIndex([low, high])))
     assert [text for _, text in found] == words
     form = {4: "%Y", 7: "%Y-%m", 10: "%Y-%m-%d"}.get(len(words[0]), "%m-%d %H:%M")
     for place, text in found:
@@ -133,3 +148,61 @@ def test_odd_lines_are_still_a_figure(case, log):
     assert not re.search(r"\b(nan|inf)\b", numbers.replace("NaN", "null"))
     told = json.loads(zlib.decompress(base64.b64decode(root.attrib["data-readings"])))
     assert told["lines"][0][0] == "one"
+
+
+def drawn(figure, table):
+    """{phase: (first days, last days)} of the bars, read back from their places."""
+    ends = days(pd.Index([table["train_start"].min(), table["last_fill"].max()]))
+    room = 0.01 * (ends[1] - ends[0])
+    low, high = ends[0] - room, ends[1] + room
+
+    def at(place):
+        return low + (place - LEFT) / (WIDTH - RIGHT - LEFT) * (high - low)
+
+    found = {phase: ([], []) for phase in PHASES}
+    phases = {colour: phase for phase, colour in PHASES.items()}
+    for left, width, colour in RECT.findall(str(figure)):
+        found[phases[colour]][0].append(at(float(left)))
+        found[phases[colour]][1].append(at(float(left) + float(width)))
+    return found
+
+
+@pytest.mark.parametrize("window", ["expanding", "rolling"])
+def test_bars_lie_where_the_table_says(window):
+    panel = random_walks(1500, 2)
+    plan = WalkForward("2Y", "6M", "W-FRI", window, purge=40)
+    table = plan.describe(panel, 21, validation=0.25)
+    bars = drawn(svg(*timeline(table)), table)
+    expected = {
+        "training": ("train_start", "validation_start"),
+        "validation": ("validation_start", "labels_end"),
+        "left out": ("labels_end", "test_start"),
+        "test": ("test_start", "last_fill"),
+    }
+    for phase, columns in expected.items():
+        for found, column in zip(bars[phase], columns, strict=True):
+            np.testing.assert_allclose(found, days(pd.Index(table[column])), atol=0.6)
+    share = (table["labels_end"] - table["validation_start"]) / (
+        table["labels_end"] - table["train_start"]
+    )
+    assert share.between(0.2, 0.3).all()  # a quarter of the decisions, the last ones
+
+
+def test_a_rule_has_no_validation_and_a_fold_may_have_no_training():
+    panel = random_walks(900, 2)
+    table = WalkForward(train="1Y", refit="1Y").describe(panel, lookback=300)
+    assert table["validation_start"].isna().all()
+    assert table["labels_end"].isna().tolist() == [True, False, False]
+    bars = drawn(svg(*timeline(table)), table)
+    assert [len(bars[phase][0]) for phase in PHASES] == [2, 0, 3, 3]
+
+
+def test_a_plan_is_drawn_to_a_file_of_its_own(tmp_path):
+    panel = random_walks(900, 2)
+    path = write_plan(WalkForward(train="1Y", refit="6M"), panel, tmp_path / "plan.svg", 21)
+    root = ElementTree.fromstring(path.read_text())
+    assert root.tag.endswith("svg")
+    written = {text.text for text in root.iter() if text.tag.endswith("text")}
+    assert {*PHASES, "0", "4"} <= written
+    used = set(re.findall(r"var\(--(\w+)\)", path.read_text()))
+    assert all(f"--{name}:#" in path.read_text() for name in used)

@@ -8,8 +8,8 @@ import pytest
 from report_results import make_result
 
 from engine.accounting import performance
-from reports.metrics import catalogue, distribution, drawdowns, periods, rolling, trading
-from reports.statistics.sharpe_tests import sharpe_standard_error
+from reports.metrics import catalogue, gains_and_losses, periods, trading
+from reports.statistics.difference_tests import sharpe_standard_error
 
 
 def series(values, end: str = "2020-12-31", freq: str = "B") -> pd.Series:
@@ -21,7 +21,7 @@ def series(values, end: str = "2020-12-31", freq: str = "B") -> pd.Series:
 def test_constant_returns_have_no_error(value):
     returns = series([value] * 300)
     assert np.isnan(sharpe_standard_error(returns, 252))
-    assert rolling.rolling_sharpe(returns, 50, 252).isna().all()
+    assert periods.rolling_sharpe(returns, 50, 252).isna().all()
 
 
 def test_sharpe_standard_error_of_two_points():
@@ -58,18 +58,18 @@ def test_turnover_and_cost_drag_by_hand():
 
 def test_trailing_turnover():
     turnover = series([1.0] * 120, freq="W")
-    assert set(rolling.trailing_turnover(turnover)) == {52.0}
+    assert set(periods.trailing_turnover(turnover)) == {52.0}
     short = series([1.0, 2.0], freq="W")
-    assert rolling.trailing_turnover(short).to_list() == [1.0, 3.0]
+    assert periods.trailing_turnover(short).to_list() == [1.0, 3.0]
 
 
 def test_rolling_sharpe_equals_sharpe_of_each_window():
     returns = series(np.random.default_rng(2).normal(0.001, 0.01, 60))
-    found = rolling.rolling_sharpe(returns, 20, 252)
+    found = periods.rolling_sharpe(returns, 20, 252)
     expected = [performance.sharpe(returns[start : start + 20], 252) for start in range(41)]
     assert found.to_list() == pytest.approx(expected)
     assert found.index[0] == returns.index[19]
-    assert rolling.rolling_sharpe(returns, 61, 252).empty
+    assert periods.rolling_sharpe(returns, 61, 252).empty
 
 
 def test_monthly_returns_by_hand():
@@ -104,7 +104,9 @@ def test_empty_results_are_refused():
 def test_every_drawdown_by_hand():
     """Wealth 1.1, 0.99, 0.891, 1.1, 1.21, 1.089: one that ended, one that lasts."""
     returns = series([0.1, -0.1, -0.1, 1.1 / 0.891 - 1, 0.1, -0.1])
-    ended, lasting = drawdowns.drawdown_periods(returns).sort_values("start").to_dict("records")
+    ended, lasting = (
+        gains_and_losses.drawdown_periods(returns).sort_values("start").to_dict("records")
+    )
     dates = returns.index
     assert (ended["start"], ended["trough"], ended["end"]) == (dates[1], dates[2], dates[3])
     assert ended["depth"] == pytest.approx(-0.19)
@@ -113,55 +115,55 @@ def test_every_drawdown_by_hand():
     assert pd.isna(lasting["end"])
     assert np.isnan(lasting["recovery"])
     assert lasting["length"] == 1
-    assert drawdowns.longest_drawdown(returns) == 3
-    assert drawdowns.mean_drawdown(returns) == pytest.approx(-0.145)
-    assert drawdowns.time_under_water(returns) == pytest.approx(0.5)
+    assert gains_and_losses.longest_drawdown(returns) == 3
+    assert gains_and_losses.mean_drawdown(returns) == pytest.approx(-0.145)
+    assert gains_and_losses.time_under_water(returns) == pytest.approx(0.5)
     squares = [0.1**2, 0.19**2, 0.1**2]
-    assert drawdowns.ulcer_index(returns) == pytest.approx(np.sqrt(sum(squares) / 6))
+    assert gains_and_losses.ulcer_index(returns) == pytest.approx(np.sqrt(sum(squares) / 6))
 
 
 def test_without_a_loss_there_is_no_drawdown():
     returns = series([0.1, 0.0, 0.1])
-    assert drawdowns.drawdown_periods(returns).empty
-    assert drawdowns.longest_drawdown(returns) == 0
-    assert drawdowns.mean_drawdown(returns) == 0
-    assert drawdowns.time_under_water(returns) == 0
+    assert gains_and_losses.drawdown_periods(returns).empty
+    assert gains_and_losses.longest_drawdown(returns) == 0
+    assert gains_and_losses.mean_drawdown(returns) == 0
+    assert gains_and_losses.time_under_water(returns) == 0
 
 
 def test_wins_and_losses_by_hand():
     returns = series([0.03, -0.01, 0.02, 0.0, -0.02, -0.01])
     assert performance.omega(returns) == pytest.approx(0.05 / 0.04)
-    assert distribution.payoff_ratio(returns) == pytest.approx(0.025 / (0.04 / 3))
-    assert distribution.periods_won(returns) == pytest.approx(2 / 5)
-    assert distribution.longest_losing_streak(returns) == 2
-    assert (distribution.best(returns), distribution.worst(returns)) == (0.03, -0.02)
+    assert gains_and_losses.payoff_ratio(returns) == pytest.approx(0.025 / (0.04 / 3))
+    assert gains_and_losses.periods_won(returns) == pytest.approx(2 / 5)
+    assert gains_and_losses.longest_losing_streak(returns) == 2
+    assert (gains_and_losses.best(returns), gains_and_losses.worst(returns)) == (0.03, -0.02)
     assert np.isnan(performance.omega(series([0.1, 0.2])))
-    assert np.isnan(distribution.payoff_ratio(series([0.1, 0.2])))
+    assert np.isnan(gains_and_losses.payoff_ratio(series([0.1, 0.2])))
 
 
 def test_tails_by_hand():
     """101 equal steps: the 5% quantile is the sixth value, and below it lie six."""
     returns = series(np.linspace(-0.5, 0.5, 101))
-    assert distribution.value_at_risk(returns) == pytest.approx(-0.45)
-    assert distribution.expected_shortfall(returns) == pytest.approx(-0.475)
-    assert distribution.tail_ratio(returns) == pytest.approx(1)
-    assert distribution.skewness(returns) == pytest.approx(0, abs=1e-12)
+    assert gains_and_losses.value_at_risk(returns) == pytest.approx(-0.45)
+    assert gains_and_losses.expected_shortfall(returns) == pytest.approx(-0.475)
+    assert gains_and_losses.tail_ratio(returns) == pytest.approx(1)
+    assert gains_and_losses.skewness(returns) == pytest.approx(0, abs=1e-12)
     rows = 101
     uniform = -6 / 5 * (rows**2 + 1) / (rows**2 - 1)  # of the discrete uniform distribution
-    assert distribution.excess_kurtosis(returns) == pytest.approx(uniform)
+    assert gains_and_losses.excess_kurtosis(returns) == pytest.approx(uniform)
 
 
 def test_moments_of_two_points():
     """A gain with probability p: skewness (1 - 2p) / sqrt(pq), kurtosis its square less 2."""
     returns = series([1.0] * 10 + [0.0] * 90)
     skewness = 0.8 / 0.3
-    assert distribution.skewness(returns) == pytest.approx(skewness)
-    assert distribution.excess_kurtosis(returns) == pytest.approx(skewness**2 - 2)
+    assert gains_and_losses.skewness(returns) == pytest.approx(skewness)
+    assert gains_and_losses.excess_kurtosis(returns) == pytest.approx(skewness**2 - 2)
 
 
 def test_growth_optimal_leverage_maximises_log_growth():
     returns = series(np.tile([0.011, -0.009], 500))
-    best = distribution.growth_optimal_leverage(returns)
+    best = gains_and_losses.growth_optimal_leverage(returns)
     growth = [np.log1p(factor * best * returns).mean() for factor in (0.95, 1.0, 1.05)]
     assert growth[1] == max(growth)
 
@@ -171,12 +173,14 @@ def test_autocorrelation_of_an_autoregression():
     values = np.zeros(20_000)
     for row in range(1, len(values)):
         values[row] = 0.3 * values[row - 1] + noise[row]
-    assert distribution.autocorrelation(series(values, freq="h")) == pytest.approx(0.3, abs=0.02)
+    assert gains_and_losses.autocorrelation(series(values, freq="h")) == pytest.approx(
+        0.3, abs=0.02
+    )
 
 
 def test_student_t_finds_its_parameters():
     draws = 0.001 + 0.01 * np.random.default_rng(0).standard_t(4, 6000)
-    degrees, location, scale = distribution.student_t(series(draws, freq="h"))
+    degrees, location, scale = gains_and_losses.student_t(series(draws, freq="h"))
     assert degrees in (3.5, 4.0, 5.0)
     assert location == pytest.approx(0.001, abs=4e-4)
     assert scale == pytest.approx(0.01, rel=0.05)

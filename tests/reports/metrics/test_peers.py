@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import norm
 
 from engine.accounting import performance
-from reports.metrics import catalogue, distribution, drawdowns, relative
+from reports.metrics import catalogue, gains_and_losses, relative
 
 YEAR, STEPS = 252, np.arange(60)
 DATES = pd.bdate_range("2020-01-01", periods=60)
@@ -30,10 +30,10 @@ EMPYRICAL = {  # the risk-free rate as a series
     1.4475916060843772: lambda: performance.omega(EXCESS),
     20.925327220806654: lambda: performance.calmar(RETURNS, YEAR),
     -0.029038792483354194: lambda: performance.max_drawdown(RETURNS),
-    1.1618277136722797: lambda: distribution.tail_ratio(RETURNS),
-    -0.01607766334123063: lambda: distribution.value_at_risk(RETURNS),
-    -0.017347954088649493: lambda: distribution.expected_shortfall(RETURNS),
-    -0.13859429039787158: lambda: distribution.skewness(RETURNS),
+    1.1618277136722797: lambda: gains_and_losses.tail_ratio(RETURNS),
+    -0.01607766334123063: lambda: gains_and_losses.value_at_risk(RETURNS),
+    -0.017347954088649493: lambda: gains_and_losses.expected_shortfall(RETURNS),
+    -0.13859429039787158: lambda: gains_and_losses.skewness(RETURNS),
     0.9447322067757666: lambda: relative.beta(FIT),
     0.6166666666666667: lambda: relative.hit_rate(RETURNS, OTHER),
     # Alpha is compounded to a year there, the information ratio is per period, and capture is of
@@ -60,7 +60,7 @@ def test_quantstats():
     assert performance.sharpe(RETURNS, YEAR) == pytest.approx(2.721849858851551, rel=1e-12)
     assert performance.sortino(RETURNS, YEAR) == pytest.approx(4.417667116727566, rel=1e-12)
     assert performance.omega(RETURNS) == pytest.approx(1.4771064767717634, rel=1e-12)
-    assert distribution.payoff_ratio(RETURNS) == pytest.approx(1.1295520116489957, rel=1e-12)
+    assert gains_and_losses.payoff_ratio(RETURNS) == pytest.approx(1.1295520116489957, rel=1e-12)
     assert relative.alpha(plain, YEAR) == pytest.approx(0.3542522113712618, rel=1e-12)
     assert relative.r_squared(plain) == pytest.approx(0.4924049685267301, rel=1e-12)
     # Value at risk and expected shortfall are of a normal distribution there.
@@ -71,11 +71,11 @@ def test_quantstats():
     # Treynor is of the whole history, Kelly that of a coin, a drawdown in calendar days.
     treynor = performance.cumulative_return(RETURNS) / relative.beta(plain)
     assert treynor == pytest.approx(0.1266888670871962, rel=1e-12)
-    won = distribution.periods_won(RETURNS)
-    kelly = won - (1 - won) / distribution.payoff_ratio(RETURNS)
+    won = gains_and_losses.periods_won(RETURNS)
+    kelly = won - (1 - won) / gains_and_losses.payoff_ratio(RETURNS)
     assert kelly == pytest.approx(0.18303374948853302, rel=1e-12)
-    longest = drawdowns.drawdown_periods(RETURNS).iloc[0]
-    assert longest["length"] == drawdowns.longest_drawdown(RETURNS) == 15
+    longest = gains_and_losses.drawdown_periods(RETURNS).iloc[0]
+    assert longest["length"] == gains_and_losses.longest_drawdown(RETURNS) == 15
     assert (longest["end"] - pd.offsets.BDay() - longest["start"]).days + 1 == 18
 
 

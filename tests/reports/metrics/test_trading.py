@@ -10,7 +10,7 @@ from data_loaders import Panel
 from engine import Costs, WalkForward, backtest
 from engine.accounting import performance
 from reports import learning
-from reports.metrics import relative, rolling, trading
+from reports.metrics import periods, relative, trading
 from strategies import EqualWeight, InverseVolatility
 
 
@@ -207,7 +207,7 @@ def test_a_benchmark_without_spread_explains_nothing():
     flat = series([0.001] * 300)
     ours = market(300)
     assert relative.on_benchmark(ours, flat) is None
-    assert rolling.rolling_beta(ours, flat, 50).isna().all()
+    assert periods.rolling_beta(ours, flat, 50).isna().all()
 
 
 def test_rolling_alpha_and_beta_are_the_line_through_each_window():
@@ -215,8 +215,8 @@ def test_rolling_alpha_and_beta_are_the_line_through_each_window():
     dates = pd.bdate_range("2021-01-01", periods=60)
     other = pd.Series(random.normal(0, 0.01, 60), dates)
     ours = 0.001 + 0.7 * other + random.normal(0, 0.002, 60)
-    alpha = rolling.rolling_alpha(ours, other, 20, 252)
-    beta = rolling.rolling_beta(ours, other, 20)
+    alpha = periods.rolling_alpha(ours, other, 20, 252)
+    beta = periods.rolling_beta(ours, other, 20)
     for end in (20, 41, 60):
         slope, intercept = np.polyfit(other[end - 20 : end], ours[end - 20 : end], 1)
         assert beta[dates[end - 1]] == pytest.approx(slope)
@@ -225,7 +225,7 @@ def test_rolling_alpha_and_beta_are_the_line_through_each_window():
 
 def test_rolling_beta_equals_beta_of_each_window():
     other, ours = market(60), market(60, seed=3)
-    found = rolling.rolling_beta(ours, other, 20)
+    found = periods.rolling_beta(ours, other, 20)
     fits = [relative.on_benchmark(ours[k : k + 20], other[k : k + 20]) for k in range(41)]
     expected = [relative.beta(fit) for fit in fits]
     assert found.to_list() == pytest.approx(expected)

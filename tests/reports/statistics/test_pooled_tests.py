@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from reports.statistics.difference_tests import sharpe_differences
 from reports.statistics.pooled_tests import pooled_difference
-from reports.statistics.sharpe_tests import sharpe_differences
 
 YEAR = 252
 

@@ -9,7 +9,7 @@ from small_runs import MONTHLY, SMALL
 from engine import Costs, Training, backtest
 from reports.learning import trained_less_untrained
 from reports.report_data import gather
-from reports.statistics.sharpe_tests import sharpe_differences
+from reports.statistics.difference_tests import sharpe_differences
 from reports.wording import headline
 from strategies import DEQMeanVariance, EqualWeight, NoTradeBand, Untrained
 

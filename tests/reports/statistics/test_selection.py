@@ -9,6 +9,7 @@ from engine import Costs, WalkForward, backtest
 from engine.runs.ledger import TrialLedger
 from reports import write_report
 from reports.report_data import gather
+from reports.statistics import selection
 from strategies import EqualWeight, InverseVolatility, MinimumVariance
 
 PLAN = WalkForward(train="2Y", refit="1Y", rebalance="ME")
@@ -44,15 +45,15 @@ def test_every_trial_is_shown_once_with_what_it_differs_in(results, ledger):
 
 def test_the_spread_of_the_trials_counts_this_run_once(results, ledger):
     tried = ledger.on_the_same(results["EqualWeight"])
-    from reports.statistics import trials
-
     active = results["MinimumVariance"].net_returns - results["EqualWeight"].net_returns
     own = active.mean() / active.std()
-    found = trials.ratios({"MinimumVariance": own}, results, tried)
+    found = selection.trial_ratios({"MinimumVariance": own}, results, tried)
     noted = tried.dropna(subset="active_sharpe")["active_sharpe"] / 252**0.5
     assert len(found) == len(noted) == 3
     np.testing.assert_allclose(sorted(found), sorted(noted))
-    np.testing.assert_allclose(trials.ratios({"MinimumVariance": own}, results, None), [own])
+    np.testing.assert_allclose(
+        selection.trial_ratios({"MinimumVariance": own}, results, None), [own]
+    )
 
 
 def test_the_page_and_the_files_beside_it_have_it(results, ledger, tmp_path):

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reports.statistics import selection, sharpe_tests
+from reports.statistics import difference_tests, selection
+from reports.statistics.difference_tests import variance_differences
 from reports.wording import verdict
 
 
@@ -31,7 +32,7 @@ def test_interval_agrees_with_the_closed_form_for_normal_returns():
     returns = pair(rows, gap)
     rho, first, second = returns.corr().iloc[0, 1], 0.05 + gap, 0.05
     spread = 2 - 2 * rho + (first**2 + second**2 - 2 * first * second * rho**2) / 2
-    row = sharpe_tests.sharpe_differences(returns, "theirs", 1).loc["ours"]
+    row = difference_tests.sharpe_differences(returns, "theirs", 1).loc["ours"]
     assert row["difference"] == pytest.approx(gap)
     assert row["high"] - row["difference"] == pytest.approx(1.96 * np.sqrt(spread / rows), rel=0.07)
     assert row["low"] == pytest.approx(2 * row["difference"] - row["high"])
@@ -39,9 +40,9 @@ def test_interval_agrees_with_the_closed_form_for_normal_returns():
 
 def test_the_test_is_symmetric_and_repeatable():
     returns = pair(800, 0.03)
-    ours = sharpe_tests.sharpe_differences(returns, "theirs", 252).loc["ours"]
-    theirs = sharpe_tests.sharpe_differences(returns, "ours", 252).loc["theirs"]
-    again = sharpe_tests.sharpe_differences(returns, "theirs", 252).loc["ours"]
+    ours = difference_tests.sharpe_differences(returns, "theirs", 252).loc["ours"]
+    theirs = difference_tests.sharpe_differences(returns, "ours", 252).loc["theirs"]
+    again = difference_tests.sharpe_differences(returns, "theirs", 252).loc["ours"]
     assert theirs["difference"] == pytest.approx(-ours["difference"])
     assert theirs["p"] == ours["p"]
     pd.testing.assert_series_equal(ours, again, check_exact=True)
@@ -49,38 +50,41 @@ def test_the_test_is_symmetric_and_repeatable():
 
 def test_interval_and_p_value_agree():
     for gap in (0.0, 0.01, 0.02, 0.03, 0.05):
-        row = sharpe_tests.sharpe_differences(pair(600, gap), "theirs", 252).loc["ours"]
+        row = difference_tests.sharpe_differences(pair(600, gap), "theirs", 252).loc["ours"]
         assert (row["low"] > 0) == (row["p"] < 0.05)
 
 
 def test_null_reads_as_null_and_skill_as_skill():
     """Without a difference about one in ten lies below 0.1; a large one is seen."""
     p = [
-        sharpe_tests.sharpe_differences(
+        difference_tests.sharpe_differences(
             pair(250, 0.0, seed, exact=False), "theirs", 252, resamples=200
         ).loc["ours", "p"]
         for seed in range(100)
     ]
     assert 0.04 <= np.mean(np.array(p) < 0.1) <= 0.18
     assert np.mean(p) == pytest.approx(0.5, abs=0.08)
-    assert sharpe_tests.sharpe_differences(pair(2000, 0.08), "theirs", 252).loc["ours", "p"] < 0.001
+    assert (
+        difference_tests.sharpe_differences(pair(2000, 0.08), "theirs", 252).loc["ours", "p"]
+        < 0.001
+    )
 
 
 def test_the_same_strategy_twice_differs_by_nothing():
     returns = pair(300, 0.0)
     returns["theirs"] = returns["ours"]
-    row = sharpe_tests.sharpe_differences(returns, "theirs", 252).loc["ours"]
+    row = difference_tests.sharpe_differences(returns, "theirs", 252).loc["ours"]
     assert row["difference"] == 0
     assert row["p"] == 1
 
 
 def test_what_cannot_be_compared_is_not_a_number():
     returns = pair(300, 0.02).assign(flat=0.001)
-    table = sharpe_tests.sharpe_differences(returns, "theirs", 252)
+    table = difference_tests.sharpe_differences(returns, "theirs", 252)
     assert table.loc["flat"].isna().all()
     assert table.loc["ours"].notna().all()
-    assert sharpe_tests.sharpe_differences(returns, "flat", 252).isna().all(axis=None)
-    short = sharpe_tests.sharpe_differences(returns[:20], "theirs", 252).loc["ours"]
+    assert difference_tests.sharpe_differences(returns, "flat", 252).isna().all(axis=None)
+    short = difference_tests.sharpe_differences(returns[:20], "theirs", 252).loc["ours"]
     assert np.isfinite(short["difference"])
     assert np.isnan(short["p"])
 
@@ -105,14 +109,14 @@ def test_the_studentised_test_reads_noise_as_noise():
     for seed in range(100):
         returns = pair(250, 0.0, seed, exact=False)
         calm = np.repeat(np.random.default_rng(seed).choice([0.5, 2.0], 5), 50)[:, None]
-        row = sharpe_tests.sharpe_differences(returns * calm, "theirs", 252, resamples=200)
+        row = difference_tests.sharpe_differences(returns * calm, "theirs", 252, resamples=200)
         p.append(row.loc["ours", "studentised"])
     assert 0.04 <= np.mean(np.array(p) < 0.1) <= 0.18
     assert np.mean(p) == pytest.approx(0.5, abs=0.08)
 
 
 def test_the_studentised_test_sees_skill():
-    row = sharpe_tests.sharpe_differences(pair(2000, 0.08), "theirs", 252).loc["ours"]
+    row = difference_tests.sharpe_differences(pair(2000, 0.08), "theirs", 252).loc["ours"]
     assert row["studentised"] < 0.001
     closed = np.sqrt((2 - 2 * 0.8) / 2000 * 252)  # Memmel 2003, small ratios
     assert row["error"] == pytest.approx(closed, rel=0.05)
@@ -120,11 +124,11 @@ def test_the_studentised_test_sees_skill():
 
 def test_the_interval_of_a_sharpe_ratio_is_lo_s_for_normal_returns():
     returns = pair(3000, 0.05)
-    row = sharpe_tests.sharpe_intervals(returns, 252).loc["ours"]
-    error = sharpe_tests.sharpe_standard_error(returns["ours"], 252)
+    row = difference_tests.sharpe_intervals(returns, 252).loc["ours"]
+    error = difference_tests.sharpe_standard_error(returns["ours"], 252)
     assert (row["high"] - row["low"]) / 2 == pytest.approx(1.96 * error, rel=0.06)
     assert (row["high"] + row["low"]) / 2 == pytest.approx(0.1 * np.sqrt(252))
-    assert sharpe_tests.sharpe_intervals(returns[:20], 252).isna().all(axis=None)
+    assert difference_tests.sharpe_intervals(returns[:20], 252).isna().all(axis=None)
 
 
 # What having tried several does
@@ -149,7 +153,7 @@ def test_the_worked_example_of_the_deflated_sharpe_ratio():
 def test_probabilistic_sharpe_in_closed_form():
     """For two equally likely values the standard error is 1 / sqrt(T - 1), for any ratio."""
     returns = two_points(101, 50 / 101, 0.1)
-    error = sharpe_tests.sharpe_standard_error(returns, 1)
+    error = difference_tests.sharpe_standard_error(returns, 1)
     assert error == pytest.approx(0.1, rel=0.01)
     assert selection.probabilistic_sharpe(returns, 0.1) == pytest.approx(0.5)
     assert selection.probabilistic_sharpe(returns, 0.1 - error) == pytest.approx(0.8413, abs=1e-4)
@@ -224,3 +228,64 @@ def test_superior_ability_reads_noise_as_noise_and_skill_as_skill():
     assert selection.superior_ability(returns, "S0") < 0.01
     assert np.isnan(selection.superior_ability(returns[:20], "S0"))
     assert np.isnan(selection.superior_ability(returns[["S0"]], "S0"))
+
+
+def of_variance(rows, seed, ratio=1.0, shared=0.6):
+    rng = np.random.default_rng(seed)
+    common, own = rng.normal(size=(rows, 1)), rng.normal(size=(rows, 2))
+    both = np.sqrt(shared) * common + np.sqrt(1 - shared) * own
+    return pd.DataFrame(0.01 * both * [ratio, 1.0] + 0.001, columns=["one", "base"])
+
+
+def test_difference_and_error_in_closed_form():
+    """Of independent normal rows with correlation r the error is sqrt(4 (1 - r**2) / T)."""
+    returns = of_variance(20_000, 0, ratio=1.1)
+    found = variance_differences(returns, "base", resamples=1).loc["one"]
+    assert found["difference"] == pytest.approx(
+        np.log(returns.var() @ [1, 0] / returns["base"].var())
+    )
+    assert found["error"] == pytest.approx(np.sqrt(4 * (1 - 0.6**2) / 20_000), rel=0.05)
+    swapped = variance_differences(returns, "one", resamples=1).loc["base"]
+    assert swapped["difference"] == pytest.approx(-found["difference"])
+
+
+def test_p_is_that_of_a_loop_over_resamples():
+    returns, resamples = of_variance(150, 5, ratio=1.12), 300
+    found = variance_differences(returns, "base", resamples=resamples, seed=7).loc["one"]
+    block, values = int(found["block"]), returns.to_numpy()
+    rows, count = 150, max(150 // int(found["block"]), 2)
+
+    def difference(x):
+        return np.log(x[:, 0].var() / x[:, 1].var())
+
+    rng, hits = np.random.default_rng(7), 0
+    starts = np.concatenate(
+        [rng.integers(0, rows, (size, count)) for size in (200, 100)]  # in the same chunks
+    )
+    for picks in starts:
+        drawn = values[(picks[:, None] + np.arange(block)) % rows]  # (blocks, b, 2)
+        sample = drawn.reshape(-1, 2)
+        z = (drawn - sample.mean(axis=0)) ** 2 / sample.var(axis=0)
+        sums = (z[..., 0] - z[..., 1]).sum(axis=1) / np.sqrt(block)
+        error = np.sqrt(np.mean(sums**2) / rows)
+        drawn_ratio = abs(difference(sample) - found["difference"]) / error
+        hits += drawn_ratio >= abs(found["difference"]) / found["error"]
+    assert found["p"] == pytest.approx((1 + hits) / (1 + resamples), abs=1e-12)
+
+
+def test_size_and_power():
+    def rejected(ratio, level):
+        p = [
+            variance_differences(of_variance(120, seed, ratio), "base", 99, seed)["p"].iloc[0]
+            for seed in range(100)
+        ]
+        return np.mean(np.array(p) <= level)
+
+    assert 0.02 <= rejected(1.0, 0.1) <= 0.2  # 10% is right; the deviation of the mean is 3%
+    assert rejected(1.25, 0.1) > 0.6
+
+
+def test_what_cannot_be_compared_is_not_known():
+    returns = of_variance(100, 0).assign(still=0.01)
+    assert variance_differences(returns, "base", 9).loc["still"].isna().all()
+    assert variance_differences(returns.iloc[:29], "base", 9).isna().all(axis=None)

@@ -1,20 +1,59 @@
-"""Standard errors and confidence intervals of Sharpe ratios, and tests of the difference of two.
+"""Intervals of Sharpe ratios, and tests of the difference of two strategies, by bootstrap.
 
-``returns`` are (T, S) returns in excess of the risk-free rate, one column a strategy, without NaN.
+``returns`` are (T, S), one column a strategy, without NaN; those of Sharpe ratios are in excess of
+the risk-free rate. Histories are resampled in blocks of random length, as volatility comes in
+clusters, and the rows of all strategies at once, as the returns of one date belong together.
+
+Source of the stationary bootstrap: Politis and Romano (1994); of the block length Politis and White
+(2004) with the 2009 correction.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
 
 from engine.accounting.performance import constant, sharpe
-from reports.statistics.bootstrap import FEWEST, RESAMPLES, SEED, block_length, resampled_sharpes
 
 CHUNK = 200  # resamples at a time
 LEVEL = 0.95
+RESAMPLES = 2000
+SEED = 0
+FEWEST = 30  # periods; below, a resampled history says nothing
+
+
+def block_length(moves: np.ndarray) -> int:
+    """The longest of the best mean block lengths of the columns (T, S), between 1 and sqrt(T)."""
+    from arch.bootstrap import optimal_block_length
+
+    varying = moves[:, moves.std(axis=0) > 1e-10]
+    if not varying.shape[1]:
+        return 1
+    best = optimal_block_length(varying)["stationary"].max()
+    return int(np.ceil(np.clip(np.nan_to_num(best, nan=1.0), 1.0, np.sqrt(len(moves)))))
+
+
+def draws(rows: int, block: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Of each resampled history, (rows,) how often each row is in it."""
+    from arch.bootstrap import StationaryBootstrap
+
+    bootstrap = StationaryBootstrap(block, np.arange(rows), seed=seed)
+    for (index,), _ in bootstrap.bootstrap(resamples):
+        yield np.bincount(index, minlength=rows).astype(float)
+
+
+def resampled_sharpes(values: np.ndarray, block: int, resamples: int, seed: int) -> np.ndarray:
+    """(resamples, S) Sharpe ratios a period (ddof 1) of resampled histories of values (T, S)."""
+    rows = len(values)
+    moments = np.hstack([values, values**2])  # (T, 2S): the Sharpe ratio needs no more
+    ratios = np.empty((resamples, values.shape[1]))
+    for number, counts in enumerate(draws(rows, block, resamples, seed)):
+        mean, square = np.split(counts @ moments / rows, 2)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratios[number] = mean / np.sqrt((square - mean**2) * rows / (rows - 1))
+    return ratios
 
 
 def sharpe_standard_error(returns: pd.Series, periods_per_year: float) -> float:
@@ -40,7 +79,7 @@ def sharpe_standard_error(returns: pd.Series, periods_per_year: float) -> float:
 
 
 def sharpe_intervals(returns: pd.DataFrame, periods_per_year: float) -> pd.DataFrame:
-    """95% interval of each Sharpe ratio by the stationary bootstrap (see ``bootstrap``).
+    """95% interval of each Sharpe ratio by the stationary bootstrap.
 
     With s the ratio found and s* a resampled one the interval is s -+ the 95% quantile of
     |s* - s|. One row a strategy: low, high (annualised). NaN where T < 30 or without spread.
@@ -63,7 +102,7 @@ def sharpe_differences(
 ) -> pd.DataFrame:
     """Sharpe ratio of each strategy less the benchmark's, and how likely it is by chance.
 
-    Rows are resampled by the stationary bootstrap (see ``bootstrap``). With d the difference
+    Rows are resampled by the stationary bootstrap. With d the difference
     found and d* a resampled one, the two-sided p-value of "no difference" is
     (1 + number of |d* - d| >= |d|) / (1 + resamples), and the 95% interval is d -+ the 95%
     quantile of |d* - d|, so that both always agree.
@@ -177,8 +216,15 @@ def difference_errors(
     values: np.ndarray,
     measure: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] = sharpe_and_slope,
 ) -> np.ndarray:
-    """HAC standard errors (S - 1,) of the measure of each column less the last column's."""
-    return _errors(less_last(influences(values, measure)))
+    """HAC standard errors (S - 1,) of the measure of each column less the last column's, see
+    ``relative.regression``."""
+    from statsmodels.regression.linear_model import OLS
+
+    fits = [
+        OLS(column, np.ones(len(column))).fit(cov_type="HAC", cov_kwds={"maxlags": None})
+        for column in less_last(influences(values, measure)).T
+    ]
+    return np.array([fit.bse[0] for fit in fits])
 
 
 def _scaled(returns: pd.DataFrame) -> np.ndarray:
@@ -202,19 +248,51 @@ def less_last(values: np.ndarray) -> np.ndarray:
     return values[..., :-1] - values[..., -1:]
 
 
-def _errors(moves: np.ndarray) -> np.ndarray:
-    """HAC standard error of the mean of each column (T, S), see ``relative.regression``."""
-    from statsmodels.regression.linear_model import OLS
-
-    fits = [
-        OLS(column, np.ones(len(column))).fit(cov_type="HAC", cov_kwds={"maxlags": None})
-        for column in moves.T
-    ]
-    return np.array([fit.bse[0] for fit in fits])
-
-
 def _reach(distance: np.ndarray) -> np.ndarray:
     """The 95% quantile of each column of distances, NaN where it is not finite."""
     distance = np.where(np.isfinite(distance), distance, np.inf)
     reach = np.quantile(distance, LEVEL, axis=0, method="higher")
     return np.where(np.isfinite(reach), reach, np.nan)
+
+
+def variance_differences(
+    returns: pd.DataFrame, benchmark: str, resamples: int = RESAMPLES, seed: int = SEED
+) -> pd.DataFrame:
+    """log(variance) of each strategy less the benchmark's, and how likely it is by chance.
+
+    The test of ``difference_tests.ledoit_wolf`` with the log-variance in place of the Sharpe ratio:
+    studentised, by a bootstrap of circular blocks.
+
+    Args:
+        returns: (T, S), one column a strategy, without NaN.
+        benchmark: the column to compare with.
+
+    Returns:
+        One row a strategy except the benchmark: difference (.02 is a variance higher by 2%), error
+        (its HAC standard error), p, block (rows). NaN below 30 rows, or without spread.
+
+    Source: Ledoit and Wolf (2011), Robust Performances Hypothesis Testing With the Variance.
+    """
+    others = [name for name in returns.columns if name != benchmark]
+    table = pd.DataFrame(
+        np.nan, index=others, columns=["difference", "error", "p", "block"], dtype=float
+    )
+    deviations = returns.std(ddof=0)
+    varying = [name for name in others if not constant(returns[name])]
+    if len(returns) < FEWEST or constant(returns[benchmark]) or not varying:
+        return table
+    values = (returns[[*varying, benchmark]] / deviations[benchmark]).to_numpy(float)
+    values = values - values.mean(axis=0)  # not in place: pandas 3 owns the array
+    block = block_length(values[:, :-1] ** 2 / (values[:, :-1] ** 2).mean(0) - values[:, -1:] ** 2)
+    found = 2 * np.log(deviations[varying] / deviations[benchmark])
+    errors = difference_errors(values, log_variance_and_slope)
+    p = ledoit_wolf(values, block, resamples, seed, log_variance_and_slope)
+    table.loc[varying] = np.column_stack([found, errors, p, np.full(len(varying), block)])
+    return table
+
+
+def log_variance_and_slope(moments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of (mean, mean square) (B, 2): the logarithm of the variance (B,), and its derivatives."""
+    mean, square = moments.T
+    variance = square - mean**2
+    return np.log(variance), np.stack([-2 * mean, np.ones_like(mean)], axis=1) / variance[:, None]
