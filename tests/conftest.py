@@ -1,5 +1,6 @@
 """Data shared by the tests: real prices, and small random ones."""
 
+import os
 import signal
 
 import pytest
@@ -24,6 +25,15 @@ def _own_ledger(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DEQFOLIO_STORAGE", f"sqlite:///{file}")
         yield
+
+
+@pytest.fixture(autouse=True)
+def _leaves_the_environment():
+    """Every process that later tests start would inherit what a test leaves there."""
+    before = dict(os.environ)
+    yield
+    left = dict(os.environ)
+    assert left | {"PYTEST_CURRENT_TEST": ""} == before | {"PYTEST_CURRENT_TEST": ""}
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -31,7 +31,8 @@ except ValueError as error:
 def homeless(tmp_path, monkeypatch):
     """No home, packages that cannot be written, and a temporary folder."""
     for name in (VARIABLE, "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # so that what a test sets is taken back
+        monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", NOWHERE)
     monkeypatch.setattr(machine.tempfile, "gettempdir", lambda: str(tmp_path))
     monkeypatch.setattr(machine.tempfile, "tempdir", str(tmp_path))
