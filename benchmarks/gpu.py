@@ -23,7 +23,7 @@ from torch import Tensor
 
 from data_loaders import load
 from engine import Training, WalkForward, backtest
-from engine.training.device import device_here
+from engine.training.settings import device_here
 from strategies import DEQMeanVariance
 from strategies.layers import MeanVarianceLayer
 from strategies.layers.optimisation.active_set.calls import Call

@@ -35,7 +35,7 @@ from engine.training.callbacks import Callback as Callback
 from engine.training.callbacks import CsvLog as CsvLog
 from engine.training.callbacks import MLflow as MLflow
 from engine.training.callbacks import TensorBoard as TensorBoard
-from engine.training.errors import TrainingError as TrainingError
+from engine.training.fit_records import TrainingError as TrainingError
 from engine.training.settings import Training as Training
 from engine.training.trainer import train as train
 from engine.walking.weight_checks import AllocationError as AllocationError

@@ -15,7 +15,7 @@ torch.set_num_threads(1)  # the problems are small: more threads only wait for e
 
 def pytest_configure(config):
     """Tests train on little data, on purpose; that training warns of it has tests of its own."""
-    config.addinivalue_line("filterwarnings", "ignore::engine.training.errors.TrainingWarning")
+    config.addinivalue_line("filterwarnings", "ignore::engine.training.fit_records.TrainingWarning")
 
 
 @pytest.fixture(scope="session", autouse=True)

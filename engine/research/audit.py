@@ -12,9 +12,9 @@ import pandas as pd
 from data_loaders import Panel
 from data_loaders.calendars import bars_per_day
 from engine.accounting.costs import Costs
-from engine.compute.progress import progress_bar
 from engine.planning.walk_forward import WalkForward
 from engine.research.strategy_checks import Audit, Declared
+from engine.training.callbacks import progress_bar
 from engine.training.settings import Training
 from strategies.base import Strategy
 

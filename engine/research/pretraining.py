@@ -20,12 +20,10 @@ from data_loaders.writing import atomic, remove_abandoned
 from engine.accounting.costs import Costs
 from engine.compute.threads import limited_threads
 from engine.planning.walk_forward import Fold, WalkForward
-from engine.training.dataset import Dataset
-from engine.training.device import device_here
-from engine.training.errors import TrainingError
+from engine.training.dataset import Dataset, equal_blocks
+from engine.training.fit_records import TrainingError
 from engine.training.progress import Part, Progress
-from engine.training.schedule import equal_blocks
-from engine.training.settings import Training
+from engine.training.settings import Training, device_here
 from engine.training.trainer import FEWEST, adamw, run_epochs
 from engine.walking.argument_checks import check_arguments, check_financing
 from engine.walking.learner import Learner

@@ -30,13 +30,13 @@ from engine.accounting.risk_free import Rates
 from engine.backtest import backtest
 from engine.compute.broadcast import TASK_LOCK
 from engine.compute.cluster import client_of
-from engine.compute.progress import progress_bar
 from engine.compute.worker_pool import is_alive, local_processes, start_server
 from engine.planning.walk_forward import WalkForward
 from engine.runs.ledger import TrialLedger
 from engine.runs.result import BacktestResult, why_failed
 from engine.runs.storage import Claims, connect_arguments, storage_errors
-from engine.training.errors import TrainingError
+from engine.training.callbacks import progress_bar
+from engine.training.fit_records import TrainingError
 from engine.training.settings import Training
 from engine.walking.weight_checks import AllocationError
 from strategies.base import Strategy

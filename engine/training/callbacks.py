@@ -1,4 +1,5 @@
-"""Callbacks: each epoch of training is reported to a bar, a CSV file, TensorBoard or MLflow.
+"""Progress bars, and callbacks: each epoch of training is reported to a bar, a CSV file,
+TensorBoard or MLflow.
 
     backtest(..., callbacks=[CsvLog("epochs.csv"), TensorBoard("runs/board")])
     deqfolio backtest ... --log csv --log tensorboard
@@ -11,19 +12,53 @@ fit is done, all at once.
 from __future__ import annotations
 
 import csv
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+from tqdm.auto import tqdm
+
 from data_loaders.plugins import load_object
 from data_loaders.suggestions import known_names
 from data_loaders.writing import safe_text
-from engine.compute.progress import progress_bar
 from engine.training.fit_records import FitKey
 
 NUMBERS = ("loss", "validation_loss", "gradient_norm", "skipped", "contraction")
 COLUMNS = ("strategy", "fold", "seed", "epoch", "best", *NUMBERS)
+
+LOG = logging.getLogger("deqfolio")
+LINES = 4  # logged for each bar
+
+
+class Progress(tqdm):
+    """A bar that, without a terminal, logs each quarter of its progress at level INFO."""
+
+    def __init__(self, what: str, total: int, unit: str, hidden: bool | None):
+        super().__init__(total=total, desc=what, unit=unit, disable=hidden)
+        self.what, self.goal, self.units, self.counted = what, total, unit, 0
+        self.quiet = hidden is True
+
+    def reach(self, count: int) -> None:
+        """Set the number of units that are done."""
+        self.update(count - self.counted)
+
+    def update(self, n: float | None = 1) -> bool | None:
+        before, self.counted = self.counted, self.counted + int(n or 0)
+        if (
+            self.disable
+            and not self.quiet
+            and self.goal
+            and LINES * before // self.goal < LINES * self.counted // self.goal
+        ):
+            LOG.info("%s: %d of %d %ss", self.what, self.counted, self.goal, self.units)
+        return super().update(n)
+
+
+def progress_bar(what: str, total: int, unit: str, show: bool | None) -> Progress:
+    """A bar of ``total`` units; None shows it on a terminal and logs elsewhere, False is silent."""
+    return Progress(what, total, unit, None if show is None else not show)
 
 
 class Callback:
@@ -204,19 +239,19 @@ def named_callbacks(names: Sequence[str], folder: Path) -> list[Callback]:
     Raises:
         ValueError: a name that is none of these; ImportError: its package is not installed.
     """
-    return [_named(name, folder) for name in names]
-
-
-def _named(name: str, folder: Path) -> Callback:
-    if name in LOGS:
-        return LOGS[name](folder)
-    found = load_object(name) if ":" in name else None
-    if not (isinstance(found, type) and issubclass(found, Callback)):
-        raise ValueError(
-            f"training: log = {name!r} is not a log{known_names(name, LOGS)}, or your own "
-            "Callback as module:Class"
-        )
-    return found()
+    made: list[Callback] = []
+    for name in names:
+        if name in LOGS:
+            made.append(LOGS[name](folder))
+            continue
+        found = load_object(name) if ":" in name else None
+        if not (isinstance(found, type) and issubclass(found, Callback)):
+            raise ValueError(
+                f"training: log = {name!r} is not a log{known_names(name, LOGS)}, or your own "
+                "Callback as module:Class"
+            )
+        made.append(found())
+    return made
 
 
 def _known(row: Mapping[str, Any]) -> dict[str, float]:

@@ -1,25 +1,30 @@
-"""The decisions that a strategy is trained on, and where its validation begins."""
+"""The decisions that a strategy is trained on: blocks, validation rows and mirrored panels."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from engine.training.errors import TrainingError
+from data_loaders import Panel
+from engine.training.fit_records import TrainingError
 from engine.training.settings import Training
-from engine.training.unpriced import Steps, moved_steps
+from engine.training.unpriced import Steps
 from strategies.base import Inputs
+
+Block = tuple[int, int]  # decisions from the first up to the second, which is not one of them
 
 
 @dataclass(frozen=True)
 class Dataset:
     """K consecutive decisions, each held from its fill to the next decision's fill.
 
-    With mirrors (see ``mirrors.py``) inputs, growth, years, illiquidity and risk_free have as many
+    With mirrors (see ``mirrored``) inputs, growth, years, illiquidity and risk_free have as many
     times K rows more, those of one mirrored panel after the other; all else is of the true panel.
 
     Attributes:
@@ -57,19 +62,16 @@ class Dataset:
     def to(self, device: torch.device) -> Dataset:
         """The same with its tensors on another device."""
 
-        def moved(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.to(device)
+        def moved(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return value.to(device)
+            if isinstance(value, Mapping):
+                return {key: moved(each) for key, each in value.items()}
+            if isinstance(value, list):  # of steps
+                return [each._make(map(moved, each)) for each in value]
+            return value
 
-        return replace(
-            self,
-            inputs={name: values.to(device) for name, values in self.inputs.items()},
-            growth=self.growth.to(device),
-            years=moved(self.years),
-            illiquidity=moved(self.illiquidity),
-            risk_free=moved(self.risk_free),
-            steps=moved_steps(self.steps, device),
-            paths=moved(self.paths),
-        )
+        return replace(self, **{f.name: moved(getattr(self, f.name)) for f in fields(self)})
 
     def segments(self, start: int, stop: int) -> list[tuple[int, int]]:
         """``start`` to ``stop`` without the decisions that come after a gap in time.
@@ -142,3 +144,101 @@ def check_dataset(data: Dataset, training: Training) -> None:
             f"{len(data)} training decisions are too few: a loss over a block needs 4 to train "
             "and 3 to validate; give the plan a longer train span or more frequent decisions"
         )
+
+
+def equal_blocks(last: int, length: int) -> list[Block]:
+    """The decisions from 1 up to ``last`` in contiguous blocks of about ``length``, at least 3."""
+    count = max(1, min(round((last - 1) / length), (last - 1) // 3))
+    parts = np.array_split(np.arange(1, last), count)
+    return [(int(part[0]), int(part[-1]) + 1) for part in parts]
+
+
+def epoch_blocks(
+    blocks: list[Block], bootstrap: bool, mirrors: int = 0, decisions: int = 0
+) -> list[Block]:
+    """The blocks of an epoch in random order, of torch's global generator.
+
+    With ``bootstrap`` each is moved to a random place in the training rows, so that they overlap
+    and leave gaps: the moving-block bootstrap. Kuensch (1989). With ``mirrors`` each is taken from
+    the true panel, or from one of the mirrored ones that follow it, ``decisions`` rows each.
+    """
+    order = torch.randperm(len(blocks)).tolist()
+    first, last = blocks[0][0], blocks[-1][1]
+    drawn = []
+    for index in order:
+        start, stop = blocks[index]
+        if bootstrap:
+            length = stop - start
+            start = int(torch.randint(first, last - length + 1, ()).item())
+            stop = start + length
+        shift = int(torch.randint(mirrors + 1, ()).item()) * decisions if mirrors else 0
+        drawn.append((start + shift, stop + shift))
+    return drawn
+
+
+def check_mirrored(panel: Panel, features: Sequence[str]) -> None:
+    """Raise a ValueError where there is no asset feature of one of these names."""
+    unknown = [name for name in features if name not in panel.asset_features]
+    if unknown:
+        known = ", ".join(map(repr, panel.asset_features)) or "none"
+        raise ValueError(
+            f"mirrored_features names {', '.join(map(repr, unknown))}, and the panel's asset "
+            f"features are {known}"
+        )
+
+
+def mirrored(panel: Panel, number: int, features: Sequence[str] = (), fill: str = "close") -> Panel:
+    """The panel with log returns of the opposite sign, of some assets.
+
+    Prices p of these assets become 1 / p, row by row, so that a row of the result is known when
+    that of the panel is.
+
+    Args:
+        number: which assets they are. Of the first mirror all; of each pair that follows about
+            every second one at random (the seed is the pair's number), and those that it left. So
+            every asset is turned in half of the panels, where the mirrors are odd in number.
+        features: asset features that change sign with the returns, a forecast for example. Others,
+            and those of the market, stay as they are.
+        fill: the asset feature that is the price of fills, see ``WalkForward``.
+    """
+    turned = np.random.default_rng((number + 1) // 2).random(len(panel.assets)) < 0.5
+    turned = np.ones_like(turned) if number == 0 else turned ^ (number % 2 == 0)
+    prices = panel.prices.copy()
+    prices.loc[:, turned] = 1 / prices.loc[:, turned]
+    own = {}
+    for name, frame in panel.asset_features.items():
+        own[name] = frame * np.where(turned, -1.0, 1.0) if name in features else frame
+        if name == fill:
+            own[name] = frame.where(~turned, 1 / frame)
+    return panel.replaced(
+        prices=prices,
+        asset_features=own,
+        source=f"{panel.source}, mirrored",
+    )
+
+
+def with_mirrors(true: Dataset, copies: Sequence[Dataset]) -> Dataset:
+    """The dataset with those of mirrored panels after it, from which blocks are drawn as well."""
+    if not copies:
+        return true
+    every = [true, *copies]
+    span = int(true.ends.max()) + 1
+    inputs = {name: torch.cat([each.inputs[name] for each in every]) for name in true.inputs}
+    inputs["row"] = torch.cat([each.inputs["row"] + k * span for k, each in enumerate(every)])
+
+    def repeated(values: Tensor | None) -> Tensor | None:
+        return None if values is None else torch.cat([values] * len(every))
+
+    return replace(
+        true,
+        inputs=inputs,
+        growth=torch.cat([each.growth for each in every]),
+        years=repeated(true.years),
+        illiquidity=repeated(true.illiquidity),
+        mirrors=len(copies),
+        risk_free=repeated(true.risk_free),
+        paths=None
+        if true.paths is None
+        else torch.cat([each.paths for each in every if each.paths is not None]),
+        steps={k + n * len(true): s for n, each in enumerate(every) for k, s in each.steps.items()},
+    )

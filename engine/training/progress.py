@@ -1,4 +1,5 @@
-"""The progress of a training: what the steps of an epoch came to, and all epochs until now.
+"""The progress of a training: what the steps of an epoch came to, all epochs until now, and the
+file from which a training that was interrupted resumes.
 
 Several networks may be in training at once, a ``Part`` each, the last of which is kept.
 """
@@ -6,24 +7,35 @@ Several networks may be in training at once, a ``Part`` each, the last of which 
 from __future__ import annotations
 
 import copy
+import hashlib
+import logging
 import math
+import pickle
+import time
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from data_loaders.writing import atomic
 from engine.accounting.costs import Account, Costs
 from engine.losses.returns import Loss
-from engine.training.dataset import Dataset
-from engine.training.errors import TrainingError
+from engine.training.dataset import Block, Dataset
 from engine.training.evidence import Compared, Evidence, between, evidence, pooled_evidence
+from engine.training.fit_records import TrainingError
 from engine.training.rollout import rollout
-from engine.training.schedule import Block
 from engine.training.settings import Training
 from strategies.base import ConvergenceError, SolveRecord, SolveTally, remember, remembered
+
+LOG = logging.getLogger("deqfolio")
+HASH = hashlib.sha256().digest_size  # bytes at the end of the file
+SECONDS = 1.0  # between two writings of a file, so that short epochs take no longer for it
 
 
 @dataclass
@@ -239,3 +251,54 @@ class Progress:
     def _gpu(self) -> torch.device | None:
         device = next(self.module.parameters()).device
         return device if device.type == "cuda" else None
+
+
+class Checkpoint:
+    """The file of one training's progress.
+
+    Args:
+        path: of the file; None keeps nothing, nor does a folder that is not there, as on another
+            machine of a cluster.
+    """
+
+    def __init__(self, path: Path | None):
+        self.path = path if path is not None and path.parent.is_dir() else None
+        self.written = time.monotonic()
+
+    def load(self, progress: Progress) -> bool:
+        """Whether there was a file, and the training stands where it left off."""
+        if self.path is None or not self.path.exists():
+            return False
+        try:
+            stored = self.path.read_bytes()
+            content, own = stored[:-HASH], stored[-HASH:]
+            if hashlib.sha256(content).digest() != own:
+                raise ValueError("it does not hold what was written")
+            state = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
+            progress.load_state_dict(state)
+        except (OSError, RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError,
+                zipfile.BadZipFile) as error:  # fmt: skip
+            LOG.warning("%s cannot be read, its training restarts: %s", self.path, error)
+            self.path.unlink(missing_ok=True)
+            return False
+        return True
+
+    def save(self, progress: Progress) -> None:
+        """Keep the progress, all of it or, if the process dies, what was there before."""
+        if self.path is None or (
+            not progress.finished and time.monotonic() - self.written < SECONDS
+        ):
+            return
+        self.written = time.monotonic()
+        try:
+            content = BytesIO()
+            torch.save(progress.state_dict(), content)
+            own = hashlib.sha256(content.getbuffer()).digest()
+            with atomic(self.path) as scratch:
+                scratch.write_bytes(content.getvalue() + own)
+        except (OSError, RuntimeError) as error:  # a full disk: torch says it in its own words
+            reason = getattr(error, "strerror", None) or "its disk is full, or gone"
+            LOG.warning(
+                "%s cannot be written, training continues without it: %s", self.path, reason
+            )
+            self.path = None

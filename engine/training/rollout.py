@@ -7,9 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from engine.accounting.costs import Account, Costs, settle
-from engine.training.dataset import Dataset
-from engine.training.errors import TrainingError
-from engine.training.schedule import Block, noise_factors
+from engine.training.dataset import Block, Dataset
+from engine.training.fit_records import TrainingError
 from engine.training.unpriced import in_steps, patched
 from strategies.base import Inputs, drift
 
@@ -80,6 +79,16 @@ def rollout(
         expected_return=None if expected_return is None else expected_return[kept],
         predicted_variance=None if variance is None else variance[kept],
     )
+
+
+def noise_factors(growth: Tensor, noise: float) -> Tensor:
+    """What growth factors (S, N) are multiplied by: exp(noise * s * e), e standard normal.
+
+    s is the deviation of each asset's returns in these rows, so that 0.5 adds a quarter of its
+    variance; prices stay positive.
+    """
+    drawn = torch.randn(growth.shape, dtype=growth.dtype).to(growth.device)  # on any device alike
+    return (noise * growth.std(0) * drawn).exp()
 
 
 def row_returns(weights: Tensor, paths: Tensor) -> Tensor:

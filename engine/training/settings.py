@@ -1,12 +1,15 @@
-"""The settings of training, and their checks."""
+"""The settings of training, their checks, and the device that networks are trained on."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
-from engine.losses.returns import Loss, NegativeSharpe
-from engine.training.device import checked_name
+import torch
 
+from engine.losses.returns import Loss, NegativeSharpe
+
+DEVICES = ("cpu", "cuda")
 MOST_SEEDS = 10_000
 SCHEDULES = ("constant", "cosine")  # of the learning rate
 
@@ -81,13 +84,26 @@ class Training:
     warm_start: bool = False
     device: str = "cpu"
 
+    def rate(self, epoch: int) -> float:
+        """The learning rate of an epoch, from 1 on: a linear warm-up, then constant, or a half
+        cosine towards zero. Loshchilov and Hutter (2017), without restarts.
+        """
+        if epoch <= self.warmup:
+            return self.learning_rate * epoch / (self.warmup + 1)
+        if self.schedule == "constant":
+            return self.learning_rate
+        done = (epoch - self.warmup - 1) / max(1, self.epochs - self.warmup)
+        return self.learning_rate * (1 + math.cos(math.pi * done)) / 2
+
     @property
     def within(self) -> bool:
         """Whether a loss reads the rows within holding periods."""
         return self.loss.within or (self.first is not None and self.first.within)
 
     def __post_init__(self) -> None:
-        checked_name(self.device)
+        kind, colon, number = str(self.device).partition(":")
+        if kind not in DEVICES or (colon and not (kind == "cuda" and number.isdecimal())):
+            raise ValueError(f"device is 'cpu', 'cuda' or 'cuda:0', ..., got {self.device!r}")
         for name, low in (
             ("epochs", 0),
             ("block", 3),
@@ -126,3 +142,25 @@ class Training:
                 f"validation_blocks = {self.validation_blocks} of {self.validation:.0%} leave no "
                 "rows to train on: take fewer, or a smaller share"
             )
+
+
+def device_here(name: str) -> torch.device:
+    """The device of that name on this machine.
+
+    Raises:
+        ValueError: there is none.
+    """
+    device = torch.device(name)
+    if device.type != "cuda":
+        return device
+    if not torch.cuda.is_available():
+        reason = (
+            "torch finds no GPU that it can use (see nvidia-smi)"
+            if torch.backends.cuda.is_built()
+            else f"this torch, {torch.__version__}, is built without CUDA (see pytorch.org)"
+        )
+        raise ValueError(f"device={name!r}: {reason}; leave device out to train on the CPU")
+    count = torch.cuda.device_count()
+    if (device.index or 0) >= count:
+        raise ValueError(f"device={name!r}: this machine has {count} GPUs, counted from 0")
+    return device

@@ -1,8 +1,7 @@
 """train(): fit a learned strategy's module on a loss net of costs. Read ``train`` top to bottom.
 
 The settings are in ``settings.py``, the decisions to train on in ``dataset.py``, what portfolios
-earn in ``rollout.py``, blocks, learning rate and noise in ``schedule.py``, how far the result is
-believed in ``evidence.py``.
+earn in ``rollout.py``, how far the result is believed in ``evidence.py``.
 """
 
 from __future__ import annotations
@@ -18,13 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from engine.accounting.costs import Account, Costs
-from engine.training.checkpoint import Checkpoint
-from engine.training.dataset import Dataset, check_dataset
-from engine.training.device import device_here
-from engine.training.errors import TrainingError, TrainingWarning
-from engine.training.progress import Part, Progress, Steps
-from engine.training.schedule import epoch_blocks, equal_blocks, learning_rate
-from engine.training.settings import Training
+from engine.training.dataset import Dataset, check_dataset, epoch_blocks, equal_blocks
+from engine.training.fit_records import TrainingError, TrainingWarning
+from engine.training.progress import Checkpoint, Part, Progress, Steps
+from engine.training.settings import Training, device_here
 from strategies.base import (
     ConvergenceError,
     LearnedStrategy,
@@ -253,7 +249,7 @@ def take_steps(
     unsolved, made = len(steps.unsolved), len(steps.losses)
     parameters = [p for p in module.parameters() if p.requires_grad]
     for group in optimiser.param_groups:
-        group["lr"] = learning_rate(training, epoch)
+        group["lr"] = training.rate(epoch)
     module.train()
     for block in blocks:
         optimiser.zero_grad(set_to_none=True)

@@ -69,22 +69,6 @@ def steps_of(
     return found
 
 
-def moved_steps(steps: Steps, device: torch.device) -> Steps:
-    """The same with their tensors on another device."""
-
-    def moved(step: Step) -> Step:
-        lack = step.illiquidity
-        return Step(
-            step.ordered.to(device),
-            step.delisted.to(device),
-            step.growth.to(device),
-            None if lack is None else lack.to(device),
-            step.years,
-        )
-
-    return {k: [moved(step) for step in several] for k, several in steps.items()}
-
-
 class Period(NamedTuple):
     """What a holding period with several fills came to."""
 

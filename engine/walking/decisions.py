@@ -17,8 +17,7 @@ from engine.accounting.positions import Positions
 from engine.accounting.protective_orders import Levels
 from engine.compute.threads import limited_threads
 from engine.planning.walk_forward import Fold
-from engine.training.errors import TrainingError
-from engine.training.fit_records import FitKey, Fitted
+from engine.training.fit_records import FitKey, Fitted, TrainingError
 from engine.walking.decision_record import DecisionRecord
 from engine.walking.learner import Learner
 from engine.walking.market_memory import unchanged_market

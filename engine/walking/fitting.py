@@ -19,8 +19,7 @@ from torch import Tensor
 
 from data_loaders.validation import day
 from engine.compute.threads import limited_threads
-from engine.training.errors import TrainingError
-from engine.training.fit_records import FitKey, Fitted
+from engine.training.fit_records import FitKey, Fitted, TrainingError
 from engine.training.trainer import train
 from engine.walking.learner import Learner
 from engine.walking.market_memory import unchanged_market

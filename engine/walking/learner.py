@@ -19,9 +19,8 @@ from engine.accounting.market import Market, illiquidity
 from engine.accounting.risk_free import RiskFree
 from engine.compute.memory import check_memory
 from engine.planning.walk_forward import Fold, WalkForward
-from engine.training.dataset import Dataset
+from engine.training.dataset import Dataset, check_mirrored, mirrored, with_mirrors
 from engine.training.fit_records import FitKey, Fitted
-from engine.training.mirrors import check_mirrored, mirrored, with_mirrors
 from engine.training.settings import Training
 from engine.training.trainer import build
 from engine.training.unpriced import steps_of

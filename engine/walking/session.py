@@ -38,17 +38,14 @@ from engine.accounting.simulation import (
     simulate,
 )
 from engine.compute.broadcast import broadcast
-from engine.compute.progress import progress_bar
 from engine.compute.threads import limited_threads
 from engine.planning.walk_forward import Fold, WalkForward, fold_table
 from engine.runs.description import described, identity, run_settings
 from engine.runs.result import BacktestResult, outcome
 from engine.runs.run_directory import RATES, RunDirectory, locked, written
-from engine.training.callbacks import Callback, ProgressBar
-from engine.training.device import device_here
-from engine.training.errors import TrainingError
-from engine.training.fit_records import FitKey, Fitted
-from engine.training.settings import Training
+from engine.training.callbacks import Callback, ProgressBar, progress_bar
+from engine.training.fit_records import FitKey, Fitted, TrainingError
+from engine.training.settings import Training, device_here
 from engine.walking.argument_checks import (
     check_arguments,
     check_financing,

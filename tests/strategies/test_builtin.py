@@ -19,7 +19,7 @@ from sklearn.pipeline import Pipeline
 
 from data_loaders import Panel
 from engine import Training, WalkForward, backtest, check_strategy
-from engine.training.errors import TrainingWarning
+from engine.training.fit_records import TrainingWarning
 from strategies import (
     EqualWeight,
     EstimatorStrategy,

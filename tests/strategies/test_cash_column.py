@@ -9,7 +9,7 @@ import pytest
 
 from data_loaders import Panel
 from engine import Training, WalkForward, backtest
-from engine.training.errors import TrainingWarning
+from engine.training.fit_records import TrainingWarning
 from strategies import DEQMeanVariance, EstimatorStrategy, HierarchicalRiskParity, InverseVolatility
 from strategies.registry import OURS
 

@@ -7,10 +7,10 @@ import torch
 from elsewhere import DEVICE, elsewhere
 from markets import random_walks
 
-import engine.training.device
+import engine.training.settings
 from deqfolio import main
 from engine import Costs, Training, WalkForward, backtest
-from engine.training.device import checked_name, device_here
+from engine.training.settings import device_here
 from strategies import DEQMeanVariance
 from strategies.layers import Anderson, Broyden, FactorRisk, MeanVarianceLayer, Picard
 from strategies.layers.equilibrium.deq_encoder import DEQEncoder
@@ -138,7 +138,7 @@ def test_the_equilibrium_is_the_same_and_looks_at_most_once_a_step(cell, solver)
 
 @pytest.fixture
 def there(monkeypatch):
-    monkeypatch.setattr(engine.training.device, "KINDS", ("cpu", "cuda", DEVICE.type))
+    monkeypatch.setattr(engine.training.settings, "DEVICES", ("cpu", "cuda", DEVICE.type))
     return DEVICE.type
 
 
@@ -179,7 +179,7 @@ def test_a_gpu_that_is_not_there(monkeypatch, tmp_path, capsys):
     for name in ("gpu", "cuda:x", "cpu:0", "mps", 3):
         with pytest.raises(ValueError, match="device is 'cpu', 'cuda' or 'cuda:0'"):
             Training(device=name)
-    assert checked_name("cuda:1") == "cuda:1"
+    assert Training(device="cuda:1").device == "cuda:1"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match="leave device out to train on the CPU"):
         device_here("cuda")

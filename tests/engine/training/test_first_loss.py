@@ -6,11 +6,10 @@ import pytest
 from comparisons import equal
 from learned import Tilt, samples
 
-import engine.training.checkpoint
+import engine.training.progress
 from engine import Costs, NegativeLogGrowth, NegativeSharpe, RealizedVariance, Training, train
 from engine.runs.settings import read_training
-from engine.training.errors import TrainingError, TrainingWarning
-from engine.training.fit_records import training_summary
+from engine.training.fit_records import TrainingError, TrainingWarning, training_summary
 
 FREE = Costs(0.0)
 STILL = 0.0 * NegativeSharpe()  # moves nothing
@@ -30,7 +29,7 @@ def until(data, last):
     return replace(data, inputs=inputs, **rest)
 
 
-@pytest.mark.filterwarnings("ignore::engine.training.errors.TrainingWarning")
+@pytest.mark.filterwarnings("ignore::engine.training.fit_records.TrainingWarning")
 def test_it_is_a_training_of_the_rows_before_validation():
     data = samples()
     last, cut = data.split(PLAIN.validation)
@@ -68,7 +67,7 @@ def test_untrained_has_no_first_training():
 
 
 def test_a_killed_training_resumes_bitwise_without_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(engine.training.checkpoint, "SECONDS", 0.0)
+    monkeypatch.setattr(engine.training.progress, "SECONDS", 0.0)
     training = replace(AFTER, loss=NegativeSharpe(), validation_blocks=3, patience=6)
     data, file = samples(), tmp_path / "0.pt"
     whole = train(Tilt(), data, FREE, training)

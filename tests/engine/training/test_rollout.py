@@ -7,8 +7,7 @@ from torch import nn
 
 from engine import Costs, TrainingError
 from engine.training.dataset import Dataset
-from engine.training.rollout import rollout, rollout_rows
-from engine.training.schedule import noise_factors
+from engine.training.rollout import noise_factors, rollout, rollout_rows
 
 WEIGHTS = np.array([[0.5, 0.5], [1.0, 0.0], [0.2, 0.2], [0.0, 1.0], [0.5, 0.0]])
 GROWTH = np.array([[1.1, 0.9], [1.2, 1.0], [1.0, 1.1], [0.9, 1.3], [1.0, 1.0]])

@@ -13,7 +13,7 @@ from sklearn.base import clone
 from small_runs import MONTHLY as PLAN
 from small_runs import QUICK, SMALL, given
 
-import engine.training.checkpoint
+import engine.training.progress
 from engine import Costs, Training, backtest, train
 from strategies import DEQMeanVariance, LinearMeanVariance
 
@@ -26,7 +26,7 @@ class Killed(BaseException):
 
 @pytest.fixture(autouse=True)
 def _every_epoch(monkeypatch):
-    monkeypatch.setattr(engine.training.checkpoint, "SECONDS", 0.0)
+    monkeypatch.setattr(engine.training.progress, "SECONDS", 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -102,13 +102,13 @@ def test_a_killed_backtest_resumes_inside_a_fold(panel, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "import os, signal, sys\nsys.path[:0] = ['tests/support', '.']\n"
-        "from engine.training import checkpoint\ncheckpoint.SECONDS = 0.0\n"
-        "save = checkpoint.Checkpoint.save\n"
+        "from engine.training import progress\nprogress.SECONDS = 0.0\n"
+        "save = progress.Checkpoint.save\n"
         "def save_and_die(self, progress):\n"
         "    save(self, progress)\n"
         "    if progress.epoch == 3:\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "checkpoint.Checkpoint.save = save_and_die\n"
+        "progress.Checkpoint.save = save_and_die\n"
         "from markets import random_walks\nfrom small_runs import MONTHLY, SMALL\n"
         "from engine import Training, backtest\nfrom strategies import DEQMeanVariance\n"
         "backtest(DEQMeanVariance(**SMALL), random_walks(880, 4), MONTHLY, progress=False,"

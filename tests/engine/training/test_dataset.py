@@ -13,7 +13,7 @@ from torch import nn
 
 from data_loaders import Panel
 from engine import Costs, Training, WalkForward, train
-from engine.training.mirrors import mirrored
+from engine.training.dataset import mirrored
 from engine.training.rollout import rollout
 from engine.walking.learner import Learner
 from strategies import DEQMeanVariance, LearnedStrategy
