@@ -37,7 +37,7 @@ from reports.statistics.difference_tests import variance_differences
 from strategies import DEQMeanVariance, MeanVarianceLayer
 from strategies.base import Inputs
 from strategies.features import IMPLIED
-from strategies.network_parts import LIMIT
+from strategies.strategy_constraints import LIMIT
 
 TRAINING = Training(
     loss=RealizedVariance(log=True),

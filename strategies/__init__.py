@@ -1,7 +1,7 @@
 """Strategies: rules and networks that turn what is known into weights.
 
 Read in this order: ``base.py`` (the contract) with ``contract_types.py``, ``baselines.py`` (rules),
-``deq.py`` (DEQMeanVariance, the flagship) with ``network_parts.py``, then ``ablations.py`` (with
+``deq.py`` (DEQMeanVariance, the flagship) with ``deq_network.py``, then ``ablations.py`` (with
 one part exchanged), ``linear_mean_variance.py`` and ``estimators.py`` (anyone's).
 What strategies share: ``features.py``, ``covariance.py``, ``constraints.py`` (limits of weights),
 ``strategy_constraints.py`` (the same at a date), ``eigenvalue_cleaning.py`` (learned correlations),

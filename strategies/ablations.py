@@ -12,9 +12,9 @@ from data_loaders import Panel
 from strategies.base import Inputs, LearnedStrategy
 from strategies.constraints import Constraints
 from strategies.deq import DEQMeanVariance
+from strategies.deq_network import Standardise
 from strategies.features import feature_table
 from strategies.layers.equilibrium.deq_encoder import DEQEncoder
-from strategies.network_parts import Standardise
 from strategies.parameter_ranges import at_least, one_of
 
 

@@ -1,11 +1,10 @@
 """DEQMeanVariance: features -> equilibrium of the assets -> q and P -> the optimal portfolio.
 
-Read ``DEQMeanVarianceNetwork.forward``: it is the whole strategy, top to bottom.
+Its parameters and inputs are here, the network that computes the weights in ``deq_network.py``.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from numbers import Real
@@ -13,46 +12,41 @@ from typing import Any, ClassVar
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from data_loaders import Panel
 from strategies.base import Inputs, LearnedStrategy
 from strategies.constraints import Constraints
 from strategies.covariance import FORMS, prepared_risk, recent_risk
+from strategies.deq_network import DEQMeanVarianceNetwork, Standardise
 from strategies.features import feature_table
 from strategies.layers.equilibrium.deq_encoder import CELLS, DEQEncoder
-from strategies.layers.optimisation.consecutive import weights_from_holdings, weights_on_dates
-from strategies.layers.optimisation.mean_variance import MeanVarianceLayer
-from strategies.network_parts import (
-    ADJOINTS,
-    FIXED_POINTS,
-    SOLVERS,
-    EigenvalueCleaning,
-    InvestedShare,
-    Standardise,
-    composition,
-    known_by,
-    limit_inputs,
-    limits_in,
-    mean_state,
-    portfolio_volatility,
-    scaled_risk,
-    within,
-)
+from strategies.layers.equilibrium.fixed_point import Adjoint, Implicit, Phantom, Unrolled
+from strategies.layers.equilibrium.fixed_point_solvers import Anderson, Broyden, Picard, Solver
+from strategies.layers.optimisation.mean_variance import ActiveSet, MeanVarianceLayer, Qpth
 from strategies.parameter_ranges import above, at_least, one_of
 from strategies.signal_forecast import SignalForecast, signals_of
 from strategies.strategy_constraints import (
     FALLBACKS,
     check_scalable,
     constraints_of,
-    count_kept,
-    fix_bounds,
+    limit_inputs,
     limits_of,
     suspended,
 )
 
-SAMPLES, CHUNK = 250, 32  # most rows whose volatility the target is the median of; at a time
-SPEED = 5.0  # the cost of trading spans decades: its logarithm is learned so many times faster
+SOLVERS = {"active_set": ActiveSet, "qpth": Qpth}
+FIXED_POINTS: dict[str, Solver | None] = {
+    "auto": None,
+    "picard": Picard(),
+    "anderson": Anderson(),
+    "broyden": Broyden(),
+}
+ADJOINTS: dict[str, Adjoint] = {
+    "implicit": Implicit(),
+    "phantom": Phantom(),
+    "unrolled": Unrolled(),
+}
 
 
 class DEQMeanVariance(LearnedStrategy):
@@ -189,12 +183,7 @@ class DEQMeanVariance(LearnedStrategy):
 
     @property
     def equivariant(self) -> bool:  # type: ignore[override]
-        return not self._tells_apart
-
-    @property
-    def _tells_apart(self) -> bool:
-        """Whether an asset is known by more than its features."""
-        return self.embedding > 0 or self.cell == "pairs"
+        return not self.embedding and self.cell != "pairs"  # known by their features alone
 
     def check_parameters(self) -> None:
         super().check_parameters()
@@ -280,119 +269,8 @@ class DEQMeanVariance(LearnedStrategy):
             features,
             self.hidden,
             cell=self.cell,
-            assets=assets if self._tells_apart else None,
+            assets=None if self.equivariant else assets,
             embedding=self.embedding,
             solver=FIXED_POINTS[self.fixed_point],
             adjoint=ADJOINTS[self.adjoint],
         )
-
-
-class DEQMeanVarianceNetwork(nn.Module):
-    """Features (B, N, F) and covariances (B, N, N), or their factors, in; weights (B, N) out.
-
-    With ``holdings`` (B, N) among the inputs, each sample trades from its own; with ``drift``
-    (and ``carry_rates``), the samples are consecutive dates, each of which trades from the one
-    before. With neither, the cost of trading is left out.
-
-    With ``cash``, the weights are exposure times a portfolio that sums to one, whose own weights
-    in the holdings the cost of trading is of.
-    """
-
-    def __init__(
-        self,
-        scaler: nn.Module,
-        encoder: nn.Module,
-        optimiser: MeanVarianceLayer,
-        hidden: int,
-        ridge: float,
-        inertia: float = 0.0,
-        proportional: float = 0.0,
-        cash: bool = False,
-        cleaning: bool = False,
-        shares: tuple[float, float] = (0.0, 1.0),
-        row_names: Sequence[str] = (),
-        forecast: SignalForecast | None = None,
-    ):
-        super().__init__()
-        self.scaler = scaler
-        self.encoder = encoder
-        self.optimiser = optimiser
-        self.row_names = list(row_names) or None  # of groups and exposures, for messages
-        self.heads = nn.Linear(hidden, 3)  # expected return, risk scale, ridge of each asset
-        nn.init.zeros_(self.heads.weight)
-        nn.init.zeros_(self.heads.bias)
-        self.log_ridge = nn.Parameter(torch.tensor(math.log(ridge)))
-        self.inertia = inertia
-        if inertia:  # the logarithm of the cost over the one at the start, divided by SPEED
-            self.log_inertia = nn.Parameter(torch.zeros(()))
-        self.proportional = proportional
-        if proportional:
-            self.log_proportional = nn.Parameter(torch.zeros(()))
-        self.exposure = InvestedShare(hidden, *shares) if cash else None
-        self.forecast = forecast
-        self.cleaning = EigenvalueCleaning(hidden) if cleaning else None
-
-    def forward(self, inputs: Inputs) -> Tensor:
-        return self.weights_and_forecast(inputs)[0]
-
-    def weights_and_forecast(self, inputs: Inputs) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The weights and the expected returns q behind them, (B, N) each; and, with cash, the
-        predicted variance (B,) a year of the invested part, the weights over their sum."""
-        trades = inputs["trades"]  # (B, N), whether an asset trades
-        state = self.encoder(self.scaler(inputs["features"]), trades)  # (B, N, H), f(z*) = z*
-        expected_return, scale, ridge = self.heads(state).unbind(-1)  # (B, N) each
-        if self.forecast is not None:
-            expected_return = expected_return + self.forecast(inputs)
-        expected_return = expected_return * trades
-        ridge = self.log_ridge.exp() * within(ridge, 4.0)
-        market = mean_state(state, trades)  # (B, H)
-        cleaned = None if self.cleaning is None else self.cleaning(inputs, market)
-        risk = scaled_risk(inputs, within(scale, 2.0), ridge, cleaned)
-        limits = limits_in(inputs) | {"row_names": self.row_names}
-        holdings, held = inputs.get("holdings"), torch.zeros_like(expected_return)
-        paid = None  # of value traded
-        if self.proportional:
-            paid = self.proportional * (SPEED * self.log_proportional).exp()
-        if self.inertia and holdings is not None:  # what is suspended is kept
-            held = holdings * inputs["suspended"]
-            if self.exposure is not None:
-                holdings = composition(holdings)
-            if (fixed := held != 0).any():
-                count_kept(int(fixed.sum()))
-                fix_bounds(limits, fixed, holdings * fixed)
-            weights = weights_from_holdings(
-                self.optimiser, risk, expected_return, self.cost(), holdings, paid, **limits
-            )
-        elif self.inertia and "drift" in inputs:
-            limits["rates"] = None if self.exposure is not None else inputs.get("carry_rates")
-            limits["proportional"] = paid
-            weights = weights_on_dates(
-                self.optimiser, risk, expected_return, self.cost(), inputs["drift"], **limits
-            )
-        else:
-            weights = self.optimiser(risk, expected_return, keys=known_by(inputs), **limits)
-        variance = None
-        if self.exposure is not None:
-            exposure, variance = self.exposure(weights, market, inputs)
-            weights = exposure * weights
-        weights = torch.where(held != 0, held, weights)  # exactly: no order
-        return weights, expected_return, variance
-
-    def cost(self) -> Tensor:
-        """Of trading, a scalar in units of the mean variance."""
-        return self.inertia * (SPEED * self.log_inertia).exp()
-
-    def start_volatility(self, inputs: Inputs) -> Tensor:
-        """Volatility a year of the fully invested portfolio before the first step, in some rows."""
-        rows = torch.linspace(0, len(inputs["trades"]) - 1, SAMPLES).long().unique()
-        found = []
-        with torch.no_grad():
-            for few in rows.split(CHUNK):
-                part = {name: values[few] for name, values in inputs.items()}
-                one = torch.ones_like(part["trades"], dtype=torch.float64)
-                cleaned = None if self.cleaning is None else self.cleaning(part)
-                risk = scaled_risk(part, one, self.log_ridge.double().exp() * one, cleaned)
-                limits = limits_in(part) | {"row_names": self.row_names}
-                weights = self.optimiser(risk, torch.zeros_like(one), **limits)
-                found.append(portfolio_volatility(weights, part))
-        return torch.cat(found)

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from data_loaders import Panel
 from strategies.base import Inputs, LearnedStrategy
 from strategies.constraints import Constraints
+from strategies.deq import SOLVERS
 from strategies.layers.optimisation.mean_variance import MeanVarianceLayer
 from strategies.layers.optimisation.robust import RobustLayer, highest_radius
-from strategies.network_parts import SOLVERS, known_by, limit_inputs, limits_in
 from strategies.parameter_ranges import above, at_least, one_of
-from strategies.strategy_constraints import constraints_of, limits_of
+from strategies.strategy_constraints import constraints_of, limit_inputs, limits_in, limits_of
 
 LEARNED = {  # which parameters are trained
     "all": ("theta", "gamma", "delta"),
@@ -153,14 +153,15 @@ class LinearNetwork(nn.Module):
     def forward(self, inputs: Inputs) -> Tensor:
         trades = inputs["trades"]  # (B, N)
         pull = self.gamma.clamp_min(LOWEST) * self.theta(inputs["features"]) * trades  # (B, N)
-        limits = limits_in(inputs)
+        limits: dict[str, Any] = limits_in(inputs)
+        limits["keys"] = inputs["row"].tolist() if "row" in inputs else None
         # The residuals are y - theta x = (I, -theta) pairs, up to a constant that c absorbs.
         mixing = torch.cat([torch.eye(trades.shape[-1]).to(pull), -self.theta.weight], dim=1)
         mixing = mixing.T.contiguous()  # (N + E, N)
         if self.delta is not None:
             scenarios = (inputs["pairs"] @ mixing) * trades.unsqueeze(-2)  # (B, T, N)
             delta = self.delta.clamp(LOWEST, 0.999 * highest_radius(scenarios.shape[1]))
-            return self.optimiser(scenarios, pull, delta, keys=known_by(inputs), **limits)
+            return self.optimiser(scenarios, pull, delta, **limits)
         risk = (inputs["moments"] @ mixing).mT @ mixing  # (B, N, N), divided by n, not n - 1
         if not trades.all():  # an asset that does not trade has variance 1 and is held at zero
             both = trades.unsqueeze(-1) & trades.unsqueeze(-2)
@@ -169,7 +170,7 @@ class LinearNetwork(nn.Module):
         least = LEAST_VARIANCE * variance.mean(dim=-1, keepdim=True)
         if (variance < least).any():
             risk = risk + torch.diag_embed((least - variance).clamp_min(0))
-        return self.optimiser(2 * risk, pull, keys=known_by(inputs), **limits)
+        return self.optimiser(2 * risk, pull, **limits)
 
     def fit_theta(self, features: Tensor, returns: Tensor) -> None:
         """Least squares, with intercept, of returns (R, N) on the features (R, E) before them."""

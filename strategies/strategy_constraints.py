@@ -16,6 +16,7 @@ import torch
 from data_loaders import Panel
 from data_loaders.panel import DELISTED_AFTER
 from strategies.constraints import Constraints
+from strategies.contract_types import Inputs
 from strategies.layers.optimisation.problem import InfeasibleError
 from strategies.layers.solve_record import open_record
 
@@ -23,6 +24,7 @@ FALLBACKS = ("raise", "hold", "relax")
 SLACK = 1e-9  # of a sum of caps, rounding
 TOLERANCE = 1e-6  # of a weight: what a solver may leave
 SAME = 1e-12  # a target this near to its holding is no order
+LIMIT = "limit."  # inputs of a network so named are the optimiser's constraints
 
 
 _read: tuple[Mapping[str, Any], Constraints] | None = None  # plain values, read at each decision
@@ -163,6 +165,24 @@ def limits(
             [0],
         )
     return found
+
+
+def limit_inputs(limits: dict[str, Any]) -> Inputs:
+    """The numeric limits of a date as inputs, to be stacked over dates; names of rows are left out.
+
+    Args:
+        limits: of ``limits_of``.
+    """
+    return {
+        LIMIT + name: torch.as_tensor(value, dtype=torch.float64)
+        for name, value in limits.items()
+        if not isinstance(value, list)
+    }
+
+
+def limits_in(inputs: Inputs) -> dict[str, Any]:
+    """The limits among the inputs, as the mean-variance layer takes them."""
+    return {k.removeprefix(LIMIT): v for k, v in inputs.items() if k.startswith(LIMIT)}
 
 
 def relax_caps(upper: torch.Tensor, budget: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,8 +11,8 @@ from data_loaders import Panel
 from strategies import DEQMeanVariance
 from strategies.base import stack
 from strategies.covariance import correlation_parts
+from strategies.deq_network import EigenvalueCleaning, scaled_risk
 from strategies.features import feature_table
-from strategies.network_parts import EigenvalueCleaning, scaled_risk
 
 SIZES = [(80, 8), (12, 30)]  # and fewer rows than assets
 

@@ -17,9 +17,9 @@ from engine.compute.memory import check_memory
 from strategies import DEQMeanVariance, EqualWeight, ExplicitMeanVariance, UnrolledMeanVariance
 from strategies.base import stack
 from strategies.covariance import factor_risk, ledoit_wolf_intensity, shrunk_covariance
+from strategies.deq_network import Standardise, scaled_risk
 from strategies.features import feature_table
 from strategies.layers import FactorRisk, MeanVarianceLayer
-from strategies.network_parts import Standardise, scaled_risk
 
 FACTORED = {"lookback": 30, "hidden": 4, "cap": 0.5, "risk": "factor", "factors": 3}
 LEARNED = [

@@ -22,8 +22,8 @@ from strategies import (
     load_strategy,
 )
 from strategies.base import record_solves, stack
+from strategies.deq_network import within
 from strategies.features import feature_names, price_features
-from strategies.network_parts import within
 
 CASH = pd.Series(0.0, index=[f"A{i}" for i in range(5)])
 

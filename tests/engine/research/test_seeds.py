@@ -23,7 +23,7 @@ from strategies import (
     UnrolledMeanVariance,
 )
 from strategies.base import ConvergenceError
-from strategies.deq import DEQMeanVarianceNetwork
+from strategies.deq_network import DEQMeanVarianceNetwork
 
 
 @pytest.fixture(scope="module")
