@@ -122,6 +122,7 @@ def gather(
     excess = pd.DataFrame({name: paired[name].excess_returns for name in results})
     if benchmark and len(excess) and excess.index[0] != first.net_returns.index[0]:
         notes += (f"The comparison begins on {day(excess.index[0])}.",)
+    notes += tuple(filter(None, map(_free_loan, results.values())))
     active = _active(paired, excess, benchmark)
     count = trials_of({**failed, **results}, benchmark, tried)
     # Those of the ledger are against 1/N, and tell the spread of such ratios only.
@@ -172,6 +173,17 @@ def gather(
         forecasts={n: q for n in results if (q := forecast_quality(results[n])) is not None},
         grouping=dict(groups or {}),
         decisions=decision_tables(results),
+    )
+
+
+def _free_loan(result: BacktestResult) -> str:
+    """A sentence, where a strategy owed more than 1% of its value and paid no interest on it."""
+    owed = result.weights.sum(axis=1) - 1
+    if not (owed > 0.01).any() or result.settings["costs"]["financing"]:
+        return ""
+    return (
+        f"{result.name} borrowed up to {owed.max():.0%} of its value, without interest: the costs "
+        "name none (financing=0.05 is 5% a year)."
     )
 
 

@@ -13,6 +13,8 @@ import pandas as pd
 import pytest
 from report_results import HOSTILE, hostile_results, make_result, text_of, typical
 
+from data_loaders import Panel
+from engine import Costs, WalkForward, backtest
 from engine.runs.result import BacktestResult
 from reports import check_report_path, summary_table, write_report
 from reports.figures.axes import PALETTE
@@ -21,6 +23,14 @@ from reports.formats import DASH, chance, number, percent
 from reports.report import render
 from reports.report_data import gather
 from reports.wording import headline
+from strategies import Strategy
+
+
+class Borrowing(Strategy):
+    leverage, lookback = 1.5, 20
+
+    def allocate(self, history: Panel, holdings: pd.Series) -> pd.Series:
+        return history.trades_throughout * 0.75
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +169,21 @@ def test_the_headline_says_how_much_and_how_likely(page):
         r"arises by chance in \d+% of cases: this is .*\.",
         sentence,
     )
+
+
+def test_a_loan_without_interest_is_said():
+    dates, rising = pd.bdate_range("2020-01-01", periods=60), np.linspace(1, 1.2, 60)
+    panel = Panel(pd.DataFrame({"A": 100 * rising, "B": 50 * rising**2}, dates))
+
+    def notes(financing: float) -> tuple[str, ...]:
+        costs = Costs(0.001, financing=financing)
+        results = backtest(
+            Borrowing(), panel, WalkForward(20, 20), costs, progress=False, ledger=False
+        )
+        return gather(results).notes
+
+    assert [note for note in notes(0.0) if "Borrowing borrowed up to 50% of its value" in note]
+    assert not [note for note in notes(0.05) if "borrowed" in note]
 
 
 def test_headlines_without_a_comparison():
