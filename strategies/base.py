@@ -137,13 +137,26 @@ class Strategy(BaseEstimator):
         """Its ``constraints`` as an object; None where it has none.
 
         Raises:
-            ValueError: they contradict each other.
+            ValueError: they contradict each other, or allow short positions of unlimited size.
         """
-        if getattr(self, "constraints", None) is None:
+        given = getattr(self, "constraints", None)
+        if given is None:
             return None
-        from strategies.strategy_constraints import declared
+        from strategies.constraints import Constraints
+        from strategies.strategy_constraints import constraints_of
 
-        return declared(self)
+        if not isinstance(given, Constraints | Mapping):
+            return None
+        try:
+            found = constraints_of(given, 1.0)
+            if found.short and found.gross_limit is None and not self.short:
+                raise ValueError(
+                    "a negative floor allows short positions: say with gross_limit what the "
+                    "absolute weights may sum to, as 1.6 for 130/30"
+                )
+        except ValueError as error:
+            raise ValueError(f"{type(self).__name__}: constraints: {error}") from None
+        return found
 
     def room(self) -> tuple[bool, float]:
         """Whether weights may be negative, and the most that absolute weights may sum to.

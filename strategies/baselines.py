@@ -16,7 +16,7 @@ from strategies.constraints import Constraints
 from strategies.covariance import shrunk_covariance
 from strategies.layers.optimisation.mean_variance import InfeasibleError, MeanVarianceLayer
 from strategies.parameter_ranges import above, at_least, one_of
-from strategies.strategy_constraints import FALLBACKS, count_fallback, kept, limits_of
+from strategies.strategy_constraints import FALLBACKS, count, kept, limits_of
 
 ROUNDING = 1e-12  # of the returns of an asset that earns the same on each row
 STEPS = 100  # of Newton's method, which needs about ten
@@ -245,7 +245,7 @@ def optimal(
     except InfeasibleError:
         if strategy.fallback != "hold":
             raise
-        count_fallback("hold")
+        count("fallback: hold")
         return holdings
     fixed = kept(history, holdings)
     return pd.Series(np.where(fixed, np.nan, weights[0].numpy()), history.assets)

@@ -1,7 +1,7 @@
 """The limits of a portfolio's weights, by name.
 
-The mean-variance layer takes them as ``arguments``, the engine checks weights against them
-(``broken``, ``binding``), people read them (``describe``), and files hold them (``from_dict``):
+The mean-variance layer takes them as ``arguments``, people read them (``describe``), and files hold
+them (``from_dict``); ``strategy_constraints.py`` has those of a strategy at a date:
 
     constraints = Constraints(
         upper=0.1,
@@ -15,8 +15,11 @@ The mean-variance layer takes them as ``arguments``, the engine checks weights a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
+from datetime import date as Date
+from numbers import Real
 from typing import Any
 
 import pandas as pd
@@ -24,14 +27,6 @@ import torch
 from torch import Tensor
 
 from data_loaders.suggestions import did_you_mean, known_names
-from strategies.constraint_validation import (
-    budget_by_date,
-    check_assets,
-    check_by_asset,
-    check_constraints,
-    check_keys,
-    check_row,
-)
 from strategies.layers.optimisation.arguments import budget_ends
 
 INFINITY = float("inf")
@@ -47,8 +42,11 @@ class Group:
     upper: float = INFINITY
 
     def __post_init__(self) -> None:
-        check_row(self)
-        check_assets(self)
+        _check_row(self)
+        if isinstance(self.assets, str) or not all(isinstance(each, str) for each in self.assets):
+            raise ValueError(f"group {self.name!r}: assets is a list of names, got {self.assets!r}")
+        if not self.assets:
+            raise ValueError(f"group {self.name!r} has no assets")
 
     @property
     def loadings(self) -> dict[str, float]:
@@ -66,8 +64,8 @@ class Exposure:
     upper: float = INFINITY
 
     def __post_init__(self) -> None:
-        check_row(self)
-        check_by_asset(f"exposure {self.name!r}: loadings", self.loadings)
+        _check_row(self)
+        _numbers_by_asset(f"exposure {self.name!r}: loadings", self.loadings)
 
 
 @dataclass(frozen=True)
@@ -108,26 +106,50 @@ class Constraints:
     tracking: float = 0.0
 
     def __post_init__(self) -> None:
+        budget = _plain_budget(self.budget)
+        object.__setattr__(self, "budget", budget)
         object.__setattr__(self, "groups", tuple(self.groups))
         object.__setattr__(self, "exposures", tuple(self.exposures))
-        if isinstance(self.budget, list):  # of a file
-            object.__setattr__(self, "budget", tuple(self.budget))
-        if isinstance(self.budget, pd.Series):
-            object.__setattr__(self, "budget", self.budget.to_dict())
-        if isinstance(self.budget, Mapping):
-            object.__setattr__(self, "budget", budget_by_date(self.budget))
-        check_constraints(self)
+        for name in ("lower", "upper"):
+            _number(name, getattr(self, name), infinite=True)
+        for each in budget.values() if isinstance(budget, Mapping) else [budget]:
+            least, most = budget_ends(each)
+            for end in (least, most):
+                _number("budget", end)
+            if least > most:
+                raise ValueError(f"budget: the least, {least:g}, is above the most, {most:g}")
+            nearest = max(least, -most, 0.0)  # to zero that the sum can be
+            if self.gross_limit is not None and self.gross_limit < nearest:
+                raise ValueError(
+                    f"the budget of {nearest if least > 0 else -nearest:g} cannot be held within a "
+                    f"gross_limit of {self.gross_limit:g}"
+                )
+        for name in ("gross_limit", "turnover_limit", "turnover_cost", "tracking"):
+            value = getattr(self, name)
+            if value is not None:
+                _number(name, value)
+                if value < 0:
+                    raise ValueError(f"{name} must not be negative, got {value:g}")
+        for name in ("floors", "caps", "benchmark"):
+            _numbers_by_asset(name, getattr(self, name))
+        if self.lower > self.upper:
+            raise ValueError(f"lower {self.lower:g} is above upper {self.upper:g}")
+        for asset in {**self.floors, **self.caps}:
+            floor, cap = self.floors.get(asset, self.lower), self.caps.get(asset, self.upper)
+            if floor > cap:
+                raise ValueError(f"{asset} has a floor of {floor:g} above its cap of {cap:g}")
+        if bool(self.benchmark) != (self.tracking > 0):
+            raise ValueError("a benchmark goes with a positive tracking, and the reverse")
+        names = [row.name for row in self.rows]
+        if len(set(names)) < len(names):
+            raise ValueError(f"groups and exposures need different names, got {names}")
 
     @property
     def rows(self) -> list[Group | Exposure]:
         return [*self.groups, *self.exposures]
 
     def on(self, date: pd.Timestamp) -> Constraints:
-        """These, with the budget that is in force on a date.
-
-        Raises:
-            ValueError: there is none yet.
-        """
+        """These, with the budget in force on a date; ValueError where there is none yet."""
         if not isinstance(self.budget, Mapping):
             return self
         begun = [begins for begins in self.budget if begins <= date]
@@ -163,12 +185,10 @@ class Constraints:
         self.check_names(assets)
         if isinstance(self.budget, Mapping):
             raise ValueError("the budget differs by date: ask constraints.on(date).arguments(...)")
-        lower, upper = self._bounds(assets)
+        lower, upper = self.bounds(assets)
         found: dict[str, Any] = {"lower": lower, "upper": upper, "budget": self.budget}
         if self.rows:
-            found["rows"] = torch.stack(
-                [self._by_asset(assets, r.loadings, 0.0) for r in self.rows]
-            )
+            found["rows"] = torch.stack([by_asset(assets, r.loadings, 0.0) for r in self.rows])
             found["row_lower"] = torch.tensor([r.lower for r in self.rows], dtype=torch.float64)
             found["row_upper"] = torch.tensor([r.upper for r in self.rows], dtype=torch.float64)
             found["row_names"] = [row.name for row in self.rows]
@@ -176,54 +196,15 @@ class Constraints:
             if holdings is None:
                 raise ValueError("a turnover cost or limit needs the holdings traded from")
             found["holdings"] = holdings
-            if self.turnover_cost > 0:
-                found["turnover_cost"] = self.turnover_cost
-            if self.turnover_limit is not None:
-                found["turnover_limit"] = self.turnover_limit
-        if self.gross_limit is not None:
-            found["gross_limit"] = self.gross_limit
         if self.tracking > 0:
-            found["benchmark"] = self._by_asset(assets, self.benchmark, 0.0)
-            found["tracking"] = self.tracking
-        return found
-
-    def broken(
-        self,
-        assets: Sequence[str],
-        weights: Tensor,
-        holdings: Tensor | None = None,
-        lower: Tensor | None = None,
-        upper: Tensor | None = None,
-        tolerance: float = 1e-6,
-        excused: Mapping[str, Tensor] | None = None,
-    ) -> list[str]:
-        """Which limits the weights (N,) break, in words.
-
-        Args:
-            lower, upper: (N,) bounds in force, where they differ from these: on a date on which
-                an asset does not trade, or caps had to be raised.
-            excused: by how much limits may be missed, by their name as in ``missed``.
-        """
-        excused = excused or {}
-        weights = weights.to(torch.float64)
-        rows, found = {row.name: row for row in self.rows}, []
-        for name, value in self.missed(assets, weights, holdings, lower, upper).items():
-            if not (value > tolerance + excused.get(name, torch.zeros(())).clamp_min(0)).any():
-                continue
-            if name in ("floors", "caps"):
-                bound, sign = ("floor", 1) if name == "floors" else ("cap", -1)
-                for asset, weight, by in zip(assets, weights.tolist(), value.tolist(), strict=True):
-                    if by > tolerance:
-                        limit = _percent(weight + sign * by)
-                        found.append(f"{asset} at {_percent(weight)}, its {bound} is {limit}")
-            elif name == "budget":
-                total = _percent(weights.sum().item())
-                found.append(f"weights sum to {total}, the budget is {self._budget_words}")
-            elif isinstance(rows.get(name), Exposure):
-                found.append(f"{name} by {float(value):g}")
-            else:
-                found.append(f"{name} by {_percent(float(value))}")
-        return found
+            found["benchmark"] = by_asset(assets, self.benchmark, 0.0)
+        numbers = {
+            "turnover_cost": self.turnover_cost or None,
+            "turnover_limit": self.turnover_limit,
+            "gross_limit": self.gross_limit,
+            "tracking": self.tracking or None,
+        }
+        return found | {name: value for name, value in numbers.items() if value is not None}
 
     def missed(
         self,
@@ -234,7 +215,7 @@ class Constraints:
         upper: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """By how much weights (..., N) miss each limit, by its name; not positive where met."""
-        floors, caps = self._bounds(assets)
+        floors, caps = self.bounds(assets)
         total, (least, most) = weights.sum(-1), self.budget_ends
         missed = {
             "floors": (floors if lower is None else lower) - weights,
@@ -242,7 +223,7 @@ class Constraints:
             "budget": torch.maximum(total - most, least - total),
         }
         for row in self.rows:
-            value = (weights * self._by_asset(assets, row.loadings, 0.0)).sum(-1)
+            value = (weights * by_asset(assets, row.loadings, 0.0)).sum(-1)
             missed[row.name] = torch.maximum(value - row.upper, row.lower - value)
         if self.gross_limit is not None:
             missed["gross"] = weights.abs().sum(-1) - self.gross_limit
@@ -250,54 +231,20 @@ class Constraints:
             missed["turnover"] = (weights - holdings).abs().sum(-1) - self.turnover_limit
         return missed
 
-    def binding(
-        self,
-        assets: Sequence[str],
-        weights: Tensor,
-        holdings: Tensor | None = None,
-        tolerance: float = 1e-6,
-    ) -> list[str]:
-        """Which limits the weights (N,) have reached, in words; floors of zero are left out."""
-        weights = weights.to(torch.float64)
-        lower, upper = self._bounds(assets)
-        found = [
-            f"{asset} at its {word} of {_percent(limit)}"
-            for asset, weight, low, high in zip(
-                assets, weights.tolist(), lower.tolist(), upper.tolist(), strict=True
-            )
-            for word, limit in (("floor", low), ("cap", high))
-            if abs(weight - limit) <= tolerance and (word == "cap" or limit != 0)
-        ]
-        for row in self.rows:
-            value = float(weights @ self._by_asset(assets, row.loadings, 0.0))
-            text = _percent if isinstance(row, Group) else "{:g}".format
-            for side in {row.lower, row.upper}:
-                if abs(value - side) <= tolerance:
-                    found.append(f"{row.name} at its limit of {text(side)}")
-        least, most = self.budget_ends
-        for end in (least, most) if least < most else ():
-            if abs(float(weights.sum()) - end) <= tolerance:
-                found.append(f"sum of weights at its limit of {_percent(end)}")
-        totals = [("gross exposure", self.gross_limit, weights)]
-        if holdings is not None:
-            totals.append(("turnover", self.turnover_limit, weights - holdings))
-        for name, limit, parts in totals:
-            if limit is not None and abs(float(parts.abs().sum()) - limit) <= tolerance:
-                found.append(f"{name} at its limit of {_percent(limit)}")
-        return found
-
     def describe(self) -> list[tuple[str, str]]:
         """Name and limits of every constraint in force, in words."""
-        lines = [("each weight", f"{_percent(self.lower)} to {_percent(self.upper)}")]
-        lines += [(name, f"at least {_percent(floor)}") for name, floor in self.floors.items()]
-        lines += [(name, f"at most {_percent(cap)}") for name, cap in self.caps.items()]
-        lines.append(("sum of weights", self._budget_words))
-        lines += [(group.name, _range(group, _percent)) for group in self.groups]
-        lines += [(exposure.name, _range(exposure, "{:g}".format)) for exposure in self.exposures]
-        if self.gross_limit is not None:
-            lines.append(("gross exposure", f"at most {_percent(self.gross_limit)}"))
-        if self.turnover_limit is not None:
-            lines.append(("turnover", f"at most {_percent(self.turnover_limit)}"))
+        lines = [("each weight", f"{percent(self.lower)} to {percent(self.upper)}")]
+        lines += [(name, f"at least {percent(floor)}") for name, floor in self.floors.items()]
+        lines += [(name, f"at most {percent(cap)}") for name, cap in self.caps.items()]
+        lines.append(("sum of weights", self.budget_words))
+        for row in self.rows:
+            sides = [f"at least {amount(row, row.lower)}"] if row.lower > -INFINITY else []
+            sides += [f"at most {amount(row, row.upper)}"] if row.upper < INFINITY else []
+            equal = row.lower == row.upper
+            lines.append((row.name, amount(row, row.upper) if equal else ", ".join(sides)))
+        for name, limit in ("gross exposure", self.gross_limit), ("turnover", self.turnover_limit):
+            if limit is not None:
+                lines.append((name, f"at most {percent(limit)}"))
         if self.turnover_cost > 0:
             lines.append(("cost of turnover", f"{1e4 * self.turnover_cost:g} bp"))
         if self.tracking > 0:
@@ -320,16 +267,22 @@ class Constraints:
             if key not in known:
                 raise ValueError(f"unknown constraint {key!r}{known_names(key, known)}")
         values = dict(plain)
-        for name, kind, needed in (
-            ("groups", Group, "assets"),
-            ("exposures", Exposure, "loadings"),
-        ):
+        for name, kind in (("groups", Group), ("exposures", Exposure)):
             keys = [f.name for f in fields(kind)]
+            allowed = ", ".join(keys)
             rows = plain.get(name, ())
             if not isinstance(rows, Sequence) or isinstance(rows, str):
                 raise ValueError(f"{name} is a list of tables, got {rows!r}")
             for number, row in enumerate(rows):
-                check_keys(f"{name}[{number}]", row, keys, ("name", needed))
+                where = f"{name}[{number}]"
+                if not isinstance(row, Mapping):
+                    raise ValueError(f"{where} is a table with {allowed}, got {row!r}")
+                for key in row:
+                    if key not in keys:
+                        raise ValueError(f"{where}: unknown key {key!r}; known are {allowed}")
+                for key in keys[:2]:  # the others have defaults
+                    if key not in row:
+                        raise ValueError(f"{where} needs {key}")
             values[name] = [kind(**row) for row in rows]
         return cls(**values)
 
@@ -344,8 +297,8 @@ class Constraints:
         return max(map(abs, self.budget_ends)) if self.gross_limit is None else self.gross_limit
 
     @property
-    def _budget_words(self) -> str:
-        least, most = map(_percent, self.budget_ends)
+    def budget_words(self) -> str:
+        least, most = map(percent, self.budget_ends)
         words = least if least == most else f"{least} to {most}"
         return f"{words}, by date" if isinstance(self.budget, Mapping) else words
 
@@ -358,13 +311,63 @@ class Constraints:
             hint = did_you_mean(missing[0], assets)
             raise ValueError(f"not among the assets: {', '.join(missing)}{hint}")
 
-    def _bounds(self, assets: Sequence[str]) -> tuple[Tensor, Tensor]:
+    def bounds(self, assets: Sequence[str]) -> tuple[Tensor, Tensor]:
         """The lower and upper bound of each asset, (N,) each."""
-        floors = self._by_asset(assets, self.floors, self.lower)
-        return floors, self._by_asset(assets, self.caps, self.upper)
+        floors = by_asset(assets, self.floors, self.lower)
+        return floors, by_asset(assets, self.caps, self.upper)
 
-    def _by_asset(self, assets: Sequence[str], values: Mapping[str, float], other: float) -> Tensor:
-        return torch.tensor([values.get(asset, other) for asset in assets], dtype=torch.float64)
+
+def by_asset(assets: Sequence[str], values: Mapping[str, float], other: float) -> Tensor:
+    """Values (N,) in the order of the assets, ``other`` where there is none."""
+    return torch.tensor([values.get(asset, other) for asset in assets], dtype=torch.float64)
+
+
+def _check_row(row: Group | Exposure) -> None:
+    """ValueError where a group or an exposure could not be met by any weights."""
+    kind = type(row).__name__.lower()
+    if not (isinstance(row.name, str) and row.name):
+        raise ValueError(f"a {kind} needs a name, got {row.name!r}")
+    where = f"{kind} {row.name!r}"
+    for side in ("lower", "upper"):
+        _number(f"{where}: {side}", getattr(row, side), infinite=True)
+    if row.lower > row.upper:
+        raise ValueError(f"{where}: lower {row.lower:g} is above upper {row.upper:g}")
+
+
+def _numbers_by_asset(name: str, values: object) -> None:
+    """ValueError where ``values`` are not numbers by asset, like ``{"AAPL": 0.05}``."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f'{name} is a table by asset, like {{"AAPL": 0.05}}, got {values!r}')
+    for asset, value in values.items():
+        _number(f"{name} of {asset}", value, infinite=name in ("floors", "caps"))
+
+
+def _number(what: str, value: object, infinite: bool = False) -> None:
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise ValueError(f"{what} should be a number, got {value!r}")
+    if math.isnan(value) or (math.isinf(value) and not infinite):
+        raise ValueError(f"{what} should be a number, got {float(value)}")
+
+
+def _plain_budget(budget: Any) -> Any:
+    """By date in order, and all of them pairs where one of them is a pair, so that dates stack."""
+    if isinstance(budget, pd.Series):
+        budget = budget.to_dict()
+    if not isinstance(budget, Mapping):
+        return tuple(budget) if isinstance(budget, list) else budget  # a list in a file
+    try:
+        dates = [pd.Timestamp(date) for date in budget if isinstance(date, str | Date)]
+    except ValueError:
+        dates = []
+    sound = len(set(dates)) == len(budget) and not any(pd.isna(date) or date.tz for date in dates)
+    if not (dates and sound):
+        raise ValueError(
+            "a budget by date has dates without a time zone, each of them once, like "
+            f"{{'2005-01-01': 1.0, '2008-09-15': 0.5}}, got {list(budget)[:5]!r}"
+        )
+    ends = dict(sorted(zip(dates, map(budget_ends, budget.values()), strict=True)))
+    pairs = any(least != most for least, most in ends.values())
+    return {date: each if pairs else each[0] for date, each in ends.items()}
 
 
 def _plain(given: Constraints | Group | Exposure) -> dict[str, Any]:
@@ -387,13 +390,10 @@ def _plain(given: Constraints | Group | Exposure) -> dict[str, Any]:
     return found
 
 
-def _percent(fraction: float) -> str:
+def percent(fraction: float) -> str:
     return f"{100 * fraction:g} %"
 
 
-def _range(row: Group | Exposure, text: Any) -> str:
-    if row.lower == row.upper:
-        return str(text(row.upper))
-    parts = [f"at least {text(row.lower)}"] if row.lower > -INFINITY else []
-    parts += [f"at most {text(row.upper)}"] if row.upper < INFINITY else []
-    return ", ".join(parts)
+def amount(row: Group | Exposure, value: float) -> str:
+    """What a row sums to, in words: loadings may be of any unit."""
+    return percent(value) if isinstance(row, Group) else f"{value:g}"

@@ -28,7 +28,6 @@ from strategies.parameter_ranges import above, at_least, one_of
 from strategies.signal_forecast import SignalForecast, signals_of
 from strategies.strategy_constraints import (
     FALLBACKS,
-    check_scalable,
     constraints_of,
     limit_inputs,
     limits_of,
@@ -197,7 +196,17 @@ class DEQMeanVariance(LearnedStrategy):
                 f"{type(self).__name__}: max_exposure goes with cash=True and cap, not constraints"
             )
         if self._scales and self.constraints is not None:
-            check_scalable(constraints_of(self.constraints, self.cap), type(self).__name__)
+            given = constraints_of(self.constraints, self.cap)
+            floors = {f"the floor of {asset}": floor for asset, floor in given.floors.items()}
+            floors |= {"lower": given.lower} | {row.name: row.lower for row in given.rows}
+            unscaled = [name for name, floor in floors.items() if floor > 0]
+            unscaled += [row.name for row in given.rows if row.upper < 0]
+            if unscaled:
+                raise ValueError(
+                    f"{type(self).__name__}: constraints: {unscaled[0]} cannot be kept beside "
+                    "cash, as the exposure scales the whole portfolio: give cash=False, or a limit "
+                    "that zero satisfies"
+                )
 
     def broken_limits(
         self, weights: pd.Series, history: Panel, holdings: pd.Series

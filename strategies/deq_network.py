@@ -18,7 +18,7 @@ from strategies.layers.optimisation.mean_variance import FactorRisk, MeanVarianc
 from strategies.layers.second_derivatives import refuse_second_derivative
 from strategies.layers.solve_record import note_exposure
 from strategies.signal_forecast import SignalForecast
-from strategies.strategy_constraints import count_kept, fix_bounds, limits_in
+from strategies.strategy_constraints import KEPT, count, fix_bounds, limits_in
 
 SAMPLES, CHUNK = 250, 32  # most rows whose volatility the target is the median of; at a time
 SPEED = 5.0  # the cost of trading spans decades: its logarithm is learned so many times faster
@@ -98,7 +98,7 @@ class DEQMeanVarianceNetwork(nn.Module):
                 total = holdings.sum(-1, keepdim=True)
                 holdings = holdings / torch.where(total > 0, total, 1.0)
             if (fixed := held != 0).any():
-                count_kept(int(fixed.sum()))
+                count(KEPT, int(fixed.sum()))
                 fix_bounds(limits, fixed, holdings * fixed)
             weights = weights_from_holdings(
                 self.optimiser, risk, expected_return, cost, holdings, paid, **limits

@@ -15,7 +15,7 @@ import torch
 
 from data_loaders import Panel
 from data_loaders.panel import DELISTED_AFTER
-from strategies.constraints import Constraints
+from strategies.constraints import Constraints, amount, by_asset, percent
 from strategies.contract_types import Inputs
 from strategies.layers.optimisation.problem import InfeasibleError
 from strategies.layers.solve_record import open_record
@@ -24,6 +24,7 @@ FALLBACKS = ("raise", "hold", "relax")
 SLACK = 1e-9  # of a sum of caps, rounding
 TOLERANCE = 1e-6  # of a weight: what a solver may leave
 SAME = 1e-12  # a target this near to its holding is no order
+KEPT = "kept: misses prices"  # in the record
 LIMIT = "limit."  # inputs of a network so named are the optimiser's constraints
 
 
@@ -44,63 +45,56 @@ def constraints_of(given: Constraints | Mapping[str, Any] | None, cap: float) ->
     return known[1]
 
 
-def declared(strategy: Any) -> Constraints | None:
-    """The ``constraints`` of a strategy, as an object; None where it has none.
-
-    Raises:
-        ValueError: they contradict each other, or allow short positions of unlimited size.
-    """
-    given = getattr(strategy, "constraints", None)
-    if not isinstance(given, Constraints | Mapping):
-        return None
-    try:
-        found = constraints_of(given, 1.0)
-        if found.short and found.gross_limit is None and not strategy.short:
-            raise ValueError(
-                "a negative floor allows short positions: say with gross_limit what the absolute "
-                "weights may sum to, as 1.6 for 130/30"
-            )
-    except ValueError as error:
-        raise ValueError(f"{type(strategy).__name__}: constraints: {error}") from None
-    return found
-
-
-def check_scalable(constraints: Constraints, name: str) -> None:
-    """Refuse limits that a part of a portfolio within them, beside cash, may break.
-
-    Raises:
-        ValueError: it names the limit, and ``cash=False`` as the way out.
-    """
-    floors = {f"the floor of {k}": v for k, v in constraints.floors.items()}
-    floors |= {"lower": constraints.lower} | {r.name: r.lower for r in constraints.rows}
-    broken = [k for k, v in floors.items() if v > 0]
-    broken += [row.name for row in constraints.rows if row.upper < 0]
-    if broken:
-        raise ValueError(
-            f"{name}: constraints: {broken[0]} cannot be kept beside cash, as the exposure scales "
-            "the whole portfolio: give cash=False, or a limit that zero satisfies"
-        )
-
-
 def limits_of(
     strategy: Any,
     history: Panel,
     holdings: pd.Series | None = None,
     constraints: Constraints | None = None,
 ) -> dict[str, Any]:
-    """``limits`` from a strategy's ``constraints``, ``cap`` and, if it has one, ``fallback``.
+    """Arguments of the mean-variance layer for the last date of ``history``, (N,) each.
 
-    Where its caps cannot hold the budget, the error says which parameter to change.
+    From a strategy's ``constraints``, ``cap`` and, if it has one, ``fallback``. An asset that
+    misses a price in ``history`` may not be bought; its holding is fixed where ``kept`` says so,
+    and the record counts it. The first purchase is free of turnover terms. With the fallback
+    "relax", caps that cannot hold the budget are raised in proportion, and the record counts it.
 
     Args:
+        holdings: (N,) current weights by asset; None where they are not known.
         constraints: in force in place of its own, if they are not the same.
+
+    Raises:
+        ValueError: an unknown fallback, or names in the constraints that are not assets.
+        InfeasibleError: the caps cannot hold the budget, and the fallback is "raise"; it says which
+            parameter to change.
     """
+    fallback = getattr(strategy, "fallback", "raise")
+    if fallback not in FALLBACKS:
+        raise ValueError(f"unknown fallback {fallback!r}; known are {', '.join(FALLBACKS)}")
     if constraints is None:
         constraints = constraints_of(strategy.constraints, strategy.cap)
-    constraints = _in_force(constraints, history)
-    try:
-        return limits(constraints, history, holdings, getattr(strategy, "fallback", "raise"))
-    except InfeasibleError as error:
+    if isinstance(constraints.budget, Mapping):
+        constraints = constraints.on(history.dates[-1])
+    held = None if holdings is None else torch.tensor(holdings.to_numpy())
+    if held is not None and not held.any():
+        constraints = replace(constraints, turnover_cost=0.0, turnover_limit=None)
+    found = constraints.arguments(
+        list(history.assets), held if constraints.needs_holdings else None
+    )
+    trades = torch.tensor(history.trades_throughout.to_numpy())
+    found["lower"], found["upper"] = found["lower"] * trades, found["upper"] * trades
+    fixed, now = torch.zeros_like(trades), torch.zeros_like(found["upper"])
+    if holdings is not None and (left := kept(history, holdings)).any():
+        count(KEPT, int(left.sum()))
+        fixed, now = torch.from_numpy(left), torch.from_numpy(np.where(left, holdings, 0.0))
+    needed = constraints.budget_ends[0]
+    if fallback == "relax":
+        found["upper"], relaxed = relax_caps(found["upper"], needed - float(now.sum()))
+        if relaxed.any():
+            count("fallback: relax")
+    if fixed.any():
+        fix_bounds(found, fixed, now)
+    most = float(found["upper"].sum())
+    if fallback == "raise" and most < needed - SLACK:
         name = type(strategy).__name__
         prefix = f"{name}: " if hasattr(strategy, "build") else ""  # the engine adds a rule's
         if strategy.constraints is None:
@@ -109,59 +103,10 @@ def limits_of(
             way_out = "raise upper or caps in its constraints"
         if hasattr(strategy, "fallback"):
             way_out += ', or set fallback="relax"'
-        raise InfeasibleError(f"{prefix}{error}; {way_out}", error.samples) from None
-
-
-def _in_force(constraints: Constraints, history: Panel) -> Constraints:
-    """Those of the last date; a slice of dates takes time, at each decision."""
-    by_date = isinstance(constraints.budget, Mapping)
-    return constraints.on(history.dates[-1]) if by_date else constraints
-
-
-def limits(
-    constraints: Constraints, history: Panel, holdings: pd.Series | None, fallback: str
-) -> dict[str, Any]:
-    """Arguments of the mean-variance layer for the last date of ``history``, (N,) each.
-
-    An asset that misses a price in ``history`` may not be bought; its holding is fixed
-    where ``kept`` says so, and the record counts it. The first purchase is free of turnover terms.
-    With the fallback "relax", caps that cannot hold the
-    budget are raised in proportion, and the record counts it.
-
-    Args:
-        holdings: (N,) current weights by asset; None where they are not known.
-
-    Raises:
-        ValueError: an unknown fallback, or names in the constraints that are not assets.
-        InfeasibleError: the caps cannot hold the budget, and the fallback is "raise".
-    """
-    if fallback not in FALLBACKS:
-        raise ValueError(f"unknown fallback {fallback!r}; known are {', '.join(FALLBACKS)}")
-    trades = torch.tensor(history.trades_throughout.to_numpy())
-    if holdings is not None and not holdings.to_numpy().any():
-        constraints = replace(constraints, turnover_cost=0.0, turnover_limit=None)
-    held = None if holdings is None else torch.tensor(holdings.to_numpy())
-    found = constraints.arguments(
-        list(history.assets), held if constraints.needs_holdings else None
-    )
-    found["lower"], found["upper"] = found["lower"] * trades, found["upper"] * trades
-    fixed = np.zeros(len(trades), bool) if holdings is None else kept(history, holdings)
-    now, needed = torch.zeros_like(found["upper"]), constraints.budget_ends[0]
-    if holdings is not None and fixed.any():
-        count_kept(int(fixed.sum()))
-        now = torch.from_numpy(np.where(fixed, holdings, 0.0))
-    if fallback == "relax":
-        found["upper"], relaxed = relax_caps(found["upper"], needed - float(now.sum()))
-        if relaxed.any():
-            count_fallback("relax")
-    if fixed.any():
-        fix_bounds(found, torch.tensor(fixed), now)
-    most = float(found["upper"].sum())
-    if fallback == "raise" and most < needed - SLACK:
         raise InfeasibleError(
-            f"caps sum to {most:.12g}, budget is {needed:g}: {int(trades.sum())} of "
+            f"{prefix}caps sum to {most:.12g}, budget is {needed:g}: {int(trades.sum())} of "
             f"{len(trades)} assets can be held at {history.dates[-1].date()}, which takes prices "
-            f"on all {len(history)} rows of the lookback",
+            f"on all {len(history)} rows of the lookback; {way_out}",
             [0],
         )
     return found
@@ -238,7 +183,9 @@ def broken(strategy: Any, weights: pd.Series, history: Panel, holdings: pd.Serie
     """
     given = getattr(strategy, "constraints", None)
     if isinstance(given, Constraints | Mapping):
-        constraints = _in_force(constraints_of(given, 1.0), history)
+        constraints = constraints_of(given, 1.0)
+        if isinstance(constraints.budget, Mapping):
+            constraints = constraints.on(history.dates[-1])
         budget = constraints.budget_ends[0]
     else:
         cap = getattr(strategy, "cap", None)
@@ -252,8 +199,8 @@ def broken(strategy: Any, weights: pd.Series, history: Panel, holdings: pd.Serie
     if fallback == "hold" and np.array_equal(weights, holdings):
         return []
     assets, trades = list(history.assets), torch.tensor(history.trades_throughout.to_numpy())
-    found = constraints.arguments(assets, torch.tensor(holdings.to_numpy()))
-    lower, upper = found["lower"] * trades, found["upper"]
+    lower, upper = constraints.bounds(assets)
+    lower = lower * trades
     if fallback == "relax":
         upper = torch.maximum(upper, relax_caps(upper * trades, budget)[0])
     held = torch.tensor(holdings.to_numpy()) if holdings.any() else None
@@ -263,8 +210,35 @@ def broken(strategy: Any, weights: pd.Series, history: Panel, holdings: pd.Serie
         lower = torch.where(alone, torch.minimum(lower, held), lower)
         upper = torch.where(alone, torch.maximum(upper, held), upper)
         excused = constraints.missed(assets, held, held)
-        excused = {k: v for k, v in excused.items() if k not in ("floors", "caps")}
-    return constraints.broken(assets, wanted, held, lower, upper, TOLERANCE, excused)
+    missed = constraints.missed(assets, wanted, held, lower, upper)
+    return _in_words(constraints, weights, missed, excused)
+
+
+def _in_words(
+    constraints: Constraints,
+    weights: pd.Series,
+    missed: Mapping[str, torch.Tensor],
+    excused: Mapping[str, torch.Tensor],
+) -> list[str]:
+    """The limits that weights miss by more than the tolerance and what is excused, in words."""
+    found, rows = [], {row.name: row for row in constraints.rows}
+    for name, by in missed.items():
+        if name in ("floors", "caps"):
+            bound, sign = ("floor", 1) if name == "floors" else ("cap", -1)
+            found += [
+                f"{asset} at {percent(weight)}, its {bound} is {percent(weight + sign * each)}"
+                for (asset, weight), each in zip(weights.items(), by.tolist(), strict=True)
+                if each > TOLERANCE
+            ]
+        elif not by > TOLERANCE + max(0.0, float(excused.get(name, 0.0))):
+            continue
+        elif name == "budget":
+            total = percent(weights.sum())
+            found.append(f"weights sum to {total}, the budget is {constraints.budget_words}")
+        else:
+            much = amount(rows[name], float(by)) if name in rows else percent(float(by))
+            found.append(f"{name} by {much}")
+    return found
 
 
 def binding(
@@ -272,27 +246,41 @@ def binding(
 ) -> list[str]:
     """Which limits of a strategy the weights (N,) that it decided on at a date have reached.
 
-    Empty for a strategy without the parameters ``constraints`` and ``cap``.
+    In words; floors of zero are left out. Empty for a strategy without the parameters
+    ``constraints`` and ``cap``.
     """
     parameters = strategy.get_params(deep=False)
     if not {"constraints", "cap"} <= set(parameters):
         return []
     constraints = constraints_of(parameters["constraints"], parameters["cap"]).on(date)
-    held = torch.tensor(holdings.to_numpy()) if holdings.any() else None
-    return constraints.binding(list(weights.index), torch.tensor(weights.to_numpy()), held)
+    assets, values, found = list(weights.index), torch.tensor(weights.to_numpy(np.float64)), []
+    lower, upper = (bounds.tolist() for bounds in constraints.bounds(assets))
+    for asset, weight, low, high in zip(assets, values.tolist(), lower, upper, strict=True):
+        if abs(weight - low) <= TOLERANCE and low != 0:
+            found.append(f"{asset} at its floor of {percent(low)}")
+        if abs(weight - high) <= TOLERANCE:
+            found.append(f"{asset} at its cap of {percent(high)}")
+    for row in constraints.rows:
+        value = float(values @ by_asset(assets, row.loadings, 0.0))
+        for side in {row.lower, row.upper}:
+            if abs(value - side) <= TOLERANCE:
+                found.append(f"{row.name} at its limit of {amount(row, side)}")
+    least, most = constraints.budget_ends
+    totals: list[tuple[str, float | None, torch.Tensor]]
+    totals = [("sum of weights", end, values.sum()) for end in (least, most) if least < most]
+    totals.append(("gross exposure", constraints.gross_limit, values.abs().sum()))
+    if holdings.any():
+        traded = (values - torch.tensor(holdings.to_numpy())).abs().sum()
+        totals.append(("turnover", constraints.turnover_limit, traded))
+    for name, limit, total in totals:
+        if limit is not None and abs(float(total) - limit) <= TOLERANCE:
+            found.append(f"{name} at its limit of {percent(limit)}")
+    return found
 
 
-def count_kept(assets: int) -> None:
-    """Report to the open record that so many assets were left as they are, for want of prices."""
+def count(event: str, times: int = 1) -> None:
+    """Report to the open record that something happened so many times, such as a fallback."""
     record = open_record()
     if record is not None:
-        once = torch.zeros(assets)
-        record.add("kept: misses prices", once, once, once == 0)
-
-
-def count_fallback(name: str) -> None:
-    """Report to the open record that a strategy took a fallback."""
-    record = open_record()
-    if record is not None:
-        once = torch.zeros(1)
-        record.add(f"fallback: {name}", once, once, once == 0)
+        once = torch.zeros(times)
+        record.add(event, once, once, once == 0)

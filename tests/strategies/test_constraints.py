@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 import torch
 
+from strategies import MinimumVariance
 from strategies.constraints import Constraints, Exposure, Group
 from strategies.layers.optimisation.mean_variance import InfeasibleError, MeanVarianceLayer
-from strategies.strategy_constraints import relax_caps
+from strategies.strategy_constraints import binding, relax_caps
 
 ASSETS = ["AAPL", "MSFT", "XOM", "CVX", "JNJ"]
 EVERYTHING = Constraints(
@@ -74,8 +75,10 @@ def test_a_file_says_the_same() -> None:
     cash = Constraints(budget=(0, 1))
     assert Constraints.from_dict(json.loads(json.dumps(cash.to_dict()))) == cash
     assert ("sum of weights", "0 % to 100 %") in cash.describe()
-    full = torch.tensor([0.5, 0.5, 0.0, 0.0, 0.0])
-    assert "sum of weights at its limit of 100 %" in cash.binding(ASSETS, full)
+    full, strategy = pd.Series([0.5, 0.5, 0.0, 0.0, 0.0], ASSETS), MinimumVariance(constraints=cash)
+    assert binding(strategy, full, 0 * full, pd.Timestamp("2008")) == [
+        "sum of weights at its limit of 100 %"
+    ]
     dated = Constraints(budget={"2009-03-09": (0.2, 1), "2008-09-15": 0.5})
     assert Constraints.from_dict(json.loads(json.dumps(dated.to_dict()))) == dated
     assert Constraints(budget=pd.Series(dated.budget)) == dated
