@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 
 from strategies.layers.optimisation.mean_variance import MeanVarianceLayer
-from strategies.layers.optimisation.multi_period import MultiPeriodLayer
-from strategies.layers.optimisation.scenario_risk import CVaRLayer
+from strategies.layers.optimisation.soft_limit_layers import CVaRLayer, MultiPeriodLayer
 
 LEVEL, PRICE, CAP, QUADRATIC, PROPORTIONAL = 0.9, 0.5, 0.4, 0.3, 0.15
 ACCURATE = {"eps": 1e-9, "max_iters": 50_000, "n_jobs_forward": 1, "n_jobs_backward": 1}

@@ -36,7 +36,6 @@ if TYPE_CHECKING:  # torch takes a second to import, and a rule needs none
         ConvergenceError as ConvergenceError,
     )
     from strategies.layers.optimisation.cross_check import cross_check as cross_check
-    from strategies.layers.optimisation.explanation import MEAN_VARIANCE as MEAN_VARIANCE
     from strategies.layers.optimisation.explanation import Explanation as Explanation
     from strategies.layers.optimisation.explanation import explanations as explanations
     from strategies.layers.optimisation.reasons import joined_solves as joined_solves
@@ -45,6 +44,7 @@ if TYPE_CHECKING:  # torch takes a second to import, and a rule needs none
     from strategies.layers.optimisation.warm_starts import remembered as remembered
     from strategies.layers.solve_record import EXPOSURE as EXPOSURE
     from strategies.layers.solve_record import FIXED_POINT as FIXED_POINT
+    from strategies.layers.solve_record import MEAN_VARIANCE as MEAN_VARIANCE
     from strategies.layers.solve_record import SolveRecord as SolveRecord
     from strategies.layers.solve_record import SolveTally as SolveTally
     from strategies.layers.solve_record import note_exposure as note_exposure
@@ -54,11 +54,11 @@ LAYERS = {  # the parts of the layers that the engine uses, by where they are
     "drift": ("carry", "drift"),
     "equilibrium.fixed_point_solution": ("ConvergenceError",),
     "optimisation.cross_check": ("cross_check",),
-    "optimisation.explanation": ("MEAN_VARIANCE", "Explanation", "explanations"),
+    "optimisation.explanation": ("Explanation", "explanations"),
     "optimisation.reasons": ("joined_solves", "solve_reasons"),
     "optimisation.warm_starts": ("remember", "remembered"),
     "solve_record": (
-        *("EXPOSURE", "FIXED_POINT", "SolveRecord", "SolveTally"),
+        *("EXPOSURE", "FIXED_POINT", "MEAN_VARIANCE", "SolveRecord", "SolveTally"),
         *("note_exposure", "record_solves"),
     ),
 }

@@ -75,7 +75,7 @@ class BacktestResult(ResultViews):
         fractional_returns: (T,) net returns if fractions of shares could be traded; they differ
             from ``net_returns`` only if ``backtest`` was asked for whole shares.
         limits: one row per decision, seed and constraint of an optimising strategy: date, limit,
-            held, of, price, variance (see ``strategies.layers.optimisation.activity``).
+            held, of, price, variance (see ``strategies.layers.optimisation.explanation``).
         decisions: one row per decision and solve (sample) of an optimising strategy: date, sample,
             those of ``Reasons.samples`` (``strategies.layers.optimisation.reasons``), of an
             equilibrium steps, contraction, residual, and of weights that are scaled by an exposure

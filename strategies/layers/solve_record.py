@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-FIXED_POINT, EXPOSURE = "fixed point", "exposure"  # kinds of details
+# kinds of details
+FIXED_POINT, MEAN_VARIANCE, EXPOSURE = "fixed point", "mean-variance", "exposure"
 
 _open: ContextVar[SolveRecord | None] = ContextVar("open_solve_record", default=None)
 

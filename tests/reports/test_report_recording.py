@@ -18,7 +18,7 @@ from reports.metrics import trading
 from strategies import DEQMeanVariance, EqualWeight, LearnedStrategy, MinimumVariance
 from strategies.features import price_features
 from strategies.layers import MeanVarianceLayer, record_solves
-from strategies.layers.optimisation.activity import limits_of
+from strategies.layers.optimisation.explanation import limits_of
 from strategies.layers.optimisation.problem import build_problem
 
 

@@ -5,9 +5,9 @@ from strategies.layers.optimisation.mean_variance import InfeasibleError as Infe
 from strategies.layers.optimisation.mean_variance import MeanVarianceLayer as MeanVarianceLayer
 from strategies.layers.optimisation.mean_variance import Qpth as Qpth
 from strategies.layers.optimisation.mean_variance import SolveError as SolveError
-from strategies.layers.optimisation.multi_period import MultiPeriodLayer as MultiPeriodLayer
-from strategies.layers.optimisation.scenario_risk import CVaRLayer as CVaRLayer
-from strategies.layers.optimisation.scenario_risk import (
+from strategies.layers.optimisation.soft_limit_layers import CVaRLayer as CVaRLayer
+from strategies.layers.optimisation.soft_limit_layers import (
     MeanAbsoluteDeviationLayer as MeanAbsoluteDeviationLayer,
 )
-from strategies.layers.optimisation.soft_limits import SoftLimitLayer as SoftLimitLayer
+from strategies.layers.optimisation.soft_limit_layers import MultiPeriodLayer as MultiPeriodLayer
+from strategies.layers.optimisation.soft_limit_layers import SoftLimitLayer as SoftLimitLayer

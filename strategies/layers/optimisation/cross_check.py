@@ -16,10 +16,11 @@ A fault stays one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -91,11 +92,12 @@ class CrossCheck:
         few = problem.of_samples(chosen).each_tensor(Tensor.detach)
         pull = torch.linspace(-1, 1, few.expected_return.numel(), dtype=torch.float64)
         pull = pull.to(few.expected_return.device).view_as(few.expected_return)
-        pair = _Pair(solver, peer_of(solver))
-        self.peer = PEERS[type(pair.peer)]
-        seen = pair.compare(few, pull)
+        peer = peer_of(solver)
+        self.peer = PEERS[type(peer)]
+        compared = partial(_compared, solver, peer)
+        seen = compared(few, pull)
         for sample in (seen.solved & (seen.gradients > self.gradients_tolerance)).nonzero():
-            beside = self._beside_a_kink(pair, few, pull, sample, seen)
+            beside = self._beside_a_kink(compared, few, pull, sample, seen)
             if beside is not None:
                 self.kinks += 1
                 seen.gradients[sample] = beside
@@ -108,13 +110,18 @@ class CrossCheck:
             self.weights <= self.weights_tolerance and self.gradients <= self.gradients_tolerance
         ):
             raise SolverMismatch(
-                f"{solver} and {pair.peer} differ by {self.weights:.1e} in a weight and by "
+                f"{solver} and {peer} differ by {self.weights:.1e} in a weight and by "
                 f"{self.gradients:.1e} in a gradient; the tolerances are "
                 f"{self.weights_tolerance:.0e} and {self.gradients_tolerance:.0e}"
             )
 
     def _beside_a_kink(
-        self, pair: _Pair, problem: Problem, pull: Tensor, sample: Tensor, seen: _Seen
+        self,
+        compared: Callable[[Problem, Tensor], _Seen],
+        problem: Problem,
+        pull: Tensor,
+        sample: Tensor,
+        seen: _Seen,
     ) -> float | None:
         """The difference of the gradients beside the kink at which a sample stands, or None."""
         alone, own = problem.of_samples(sample), pull[sample]
@@ -127,12 +134,13 @@ class CrossCheck:
             drawn = torch.rand(own.shape, generator=generator, dtype=torch.float64) + 0.5
             move = _into_the_side(alone, drawn.to(own.device))
             beside = alone.expected_return + nudge * size * move
-            side = pair.compare(replace(alone, expected_return=beside), own)
+            side = compared(replace(alone, expected_return=beside), own)
+            apart = float((seen.gradient[sample] - side.gradient).abs().max())
             if (
                 bool(side.solved.all())
                 and float(side.weights) <= self.weights_tolerance
                 and float(side.gradients) <= self.gradients_tolerance
-                and _gap(seen.gradient[sample], side.gradient) <= SAME * seen.scale
+                and apart <= SAME * seen.scale
             ):
                 return float(side.gradients)
         return None
@@ -193,12 +201,6 @@ def open_cross_check() -> CrossCheck | None:
     return _open.get()
 
 
-class _Answer(NamedTuple):
-    weights: Tensor  # (B, N)
-    gradient: Tensor  # (B, N), of q
-    converged: Tensor  # (B,)
-
-
 class _Seen(NamedTuple):
     """How far two solvers are apart, (B,) each."""
 
@@ -210,45 +212,30 @@ class _Seen(NamedTuple):
     gradient: Tensor  # (B, N) of q, by the same
 
 
-class _Pair(NamedTuple):
-    solver: Solver
-    peer: Solver
-
-    def compare(self, problem: Problem, pull: Tensor) -> _Seen:
-        """Solve by both, forward and backward."""
-        ours, theirs = (_with_gradient(problem, each, pull) for each in self)
-        turned = isinstance(self.solver, Qpth)
-        exact = theirs if turned else ours
-        solved = ours.converged & theirs.converged if turned else theirs.converged
-        solved = solved & _roomy(problem)
-        free = 1 / float(problem.risk_diagonal().detach().mean())  # of an unconstrained weight
-        known = theirs.gradient[solved].abs()
-        scale = max(free, float(known.max())) if known.numel() else free
-        return _Seen(
-            solved,
-            (ours.weights - theirs.weights).abs().amax(1),
-            (ours.gradient - theirs.gradient).abs().amax(1) / scale,
-            scale,
-            exact.weights,
-            exact.gradient,
-        )
-
-
-def _with_gradient(problem: Problem, solver: Solver, pull: Tensor) -> _Answer:
-    """What a solver says, with the gradient of q for the cotangent ``pull`` (B, N)."""
-    with torch.enable_grad():
-        expected_return = problem.expected_return.detach().requires_grad_()
-        solution = solver.solve(replace(problem, expected_return=expected_return), None)
-        (gradient,) = torch.autograd.grad(solution.weights, expected_return, pull)
-    return _Answer(solution.weights.detach(), gradient, solution.converged)
-
-
-def _roomy(problem: Problem) -> Tensor:
-    """Whether the bounds leave more than one portfolio of that budget, (B,) bool."""
+def _compared(solver: Solver, peer: Solver, problem: Problem, pull: Tensor) -> _Seen:
+    """Solve by both, forward and backward, with the cotangent ``pull`` (B, N) of the weights."""
+    found = []
+    for each in (solver, peer):
+        with torch.enable_grad():
+            q = problem.expected_return.detach().requires_grad_()
+            solution = each.solve(replace(problem, expected_return=q), None)
+            (gradient,) = torch.autograd.grad(solution.weights, q, pull)
+        found.append((solution.weights.detach(), gradient, solution.converged))
+    (ours, our_gradient, our_end), (theirs, their_gradient, solved) = found
+    exact = ours, our_gradient
+    if isinstance(solver, Qpth):
+        exact, solved = (theirs, their_gradient), our_end & solved
+    # The bounds have to leave more than one portfolio of that budget.
     most, least = problem.upper.sum(-1), problem.lower.sum(-1)
     room = torch.minimum(most - problem.row_lower[:, 0], problem.row_upper[:, 0] - least)
-    return room > 1e-6
-
-
-def _gap(one: Tensor, two: Tensor) -> float:
-    return float((one - two).abs().max())
+    solved = solved & (room > 1e-6)
+    scale = 1 / float(problem.risk_diagonal().detach().mean())  # of an unconstrained weight
+    if (known := their_gradient[solved].abs()).numel():
+        scale = max(scale, float(known.max()))
+    return _Seen(
+        solved,
+        (ours - theirs).abs().amax(1),
+        (our_gradient - their_gradient).abs().amax(1) / scale,
+        scale,
+        *exact,
+    )

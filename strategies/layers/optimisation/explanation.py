@@ -1,4 +1,15 @@
-"""Why a portfolio is what it is: q, P, the equilibrium, and what each weight pays for."""
+"""Why a portfolio is what it is: q, P, the equilibrium, what binds, and what each weight pays for.
+
+A shadow price is the gain of the objective, ``q'z - 1/2 z'Pz`` less what turnover costs, for one
+more unit of the limit. What the expected return of each weight pays for is the stationarity of the
+Lagrangian (Boyd and Vandenberghe 2004, section 5.5.3):
+
+    q  =  P z + rows'y + c s + price of the cap - price of the floor
+
+with y the multipliers of the rows, c those of turnover and gross exposure and s their signs. Where
+a weight stands exactly at its holding or at zero the sign may lie anywhere from -1 to 1, and the
+smallest price is taken.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +21,10 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from strategies.layers.optimisation.activity import terms_of
-from strategies.layers.optimisation.problem import FactorRisk, Problem, Solution
-from strategies.layers.solve_record import FIXED_POINT
+from strategies.layers.optimisation.problem import Problem, Solution
+from strategies.layers.solve_record import FIXED_POINT, MEAN_VARIANCE
 
-MEAN_VARIANCE = "mean-variance"
+AT_LIMIT = 1e-6  # fractions of the portfolio: so near, a weight is at its limit
 
 
 class Solved(NamedTuple):
@@ -70,7 +80,7 @@ def _of_sample(solved: Solved, fixed_point: Any, b: int, assets: Sequence[str]) 
     one = problem.of_samples(solution.rounds.new_tensor([b]))
     own = Solution(*(each[b : b + 1] for each in list(vars(solution).values())[:5]))
     terms = {name: each[0] for name, each in terms_of(one, own).items()}
-    q, z, risk = (_array(each)[0] for each in (one.expected_return, own.weights, _dense(one)))
+    q, z, risk = (_array(each)[0] for each in (one.expected_return, own.weights, one.dense_risk()))
     trading = terms["turnover"]
     if solved.cost is not None and solved.holdings is not None:
         cost, held = float(solved.cost[b]), _array(solved.holdings)[b]
@@ -102,9 +112,91 @@ def _of_sample(solved: Solved, fixed_point: Any, b: int, assets: Sequence[str]) 
     )
 
 
-def _dense(problem: Problem) -> Tensor:
-    risk = problem.risk
-    return risk.dense() if isinstance(risk, FactorRisk) else risk
+def terms_of(problem: Problem, solution: Solution) -> dict[str, np.ndarray]:
+    """What the expected return of each weight pays for, (B, N) each; their sum is q.
+
+    ``risk`` is P z, ``rows`` the rows at their multipliers, ``turnover`` and ``gross`` those costs
+    and limits, ``cap`` and ``floor`` the prices of the bounds (zero or more; the floor is taken
+    off). In the unit of q.
+    """
+    weights = solution.weights.detach()
+    z, duals, q = map(_array, (weights, solution.duals, problem.expected_return))
+    rows = np.broadcast_to(_array(problem.rows), (len(z), *problem.rows.shape[1:]))
+    count = rows.shape[1]
+    found = {
+        "risk": _array(problem.risk_times(weights)),
+        "rows": np.einsum("brn,br->bn", rows, duals[:, :count]),
+    }
+    kinks = {"turnover": (np.zeros_like(z), z), "gross": (np.abs(duals[:, -1:]) + 0 * z, z)}
+    if problem.holdings is not None and problem.cost is not None:
+        price = _array(problem.cost) + duals[:, count : count + 1]
+        kinks["turnover"] = price, z - _array(problem.holdings)
+    loose = {}  # by how much the signs may move it
+    for name, (price, distance) in kinks.items():
+        clear = np.abs(distance) > AT_LIMIT
+        found[name] = np.where(clear, price * np.sign(distance), 0.0)
+        loose[name] = np.where(clear, 0.0, price)
+    rest = q - sum(found.values())
+    room = loose["turnover"] + loose["gross"]
+    taken = np.clip(rest, -room, room)
+    for name, width in loose.items():
+        found[name] += taken * np.divide(width, room, out=np.zeros_like(z), where=room > 0)
+    rest -= taken
+    return found | {"cap": np.maximum(rest, 0.0), "floor": np.maximum(-rest, 0.0)}
+
+
+def limits_of(problem: Problem, solution: Solution) -> list[list[dict[str, object]]]:
+    """What binds in each sample: one list a sample, one entry a constraint that may bind.
+
+    An entry says limit (its name), held and of (how many weights stand at it, out of how many; 1 or
+    0 out of 1 for a limit of a sum), price (the shadow price; the largest of those weights;
+    signed for sums: positive at the upper limit) and variance (z'Pz, the same for all entries).
+    """
+    weights = solution.weights.detach()
+    terms = terms_of(problem, solution)
+    z, duals = _array(weights), _array(solution.duals)
+    lower, upper = _array(problem.lower), _array(problem.upper)
+    rows, row_lower, row_upper = map(_array, (problem.rows, problem.row_lower, problem.row_upper))
+    holdings = None if problem.holdings is None else _array(problem.holdings)
+    turnover = None if problem.turnover_limit is None else _array(problem.turnover_limit)
+    gross = None if problem.gross_limit is None else _array(problem.gross_limit)
+    count = rows.shape[1]
+    rows = np.broadcast_to(rows, (len(z), *rows.shape[1:]))
+    free = upper - lower > AT_LIMIT  # else the asset does not trade
+    variance = (z * terms["risk"]).sum(axis=1)
+    sums = np.einsum("brn,bn->br", rows, z)
+
+    found = []
+    for b in range(len(z)):
+        own: list[tuple[str, int, int, float]] = []  # limit, held, of, price
+        for name, bound in (("floor", lower), ("cap", upper)):
+            limited = free[b] & np.isfinite(bound[b])
+            at = limited & (np.abs(z[b] - bound[b]) <= AT_LIMIT)
+            if limited.any():
+                price = terms[name][b][at].max(initial=0.0)
+                own.append((name, int(at.sum()), int(limited.sum()), price))
+        for r in range(count):
+            gap = np.minimum(sums[b, r] - row_lower[b, r], row_upper[b, r] - sums[b, r])
+            own.append((problem.row_name(r), int(gap <= AT_LIMIT), 1, duals[b, r]))
+        if turnover is not None and holdings is not None:
+            gap = turnover[b] - np.abs(z[b] - holdings[b]).sum()
+            own.append(("turnover", int(gap <= AT_LIMIT), 1, duals[b, count]))
+        if gross is not None:
+            gap = gross[b] - np.abs(z[b]).sum()
+            own.append(("gross", int(gap <= AT_LIMIT), 1, duals[b, count + 1]))
+        found.append(
+            [
+                {
+                    "limit": limit,
+                    "held": held,
+                    "of": of,
+                    "price": float(price),
+                    "variance": float(variance[b]),
+                }
+                for limit, held, of, price in own
+            ]
+        )
+    return found
 
 
 def _array(tensor: Tensor) -> np.ndarray:

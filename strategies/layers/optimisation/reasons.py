@@ -24,9 +24,8 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 
 from strategies.layers.optimisation.active_set import ActiveSet
-from strategies.layers.optimisation.activity import AT_LIMIT, limits_of, terms_of
 from strategies.layers.optimisation.consecutive import plus_diagonal
-from strategies.layers.optimisation.explanation import Solved
+from strategies.layers.optimisation.explanation import AT_LIMIT, Solved, limits_of, terms_of
 from strategies.layers.optimisation.problem import FactorRisk, Problem, Solution
 
 DIRECTIONS = 3  # of the risk, the largest

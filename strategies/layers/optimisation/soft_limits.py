@@ -1,4 +1,4 @@
-"""Mean-variance weights with a price on what exceeds a limit, with exact gradients.
+"""The solve of mean-variance weights with a price on what exceeds a limit.
 
     argmin_z  1/2 z'Pz - q'z + sum_s price_s max(g_s'z - h_s, 0)
 
@@ -24,97 +24,41 @@ Letters: B samples, N assets, S soft limits.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from strategies.layers.optimisation.mean_variance import MeanVarianceLayer
-from strategies.layers.optimisation.multiplier_method import TINY, Smooth, SoftLimits
-from strategies.layers.optimisation.problem import (
-    FactorRisk,
-    InfeasibleError,
-    Problem,
-    Solution,
-    SolveError,
-    build_problem,
-)
+from strategies.layers.optimisation.problem import InfeasibleError, Problem, Solution, SolveError
 from strategies.layers.solve_record import open_record
 
 UPDATES = 40  # of the multipliers
+STEPS, HALVINGS = 25, 40  # of Newton's method; of the length of a step
 SAME = 1e-9  # of a multiplier over its price, and of a limit over its largest coefficient
 BAND, NARROWER, LEAST = 1.0, 0.3, 1e-8  # of mu: at first, from one update to the next, at last
 ALIKE = 1e-7  # of a weight: two ways to the same optimum
+TINY = 1e-300
 NEAR = 1e-3  # of a limit over its largest coefficient: so near, its side is tried
 
 
-class SoftLimitLayer(nn.Module):
-    """Weights under limits that may be exceeded at a price.
+class SoftLimits(NamedTuple):
+    """S limits and what exceeding them costs; gradients flow to all."""
 
-        layer = SoftLimitLayer()
-        weights = layer(risk, expected_return, betas, 0.5, 0.1, upper=0.2)
+    rows: Tensor  # g (B, S, N)
+    limits: Tensor  # h (B, S)
+    prices: Tensor  # (B, S), not negative, in the unit of q
+    total: Tensor | None = None  # (B,) the price of t, where there is one
 
-    The price is what the objective pays for a unit above the limit: high enough, the limit holds
-    exactly; at 0 there is none.
+    def each(self, change: Callable[[Tensor], Tensor]) -> SoftLimits:
+        """With every tensor changed."""
+        total = None if self.total is None else change(self.total)
+        return SoftLimits(change(self.rows), change(self.limits), change(self.prices), total)
 
-    Args:
-        solver: of the mean-variance problems; ``ActiveSet()`` if not given.
-    """
-
-    def __init__(self, solver: Any = None) -> None:
-        super().__init__()
-        self.optimiser = MeanVarianceLayer(solver)
-
-    def forward(
-        self,
-        risk: Tensor | FactorRisk,
-        expected_return: Tensor,
-        soft_rows: Tensor,
-        soft_limits: Tensor | float,
-        prices: Tensor | float,
-        **constraints: Any,
-    ) -> Tensor:
-        """The weights, (B, N) float64.
-
-        Args:
-            risk, expected_return, constraints: as in ``build_problem``.
-            soft_rows: g, (S, N) or (B, S, N).
-            soft_limits, prices: h and what a unit above costs: numbers, (S,) or (B, S).
-
-        Raises:
-            ValueError: a price that is negative or not finite, or shapes that do not fit.
-            SolveError: no solution was found on some samples.
-        """
-        problem = base_problem(risk, expected_return, constraints)
-        batch, assets = problem.expected_return.shape
-        rows = torch.atleast_2d(torch.as_tensor(soft_rows, dtype=torch.float64))
-        if rows.shape[-1] != assets or (rows.dim() > 2 and rows.shape[:-2] != (batch,)):
-            raise ValueError(
-                f"soft_rows must have shape (S, {assets}) or ({batch}, S, {assets}), got "
-                f"{tuple(rows.shape)}"
-            )
-        rows = rows.expand(batch, *rows.shape[-2:])
-        ends = (torch.as_tensor(each, dtype=torch.float64) for each in (soft_limits, prices))
-        try:
-            limits, prices = (each.expand(rows.shape[:2]) for each in ends)
-        except RuntimeError:
-            raise ValueError(
-                f"soft_limits and prices must be numbers, ({rows.shape[1]},) or "
-                f"({batch}, {rows.shape[1]})"
-            ) from None
-        return solve_softly(self.optimiser, problem, SoftLimits(rows, limits, prices))
-
-
-def base_problem(
-    risk: Tensor | FactorRisk, expected_return: Tensor, constraints: dict[str, Any]
-) -> Problem:
-    """As ``build_problem``, without a tracking term: it would change the unit of prices."""
-    if "tracking" in constraints:
-        raise ValueError(
-            "no tracking here: with a = tracking, give (1 + a) P for P and q + a P benchmark for q"
-        )
-    return build_problem(risk, expected_return, **constraints)
+    def of(self, samples: Tensor) -> SoftLimits:
+        return self.each(lambda each: each[samples])
 
 
 def solve_softly(layer: MeanVarianceLayer, problem: Problem, soft: SoftLimits) -> Tensor:
@@ -286,15 +230,14 @@ def _sides(
     y = torch.zeros_like(soft.prices)
     gap = (soft.rows @ z.unsqueeze(2)).squeeze(2) - soft.limits
     # So wide a band that some limits lie within it; not so narrow that P is lost beside it.
-    mu = (
-        BAND * (gap - gap.mean(1, keepdim=True)).abs().mean(1) / soft.prices.amax(1).clamp(min=TINY)
-    )
+    spread = (gap - gap.mean(1, keepdim=True)).abs().mean(1)
+    mu = BAND * spread / soft.prices.amax(1).clamp(min=TINY)
     norm = soft.rows.square().sum(2).amax(1) / problem.risk_diagonal().mean(-1)
     least = (norm * LEAST).clamp(min=TINY)
     mu = torch.minimum(mu, norm).maximum(least)
     for _ in range(UPDATES):
         part, few = problem.of_samples(going), soft.of(going)
-        smooth = Smooth(part, few, y[going], mu[going])
+        smooth = _Smooth(part, few, y[going], mu[going])
         own_states = None if states is None else states[going]
         z[going], y[going], taken, own_states = smooth.minimum(layer, z[going], own_states)
         steps[going] += taken
@@ -311,3 +254,78 @@ def _sides(
             break
         mu[going] = torch.maximum(NARROWER * mu[going], least[going])
     return above, met, y, states, steps
+
+
+class _Smooth(NamedTuple):
+    """The smooth function, whose minimum is a step of the method of multipliers."""
+
+    problem: Problem
+    soft: SoftLimits
+    y: Tensor  # (B, S) multipliers so far
+    mu: Tensor  # (B,)
+
+    def at(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Its value (B,), and the multipliers (B, S) there."""
+        soft, mu = self.soft, self.mu.unsqueeze(1)
+        gap = (soft.rows @ z.unsqueeze(2)).squeeze(2) - soft.limits
+        t = torch.zeros_like(mu)
+        if soft.total is not None:  # where the multipliers sum to the price of t
+            ends = torch.cat([gap + mu * self.y, gap + mu * (self.y - soft.prices)], dim=1)
+            # where one sets in, or is at its price
+            places, order = ends.sort(dim=1, descending=True)
+            slopes = torch.where(order < gap.shape[1], 1.0, -1.0).cumsum(1)[:, :-1] / mu
+            sums = (slopes * (places[:, :-1] - places[:, 1:])).cumsum(1)
+            total = soft.total.unsqueeze(1)
+            last = (sums < total).sum(1, keepdim=True).clamp(max=sums.shape[1] - 1)
+            beyond = sums.gather(1, last) - total
+            t = places.gather(1, last + 1) + beyond / slopes.gather(1, last).clamp(min=TINY)
+        y = (self.y + (gap - t) / mu).clamp(min=0).minimum(soft.prices)
+        value = 0.5 * (z * self.problem.risk_times(z)).sum(1)
+        value = value - (self.problem.expected_return * z).sum(1)
+        value = value + ((gap - t) * y - mu / 2 * (y - self.y).square()).sum(1)
+        if soft.total is not None:
+            value = value + soft.total * t.squeeze(1)
+        if self.problem.cost is not None and self.problem.holdings is not None:
+            value = value + (self.problem.cost * (z - self.problem.holdings).abs()).sum(1)
+        return value, y
+
+    def minimum(
+        self, layer: MeanVarianceLayer, z: Tensor, states: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """z (B, N), its multipliers (B, S), the steps taken (B,), and the states of the weights, by
+        Newton's method."""
+        problem, soft = self.problem, self.soft
+        risk = problem.dense_risk().expand(len(z), -1, -1)
+        steps = torch.zeros(len(z), dtype=torch.int64)
+        value, y = self.at(z)
+        for _ in range(STEPS):
+            bent = ((y > 0) & (y < soft.prices)).to(z)
+            rows = soft.rows
+            if soft.total is not None:  # t moves with the mean of those within the band
+                count = bent.sum(1).clamp(min=1).view(-1, 1, 1)
+                rows = rows - (rows * bent.unsqueeze(2)).sum(1, keepdim=True) / count
+            rows = rows * bent.unsqueeze(2)
+            hessian = risk + rows.mT @ rows / self.mu.view(-1, 1, 1)
+            hessian = (hessian + hessian.mT) / 2
+            pull = problem.expected_return - (soft.rows * y.unsqueeze(2)).sum(1)
+            pull = pull + ((hessian - risk) @ z.unsqueeze(2)).squeeze(2)
+            aim = replace(problem, risk=hessian, expected_return=pull)
+            found = layer.solver.solve(aim, states)
+            move, states = found.weights - z, found.states
+            far = move.abs().amax(1) > 1e-13
+            steps += far
+            if not far.any():
+                break
+            length = torch.ones_like(value)
+            for _ in range(HALVINGS):
+                after, y_after = self.at(z + length.unsqueeze(1) * move)
+                short = ~(after <= value + 1e-14 * value.abs())
+                if not short.any():
+                    break
+                length = torch.where(short, length / 2, length)
+            z = z + length.unsqueeze(1) * move
+            y, same = y_after, (value - after).abs() <= 1e-15 * (1 + value.abs())
+            value = after
+            if same.all():
+                break
+        return z, y, steps, states

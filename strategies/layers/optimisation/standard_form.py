@@ -34,33 +34,27 @@ class StandardForm(NamedTuple):
 def standard_form(problem: Problem) -> StandardForm:
     """P, q, G, h, A, b; differentiable in all that the problem is made of.
 
+    A weight with equal bounds leaves an interior-point method no interior. It is taken out of
+    the problem (its terms move to q, h and b) and comes back as a weight of its own, whose
+    unbounded optimum is its fixed value and whose bounds are one below and two above (qpth's
+    step length is -inf for a weight that does not move at all, as between symmetric bounds).
+
     Raises:
         ValueError: a bound is infinite.
     """
     if not (problem.lower.isfinite().all() and problem.upper.isfinite().all()):
         raise ValueError("general solvers need finite bounds; give each weight a floor and a cap")
-    return StandardForm(*_add_kinks(problem, _linear_form(problem)))
-
-
-def first_point(problem: Problem, sample: int, weights: np.ndarray) -> np.ndarray:
-    """The variables (X,) of a sample whose weights (N,) are feasible."""
-    centres = [centre[sample].detach().cpu().numpy() for centre, _, _ in _kinks(problem)]
-    return np.concatenate([weights, *(np.abs(weights - centre) for centre in centres)])
-
-
-def _linear_form(problem: Problem) -> tuple[Tensor, ...]:
-    """P, q, G, h, A, b of ``1/2 z'Pz - q'z, Gz <= h, Az = b``, all with the batch dimension.
-
-    A weight with equal bounds leaves an interior-point method no interior. It is taken out of
-    the problem (its terms move to q, h and b) and comes back as a weight of its own, whose
-    unbounded optimum is its fixed value and whose bounds are one below and two above (qpth's
-    step length is -inf for a weight that does not move at all, as between symmetric bounds).
-    """
     batch, assets = problem.expected_return.shape
     scale = scale_of(problem)
     risk = (problem.dense_risk() / scale.unsqueeze(-1)).expand(batch, -1, -1)
     linear = problem.expected_return / scale
     rows = problem.rows.expand(batch, -1, -1)
+    # An infinite limit of a row becomes one that cannot bind.
+    reach = torch.maximum(problem.lower.abs(), problem.upper.abs()).detach().unsqueeze(-1)
+    most = (problem.rows.detach().abs() @ reach).squeeze(-1) + 1
+    row_upper = torch.where(problem.row_upper.isinf(), most, problem.row_upper)
+    row_lower = torch.where(problem.row_lower.isinf(), -most, problem.row_lower)
+
     fixed = problem.lower == problem.upper  # (B, N)
     value = torch.where(fixed, problem.lower, 0.0)
     lower = torch.where(fixed, value - 1, problem.lower)
@@ -70,30 +64,26 @@ def _linear_form(problem: Problem) -> tuple[Tensor, ...]:
     free = (~fixed).to(risk.dtype)
     risk = risk * (free.unsqueeze(1) * free.unsqueeze(2)) + torch.diag_embed(1 - free)
     rows = rows * free.unsqueeze(1)
+
     equal = _equalities(problem)
     box = torch.eye(assets, dtype=risk.dtype, device=risk.device).expand(batch, -1, -1)
-    limit_upper, limit_lower = _finite_limits(problem)
-    inequalities = torch.cat([-box, box, rows[:, ~equal], -rows[:, ~equal]], dim=1)
-    limits = torch.cat(
-        [
-            -lower,
-            upper,
-            (limit_upper - taken)[:, ~equal],
-            (taken - limit_lower)[:, ~equal],
-        ],
-        dim=1,
-    )
-    return (
+    above, below = (row_upper - taken)[:, ~equal], (taken - row_lower)[:, ~equal]
+    form = StandardForm(
         risk,
         linear,
-        inequalities,
-        limits,
+        torch.cat([-box, box, rows[:, ~equal], -rows[:, ~equal]], dim=1),
+        torch.cat([-lower, upper, above, below], dim=1),
         rows[:, equal],
         (problem.row_upper - taken)[:, equal],
     )
+    for kink in _kinks(problem):
+        form = _with_distance(problem, form, *kink)
+    return form
 
 
-def _add_kinks(problem: Problem, form: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def _with_distance(
+    problem: Problem, form: StandardForm, centre: Tensor, cost: Tensor, limit: Tensor | None
+) -> StandardForm:
     """Add variables t >= |z - centre|, which cost and are limited in place of the distance.
 
     qpth needs a positive definite P, so t has the risk ``RIDGE`` (P has 1 on average): the
@@ -101,27 +91,31 @@ def _add_kinks(problem: Problem, form: tuple[Tensor, ...]) -> tuple[Tensor, ...]
     implies one side, which is left out: three constraints that meet in the two variables of a
     weight at its bound would leave its multipliers open, and the gradient.
     """
-    risk, linear, inequalities, limits, equalities, targets = form
     batch, assets = problem.lower.shape
-    unit = torch.eye(assets, dtype=risk.dtype, device=risk.device).expand(batch, -1, -1)
-    for centre, cost, limit in _kinks(problem):
-        before = risk.shape[1] - assets
-        risk = pad(risk, (0, assets, 0, assets))
-        risk = risk + pad(RIDGE * unit, (risk.shape[1] - assets, 0, risk.shape[1] - assets, 0))
-        linear = torch.cat([linear, -cost / scale_of(problem)], dim=1)
-        inequalities = pad(inequalities, (0, assets))
-        for sign, needed in ((1, centre < problem.upper), (-1, centre > problem.lower)):
-            side = sign * unit * needed.unsqueeze(-1)
-            inequalities = torch.cat(
-                [inequalities, torch.cat([pad(side, (0, before)), -unit], dim=2)], dim=1
-            )
-            limits = torch.cat([limits, torch.where(needed, sign * centre, 1.0)], dim=1)
-        if limit is not None:
-            total = pad(torch.ones_like(unit[:, :1]), (risk.shape[1] - assets, 0))
-            inequalities = torch.cat([inequalities, total], dim=1)
-            limits = torch.cat([limits, limit.unsqueeze(1)], dim=1)
-        equalities = pad(equalities, (0, assets))
-    return risk, linear, inequalities, limits, equalities, targets
+    size = form.risk.shape[1]
+    unit = torch.eye(assets, dtype=form.risk.dtype, device=form.risk.device).expand(batch, -1, -1)
+    inequalities, limits = [pad(form.inequalities, (0, assets))], [form.limits]
+    for sign, needed in ((1, centre < problem.upper), (-1, centre > problem.lower)):
+        side = sign * unit * needed.unsqueeze(-1)
+        inequalities.append(torch.cat([pad(side, (0, size - assets)), -unit], dim=2))
+        limits.append(torch.where(needed, sign * centre, 1.0))
+    if limit is not None:
+        inequalities.append(pad(torch.ones_like(unit[:, :1]), (size, 0)))
+        limits.append(limit.unsqueeze(1))
+    return StandardForm(
+        pad(form.risk, (0, assets, 0, assets)) + pad(RIDGE * unit, (size, 0, size, 0)),
+        torch.cat([form.linear, -cost / scale_of(problem)], dim=1),
+        torch.cat(inequalities, dim=1),
+        torch.cat(limits, dim=1),
+        pad(form.equalities, (0, assets)),
+        form.targets,
+    )
+
+
+def first_point(problem: Problem, sample: int, weights: np.ndarray) -> np.ndarray:
+    """The variables (X,) of a sample whose weights (N,) are feasible."""
+    centres = [centre[sample].detach().cpu().numpy() for centre, _, _ in _kinks(problem)]
+    return np.concatenate([weights, *(np.abs(weights - centre) for centre in centres)])
 
 
 def _kinks(problem: Problem) -> list[tuple[Tensor, Tensor, Tensor | None]]:
@@ -142,16 +136,6 @@ def scale_of(problem: Problem) -> Tensor:
 def _equalities(problem: Problem) -> Tensor:
     """Which rows are equalities in every sample, (R,) bool."""
     return (problem.row_lower == problem.row_upper).all(dim=0)
-
-
-def _finite_limits(problem: Problem) -> tuple[Tensor, Tensor]:
-    """Upper and lower row limits, (B, R); an infinite one becomes one that cannot bind."""
-    reach = torch.maximum(problem.lower.abs(), problem.upper.abs()).detach().unsqueeze(-1)
-    most = (problem.rows.detach().abs() @ reach).squeeze(-1) + 1
-    return (
-        torch.where(problem.row_upper.isinf(), most, problem.row_upper),
-        torch.where(problem.row_lower.isinf(), -most, problem.row_lower),
-    )
 
 
 def duals_by_row(problem: Problem, duals: Tensor) -> Tensor:

@@ -2,9 +2,8 @@
 
 import torch
 
-from strategies.layers.optimisation.explanation import MEAN_VARIANCE
 from strategies.layers.optimisation.robust import RobustLayer
-from strategies.layers.solve_record import record_solves
+from strategies.layers.solve_record import MEAN_VARIANCE, record_solves
 
 
 def test_only_the_last_newton_step_is_a_portfolio():

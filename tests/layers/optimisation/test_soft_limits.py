@@ -6,10 +6,13 @@ import torch
 
 from strategies.layers.optimisation.consecutive import weights_from_holdings
 from strategies.layers.optimisation.mean_variance import MeanVarianceLayer
-from strategies.layers.optimisation.multi_period import MultiPeriodLayer
 from strategies.layers.optimisation.problem import InfeasibleError
-from strategies.layers.optimisation.scenario_risk import CVaRLayer, MeanAbsoluteDeviationLayer
-from strategies.layers.optimisation.soft_limits import SoftLimitLayer
+from strategies.layers.optimisation.soft_limit_layers import (
+    CVaRLayer,
+    MeanAbsoluteDeviationLayer,
+    MultiPeriodLayer,
+    SoftLimitLayer,
+)
 
 cvxpy = pytest.importorskip("cvxpy")
 CLARABEL = {"solver": "CLARABEL", "tol_gap_abs": 1e-13, "tol_gap_rel": 1e-13, "tol_feas": 1e-13}
