@@ -40,8 +40,6 @@ if TYPE_CHECKING:  # torch takes a second to import, and a rule needs none
     from strategies.layers.optimisation.explanation import explanations as explanations
     from strategies.layers.optimisation.reasons import joined_solves as joined_solves
     from strategies.layers.optimisation.reasons import solve_reasons as solve_reasons
-    from strategies.layers.optimisation.warm_starts import remember as remember
-    from strategies.layers.optimisation.warm_starts import remembered as remembered
     from strategies.layers.solve_record import EXPOSURE as EXPOSURE
     from strategies.layers.solve_record import FIXED_POINT as FIXED_POINT
     from strategies.layers.solve_record import MEAN_VARIANCE as MEAN_VARIANCE
@@ -56,7 +54,6 @@ LAYERS = {  # the parts of the layers that the engine uses, by where they are
     "optimisation.cross_check": ("cross_check",),
     "optimisation.explanation": ("Explanation", "explanations"),
     "optimisation.reasons": ("joined_solves", "solve_reasons"),
-    "optimisation.warm_starts": ("remember", "remembered"),
     "solve_record": (
         *("EXPOSURE", "FIXED_POINT", "MEAN_VARIANCE", "SolveRecord", "SolveTally"),
         *("note_exposure", "record_solves"),

@@ -110,8 +110,7 @@ class DEQMeanVarianceNetwork(nn.Module):
                 self.optimiser, risk, expected_return, cost, inputs["drift"], **limits
             )
         else:
-            keys = inputs["row"].tolist() if "row" in inputs else None  # to start from the last
-            weights = self.optimiser(risk, expected_return, keys=keys, **limits)
+            weights = self.optimiser(risk, expected_return, **limits)
         variance = None
         if self.exposure is not None:
             exposure, variance = self.exposure(weights, market, inputs)

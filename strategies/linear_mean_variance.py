@@ -153,8 +153,7 @@ class LinearNetwork(nn.Module):
     def forward(self, inputs: Inputs) -> Tensor:
         trades = inputs["trades"]  # (B, N)
         pull = self.gamma.clamp_min(LOWEST) * self.theta(inputs["features"]) * trades  # (B, N)
-        limits: dict[str, Any] = limits_in(inputs)
-        limits["keys"] = inputs["row"].tolist() if "row" in inputs else None
+        limits = limits_in(inputs)
         # The residuals are y - theta x = (I, -theta) pairs, up to a constant that c absorbs.
         mixing = torch.cat([torch.eye(trades.shape[-1]).to(pull), -self.theta.weight], dim=1)
         mixing = mixing.T.contiguous()  # (N + E, N)

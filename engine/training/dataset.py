@@ -222,9 +222,7 @@ def with_mirrors(true: Dataset, copies: Sequence[Dataset]) -> Dataset:
     if not copies:
         return true
     every = [true, *copies]
-    span = int(true.ends.max()) + 1
     inputs = {name: torch.cat([each.inputs[name] for each in every]) for name in true.inputs}
-    inputs["row"] = torch.cat([each.inputs["row"] + k * span for k, each in enumerate(every)])
 
     def repeated(values: Tensor | None) -> Tensor | None:
         return None if values is None else torch.cat([values] * len(every))

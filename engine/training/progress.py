@@ -31,7 +31,7 @@ from engine.training.evidence import Compared, Evidence, between, evidence, pool
 from engine.training.fit_records import TrainingError
 from engine.training.rollout import rollout
 from engine.training.settings import Training
-from strategies.base import ConvergenceError, SolveRecord, SolveTally, remember, remembered
+from strategies.base import ConvergenceError, SolveRecord, SolveTally
 
 LOG = logging.getLogger("deqfolio")
 HASH = hashlib.sha256().digest_size  # bytes at the end of the file
@@ -72,7 +72,6 @@ class Part:
         return {
             "module": self.module.state_dict(),
             "optimiser": self.optimiser.state_dict(),
-            "warm_starts": remembered(self.module),
             "accounts": {k: None if a is None else list(a) for k, a in kept.items()},
             "others": self.others,
         }
@@ -80,7 +79,6 @@ class Part:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.module.load_state_dict(state["module"])
         self.optimiser.load_state_dict(state["optimiser"])
-        remember(self.module, state["warm_starts"])
         for name, fields in state["accounts"].items():
             setattr(self, name, None if fields is None else Account(*fields))
         self.others = state["others"]

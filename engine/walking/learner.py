@@ -150,7 +150,7 @@ class Learner:
         at_fills = self.market.at_fills
         known = replace(self.market, panel=self.panel.rows(0, int(fold.ends.max()) + 1))
         return Dataset(
-            inputs=inputs | {"row": torch.from_numpy(fold.train)} | self.drift(fold),
+            inputs=inputs | self.drift(fold),
             growth=torch.from_numpy(at_fills[fold.ends] / at_fills[fills]),
             rows=fold.train,
             ends=fold.ends,

@@ -15,7 +15,7 @@ import torch
 from data_loaders import Panel
 from engine import Costs, Training, WalkForward, backtest, check_strategy
 from strategies import EqualWeight
-from strategies.base import record_solves, stack
+from strategies.base import stack
 from strategies.layers import MeanVarianceLayer, SolveError
 from strategies.layers.optimisation.robust import RobustLayer, highest_radius
 from strategies.linear_mean_variance import LinearMeanVariance
@@ -263,22 +263,6 @@ def test_robust_weights_near_a_radius_of_zero_are_mean_variance():
     )
     assert nearer < 2e-3
     assert nearer / near == pytest.approx(0.1, rel=0.1)  # the worst case moves by sqrt(delta)
-
-
-def test_robust_starts_from_the_last_solution_of_a_key():
-    noise, q = scenarios()
-    layer, keys = RobustLayer(), ["a", "b", "c"]
-    layer(noise, q, 0.3, keys=keys)
-    with record_solves() as warm:
-        found = layer(1.001 * noise, q, 0.3, keys=keys)
-    with record_solves() as cold:
-        anew = RobustLayer()(1.001 * noise, q, 0.3)
-    steps = [
-        next(row for row in record.summary() if row["solve"].startswith("robust"))["mean_steps"]
-        for record in (warm, cold)
-    ]
-    assert steps[0] < steps[1]
-    torch.testing.assert_close(found, anew, rtol=0, atol=1e-11)
 
 
 def test_robust_refuses_what_it_cannot_solve():

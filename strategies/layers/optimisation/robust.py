@@ -21,14 +21,13 @@ Letters: B samples, T scenarios, N assets.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from strategies.layers.optimisation.mean_variance import MeanVarianceLayer, SolveError
-from strategies.layers.optimisation.warm_starts import WarmStarts
 from strategies.layers.solve_record import open_record
 
 LOWEST = 1e-6  # radius: s grows like 1 / sqrt(delta), and F is a small difference to it
@@ -62,16 +61,12 @@ class RobustLayer(nn.Module):
         self.tolerance = tolerance
         self.max_steps = max_steps
         self.optimiser = MeanVarianceLayer(solver)
-        # z, c, and how far s is above the largest loss
-        self.warm_starts = WarmStarts(torch.nan, torch.float64)
 
     def forward(
         self,
         scenarios: Tensor,
         expected_return: Tensor,
         radius: Tensor | float,
-        *,
-        keys: Sequence[Hashable] | None = None,
         **constraints: Any,
     ) -> Tensor:
         """The weights, (B, N) float64.
@@ -80,7 +75,6 @@ class RobustLayer(nn.Module):
             scenarios: (B, T, N) residuals e, as fractions; gradients flow to all three tensors.
             expected_return: (B, N), in the unit of a variance: gamma times the prediction.
             radius: delta, a scalar or (B,), from 1e-6 to below ``highest_radius``.
-            keys: what each sample is known by from one call to the next, to start from there.
             constraints: limits of ``MeanVarianceLayer`` that do not depend on holdings.
 
         Raises:
@@ -105,21 +99,13 @@ class RobustLayer(nn.Module):
         record = open_record()
         kept = 0 if record is None or record.details is None else len(record.details)
         with torch.no_grad():
-            point, steps, change = self._solve(problem, radius, keys, constraints)
+            point, steps, change = self._solve(problem, radius, constraints)
         if record is not None and record.details is not None:
             del record.details[kept:]  # the last step, which follows, is the portfolio
         self._report(steps, change)
-        if keys is not None:
-            losses = problem.losses(point)[1].amax(dim=1)
-            above = (point[:, -1] / losses - 1).unsqueeze(1)
-            self.warm_starts.keep(keys, torch.cat([point[:, :-1], above], dim=1))
         curvature = problem.hessian(point.detach())
         weights, _ = self._step(point, problem.gradient(point), curvature, constraints)
         return weights
-
-    def forget(self) -> None:
-        """Forget all keys: the next solves start cold."""
-        self.warm_starts.forget()
 
     def _start(self, problem: _Problem, radius: Tensor, constraints: dict) -> Tensor:
         """The weights without ambiguity, their mean, and an s inside the domain: (B, N + 2)."""
@@ -132,22 +118,10 @@ class RobustLayer(nn.Module):
         return torch.cat([weights, mean[:, None], bound[:, None]], dim=1)
 
     def _solve(
-        self,
-        problem: _Problem,
-        radius: Tensor,
-        keys: Sequence[Hashable] | None,
-        constraints: dict,
+        self, problem: _Problem, radius: Tensor, constraints: dict
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The minimum (B, N + 2), the steps it took (B,) and the last change of a weight (B,)."""
-        width = problem.expected_return.shape[1] + 2
-        known = None if keys is None else self.warm_starts.recall(keys, width)
-        if known is not None and not known.isnan().any():
-            point = known.to(problem.expected_return)
-            # The scenarios have moved since: keep s as far above the largest loss as it was.
-            losses = problem.losses(point)[1].amax(dim=1)
-            point[:, -1] = losses * (1 + point[:, -1])
-        else:
-            point = self._start(problem, radius, constraints)
+        point = self._start(problem, radius, constraints)
         steps = torch.zeros(len(point), dtype=torch.int64)
         change = torch.full((len(point),), torch.inf, dtype=point.dtype)
         going = torch.arange(len(point))

@@ -118,12 +118,13 @@ def test_a_number_and_an_interval_of_no_width_are_the_same():
 
 def test_warm_starts_and_batches_change_nothing():
     loadings, specific, q = drawn(8, 10, seed=2)
-    layer, keys = MeanVarianceLayer(), list(range(8))
+    states = None
     ends = torch.stack([torch.linspace(0, 0.5, 8), torch.linspace(0.5, 1, 8)], dim=1).double()
     for step in range(4):
         moved = q + 0.2 * step * torch.randn(8, 10, generator=torch.Generator().manual_seed(step))
         risk = FactorRisk(loadings, specific)
-        warm = layer(risk, moved, keys=keys, upper=0.3, budget=ends)
+        solution = LAYER.solve(risk, moved, start=states, upper=0.3, budget=ends)
+        warm, states = solution.weights, solution.states
         cold = LAYER(risk, moved, upper=0.3, budget=ends)
         torch.testing.assert_close(warm, cold, rtol=0, atol=1e-12)
         alone = LAYER(
