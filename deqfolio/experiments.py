@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import typer
 
 from deqfolio.interrupts import Interruptible
+from deqfolio.results import write_and_summarise
 from deqfolio.trust import keep_hashes
 
 if TYPE_CHECKING:
@@ -106,8 +107,7 @@ def run(
     from engine.training.callbacks import named_callbacks
     from engine.walking.argument_checks import named_strategies
     from reports import check_report_path
-    from reports.comparison import check_comparison
-    from reports.terminal import write_and_summarise
+    from reports.benchmark import check_comparison
 
     page = report or out / "report.html"
     check_report_path(page)  # before the hours of work, not after

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from deqfolio.options import About, Benchmark, Factors, FinishedRun, Groups, Trust
 from deqfolio.trust import check_trust
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from engine import BacktestResult
 
 
 def report(
@@ -46,8 +52,7 @@ def report(
     from engine.runs.saved_run import experiment_of, unfinished
     from engine.runs.settings import read_report
     from reports import check_report_path
-    from reports.benchmark_series import results_of
-    from reports.terminal import write_and_summarise
+    from reports.return_series import results_of
 
     if not run.exists():
         raise FileNotFoundError(f"there is no folder of a run, and no file of returns, {run}")
@@ -111,10 +116,68 @@ def compare(
 ) -> None:
     """Write one report of several runs, over the dates that they share."""
     from reports.compare import read_runs
-    from reports.terminal import write_and_summarise
 
     if len(runs) < 2:
         raise typer.BadParameter(
             f"expected two or more runs, got {len(runs)}; for one run see deqfolio report"
         )
     typer.echo(write_and_summarise(read_runs(runs), out, factors, groups, benchmark, about))
+
+
+def write_and_summarise(
+    results: Mapping[str, BacktestResult],
+    out: Path,
+    factors: Path | None = None,
+    groups: Path | None = None,
+    benchmark: str | None = None,
+    about: str | None = None,
+) -> str:
+    """Write the report of results to ``out``; returns the summary for a terminal.
+
+    Args:
+        factors: CSV file of factor returns: dates first, then a column for each factor.
+        groups: CSV file of two columns, asset and group, with a heading.
+        benchmark, about: as ``benchmark`` and ``subject`` of ``write_report``.
+    """
+    from reports.report import check_report_path, write_data
+    from reports.report_data import gather
+    from reports.wording import terminal_summary
+
+    check_report_path(out)
+    table = _factors(factors) if factors else None
+    named = _groups(groups) if groups else None
+    data = gather(results, table, named, True, benchmark, about)
+    path = write_data(data, out)
+    return f"{terminal_summary(data)}\n\nreport: {path}"
+
+
+def _factors(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    table = _read(path, "factor returns", index_col=0)
+    try:
+        table.index = pd.to_datetime(table.index)
+        return table.astype(float)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{path} should hold dates in its first column and returns in the others: {error}"
+        ) from error
+
+
+def _groups(path: Path) -> dict[str, str]:
+    table = _read(path, "groups", dtype=str)
+    if table.shape[1] != 2:
+        raise ValueError(f"{path} has {table.shape[1]} columns, expected two: asset and group")
+    return dict(table.itertuples(index=False))
+
+
+def _read(path: Path, what: str, **how: Any) -> pd.DataFrame:
+    import pandas as pd
+
+    if not path.is_file():
+        raise ValueError(f"there is no file of {what} {path}")
+    try:
+        return pd.read_csv(path, **how)
+    except ValueError as error:  # torn lines, no lines, another encoding
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} is not a readable CSV file of {what}: {reason}") from error

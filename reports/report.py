@@ -24,13 +24,13 @@ from engine.accounting.risk_free import Rates
 from engine.runs.result import BacktestResult, why_failed
 from engine.runs.run_directory import written
 from reports import export, formats, wording
-from reports.benchmark_series import results_of
 from reports.compare import flat
 from reports.decisions import shown_decisions
 from reports.figures import sections
 from reports.figures.axes import PALETTE
 from reports.metrics import catalogue, trading
 from reports.report_data import ReportData, gather
+from reports.return_series import results_of
 from reports.statistics import difference_tests
 
 PAGE = Path(__file__).parent / "page"

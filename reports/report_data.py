@@ -12,9 +12,8 @@ from engine.accounting import performance
 from engine.accounting.performance import sharpe
 from engine.runs.result import BacktestResult
 from reports import learning
-from reports.common_dates import on_common_dates
+from reports.benchmark import EQUAL_WEIGHT, Given, class_of, finished, on_common_dates
 from reports.compare import RunDifferences, differences, flat
-from reports.comparison import EQUAL_WEIGHT, Given, class_of, finished
 from reports.decisions import decision_tables
 from reports.formats import day
 from reports.metrics import (
@@ -25,7 +24,7 @@ from reports.metrics import (
     trading,
 )
 from reports.metrics.forecasts import ForecastQuality, forecast_quality
-from reports.returns_alone import has_holdings
+from reports.return_series import has_holdings
 from reports.statistics import difference_tests, selection
 
 WORST = 10  # drawdowns listed

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from engine.accounting import performance
 from engine.runs.result import BacktestResult
 from reports import learning
-from reports.common_dates import on_common_dates
+from reports.benchmark import on_common_dates
 from reports.figures import charts
 from reports.figures.axes import ASSET_COLOURS, STRATEGY_COLOURS, svg
 from reports.formats import day, number, percent

@@ -12,9 +12,9 @@ import pandas as pd
 
 from engine.accounting import performance
 from engine.runs.result import BacktestResult
-from reports.common_dates import on_common_dates
+from reports.benchmark import on_common_dates
 from reports.metrics import gains_and_losses, periods, relative, trading
-from reports.returns_alone import has_holdings
+from reports.return_series import has_holdings
 from reports.statistics import difference_tests, selection
 
 COLUMNS = (

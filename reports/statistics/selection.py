@@ -22,7 +22,7 @@ from engine.accounting.performance import constant, sharpe
 from engine.runs.ledger import TrialLedger, in_excess, trial_id
 from engine.runs.result import BacktestResult
 from engine.runs.storage import StorageError
-from reports.returns_alone import has_holdings
+from reports.return_series import has_holdings
 from reports.statistics.difference_tests import FEWEST, SEED, block_length, sharpe_standard_error
 
 EULER = 0.5772156649015329  # the Euler-Mascheroni constant

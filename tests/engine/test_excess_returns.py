@@ -26,8 +26,7 @@ from reports.metrics.catalogue import GROUPS, metric_table
 from reports.metrics.periods import fold_returns, rolling_sharpe
 from reports.report import render
 from reports.report_data import gather
-from reports.terminal import terminal_summary
-from reports.wording import headline, risk_free
+from reports.wording import headline, risk_free, terminal_summary
 from strategies import Strategy
 
 PLAN = WalkForward(train="1Y", refit="1Y", rebalance="W-FRI")

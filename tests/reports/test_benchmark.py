@@ -12,14 +12,13 @@ import pytest
 from report_results import make_result, text_of
 
 from data_loaders import DataError, Panel
+from deqfolio.results import write_and_summarise
 from engine import Costs, WalkForward, backtest
 from reports import write_report
-from reports.benchmark_series import benchmark_of, read_benchmark
-from reports.common_dates import on_common_dates
+from reports.benchmark import on_common_dates
 from reports.report import render
 from reports.report_data import gather
-from reports.returns_alone import as_results, result_of_returns
-from reports.terminal import write_and_summarise
+from reports.return_series import benchmark_of, read_benchmark, result_of_returns, results_of
 from reports.wording import headline, not_shown
 from strategies import EqualWeight, InverseVolatility, MinimumVariance
 
@@ -56,7 +55,7 @@ def test_beta_and_active_return_by_hand():
     """Twice the benchmark plus 1% a day: beta 2, alpha a day of 1%."""
     benchmark = np.array([0.01, -0.02, 0.03, 0.0, 0.02, -0.01])
     ours = pd.Series(2 * benchmark + 0.01, DAYS, name="ours")
-    data = gather(as_results(ours), benchmark=pd.Series(benchmark, DAYS, name="index"))
+    data = gather(results_of(ours), benchmark=pd.Series(benchmark, DAYS, name="index"))
     row = data.metrics.loc["ours"]
     assert (data.subject, data.benchmark) == ("ours", "index")
     assert row["beta"] == pytest.approx(2, rel=1e-12)
@@ -70,8 +69,8 @@ def test_prices_and_returns_of_a_benchmark_say_the_same():
     benchmark = pd.Series([0.01, -0.02, 0.03, 0.0, 0.02, -0.01], DAYS, name="index")
     prices = pd.concat([pd.Series([1.0], [DAYS[0] - pd.Timedelta("3D")]), 1 + benchmark]).cumprod()
     ours = pd.Series([0.03, 0.01, -0.02, 0.0, 0.02, 0.01], DAYS, name="ours")
-    by_returns = gather(as_results(ours), benchmark=benchmark)
-    by_prices = gather(as_results(ours), benchmark=(50 * prices).rename("index"))
+    by_returns = gather(results_of(ours), benchmark=benchmark)
+    by_prices = gather(results_of(ours), benchmark=(50 * prices).rename("index"))
     pd.testing.assert_frame_equal(by_returns.metrics, by_prices.metrics, rtol=1e-9)
     net = by_returns.results["index"].net_returns
     np.testing.assert_allclose(net, benchmark, rtol=1e-12)
@@ -85,7 +84,7 @@ def test_other_calendars_are_compounded_onto_the_dates_of_the_run():
     assert list(dates) == sorted(dates)
     prices = pd.Series([100.0, 110, 121, 121, 133.1, 146.41], dates, name="index")
     prices = pd.concat([pd.Series([100.0], [pd.Timestamp("2020-01-03")]), prices]).rename("index")
-    data = gather(as_results(ours), benchmark=prices)
+    data = gather(results_of(ours), benchmark=prices)
     pair = on_common_dates({name: data.results[name] for name in ("ours", "index")})
     np.testing.assert_allclose(pair["index"].net_returns, [0.1, 0.0, 0.21])
     compounded = [0.99 * 1.03 - 1, 0.00, 0.01]
@@ -182,10 +181,10 @@ def test_a_report_of_returns_alone(tmp_path):
     told = json.loads((tmp_path / "r.json").read_text())
     assert told["metrics"]["fund"]["turnover/year"] is None
     assert told["metrics"]["fund"]["volatility"] == pytest.approx(frame["fund"].std() * 252**0.5)
-    one = gather(as_results(frame["fund"]))
+    one = gather(results_of(frame["fund"]))
     assert (one.subject, one.benchmark) == ("fund", None)
     assert "only returns were given" in " ".join(not_shown(one))
-    assert list(as_results({"x": frame["fund"]})) == ["x"]
+    assert list(results_of({"x": frame["fund"]})) == ["x"]
 
 
 def test_a_benchmark_of_a_real_run_has_no_holdings_and_the_page_holds(results, tmp_path):
@@ -248,7 +247,7 @@ def test_its_name_says_what_a_series_is():
     ],
 )
 def test_a_benchmark_that_does_not_cover_the_dates_is_refused(dates, said, tmp_path):
-    ours = as_results(pd.Series(0.01, pd.bdate_range("2020-01-06", "2020-12-31"), name="ours"))
+    ours = results_of(pd.Series(0.01, pd.bdate_range("2020-01-06", "2020-12-31"), name="ours"))
     index = pd.Series(np.linspace(100, 120, len(dates)), dates, name="index")
     with pytest.raises(DataError, match=said) as raised:
         write_report({"ours": ours["ours"]}, tmp_path / "r.html", benchmark=index)
@@ -340,7 +339,7 @@ def test_a_year_of_returns_is_a_year_that_passed():
     days = pd.bdate_range("2018-01-01", periods=261 * 4)
     kept = days[:500].union(days[761:])
     net = pd.Series(np.random.default_rng(0).normal(5e-4, 0.01, len(kept)), kept, name="ours")
-    data = gather(as_results(net))
+    data = gather(results_of(net))
     years = (kept[-1] - kept[0]).days / 365.25 * len(kept) / (len(kept) - 1)
     growth = (1 + net).prod() ** (1 / years) - 1
     assert data.metrics.loc["ours", "annual return"] == pytest.approx(growth, rel=1e-12)

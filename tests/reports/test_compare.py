@@ -14,8 +14,7 @@ from reports import export
 from reports.compare import read_runs
 from reports.report import render
 from reports.report_data import gather
-from reports.terminal import terminal_summary
-from reports.wording import headline, run_sentences
+from reports.wording import headline, run_sentences, terminal_summary
 
 CLS = "strategies.baselines:MinimumVariance"
 

@@ -14,6 +14,7 @@ from report_results import hostile_results, make_result, text_of, typical
 from typer.testing import CliRunner
 
 from deqfolio import app
+from deqfolio.results import write_and_summarise
 from engine import save_run
 from engine.runs.ledger import TrialLedger
 from reports import export, write_report
@@ -22,8 +23,7 @@ from reports.formats import money, number, percent, written
 from reports.metrics.catalogue import METRICS
 from reports.report import render
 from reports.report_data import gather, trials_of
-from reports.terminal import terminal_summary, write_and_summarise
-from reports.wording import not_shown, selection_sentence
+from reports.wording import not_shown, selection_sentence, terminal_summary
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from reports import write_report
 from reports.compare import common_span
 from reports.report import render
 from reports.report_data import gather
-from reports.terminal import terminal_summary
+from reports.wording import terminal_summary
 
 REASON = "the <feed> has ended"
 

@@ -10,9 +10,8 @@ from report_results import make_result
 from data_loaders import DataError
 from deqfolio.command_line import main
 from reports import summary_table, write_report
-from reports.benchmark_series import results_of
 from reports.report_data import gather
-from reports.returns_alone import as_results
+from reports.return_series import results_of
 
 DATES = pd.bdate_range("2021-01-04", periods=120)  # a Monday; the period before it is a day
 FUND = pd.Series(0.002 * np.sin(2.3 * np.arange(120)) + 0.0004, DATES, name="fund")
@@ -24,7 +23,7 @@ def test_ratios_of_returns_alone_by_hand(dated):
     rate = pd.Series([0.03, 0.05], DATES[[0, 60]]) if dated else 0.03
     days = np.append(1, np.diff(DATES) / np.timedelta64(1, "D"))
     a_year = np.where(dated & (np.arange(120) > 60), 0.05, 0.03)
-    found = gather(as_results({"fund": FUND, "index": INDEX}, rate), benchmark="index")
+    found = gather(results_of({"fund": FUND, "index": INDEX}, rate), benchmark="index")
     fund, index = (line - a_year * days / 365.25 for line in (FUND, INDEX))
     assert found.metrics.loc["fund", "Sharpe"] == pytest.approx(
         fund.mean() / fund.std() * 252**0.5, rel=1e-12
@@ -33,7 +32,7 @@ def test_ratios_of_returns_alone_by_hand(dated):
     assert found.metrics.loc["fund", "beta"] == pytest.approx(slope, rel=1e-9)
     assert found.metrics.loc["fund", "alpha"] == pytest.approx(252 * intercept, rel=1e-9)
     # The same benchmark as a series that is no strategy.
-    again = gather(as_results(FUND, rate), benchmark=INDEX)
+    again = gather(results_of(FUND, rate), benchmark=INDEX)
     assert again.metrics.loc["fund", "Sharpe"] == found.metrics.loc["fund", "Sharpe"]
     assert again.luck.loc["fund", "p"] == pytest.approx(found.luck.loc["fund", "p"], abs=0.05)
 
@@ -76,7 +75,7 @@ def test_what_is_no_file_of_returns_says_so(tmp_path, capsys):
 
 def test_session_dates_in_utc_are_taken_without_their_zone():
     dates = pd.bdate_range("2018-01-01", periods=60, tz="UTC")
-    (result,) = as_results(pd.Series(0.001, dates, name="a")).values()
+    (result,) = results_of(pd.Series(0.001, dates, name="a")).values()
     assert result.net_returns.index.tz is None
     with pytest.raises(DataError, match="time zone"):
-        as_results(pd.Series(0.001, dates + pd.Timedelta("16h"), name="a"))
+        results_of(pd.Series(0.001, dates + pd.Timedelta("16h"), name="a"))

@@ -1,10 +1,13 @@
-"""Who a report is about, and what it is compared with."""
+"""Who a report is about, what it is compared with, and on which dates: where calendars differ,
+returns are compounded onto those that all have.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -19,8 +22,13 @@ from engine.accounting.simulation import simulate
 from engine.runs.description import described
 from engine.runs.result import BacktestResult, outcome
 from engine.runs.settings import read_costs
-from reports.benchmark_series import aligned, benchmark_of, check_coverage, read_benchmark
-from reports.returns_alone import has_holdings
+from reports.return_series import (
+    aligned,
+    benchmark_of,
+    check_coverage,
+    has_holdings,
+    read_benchmark,
+)
 from strategies.baselines import EqualWeight
 
 EQUAL_WEIGHT = "EqualWeight"
@@ -30,6 +38,7 @@ SIMULATED = (
 )  # fmt: skip
 LEARNED = ("training", "solves", "checks", "limits", "sensitivity")
 Given: TypeAlias = "str | Path | pd.Series | None"
+COMPOUNDED = ("net_returns", "gross_returns", "risk_free")
 
 
 class Comparison(NamedTuple):
@@ -261,3 +270,42 @@ def _lacking(result: BacktestResult) -> str:
     if costs.get("class"):
         return "the costs are of a class of the user's own"
     return ""
+
+
+def on_common_dates(results: Mapping[str, BacktestResult]) -> dict[str, BacktestResult]:
+    """The results with returns over the same periods, so that they can be compared in pairs.
+
+    Where calendars differ, returns are compounded from one common date to the next; the first of
+    these is kept only if all begin on it. ``periods_per_year`` is then that of the first result
+    times the share of its rows that are left.
+    """
+    dates = {name: pd.DatetimeIndex(r.net_returns.index) for name, r in results.items()}
+    if not dates:
+        return {}
+    common = reduce(lambda one, other: one.intersection(other), dates.values())
+    span = common if len(common) else [pd.NaT, pd.NaT]
+    rows = {n: line[(line >= span[0]) & (line <= span[-1])] for n, line in dates.items()}
+    same = all(len(each) == len(common) for each in rows.values())
+    if not same and not all(line[0] == common[0] for line in dates.values()):
+        common, start = common[1:], common[0]
+        rows = {name: each[each > start] for name, each in rows.items()}
+    first = next(iter(results))
+    year = results[first].settings["periods_per_year"]
+    year *= len(common) / max(1, len(rows[first]))
+    found = dict(results)
+    for name, result in results.items():
+        if len(result.net_returns) == len(common) and same:
+            continue
+        lines = {k: line for k in COMPOUNDED if len(line := getattr(result, k))}
+        if same:
+            found[name] = replace(result, **{k: line.loc[common] for k, line in lines.items()})
+            continue
+        ends = common.searchsorted(rows[name])  # the period that each row falls in
+        for k, line in lines.items():
+            growth = np.ones(len(common))
+            np.multiply.at(growth, ends, 1 + line.loc[rows[name]].to_numpy(dtype=float))
+            lines[k] = pd.Series(growth - 1, common, name=line.name)
+        found[name] = replace(
+            result, settings=result.settings | {"periods_per_year": year}, **lines
+        )
+    return found
