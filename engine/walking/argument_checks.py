@@ -87,10 +87,10 @@ def named_strategies(
         if not isinstance(strategy, Strategy):
             hint = f"; write {strategy.__name__}()" if isinstance(strategy, type) else ""
             raise TypeError(f"{name!r} is {strategy!r}, expected an instance of Strategy{hint}")
+        strategy.check_parameters()  # first: a lookback may follow from them
         rows = strategy.lookback
         if not isinstance(rows, int) or isinstance(rows, bool) or rows < 1:
             raise ValueError(f"{name}: lookback is a whole number of rows from 1 on, got {rows!r}")
-        strategy.check_parameters()
         for each in with_inner(strategy):
             if (constraints := each.declared_constraints()) is not None:
                 try:

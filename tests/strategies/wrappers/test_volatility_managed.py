@@ -137,3 +137,5 @@ def test_a_target_that_cannot_be_learned_is_an_error(panel):
         VolatilityManaged(EqualWeight()).allocate(panel, pd.Series(0.0, panel.assets))
     with pytest.raises(ValueError, match="target should be above 0, got 0"):
         run(VolatilityManaged(EqualWeight(), target=0), panel)
+    with pytest.raises(ValueError, match="half_life should be above 0, got None"):
+        run(VolatilityManaged(EqualWeight(), half_life=None), panel)
