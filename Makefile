@@ -21,7 +21,7 @@ SAME := house/ layers/ reports/test_page_in_browser.py reports/test_failures_on_
 	engine/compute/ engine/losses/ engine/training/ engine/test_known_truth.py engine/test_paper.py \
 	engine/test_engine_options.py engine/research/test_audit.py engine/research/test_replay.py \
 	engine/research/test_search.py engine/research/test_seeds.py engine/runs/test_result_views.py \
-	engine/trading/test_job.py engine/trading/test_sessions.py engine/walking/test_fitting.py \
+	engine/trading/test_job.py engine/trading/test_todays_decision.py engine/walking/test_fitting.py \
 	strategies/test_ablations.py strategies/test_large_universe.py \
 	strategies/test_learned_mandates.py strategies/test_strategy_constraints.py \
 	deqfolio/test_attacks.py deqfolio/test_benchmark_command.py deqfolio/test_interrupts.py \

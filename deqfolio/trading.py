@@ -119,10 +119,10 @@ def orders(
     import pandas as pd
 
     from engine.trading.account import Account, read_holdings
-    from engine.trading.errors import NoDecision
     from engine.trading.job import JobBusy
     from engine.trading.order_files import as_text, form_of, write_orders
     from engine.trading.orders import OrderRules
+    from engine.trading.todays_decision import NoDecision
 
     if str(run) == "verify" and file is not None:
         verify(file, prices, trust)
@@ -193,8 +193,8 @@ def _of_the_day(
     path: Path, chosen: Chosen, given: Any, rules: OrderRules, today: pd.Timestamp
 ) -> dict[str, Any]:
     """The orders of a job on a day: those of before, where the day was run already."""
-    from engine.trading.errors import NoDecision
     from engine.trading.job import Job
+    from engine.trading.todays_decision import NoDecision
 
     date = str(today.date())
     no_day: NoDecision | None = None

@@ -23,12 +23,17 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def seal_of(value: dict[str, Any]) -> str:
+    """The hash of what JSON can hold."""
+    return digest(json.dumps(value, sort_keys=True).encode())
+
+
 def sealed(value: dict[str, Any], folder: Path | None = None, names: Iterable[str] = ()) -> str:
     """The JSON of ``value`` with its hash, and with those of files ``names`` in ``folder``."""
     plain = json.loads(json.dumps(value, allow_nan=False))
     if folder is not None:
         plain[FILES] = {name: digest((folder / name).read_bytes()) for name in sorted(names)}
-    return json.dumps({**plain, SEAL: _own(plain)}, indent=2, allow_nan=False)
+    return json.dumps({**plain, SEAL: seal_of(plain)}, indent=2, allow_nan=False)
 
 
 def unsealed(path: Path) -> dict[str, Any]:
@@ -53,7 +58,7 @@ def opened(text: str | bytes, path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise damaged(path)
     own = found.pop(SEAL, None)
-    if own != _own(found) and (own is not None or FILES in found):
+    if own != seal_of(found) and (own is not None or FILES in found):
         raise damaged(path)
     return found
 
@@ -76,7 +81,3 @@ def contents(folder: Path, index: dict[str, Any], name: str) -> bytes:
 
 def damaged(path: Path) -> RunDamaged:
     return RunDamaged(f"{path} is damaged: it does not hold what was written")
-
-
-def _own(value: dict[str, Any]) -> str:
-    return digest(json.dumps(value, sort_keys=True).encode())

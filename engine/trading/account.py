@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from engine.trading.errors import OrderError
+
+class OrderError(ValueError):
+    """There can be no orders: the message names assets, reasons and the remedy."""
 
 
 @dataclass(frozen=True)

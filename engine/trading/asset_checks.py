@@ -15,8 +15,8 @@ from data_loaders.quality import HALT
 from data_loaders.suspicious_moves import suspicious_moves
 from data_loaders.validation import day
 from engine.runs.result import BacktestResult
-from engine.trading.errors import OrderError
-from engine.trading.sessions import RECENT, USUAL, sessions_after
+from engine.trading.account import OrderError
+from engine.trading.todays_decision import RECENT, USUAL, sessions_after
 
 LEVEL = 0.3  # log change of a known price that is no dividend: a split, another unit or currency
 REWRITTEN = 1e-4  # of a known return, beyond the rounding of adjusted prices
@@ -95,7 +95,11 @@ def check_assets(
         date, missing = panel.dates[last], rows - 1 - last
         if not held.iloc[column] and date < ended - pd.Timedelta("1D"):
             continue  # it did not trade at the end of the run either
-        found[asset] = f"has its last price on {day(date)}, {_kind(missing)}"
+        ago = f"{missing} session{'s' * (missing != 1)} ago"
+        if missing >= HALT:
+            gone = missing >= DELISTED_AFTER
+            ago += ": delisted, or its source has ended" if gone else ": suspended"
+        found[asset] = f"has its last price on {day(date)}, {ago}"
     if refused := [f"{name} {why}" for name, why in found.items() if name not in allowed]:
         raise OrderError(
             f"prices are not of {day(panel.dates[-1])}: {'; '.join(refused)}. Nothing is ordered: "
@@ -165,14 +169,6 @@ def _last_session(dates: pd.DatetimeIndex, known: np.ndarray) -> int:
     usual = (of_day & priced).sum(axis=1) >= USUAL * np.maximum(1, of_day.sum(axis=1))
     expected = rows[usual[weekdays]]
     return int(expected[-1]) if len(expected) else len(dates) - 1
-
-
-def _kind(missing: int) -> str:
-    if missing >= DELISTED_AFTER:
-        return f"{missing} sessions ago: delisted, or its source has ended"
-    if missing >= HALT:
-        return f"{missing} sessions ago: suspended"
-    return f"{missing} session{'s' * (missing != 1)} ago"
 
 
 def describe_changes(result: BacktestResult, strategy: Mapping, versions: Mapping) -> list[str]:

@@ -19,9 +19,8 @@ import pandas as pd
 
 from data_loaders.validation import day
 from engine.runs.sealed_files import damaged, opened, sealed
-from engine.trading.account import Account
-from engine.trading.decision import Earlier
-from engine.trading.errors import OrderError
+from engine.trading.account import Account, OrderError
+from engine.trading.todays_decision import Earlier
 
 TABLE = """
 CREATE TABLE IF NOT EXISTS events (
@@ -32,6 +31,7 @@ ONCE = (
     "CREATE UNIQUE INDEX IF NOT EXISTS once ON events (kind, date) "
     "WHERE kind IN ('orders', 'fills', 'deposit')"
 )
+FILLS = ["asset", "shares", "price", "fees"]
 
 
 class JobBusy(OrderError):
@@ -60,25 +60,23 @@ class Job:
         except (OSError, sqlite3.Error) as error:
             raise OrderError(f"the ledger {self.path} cannot be opened: {error}") from error
         with closing(self._database):
-            yield from self._transaction()
-
-    def _transaction(self) -> Iterator[Job]:
-        try:
-            self._database.execute("BEGIN IMMEDIATE")
-            self._database.execute(TABLE)
-            self._database.execute(ONCE)
-        except sqlite3.OperationalError as error:
-            if "locked" in str(error):
-                raise JobBusy(f"another process works on {self.path}: nothing is done") from None
-            raise OrderError(f"the ledger {self.path} cannot be written: {error}") from error
-        except sqlite3.DatabaseError as error:
-            raise OrderError(f"{self.path} is no ledger of a job: {error}") from error
-        try:
-            yield self
-        except BaseException:
-            self._database.execute("ROLLBACK")
-            raise
-        self._database.execute("COMMIT")
+            try:
+                for statement in ("BEGIN IMMEDIATE", TABLE, ONCE):
+                    self._database.execute(statement)
+            except sqlite3.OperationalError as error:
+                if "locked" in str(error):
+                    raise JobBusy(
+                        f"another process works on {self.path}: nothing is done"
+                    ) from None
+                raise OrderError(f"the ledger {self.path} cannot be written: {error}") from error
+            except sqlite3.DatabaseError as error:
+                raise OrderError(f"{self.path} is no ledger of a job: {error}") from error
+            try:
+                yield self
+            except BaseException:
+                self._database.execute("ROLLBACK")
+                raise
+            self._database.execute("COMMIT")
 
     def add(self, kind: str, date: str, content: Mapping[str, Any]) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -107,6 +105,10 @@ class Job:
                 found.append((kind, date, event["content"]))
         return found
 
+    def documents(self) -> list[dict[str, Any]]:
+        """Those of the orders of each decision."""
+        return [text for _, _, text in self.events("orders")]
+
     def orders_of(self, date: pd.Timestamp) -> dict[str, Any] | None:
         """The document of the orders that were decided at a close, if there is one."""
         found = [text for _, when, text in self.events("orders") if when == str(date)]
@@ -131,7 +133,7 @@ class Job:
         Raises:
             OrderError: the job is that of another strategy.
         """
-        before = [text["run"]["strategy"] for _, _, text in self.events("orders")]
+        before = [each["run"]["strategy"] for each in self.documents()]
         if before and before[-1] != (name := document["run"]["strategy"]):
             raise OrderError(
                 f"{self.path} is the job of {before[-1]}, not of {name}: take another file"
@@ -182,17 +184,15 @@ class Job:
 
     def earlier(self) -> list[Earlier]:
         """The decisions so far."""
-        documents = [text for _, _, text in self.events("orders")]
-        return [Earlier(pd.Timestamp(d["decided"]), d["holdings"]) for d in documents]
+        return [Earlier(pd.Timestamp(d["decided"]), d["holdings"]) for d in self.documents()]
 
     def accepted(self) -> set[str]:
         """The changes since the run that were accepted before."""
-        documents = [text for _, _, text in self.events("orders")]
-        return {line for each in documents for line in each["made with"]["accepted changes"]}
+        return {line for d in self.documents() for line in d["made with"]["accepted changes"]}
 
     def last_prices(self) -> dict[str, tuple[float, str]]:
         """{asset: (price, date)} of the last orders."""
-        documents = [text for _, _, text in self.events("orders")]
+        documents = self.documents()
         rows = documents[-1]["orders"] if documents else []
         return {r["asset"]: (r["price"], r["price_date"]) for r in rows if r["price"] is not None}
 
@@ -214,13 +214,8 @@ class Job:
         planned = pd.DataFrame(document["orders"]).set_index("asset")
         ordered = planned[planned["order"] != 0]
         if fills is None:
-            fills = pd.DataFrame(
-                {
-                    "shares": ordered["order"],
-                    "price": ordered["price"],
-                    "fees": ordered["cost"],
-                }
-            ).reset_index()
+            named = {"order": "shares", "price": "price", "cost": "fees"}
+            fills = ordered[list(named)].rename(columns=named).reset_index()
         fills = fills.assign(paid=fills["shares"] * fills["price"])
         by_asset = fills.groupby("asset")[["shares", "paid", "fees"]].sum()
         odd = [str(name) for name in by_asset.index if name not in ordered.index]
@@ -264,9 +259,6 @@ def read_fills(path: Path) -> pd.DataFrame:
     return table.assign(asset=table["asset"].astype(str))
 
 
-FILLS = ["asset", "shares", "price", "fees"]
-
-
 def compared(job: Job) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Planned and realised, by order and by period.
 
@@ -276,7 +268,7 @@ def compared(job: Job) -> tuple[pd.DataFrame, pd.DataFrame]:
         By decision, once the next is known: realised and paper return until then, fractions; paper
         is that of the orders at their planned prices and costs.
     """
-    documents = [text for _, _, text in job.events("orders")]
+    documents = job.documents()
     fills = {when: text["fills"] for _, when, text in job.events("fills")}
     rows, periods = [], []
     for document in documents:

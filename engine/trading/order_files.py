@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -13,13 +12,14 @@ import numpy as np
 import pandas as pd
 
 from data_loaders import Panel
-from data_loaders.writing import safe_csv
+from data_loaders.writing import remove_abandoned, safe_csv, write_text
 from engine.runs.description import described, installed_versions
 from engine.runs.result import BacktestResult
-from engine.trading.account import Account
-from engine.trading.decision import Earlier
-from engine.trading.errors import OrderError
+from engine.runs.run_directory import written
+from engine.runs.sealed_files import SEAL, seal_of
+from engine.trading.account import Account, OrderError
 from engine.trading.orders import OrderRules, Orders
+from engine.trading.todays_decision import Earlier
 from strategies.base import Strategy
 
 FORMAT = "deqfolio orders 1"
@@ -92,7 +92,7 @@ def document(
         "orders": table.rename_axis("asset").reset_index().to_dict("records"),
     }
     plain: dict[str, Any] = json.loads(json.dumps(_plain(whole)))
-    return plain | {"sha256": _digest(plain)}
+    return plain | {SEAL: seal_of(plain)}
 
 
 def read_document(path: Path) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def read_document(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise OrderError(f"{path} holds no {FORMAT!r}: deqfolio orders --out x.json writes one")
-    if found.get("sha256") != _digest({k: v for k, v in found.items() if k != "sha256"}):
+    if found.get(SEAL) != seal_of({k: v for k, v in found.items() if k != SEAL}):
         raise OrderError(f"{path} was changed since it was written: its sha256 does not match")
     return found
 
@@ -206,9 +206,6 @@ def write_orders(found: Mapping[str, Any], path: Path) -> None:
     Raises:
         OrderError: another ending; nothing is written.
     """
-    from data_loaders.writing import remove_abandoned, write_text
-    from engine.runs.run_directory import written
-
     text = form_of(path)(found)
     with written(path):
         remove_abandoned(path)
@@ -217,18 +214,14 @@ def write_orders(found: Mapping[str, Any], path: Path) -> None:
 
 def form_of(path: Path) -> Any:
     """What makes the text of a file with this name."""
-    forms = {".json": as_json, ".csv": as_csv, ".txt": as_text}
+    forms = {
+        ".json": lambda found: json.dumps(found, indent=1, allow_nan=False) + "\n",
+        ".csv": as_csv,
+        ".txt": as_text,
+    }
     if path.suffix.lower() not in forms:
         raise OrderError(f"--out {path}: its name should end in {', '.join(forms)}")
     return forms[path.suffix.lower()]
-
-
-def as_json(found: Mapping[str, Any]) -> str:
-    return json.dumps(found, indent=1, allow_nan=False) + "\n"
-
-
-def _digest(found: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
 
 
 def _equal(one: object, other: object) -> bool:

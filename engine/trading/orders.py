@@ -19,16 +19,14 @@ from engine.accounting.protective_orders import Levels
 from engine.runs.description import described, installed_versions
 from engine.runs.result import BacktestResult
 from engine.runs.settings import read_costs, read_plan
-from engine.trading.account import Account
+from engine.trading.account import Account, OrderError
 from engine.trading.asset_checks import (
     changes_since,
     check_assets,
     check_sessions,
     describe_changes,
 )
-from engine.trading.decision import Decider, Earlier, States
-from engine.trading.errors import OrderError
-from engine.trading.sessions import check_decision_day, schedule
+from engine.trading.todays_decision import Decider, Earlier, States, check_decision_day, schedule
 from engine.walking.decision_record import DecisionRecord
 from engine.walking.weight_checks import AllocationError, Answer
 from strategies.base import Strategy, asks_for_book, record_solves
@@ -152,7 +150,7 @@ def todays_orders(
     cash, capital = account.money(worth, strategy.room()[1])
     holdings = (held * closes / (cash + worth) if cash + worth > 0 else held * 0.0).fillna(0.0)
     with record_solves(details=True) as record:
-        decider = Decider(strategy, result, panel, plan, found, states or result.states)
+        decider = Decider(strategy, result, panel, found, states or result.states)
         answer, notes = _decided(decider, holdings, earlier, record.details)
     table, left = _sized(strategy, result, panel, held, closes, answer, capital, stale, rules)
     if account.deposit:
@@ -235,7 +233,8 @@ def _sized(
         if not below.any():
             break
         small |= below
-    cost = _paid(value / capital, last, capital, costs)
+    money = torch.tensor(capital, dtype=torch.float64)
+    cost = (costs.paid(torch.tensor(value / capital), last, money) * money).numpy()
     left = capital - float(wanted @ prices) - float(cost.sum())
     if left < 0 and left > -1e-9 * capital:  # rounding
         left = 0.0
@@ -295,13 +294,6 @@ def _shares(
     trade = costs.charge(wanted, held * price / money, last, money, most)
     fraction = trade.weights * (1 - trade.cost) * money / price
     return fraction.where(~wanted.isnan(), held).numpy()
-
-
-def _paid(
-    traded: np.ndarray, last: torch.Tensor | None, capital: float, costs: Costs
-) -> np.ndarray:
-    money = torch.tensor(capital, dtype=torch.float64)
-    return (costs.paid(torch.tensor(traded), last, money) * money).numpy()
 
 
 def _reason(

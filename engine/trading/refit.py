@@ -21,9 +21,8 @@ from engine.runs.result import BacktestResult
 from engine.runs.run_directory import REFIT, written
 from engine.runs.sealed_files import FILES, contents, damaged, sealed, unsealed
 from engine.runs.settings import read_costs, read_plan
-from engine.trading.decision import Decider
-from engine.trading.errors import OrderError
-from engine.trading.sessions import schedule
+from engine.trading.account import OrderError
+from engine.trading.todays_decision import Decider, schedule
 from engine.training.fit_records import FitKey
 from engine.training.settings import Training
 from engine.walking.fitting import FitTask
@@ -77,7 +76,7 @@ def refit(
     panel = panel.without_benchmark()
     plan, costs = read_plan(result.settings["plan"]), read_costs(result.settings["costs"])
     found = schedule(panel.dates, plan, pd.DatetimeIndex(result.targets.index))
-    number, row = found.fold(len(panel) - 1, plan)
+    number, row = found.fold(len(panel) - 1)
     if any(fold == number for fold, _ in known):
         return None
     if not any(fold == number - 1 for fold, _ in known):
@@ -102,7 +101,7 @@ def refit(
     cash = pd.Series(0.0, panel.assets)
     before = {(number, seed): state for (fold, seed), state in known.items() if fold == number - 1}
     wanted = [
-        Decider(strategy, result, panel, plan, found, each).decide(cash).weights
+        Decider(strategy, result, panel, found, each).decide(cash).weights
         for each in (before, states)
     ]
     moved = pd.DataFrame(np.array(wanted).T, panel.assets, ["before", "after"])

@@ -7,10 +7,10 @@ import pytest
 from data_loaders import Panel
 from deqfolio.trading import Chosen, _of_the_day
 from engine import Costs, WalkForward, backtest
-from engine.trading.account import Account
-from engine.trading.errors import NoDecision, OrderError
+from engine.trading.account import Account, OrderError
 from engine.trading.job import Job
 from engine.trading.orders import OrderRules
+from engine.trading.todays_decision import NoDecision
 from strategies import Strategy
 
 COSTS = Costs(commission=0.001, fixed=1.0, capital=100_000.0)

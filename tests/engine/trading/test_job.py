@@ -9,8 +9,7 @@ import pandas as pd
 import pytest
 
 from engine.runs.sealed_files import RunDamaged
-from engine.trading.account import Account
-from engine.trading.errors import OrderError
+from engine.trading.account import Account, OrderError
 from engine.trading.job import Job, read_fills
 
 

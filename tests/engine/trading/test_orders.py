@@ -6,9 +6,9 @@ from random_brackets import RandomBrackets, market
 
 from data_loaders import Panel
 from engine import Costs, Training, WalkForward, backtest
-from engine.trading.account import Account, read_holdings
-from engine.trading.errors import NoDecision, OrderError
+from engine.trading.account import Account, OrderError, read_holdings
 from engine.trading.orders import OrderRules, todays_orders
+from engine.trading.todays_decision import NoDecision
 from strategies import DEQMeanVariance, EqualWeight, MinimumVariance, Strategy, VolatilityManaged
 
 PLAN = WalkForward(train="18M", refit="9M", rebalance="ME")

@@ -5,7 +5,7 @@ from small_runs import BRIEF, MONTHLY
 
 from engine import Costs, Training, backtest, verify_run
 from engine.runs.sealed_files import RunDamaged
-from engine.trading.errors import OrderError
+from engine.trading.account import OrderError
 from engine.trading.refit import refit, save_refit, states_of
 from strategies import DEQMeanVariance, EqualWeight, Untrained
 

@@ -4,8 +4,8 @@ import pytest
 
 from engine import WalkForward
 from engine.planning.decision_dates import decision_rows
-from engine.trading.errors import OrderError
-from engine.trading.sessions import schedule, sessions_after
+from engine.trading.account import OrderError
+from engine.trading.todays_decision import schedule, sessions_after
 
 
 def test_the_sessions_of_next_year_follow_from_those_of_the_last(stocks):
@@ -35,10 +35,10 @@ def test_folds_are_those_of_the_walk_forward(stocks):
     for fold in folds:
         for row in map(int, (fold.test[0], fold.test[-1])):
             found = schedule(stocks.dates[: row + 1], plan, decided)
-            assert found.fold(row, plan) == (fold.number, fold.refit)
+            assert found.fold(row) == (fold.number, fold.refit)
     late = schedule(stocks.dates[900:], plan, decided)
     with pytest.raises(OrderError, match="after the run's first decision"):
-        late.fold(10, plan)
+        late.fold(10)
 
 
 def test_bars_and_weeks_have_sessions_too():
