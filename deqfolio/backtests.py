@@ -189,7 +189,7 @@ def resume(
     identical to that of a run without an interruption. Code that the folder names is run if it is
     what the run was made with, and not in the folder itself.
     """
-    from engine.runs.saved_run import experiment_of
+    from engine.runs.experiment import experiment_of
 
     experiment = experiment_of(folder)
     with where_it_ran(folder, experiment) as place:

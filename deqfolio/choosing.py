@@ -40,9 +40,7 @@ def cross_validate(
         import_for_workers()
     from engine import cross_validate as validate
     from engine.compute.cluster import on_cluster
-    from engine.runs.experiment import read_experiment
-    from engine.runs.saved_run import experiment_of
-    from engine.runs.settings import read_simulation
+    from engine.runs.experiment import experiment_of, read_experiment, read_simulation
 
     asked = experiment_of(experiment) if experiment.is_dir() else read_experiment(experiment)
     if experiment.is_dir():
@@ -107,9 +105,14 @@ def sweep(
     from data_loaders.writing import safe_csv, write_text
     from engine.compute.cluster import on_cluster
     from engine.research.search import Search, search, trials_of
-    from engine.runs.experiment import read_experiment, short_name, with_parameters
+    from engine.runs.experiment import (
+        read_experiment,
+        read_settings,
+        read_simulation,
+        short_name,
+        with_parameters,
+    )
     from engine.runs.run_directory import locked, written
-    from engine.runs.settings import read_settings, read_simulation
 
     if workers:
         import_for_workers()

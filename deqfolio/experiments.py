@@ -40,7 +40,7 @@ def prepare(experiment: dict[str, Any]) -> Prepared:
     from data_loaders import load
     from data_loaders.files import is_file_name
     from data_loaders.suggestions import known_names
-    from engine.runs.settings import read_costs, read_plan, read_training
+    from engine.runs.experiment import read_costs, read_plan, read_training
 
     made = [make_strategy(described) for described in experiment["strategies"]]
     plan, costs = read_plan(experiment["plan"]), read_costs(experiment["costs"])
@@ -102,8 +102,8 @@ def run(
     from engine import backtest
     from engine.accounting.risk_free import read_risk_free
     from engine.compute.cluster import on_cluster
+    from engine.runs.experiment import read_logs, read_report, read_simulation
     from engine.runs.run_directory import EXPERIMENT, holds_work, locked, written
-    from engine.runs.settings import read_logs, read_report, read_simulation
     from engine.training.callbacks import named_callbacks
     from engine.walking.argument_checks import named_strategies
     from reports import check_report_path

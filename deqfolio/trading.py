@@ -236,8 +236,7 @@ def refit(
     was trained before is kept; orders decide with the fit of their date. Where none is due, nothing
     is done.
     """
-    from engine.runs.saved_run import experiment_of
-    from engine.runs.settings import read_simulation, read_training
+    from engine.runs.experiment import experiment_of, read_simulation, read_training
     from engine.trading.refit import moved_words, save_refit, states_of
     from engine.trading.refit import refit as train_due
 
@@ -277,7 +276,7 @@ def _chosen(
     from data_loaders import load
     from data_loaders.files import is_file_name
     from engine import load_run
-    from engine.runs.saved_run import experiment_of
+    from engine.runs.experiment import experiment_of
 
     asked = experiment_of(run)
     is_file = prices is not None and is_file_name(prices)

@@ -25,8 +25,8 @@ from engine.research.cross_validation import cross_validate as cross_validate
 from engine.research.pretraining import pretrain as pretrain
 from engine.research.seeds import backtest_seeds as backtest_seeds
 from engine.runs.result import BacktestResult as BacktestResult
+from engine.runs.run_directory import RunInUse as RunInUse
 from engine.runs.run_directory import RunMismatch as RunMismatch
-from engine.runs.run_lock import RunInUse as RunInUse
 from engine.runs.saved_run import load_run as load_run
 from engine.runs.saved_run import save_run as save_run
 from engine.runs.saved_run import verify_run as verify_run

@@ -21,8 +21,8 @@ from engine.accounting.bookkeeping import (
 )
 from engine.accounting.costs import Costs
 from engine.accounting.round_trips import CAPITAL
+from engine.runs.experiment import read_costs
 from engine.runs.result import BacktestResult
-from engine.runs.settings import read_costs
 
 LARGEST = 0.099  # commission, or spread; ``Costs`` takes those below 0.1
 

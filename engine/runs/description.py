@@ -18,7 +18,7 @@ from engine.accounting.costs import Costs
 from engine.accounting.risk_free import RiskFree, own_risk_free
 from engine.planning.decision_dates import FUNCTION
 from engine.planning.walk_forward import WalkForward
-from engine.runs.settings import describe_costs
+from engine.runs.experiment import describe_costs
 from engine.training.settings import Training
 from strategies.base import Strategy, learned_inside, with_inner
 
@@ -36,6 +36,14 @@ def run_settings(
         risk_free: the costs' cash rate by default.
     """
     risk_free = risk_free or RiskFree(costs.cash_rate)
+    trained = asdict(training) | {"loss": repr(training.loss), "first": repr(training.first)}
+    if training.first is None:  # as in runs of before
+        del trained["first"]
+    decisions = {}
+    if callable(plan.rebalance) or FUNCTION.fullmatch(str(plan.rebalance)):
+        # The name of a function says too little: the rows that it chooses are hashed.
+        rows = plan.decisions(panel.dates)
+        decisions = {"decisions": hashlib.sha256(rows.tobytes()).hexdigest()}
     return {
         "panel": {
             "source": panel.source,
@@ -51,21 +59,14 @@ def run_settings(
         },
         "universe": panel.has_universe,  # whether an asset can trade and be no member
         "plan": plan.described(),
-        **_decided(plan, panel),
+        **decisions,
         "costs": describe_costs(costs),
-        "training": _plain(_described(training)),
+        "training": _plain(trained),
         "risk_free": risk_free.described(),
         "seed": training.seed,
         "periods_per_year": panel.periods_per_year,
         "versions": dict(installed_versions()),
     }
-
-
-def _described(training: Training) -> dict:
-    """The settings of a training, without a first loss where there is none, as in older runs."""
-    losses = {"loss": training.loss, "first": training.first}
-    found = asdict(training) | {name: repr(loss) for name, loss in losses.items()}
-    return {name: value for name, value in found.items() if losses.get(name, 0) is not None}
 
 
 def identity(settings: dict, strategies: Mapping[str, Strategy]) -> dict:
@@ -82,13 +83,6 @@ def identity(settings: dict, strategies: Mapping[str, Strategy]) -> dict:
     if (risk_free := own_risk_free(settings)) is not None:
         parts["risk_free"] = risk_free
     return {**parts, "strategies": {name: described(each) for name, each in strategies.items()}}
-
-
-def _decided(plan: WalkForward, panel: Panel) -> dict[str, str]:
-    """sha256 of the rows that a function of the plan chooses, as its name says too little."""
-    if not (callable(plan.rebalance) or FUNCTION.fullmatch(str(plan.rebalance))):
-        return {}
-    return {"decisions": hashlib.sha256(plan.decisions(panel.dates).tobytes()).hexdigest()}
 
 
 def described(strategy: Strategy) -> dict:
@@ -116,14 +110,13 @@ def _source_hash(classes: tuple[type[Strategy], ...]) -> str:
 
 def _plain(parameters: dict) -> dict:
     """Parameters as JSON can hold them; anything else by its repr."""
-
-    def plain(value: object) -> object:
+    found = {}
+    for name, value in parameters.items():
         try:
-            return json.loads(json.dumps(value, allow_nan=False))
+            found[name] = json.loads(json.dumps(value, allow_nan=False))
         except (TypeError, ValueError):
-            return repr(value)
-
-    return {name: plain(value) for name, value in parameters.items()}
+            found[name] = repr(value)
+    return found
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -13,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from data_loaders.calendars import elapsed_years
-from data_loaders.writing import atomic, remove_abandoned
+from data_loaders.writing import remove_abandoned
 from engine.accounting import performance
 from engine.accounting.risk_free import risk_free_of
 from engine.accounting.round_trips import CAPITAL, profit_by_asset, round_trips
 from engine.runs.result_views import ResultViews
-from engine.runs.sealed_files import FILES, contents, sealed, unsealed
+from engine.runs.sealed_files import FILES, contents, sealed_folder, unsealed
 from engine.training.fit_records import training_summary
 
 if TYPE_CHECKING:
@@ -248,12 +249,19 @@ class BacktestResult(ResultViews):
         from safetensors.torch import save_file
 
         target = Path(directory)
-        if target.exists() and not all(_is_own(each.name) for each in target.iterdir()):
+        own = {RESULT, *(f"{name}.parquet" for name in FRAMES)}
+        found = {each.name for each in target.iterdir()} if target.exists() else set()
+        if not all(re.fullmatch(r"state-.*\.safetensors", name) for name in found - own):
             raise FileExistsError(f"{target} holds files that are no result; choose another place")
-        target.parent.mkdir(parents=True, exist_ok=True)
+        text = {
+            "format": FORMAT,
+            "name": self.name,
+            "strategy": self.strategy,
+            "settings": self.settings,
+            "failure": self.failure,
+        }
         remove_abandoned(target)
-        with atomic(target) as scratch:
-            scratch.mkdir()
+        with sealed_folder(target, RESULT, text) as scratch:
             for name in FRAMES:
                 frame = getattr(self, name)
                 frame = frame.to_frame(name) if isinstance(frame, pd.Series) else frame
@@ -261,15 +269,6 @@ class BacktestResult(ResultViews):
             for (fold, seed), state in self.states.items():
                 tensors = {key: value.detach().contiguous().clone() for key, value in state.items()}
                 save_file(tensors, scratch / f"state-{fold}-{seed}.safetensors")
-            text = {
-                "format": FORMAT,
-                "name": self.name,
-                "strategy": self.strategy,
-                "settings": self.settings,
-                "failure": self.failure,
-            }
-            written = [path.name for path in scratch.iterdir()]
-            (scratch / RESULT).write_text(sealed(text, scratch, written))
         return target
 
     @classmethod
@@ -335,11 +334,3 @@ def why_failed(result: BacktestResult) -> str:
     happened = "was ruined" if result.ruined else f"failed in {failure['stage']}"
     when = f" on {failure['date']}" if failure["date"] else ""
     return f"{happened}{when}: {failure['reason']}"
-
-
-def _is_own(name: str) -> bool:
-    """Whether a result has a file of that name."""
-    stem, _, kind = name.rpartition(".")
-    if kind == "parquet":
-        return stem in FRAMES
-    return name == RESULT or (kind == "safetensors" and stem.startswith("state-"))

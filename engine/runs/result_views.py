@@ -171,10 +171,10 @@ class Results(dict[str, R], Generic[R]):
 
     def __repr__(self) -> str:
         failed = [f"{name} failed" for name, result in self.items() if result.failure is not None]
-        return "\n".join([_table(self.summary()).to_string(), *failed])
+        return "\n".join([self.summary().apply(_written, axis=1).to_string(), *failed])
 
     def _repr_html_(self) -> str:
-        return _table(self.summary()).to_html()
+        return self.summary().apply(_written, axis=1).to_html()
 
     def _repr_pretty_(self, printer: object, cycle: bool) -> None:
         printer.text(repr(self))  # type: ignore[attr-defined]
@@ -209,10 +209,6 @@ def _span(result: ResultViews) -> str:
         return "no returns"
     ended = " (did not finish)" if result.failure is not None else ""
     return f"{dates[0].date()} to {dates[-1].date()}, {len(dates):,} periods{ended}"
-
-
-def _table(summary: pd.DataFrame) -> pd.DataFrame:
-    return summary.apply(_written, axis=1)
 
 
 def _written(summary: pd.Series) -> pd.Series:

@@ -1,4 +1,4 @@
-"""A run directory: finished fits are kept, whatever happens to the process.
+"""A run directory: finished fits are kept, whatever happens to the process; one writer at a time.
 
 RUN/experiment.toml            the experiment, if it was run from the command line
 RUN/plan.json                  the identity of the run: fingerprint of the panel, plan, costs, ...
@@ -14,18 +14,30 @@ RUN/paths.csv, run.json        those of a cross-validation
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import socket
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from io import BytesIO
 from pathlib import Path
+from typing import IO
 
 import pandas as pd
 
-from data_loaders.writing import atomic, remove_unfinished, write_text
-from engine.runs.run_lock import LOCK, run_lock
-from engine.runs.sealed_files import FILES, RunDamaged, contents, damaged, sealed, unsealed
+from data_loaders.writing import remove_unfinished, write_text
+from engine.runs.sealed_files import (
+    FILES,
+    RunDamaged,
+    contents,
+    damaged,
+    sealed,
+    sealed_folder,
+    unsealed,
+)
 from engine.training.fit_records import FitKey, Fitted
 
 EXPERIMENT = "experiment.toml"
@@ -36,10 +48,15 @@ REFIT = "refit.json"
 PATHS = "paths.csv"
 RUN = "run.json"
 CODE = "code.json"
+LOCK = ".lock"
 
 
 class RunMismatch(ValueError):
     """The directory holds another run than this one."""
+
+
+class RunInUse(RuntimeError):
+    """Another process is writing to the directory."""
 
 
 class RunNotWritten(OSError):
@@ -69,21 +86,82 @@ def written(path: Path) -> Iterator[None]:
         ) from error
 
 
+_held: set[tuple[Path, int]] = set()  # run directories, and the threads that have locked them
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """A block that alone writes to a run directory, which is created if it does not exist.
 
+    It may be entered again inside. The system takes the lock from a process that ends, however it
+    ends, so none is ever stale. Where a file system has no locks, there is none.
+
     Raises:
-        RunInUse: another process writes there.
+        RunInUse: another process, or another thread, is in such a block.
         RunNotWritten: it is a file, or cannot be written.
     """
     for place in (path, *path.parents):
         if place.is_file():
             raise RunNotWritten(f"{place} is a file, not a folder; choose another directory")
-    with ExitStack() as stack:
-        with written(path):
-            stack.enter_context(run_lock(path))
+    key = path.resolve(), threading.get_ident()
+    if key in _held:
         yield
+        return
+    with written(path):
+        path.mkdir(parents=True, exist_ok=True)
+        file = _acquired(path / LOCK)
+    _held.add(key)
+    try:
+        yield
+    finally:
+        _held.remove(key)
+        with suppress(OSError):
+            (path / LOCK).unlink(missing_ok=True)
+        file.close()
+
+
+def _acquired(path: Path) -> IO[str]:
+    """The lock file, locked; it says who has it."""
+    while True:
+        file = path.open("a+", encoding="utf-8")
+        try:
+            _lock(file)
+        except BlockingIOError:
+            file.seek(0)
+            owner = "another process"
+            with file, suppress(ValueError, KeyError, TypeError):
+                known = json.load(file)
+                owner = f"process {known['process']} on {known['host']}, since {known['since']}"
+            raise RunInUse(
+                f"{path.parent} is in use by {owner}: wait for it to end, or choose another folder"
+            ) from None
+        except OSError:  # this file system has no locks
+            pass
+        with suppress(OSError):
+            if os.fstat(file.fileno()).st_ino == path.stat().st_ino:
+                break
+        file.close()  # whoever had it removed it in between
+    file.truncate(0)
+    started = datetime.now().astimezone().isoformat(timespec="minutes")
+    json.dump({"process": os.getpid(), "host": socket.gethostname(), "since": started}, file)
+    file.flush()
+    return file
+
+
+def _lock(file: IO[str]) -> None:
+    """Lock a file, or raise BlockingIOError where another process has done so."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        file.seek(1 << 20)  # a place that nobody reads
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        except PermissionError:
+            raise BlockingIOError from None
+        return
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 class RunDirectory:
@@ -150,14 +228,9 @@ class RunDirectory:
         place = self._place(key)
         record = {"key": key, "solves": fitted.solves, "checks": fitted.checks}
         state = {name: tensor.contiguous() for name, tensor in fitted.state.items()}
-        with written(self.path):
-            place.parent.mkdir(exist_ok=True)
-            with atomic(place) as scratch:
-                scratch.mkdir()
-                save_file(state, scratch / "state")
-                fitted.history.to_parquet(scratch / "history.parquet")
-                names = [path.name for path in scratch.iterdir()]
-                (scratch / RECORD).write_text(sealed(record, scratch, names))
+        with written(self.path), sealed_folder(place, RECORD, record) as scratch:
+            save_file(state, scratch / "state")
+            fitted.history.to_parquet(scratch / "history.parquet")
         self.checkpoint(key).unlink(missing_ok=True)
 
     def checkpoint(self, key: FitKey) -> Path:
@@ -186,8 +259,12 @@ class RunDirectory:
         )
 
     def _place(self, key: FitKey) -> Path:
-        name = "".join(c if c.isalnum() else f"_{ord(c):x}_" for c in key.name)[:80]
-        return self.path / "fits" / f"{name}-{key.fold}-{key.seed}"
+        return self.path / "fits" / f"{folder_name(key.name)}-{key.fold}-{key.seed}"
+
+
+def folder_name(name: str) -> str:
+    """The name of a strategy as that of a folder."""
+    return "".join(c if c.isalnum() else f"_{ord(c):x}_" for c in name)[:80]
 
 
 def _plan(path: Path, restart: bool) -> dict:

@@ -11,7 +11,6 @@ from typing import Any
 import pandas as pd
 
 from data_loaders.writing import safe_csv, write_text
-from engine.runs.experiment import read_experiment
 from engine.runs.result import FORMAT, RESULT, BacktestResult
 from engine.runs.result_views import Results
 from engine.runs.run_directory import CODE, EXPERIMENT, PATHS, PLAN, RATES, RECORD, REFIT, RUN
@@ -49,29 +48,6 @@ def save_paths(table: pd.DataFrame, root: Path) -> None:
 def _write_index(root: Path, folders: list[str], files: list[str]) -> None:
     files = files + [name for name in SETTINGS if (root / name).is_file()]
     write_text(root / RUN, sealed({"format": FORMAT, "results": folders}, root, files))
-
-
-def experiment_of(folder: Path) -> dict[str, Any]:
-    """The experiment of a run, as it was when the run began.
-
-    Raises:
-        FileNotFoundError: the folder has none.
-        RunDamaged: it is not what was written.
-    """
-    if not (folder / EXPERIMENT).is_file():
-        raise FileNotFoundError(
-            f"{folder} has no {EXPERIMENT}, so it is not the folder of a run of the command line"
-        )
-    index = unsealed(folder / CODE) if (folder / CODE).is_file() else {}
-    if EXPERIMENT in index.get(FILES, ()):
-        try:
-            contents(folder, index, EXPERIMENT)
-        except RunDamaged as error:
-            raise RunDamaged(
-                f"{error}; if you changed it, run it as another: deqfolio backtest "
-                f"{folder / EXPERIMENT} --out FOLDER"
-            ) from None
-    return read_experiment(folder / EXPERIMENT)
 
 
 def unfinished(directory: str | Path) -> list[str]:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from data_loaders.writing import atomic
 
 SEAL, FILES = "sha256", "files"
 
@@ -34,6 +37,18 @@ def sealed(value: dict[str, Any], folder: Path | None = None, names: Iterable[st
     if folder is not None:
         plain[FILES] = {name: digest((folder / name).read_bytes()) for name in sorted(names)}
     return json.dumps({**plain, SEAL: seal_of(plain)}, indent=2, allow_nan=False)
+
+
+@contextmanager
+def sealed_folder(target: Path, index: str, about: dict[str, Any]) -> Iterator[Path]:
+    """A folder that is written whole or not at all: what the block puts into the folder that it is
+    given, and ``about`` it, sealed, in the file ``index``."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(target) as scratch:
+        scratch.mkdir()
+        yield scratch
+        names = [path.name for path in scratch.iterdir()]
+        (scratch / index).write_text(sealed(about, scratch, names))
 
 
 def unsealed(path: Path) -> dict[str, Any]:

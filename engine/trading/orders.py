@@ -17,8 +17,8 @@ from engine.accounting.market import Market
 from engine.accounting.positions import SAME
 from engine.accounting.protective_orders import Levels
 from engine.runs.description import described, installed_versions
+from engine.runs.experiment import read_costs, read_plan
 from engine.runs.result import BacktestResult
-from engine.runs.settings import read_costs, read_plan
 from engine.trading.account import Account, OrderError
 from engine.trading.asset_checks import (
     changes_since,

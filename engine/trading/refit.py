@@ -13,14 +13,13 @@ from torch import Tensor
 
 from data_loaders import Panel
 from data_loaders.validation import day
-from data_loaders.writing import atomic
 from engine.accounting.risk_free import Rates, read_risk_free
 from engine.planning.walk_forward import check_folds
 from engine.runs.description import described, installed_versions
+from engine.runs.experiment import read_costs, read_plan
 from engine.runs.result import BacktestResult
-from engine.runs.run_directory import REFIT, written
-from engine.runs.sealed_files import FILES, contents, damaged, sealed, unsealed
-from engine.runs.settings import read_costs, read_plan
+from engine.runs.run_directory import REFIT, folder_name, written
+from engine.runs.sealed_files import FILES, contents, damaged, sealed_folder, unsealed
 from engine.trading.account import OrderError
 from engine.trading.todays_decision import Decider, schedule
 from engine.training.fit_records import FitKey
@@ -112,7 +111,7 @@ def save_refit(run: Path, strategy: Strategy, result: BacktestResult, made: Refi
     """Write a refit to the folder of its run: all of it or nothing."""
     from safetensors.torch import save_file
 
-    target = _place(run, result.name) / f"{made.fold:03d}"
+    target = run / FOLDER / folder_name(result.name) / f"{made.fold:03d}"
     about = {
         "strategy": result.name,
         "fold": made.fold,
@@ -120,15 +119,10 @@ def save_refit(run: Path, strategy: Strategy, result: BacktestResult, made: Refi
         "code": described(strategy)["code"],
         "versions": installed_versions(),
     }
-    with written(run):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with atomic(target) as scratch:
-            scratch.mkdir()
-            for (_, seed), state in made.states.items():
-                plain = {name: value.contiguous() for name, value in state.items()}
-                save_file(plain, scratch / f"state-{seed}.safetensors")
-            names = [path.name for path in scratch.iterdir()]
-            (scratch / REFIT).write_text(sealed(about, scratch, names))
+    with written(run), sealed_folder(target, REFIT, about) as scratch:
+        for (_, seed), state in made.states.items():
+            plain = {name: value.contiguous() for name, value in state.items()}
+            save_file(plain, scratch / f"state-{seed}.safetensors")
     return target
 
 
@@ -141,7 +135,7 @@ def states_of(run: Path, result: BacktestResult) -> States:
     from safetensors.torch import load
 
     found: States = {key: dict(state) for key, state in result.states.items()}
-    for folder in sorted(_place(run, result.name).glob("[0-9]*")):
+    for folder in sorted((run / FOLDER / folder_name(result.name)).glob("[0-9]*")):
         index = unsealed(folder / REFIT)
         if (index.get("strategy"), index.get("fold")) != (result.name, int(folder.name)):
             raise damaged(folder)
@@ -157,7 +151,3 @@ def moved_words(moved: pd.DataFrame, most: int = 5) -> str:
     largest = change.abs().sort_values(ascending=False).index[:most]
     lines: Mapping[str, float] = change[largest].to_dict()
     return ", ".join(f"{name} {value:+.2%}" for name, value in lines.items())
-
-
-def _place(run: Path, name: str) -> Path:
-    return run / FOLDER / "".join(c if c.isalnum() else f"_{ord(c):x}_" for c in name)[:80]

@@ -15,8 +15,8 @@ from scipy.optimize import brentq
 from engine.accounting.performance import annual_return, sharpe, wealth
 from engine.accounting.round_trips import CAPITAL
 from engine.research.cost_sweep import Resimulation
+from engine.runs.experiment import read_costs
 from engine.runs.result import BacktestResult
-from engine.runs.settings import read_costs
 
 DUST = 1e-6  # a smaller weight counts as none
 TOLERANCE = 1e-8  # by so much may contributions miss the return they explain

@@ -9,7 +9,7 @@ from data_loaders import DataError, load
 from deqfolio import main
 from deqfolio.options import strategy_names
 from engine import Costs, WalkForward, backtest
-from engine.runs.settings import describe_costs, read_costs, read_loss
+from engine.runs.experiment import describe_costs, read_costs, read_loss
 from strategies import EqualWeight, create_strategy
 from strategies.features import feature_table
 

@@ -105,8 +105,7 @@ def folders(count, seed=0):
 def settings(count, seed=0):
     """Damaged TOML files, read up to the objects of the run."""
     from deqfolio.experiments import prepare
-    from engine.runs.experiment import read_experiment
-    from engine.runs.settings import read_logs, read_report, read_simulation
+    from engine.runs.experiment import read_experiment, read_logs, read_report, read_simulation
 
     rng, told = random.Random(seed), Counter()
     kept = os.getcwd()

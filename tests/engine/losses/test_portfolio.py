@@ -7,7 +7,7 @@ import torch
 import engine
 from engine import Costs
 from engine.accounting.costs import settle
-from engine.runs.settings import read_loss
+from engine.runs.experiment import read_loss
 from strategies.base import drift
 
 ASSETS = ("A", "B", "C")

@@ -8,7 +8,7 @@ from markets import random_walks
 
 from data_loaders import Panel
 from engine import QLIKE, Costs, NegativeSharpe, RealizedVariance, Training, WalkForward
-from engine.runs.settings import read_loss
+from engine.runs.experiment import read_loss
 from engine.training.rollout import rollout, row_returns
 from engine.walking.learner import Learner
 from strategies import DEQMeanVariance, LearnedStrategy

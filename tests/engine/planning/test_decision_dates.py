@@ -11,7 +11,7 @@ import pytest
 from data_loaders import Panel
 from engine import Costs, WalkForward, backtest
 from engine.runs.description import run_settings
-from engine.runs.settings import read_plan
+from engine.runs.experiment import read_plan
 from engine.training.settings import Training
 from strategies import EqualWeight
 

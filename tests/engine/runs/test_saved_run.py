@@ -24,7 +24,7 @@ from engine import (
     load_run,
     verify_run,
 )
-from engine.runs.run_lock import run_lock
+from engine.runs.run_directory import locked
 from strategies import EqualWeight
 
 PANEL = random_walks(260, 3)
@@ -147,7 +147,7 @@ def test_two_threads_do_not_write_to_one_folder(tmp_path):
         except RunInUse as error:
             found.append(str(error))
 
-    with run_lock(tmp_path / "run"), run_lock(tmp_path / "run"):
+    with locked(tmp_path / "run"), locked(tmp_path / "run"):
         thread = threading.Thread(target=second)
         thread.start()
         thread.join()
@@ -158,8 +158,8 @@ def test_two_threads_do_not_write_to_one_folder(tmp_path):
 HOLD = """
 import sys, time
 from pathlib import Path
-from engine.runs.run_lock import run_lock
-with run_lock(Path(sys.argv[1])):
+from engine.runs.run_directory import locked
+with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """

@@ -11,7 +11,7 @@ from small_runs import SMALL
 
 from deqfolio import main
 from engine import Callback, CsvLog, MLflow, TensorBoard, Training, backtest, load_run
-from engine.runs.settings import read_logs, read_training
+from engine.runs.experiment import read_logs, read_training
 from engine.training.callbacks import NUMBERS, named_callbacks
 from strategies import DEQMeanVariance, EqualWeight
 

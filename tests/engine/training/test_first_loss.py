@@ -8,7 +8,7 @@ from learned import Tilt, samples
 
 import engine.training.progress
 from engine import Costs, NegativeLogGrowth, NegativeSharpe, RealizedVariance, Training, train
-from engine.runs.settings import read_training
+from engine.runs.experiment import read_training
 from engine.training.fit_records import TrainingError, TrainingWarning, training_summary
 
 FREE = Costs(0.0)
