@@ -1,6 +1,7 @@
-"""Altered copies of a panel: other futures, another calendar, another unit, other names.
+"""Altered copies of a panel, and what a strategy decides on them.
 
-``check_strategy`` runs a strategy on them. What must not matter to it is what was altered.
+Other futures, another calendar, another unit, other names: what is altered must not matter to what
+``check_strategy`` checks.
 """
 
 from __future__ import annotations
@@ -14,7 +15,13 @@ import numpy as np
 import pandas as pd
 
 from data_loaders import Panel
+from engine.accounting.costs import Costs
+from engine.accounting.protective_orders import Levels
+from engine.planning.walk_forward import WalkForward, check_folds
+from engine.training.settings import Training
 from engine.walking.learner import Learner
+from engine.walking.session import Session
+from strategies.base import Strategy
 
 CALENDAR = pd.Timedelta(days=28 * 365 + 7)  # after 28 years the weekdays fall on the same dates
 BARS = ("open", "high", "low", "vwap")  # asset features that are prices, if they are there
@@ -174,3 +181,47 @@ class AlteredFutures(Learner):
         place = bisect_left(self._cuts, row)
         whole = self._after(place) if place < len(self._cuts) else self.panel
         return whole.rows(max(0, row + 1 - rows), row + 1)
+
+
+def targets_on(
+    panel: Panel,
+    strategy: Strategy,
+    plan: WalkForward,
+    costs: Costs,
+    training: Training,
+    futures: Futures | None = None,
+    turn: int = 0,
+) -> pd.DataFrame:
+    """Target weights (K, N) of a whole walk-forward of a strategy through a panel.
+
+    Where there are protective orders, columns for them follow: (K, 5 N) in all, prices as
+    fractions of the close.
+
+    Args:
+        futures: what strategies see beyond each decision, instead of the panel's.
+    """
+    session = Session(strategy, panel, plan, costs, training, progress=False)
+    folds = plan.folds(panel.dates, session.lookback)
+    check_folds(folds, panel.dates)
+    with session.open(folds, None, False):
+        if futures is not None:
+            own = session.learner
+            session.learner = AlteredFutures(*own.__reduce__()[1]).alter(futures, turn)
+        made = session.decisions(
+            lambda name, fits: [session.task(name, fits, folds, observed=False)]
+        )
+        ((_, _, (decided,)),) = made
+    if decided.error is not None:
+        raise decided.error
+    found = decided.targets
+    if not decided.levels:
+        return found
+    rows = list(decided.levels)
+    closes = panel.prices.ffill().to_numpy()[rows]
+    parts = [found]
+    for name in Levels._fields:
+        values = np.array([getattr(each, name) for each in decided.levels.values()])
+        values = values if name == "trailing" else values / closes
+        table = pd.DataFrame(values, panel.dates[rows], found.columns)
+        parts.append(table.reindex(found.index).add_suffix(f", {name}"))
+    return pd.concat(parts, axis=1)

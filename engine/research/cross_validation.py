@@ -90,34 +90,36 @@ def cross_validate(
     settings = {**session.settings, "plan": session.settings["plan"] | {"cross_validation": how}}
 
     def tasks(name: str, fits: Fits) -> list[DecisionTask]:
-        parts = ([_part(*splits[split], block) for split, block in path] for path in paths)
-        return [session.task(name, fits, each, observed=False) for each in parts]
+        made = []
+        for path in paths:
+            parts = []
+            for split, block in path:  # a split's fold with one of its test blocks alone
+                fold, blocks = splits[split]
+                parts.append(replace(fold, refit=int(blocks[block][0]), test=blocks[block]))
+            made.append(session.task(name, fits, parts, observed=False))
+        return made
 
-    figures, first = {}, {}
+    rows: dict[tuple[str, int], dict[str, float | str]] = {}
+    first = {}
     with session.open([fold for fold, _ in splits], run_dir, restart, cross_validation=how):
         for name, _, decided in session.decisions(tasks):
             for path, outcome in enumerate(decided):
                 found = _result(name, session, outcome, settings)
-                figures[name, path] = _figures(found)
+                figures = found.figures
+                figures["annual_turnover"] = figures.pop("turnover")
+                failure = why_failed(found) if found.failure is not None else ""
+                rows[name, path] = {**figures, "failure": failure}
                 if path == 0:
                     first[name] = found
     session.check_some_finished(first)
     keep_record({name: first[name] for name in session.named}, ledger, "cross-validation")
-    rows = [
-        {"strategy": name, "path": path, **figures[name, path]}
-        for name in session.named
-        for path in range(len(paths))
-    ]
-    table = pd.DataFrame(rows).set_index(["strategy", "path"])
+    keys = [(name, path) for name in session.named for path in range(len(paths))]
+    index = pd.MultiIndex.from_tuples(keys, names=["strategy", "path"])
+    table = pd.DataFrame([rows[key] for key in keys], index)
     if session.run is not None:
         with written(session.run.path):
             save_paths(table, session.run.path)
     return table
-
-
-def _part(fold: Fold, blocks: Mapping[int, np.ndarray], block: int) -> Fold:
-    """A split's fold with one of its test blocks alone."""
-    return replace(fold, refit=int(blocks[block][0]), test=blocks[block])
 
 
 def _result(
@@ -191,9 +193,3 @@ def purged_splits(
         for column in splitter.recombined_paths.T
     ]
     return splits, paths
-
-
-def _figures(found: BacktestResult) -> dict[str, float | str]:
-    figures: dict[str, float | str] = {**found.figures}
-    figures["annual_turnover"] = figures.pop("turnover")
-    return figures | {"failure": why_failed(found) if found.failure is not None else ""}

@@ -86,7 +86,12 @@ def replay(
     settings = result.settings
     if not len(result.targets):
         raise ValueError(f"{result.name} has decided nothing: {why_failed(result)}")
-    _check_panel(result, panel)
+    ran = settings["panel"]
+    if panel.fingerprint != ran["fingerprint"]:
+        raise ValueError(
+            f"this is not the panel of the run, which was {ran['source']}, {ran['start']} to "
+            f"{ran['end']}: load the same, or the snapshot that it was stored as"
+        )
     panel = panel.without_benchmark()
     strategy = _strategy_of(result, strategy)
     plan, rows = read_plan(settings["plan"]), panel.dates.get_indexer(result.targets.index)
@@ -120,15 +125,6 @@ def replay(
             "its weights are result.targets"
         )
     return Replay(kept)
-
-
-def _check_panel(result: BacktestResult, panel: Panel) -> None:
-    ran = result.settings["panel"]
-    if panel.fingerprint != ran["fingerprint"]:
-        raise ValueError(
-            f"this is not the panel of the run, which was {ran['source']}, {ran['start']} to "
-            f"{ran['end']}: load the same, or the snapshot that it was stored as"
-        )
 
 
 def _strategy_of(result: BacktestResult, given: Strategy | None) -> Strategy:

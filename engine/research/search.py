@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from concurrent.futures import Executor
+import time
+import warnings
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, Executor
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -22,9 +25,12 @@ from data_loaders.plugins import shown_module
 from data_loaders.suggestions import did_you_mean
 from engine.accounting.costs import Costs
 from engine.accounting.risk_free import Rates, read_risk_free
+from engine.compute.cluster import client_of
+from engine.compute.worker_pool import local_processes, start_server
 from engine.planning.walk_forward import WalkForward
-from engine.research.trials import TRAINING, Search, Trials, ended_slots, spread
+from engine.research.trials import PAUSE, TRAINING, Search, Trials, ended_slots, work
 from engine.runs.storage import storage_url
+from engine.training.callbacks import progress_bar
 from engine.training.settings import Training
 from strategies.base import Strategy
 
@@ -116,7 +122,7 @@ def search(
         strategy, panel, plan, costs, training, ranges=ranges, risk_free=risk_free, storage=storage
     )
     with task.study() as study:
-        spread(task, workers, executor, progress)
+        _spread(task, workers, executor, progress)
         return _found(study, task)
 
 
@@ -167,6 +173,39 @@ def validation_folds(train: np.ndarray, refit: int, folds: int) -> list[tuple[in
         )
     edges = [int(part[0]) for part in np.array_split(half, folds)] + [refit]
     return list(pairwise(edges))
+
+
+def _spread(
+    task: Trials, workers: int | None, executor: Executor | None, progress: bool | None
+) -> None:
+    """``work`` in this process or on each worker; if the pool breaks, the rest in this process."""
+    with progress_bar("search", task.search.trials, "trial", progress) as bar:
+        if workers is None and executor is None:
+            work(task, bar.reach)
+            return
+        try:
+            if workers is not None:
+                start_server("optuna", "vectorbt")
+                with local_processes(workers) as pool:
+                    _wait([pool.submit(work, task) for _ in range(workers)], task, bar.reach)
+            elif executor is not None:
+                client = client_of(executor)
+                count = getattr(executor, "_max_workers", None) or 1
+                count = len(client.ncores()) if client is not None else count
+                _wait([executor.submit(work, task) for _ in range(count)], task, bar.reach)
+        except BrokenExecutor:
+            warnings.warn("a worker was lost; its trial is run again here", stacklevel=3)
+            work(task, bar.reach)
+
+
+def _wait(futures: list, task: Trials, show: Callable[[int], None]) -> None:
+    with task.study() as study:
+        while not all(future.done() for future in futures):
+            show(len(ended_slots(study)))
+            time.sleep(PAUSE)
+        for future in futures:
+            future.result()
+        show(len(ended_slots(study)))
 
 
 def _found(study: Study, task: Trials) -> SearchResult:

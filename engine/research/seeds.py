@@ -75,9 +75,6 @@ def backtest_seeds(
     numbers = range(single.seed, single.seed + seeds)
     results = SeedResults[BacktestResult]({seed: Results() for seed in numbers})
 
-    def own(fits: Fits, seed: int) -> Fits:
-        return {key: fit for key, fit in fits.items() if key.seed == seed}
-
     def tasks(name: str, fits: Fits) -> list[DecisionTask]:
         chosen = numbers if name in session.learned else numbers[:1]
         return [session.task(name, fits, folds, [seed]) for seed in chosen]
@@ -91,7 +88,8 @@ def backtest_seeds(
                 )
                 settings["whole_shares"] = whole_shares
                 outcome = decided[min(k, len(decided) - 1)]
-                results[seed][name] = session.result(name, own(fits, seed), outcome, settings)
+                own = {key: fit for key, fit in fits.items() if key.seed == seed}
+                results[seed][name] = session.result(name, own, outcome, settings)
     for seed, by_name in results.items():
         results[seed] = Results({name: by_name[name] for name in session.named})
         keep_record(results[seed], ledger)

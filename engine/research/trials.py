@@ -1,4 +1,4 @@
-"""What a search tries, and the trials: judged one by one, in any number of processes at once.
+"""The trials of a search: proposed and judged one by one, in any number of processes at once.
 
 A trial fills a slot, a number from 0 on. A process claims the first open slot and runs a new trial
 for it; none is enqueued, as two processes may take the same one out of a queue in SQLite. If a
@@ -13,7 +13,6 @@ import socket
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import BrokenExecutor, Executor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,13 +28,11 @@ from engine.accounting.performance import sharpe
 from engine.accounting.risk_free import Rates
 from engine.backtest import backtest
 from engine.compute.broadcast import TASK_LOCK
-from engine.compute.cluster import client_of
-from engine.compute.worker_pool import is_alive, local_processes, start_server
+from engine.compute.worker_pool import is_alive
 from engine.planning.walk_forward import WalkForward
 from engine.runs.ledger import TrialLedger
 from engine.runs.result import BacktestResult, why_failed
 from engine.runs.storage import Claims, connect_arguments, storage_errors
-from engine.training.callbacks import progress_bar
 from engine.training.fit_records import TrainingError
 from engine.training.settings import Training
 from engine.walking.weight_checks import AllocationError
@@ -43,10 +40,12 @@ from strategies.base import Strategy
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
+    from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
 TRAINING = "training."  # ranges so named are of ``Training``, others of the strategy
 MOST = 100_000  # trials: more would take years, and the list of them much memory
+DRAWS = 10  # of a proposal at most; where all are known, the last one is a duplicate
 PAUSE = 0.5  # seconds between looks at what other workers do
 
 
@@ -137,13 +136,11 @@ class Trials:
         """The net Sharpe ratio of a proposal over the validation folds, in order of time."""
         from optuna import TrialPruned
 
-        from engine.research.proposals import propose
-
         ended = ended_slots(trial.study)
         if slot in ended or "slot" in trial.user_attrs:  # waiting since an earlier version
             raise Surplus
         trial.set_user_attr("slot", slot)
-        trial.set_user_attr("worker", _worker())
+        trial.set_user_attr("worker", f"{socket.gethostname()} {os.getpid()}")
         judged: list[BacktestResult] = []
         try:
             chosen = propose(trial, slot, self.search.ranges, self.search.seed)
@@ -226,6 +223,52 @@ class Trials:
                 storage.engine.dispose()
 
 
+def propose(trial: Trial, slot: int, described: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """The values for a trial, within ranges that are described as in ``Search``; stored with it.
+
+    Optuna's tree-structured Parzen estimator draws each value from the trials that have ended. Of
+    several processes each has other random numbers, as no two have the same slot, and what is known
+    already, or is being tried for an earlier slot, is drawn again.
+    """
+    from optuna.samplers import PartialFixedSampler, TPESampler
+    from optuna.trial import TrialState
+
+    study = trial.study
+    known = [
+        each.params
+        for each in study.get_trials(deepcopy=False)
+        if each.params and each.user_attrs.get("slot") != slot
+        and (each.state.is_finished() or each.user_attrs.get("slot", slot) < slot)
+        and each.state != TrialState.WAITING
+    ]  # fmt: skip
+    ranges = {name: _distribution(each) for name, each in described.items()}
+    frozen = study._storage.get_trial(trial._trial_id)
+    for draw in range(DRAWS):
+        own_seed = np.random.SeedSequence((seed, slot, draw)).generate_state(1)[0]
+        sampler = TPESampler(seed=int(own_seed), constant_liar=True)
+        chosen = {
+            name: sampler.sample_independent(study, frozen, name, range_)
+            for name, range_ in ranges.items()
+        }
+        if chosen not in known:
+            break
+    study.sampler = PartialFixedSampler(chosen, sampler)
+    return {name: trial._suggest(name, range_) for name, range_ in ranges.items()}
+
+
+def _distribution(described: Any) -> BaseDistribution:
+    """Of a range of ``Search``: whole numbers where both ends of it are."""
+    from optuna import distributions
+
+    if not isinstance(described, Mapping):
+        return distributions.CategoricalDistribution(tuple(described))
+    low, high, step = described["low"], described["high"], described.get("step")
+    log = described.get("log", False)
+    if isinstance(low, int) and isinstance(high, int):
+        return distributions.IntDistribution(low, high, log=log, step=int(step or 1))
+    return distributions.FloatDistribution(low, high, log=log, step=step)
+
+
 def work(task: Trials, done: Callable[[int], None] = lambda ended: None) -> None:
     """Run trials until all have ended, here or in other processes."""
     import optuna
@@ -257,10 +300,6 @@ def work(task: Trials, done: Callable[[int], None] = lambda ended: None) -> None
                 return
 
 
-def _worker() -> str:
-    return f"{socket.gethostname()} {os.getpid()}"
-
-
 def _fail_dead(study: Study) -> None:
     """End the trials that run in a process of this machine that is no more."""
     from optuna.exceptions import OptunaError
@@ -286,39 +325,6 @@ def _as_before(earlier: FrozenTrial, trial: Trial) -> float:
     if earlier.value is None:
         raise ValueError(earlier.user_attrs["error"])
     return earlier.value
-
-
-def spread(
-    task: Trials, workers: int | None, executor: Executor | None, progress: bool | None
-) -> None:
-    """``work`` in this process or on each worker; if the pool breaks, the rest in this process."""
-    with progress_bar("search", task.search.trials, "trial", progress) as bar:
-        if workers is None and executor is None:
-            work(task, bar.reach)
-            return
-        try:
-            if workers is not None:
-                start_server("optuna", "vectorbt")
-                with local_processes(workers) as pool:
-                    _wait([pool.submit(work, task) for _ in range(workers)], task, bar.reach)
-            elif executor is not None:
-                client = client_of(executor)
-                count = getattr(executor, "_max_workers", None) or 1
-                count = len(client.ncores()) if client is not None else count
-                _wait([executor.submit(work, task) for _ in range(count)], task, bar.reach)
-        except BrokenExecutor:
-            warnings.warn("a worker was lost; its trial is run again here", stacklevel=3)
-            work(task, bar.reach)
-
-
-def _wait(futures: list, task: Trials, show: Callable[[int], None]) -> None:
-    with task.study() as study:
-        while not all(future.done() for future in futures):
-            show(len(ended_slots(study)))
-            time.sleep(PAUSE)
-        for future in futures:
-            future.result()
-        show(len(ended_slots(study)))
 
 
 def ended_slots(study: Study) -> dict[int, Any]:

@@ -21,7 +21,7 @@ from honest_rules import HONEST, WARNED
 from data_loaders import Panel
 from engine import Costs, StrategyCheckError, WalkForward, backtest, check_strategy
 from engine.research.altered_markets import Futures
-from engine.research.strategy_checks import Audit
+from engine.research.audit import Audit
 from engine.runs.ledger import TrialLedger
 from engine.walking.market_memory import MarketChanged
 from strategies import EqualWeight, LearnedStrategy, Strategy
