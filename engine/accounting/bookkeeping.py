@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -130,30 +130,31 @@ class Book(NamedTuple):
     fees: Tensor  # (K, N) money
 
 
-def until_ruin(
-    keep: Callable[[Fills, Costs], Any], fills: Fills, costs: Costs
-) -> tuple[Any, Fills, Ruin | None]:
-    """What ``keep`` gives for the rows before the portfolio is ruined, these rows, and the ruin.
+def books_to_the_end(
+    fills: Fills, costs: Costs, whole: bool = False
+) -> tuple[Book, np.ndarray, Fills, Ruin | None]:
+    """``keep_book``, or ``keep_whole_book``, of a portfolio that may be ruined.
+
+    Returns:
+        The books and the fills up to the ruin, and between them net returns (T,) to the last row:
+        -1 on the row of the ruin, and zeros after it.
 
     Raises:
         Ruin: not even the first fill can be paid.
     """
-    ruin = None
+    ruin, net = None, np.zeros(len(fills.dates))
     while True:  # the books of a ruin may hide an earlier one
         try:
-            return keep(fills, costs), fills, ruin
+            book = keep_whole_book(fills, costs) if whole else keep_book(fills, costs)
         except Ruin as error:
             if error.row == 0:
                 raise
             ruin, fills = error, fills.before(error.row)
-
-
-def net_to_the_end(book: Book, fills: Fills) -> np.ndarray:
-    """Net returns (T,) of books that may end with a ruin: -1 on that row, and zeros after it."""
-    net = np.zeros(len(fills.dates))
+        else:
+            break
     net[: len(book.net)] = book.net.numpy()
     net[len(book.net) : len(book.net) + 1] = -1.0
-    return net
+    return book, net, fills, ruin
 
 
 def keep_book(fills: Fills, costs: Costs) -> Book:

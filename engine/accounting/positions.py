@@ -118,8 +118,12 @@ class Positions:
         empty = alone & (holdings == 0)
         resting = self._resting()
         empty &= ~(resting & silent)
-        if (cancelled := resting & alone & ~silent).any():
-            self._cancel(cancelled)
+        cancelled = resting & alone & ~silent
+        for asset in map(int, np.flatnonzero(cancelled)):
+            self._waiting.pop(asset, None)
+        for each in self._coming:
+            if each.sides is not None:
+                each.targets[cancelled] = np.nan
         ordered = np.where(alone, np.where(empty, 0.0, np.nan), targets)
         answer = np.where(cancelled, targets, ordered)
         most = max(1.0, float(np.where(alone, holdings, targets).sum()))
@@ -161,14 +165,6 @@ class Positions:
             if answer.sides is not None:
                 found |= ~np.isnan(answer.targets)
         return found
-
-    def _cancel(self, assets: np.ndarray) -> None:
-        """Forget the orders with a limit of assets (N,) bool."""
-        for asset in map(int, np.flatnonzero(assets)):
-            self._waiting.pop(asset, None)
-        for answer in self._coming:
-            if answer.sides is not None:
-                answer.targets[assets] = np.nan
 
     def holdings(self, row: int) -> np.ndarray:
         """Weights (N,) at the close of ``row``, as if all orders on their way were filled there.
@@ -218,7 +214,9 @@ class Positions:
                 continue
             if now == arrives:
                 answer = self._coming.pop(0)
-                if self._is_simple(answer):
+                simple = answer.sides is None and not self._waiting and not self._watches
+                simple = simple and bool(self.market.all_quoted[answer.due[0]])
+                if simple and not np.isnan(answer.targets).any():
                     prices = self.market.at_fills[now[0]]
                     decided = np.full(len(prices), answer.decided)
                     self.filled.fill(Event(*now, prices, answer.targets, answer.most, decided, {}))
@@ -236,15 +234,6 @@ class Positions:
             if not order.side
         ]
         return self.delays + waiting
-
-    def _is_simple(self, answer: _Answer) -> bool:
-        return (
-            answer.sides is None
-            and not self._waiting
-            and not self._watches
-            and bool(self.market.all_quoted[answer.due[0]])
-            and not np.isnan(answer.targets).any()
-        )
 
     def _accept(self, answer: _Answer) -> None:
         """The orders of an answer that is due take the place of others that wait."""

@@ -19,14 +19,7 @@ from torch import Tensor
 from data_loaders import Panel
 from data_loaders.machine import writable_cache
 from data_loaders.validation import day
-from engine.accounting.bookkeeping import (
-    Book,
-    Fills,
-    keep_book,
-    keep_whole_book,
-    net_to_the_end,
-    until_ruin,
-)
+from engine.accounting.bookkeeping import Book, Fills, books_to_the_end
 from engine.accounting.costs import Costs
 from engine.accounting.holdings import CLOSE, Event
 from engine.accounting.market import Market
@@ -92,15 +85,18 @@ def simulate(
         SimulationError: our net returns differ from vectorbt's by more than 1e-10.
         Ruin: not even the first fill can be paid.
     """
-    positions = replayed(targets, Market(panel, costs, fill), lag, unpriced, levels)
+    positions = Positions(Market(panel, costs, fill), lag, unpriced)
+    rows, levels = panel.dates.get_indexer(targets.index), levels or {}
+    for row, wanted in zip(map(int, rows), targets.to_numpy(np.float64), strict=True):
+        positions.replay(row, wanted, levels.get(row))
+    positions.advance(len(panel) - 1)
     every = fills_of(positions)
-    book, fills, ruin = until_ruin(keep_book, every, costs)
-    fractional = net_to_the_end(book, every)
+    book, net, fills, ruin = books_to_the_end(every, costs)
+    fractional = net
     if whole:
-        book, fills, ruin = until_ruin(keep_whole_book, every, costs)
+        book, net, fills, ruin = books_to_the_end(every, costs, whole=True)
     orders = _order_frame(book, fills, panel, positions.events, whole)
     end = panel.dates.get_loc(fills.dates[-1])
-    rows = panel.dates.get_indexer(targets.index)
     decided = panel.dates[rows[rows + lag <= end]]
 
     executed = _execute(book, fills, costs)
@@ -137,7 +133,7 @@ def simulate(
     return Simulation(
         weights=weights,
         gross_returns=by_row(gross, "gross_returns"),
-        net_returns=by_row(net_to_the_end(book, every), "net_returns"),
+        net_returns=by_row(net, "net_returns"),
         turnover=turnover,
         costs=cost,
         orders=orders,
@@ -161,22 +157,6 @@ def nothing_filled(panel: Panel) -> Simulation:
     return Simulation(
         weights, none, none, none, none, orders, empty, weights, none, 0.0, none, dates
     )
-
-
-def replayed(
-    targets: pd.DataFrame,
-    market: Market,
-    lag: int = 1,
-    unpriced: str = "wait",
-    levels: Mapping[int, Levels] | None = None,
-) -> Positions:
-    """Positions that follow from targets (K, N), as for ``simulate``, up to the last row."""
-    positions, levels = Positions(market, lag, unpriced), levels or {}
-    rows = market.panel.dates.get_indexer(targets.index)
-    for row, wanted in zip(map(int, rows), targets.to_numpy(np.float64), strict=True):
-        positions.replay(row, wanted, levels.get(row))
-    positions.advance(len(market.panel) - 1)
-    return positions
 
 
 def fills_of(positions: Positions) -> Fills:

@@ -12,13 +12,7 @@ import torch
 
 from data_loaders.calendars import elapsed_years
 from engine.accounting import performance
-from engine.accounting.bookkeeping import (
-    Fills,
-    keep_book,
-    keep_whole_book,
-    net_to_the_end,
-    until_ruin,
-)
+from engine.accounting.bookkeeping import Fills, books_to_the_end
 from engine.accounting.costs import Costs
 from engine.accounting.round_trips import CAPITAL
 from engine.runs.experiment import read_costs
@@ -67,12 +61,9 @@ class Resimulation:
         factor = rate / self.rate if self.rate else 0.0
         commission = self.base.commission * factor if self.rate else rate
         costs = replace(self.base, commission=commission, spread=self.base.spread * factor)
-        if self.whole:
-            book, _, _ = until_ruin(keep_whole_book, self.fills, costs)
-        else:
-            book, _, _ = until_ruin(keep_book, self.fills, costs)
-        net = pd.Series(net_to_the_end(book, self.fills), self.fills.dates)
-        return Refilled(net, book.cost.numpy(), book.turnover.numpy())
+        book, net, _, _ = books_to_the_end(self.fills, costs, self.whole)
+        net_returns = pd.Series(net, self.fills.dates)
+        return Refilled(net_returns, book.cost.numpy(), book.turnover.numpy())
 
 
 def cost_sweep(
@@ -124,20 +115,16 @@ def _lacking(result: BacktestResult) -> str:
         return "nothing was traded"
     if not result.asset_returns.index.equals(dates):
         return "it holds no returns of the assets; run the backtest again"
-    if not _fills_at_closes(result):
+    orders = result.orders
+    reasons = orders["reason"][orders["size"] > 0] if "reason" in orders else pd.Series(dtype=str)
+    at_close = result.settings["plan"].get("fill", "close") == "close"
+    if not (at_close and (reasons == "decision").all()):
         return "orders were filled at other prices than closes, which it does not hold"
     if not _filled(result)[0].index.equals(result.turnover.index):
         return "it does not hold what was filled; run the backtest again"
     if result.turnover.index[0] != dates[0]:
         return "it does not begin with its first fill"
     return ""
-
-
-def _fills_at_closes(result: BacktestResult) -> bool:
-    at_close = result.settings["plan"].get("fill", "close") == "close"
-    orders = result.orders
-    reasons = orders["reason"][orders["size"] > 0] if "reason" in orders else pd.Series(dtype=str)
-    return at_close and bool((reasons == "decision").all())
 
 
 def _filled(result: BacktestResult) -> tuple[pd.DataFrame, np.ndarray]:
