@@ -320,14 +320,9 @@ def _daily(
     worth, closes = after[period] * total, fills.closes
     if len(closes) < len(path):  # fills before the close are points of the same row
         row = torch.searchsorted(closes, points)
-        gross, net = (_compounded(each, row, len(closes)) for each in (gross, net))
+        one = torch.ones(len(closes), dtype=gross.dtype)
+        gross, net = (one.scatter_reduce(0, row, 1 + each, "prod") - 1 for each in (gross, net))
         earned = torch.zeros_like(gross).index_add(0, row, earned)
         weights, worth = weights[closes], worth[closes]
     turnover = traded.abs().sum(-1)
     return Book(weights, gross, net, earned, worth, cost, turnover, orders, ordered, fees)
-
-
-def _compounded(returns: Tensor, row: Tensor, rows: int) -> Tensor:
-    """Returns (rows,) of the rows, from those (P,) of their points."""
-    growth = torch.ones(rows, dtype=returns.dtype)
-    return growth.scatter_reduce(0, row, 1 + returns, "prod") - 1

@@ -78,8 +78,7 @@ def pretrain(
     _check(strategy, panels, file, sub_universes)
     file = Path(file)
     check_financing({strategy.shown_name(): strategy}, costs)
-    seen = [_known(panel, until) for panel in panels]
-    _check_distinct(seen)
+    seen = _known(panels, until)
     for panel in seen:
         check_arguments(panel, plan, costs, training, {"threads": threads})
     names = getattr(strategy, "feature_names", None)
@@ -100,7 +99,10 @@ def pretrain(
             sub_universe(panel, training.seed, k) for panel in seen for k in range(sub_universes)
         ]
         given = [_dataset(strategy, each, plan, costs, training) for each in (*seen, *subsets)]
-        start = _validation_start(given[: len(seen)], seen, training.validation)
+        # From one date on decisions validate: that share of those of all markets together.
+        rows = [panel.dates[data.rows] for data, panel in zip(given, seen, strict=False)]
+        every = np.sort(np.concatenate([each.to_numpy() for each in rows]))
+        start = pd.Timestamp(every[int(len(every) * (1 - training.validation))])
         parts = _parts(strategy, given, [*seen, *subsets], start, training)
         progress = Progress(parts[: len(seen)])
         run_epochs(progress, costs, training, unvalidated=parts[len(seen) :])
@@ -157,20 +159,9 @@ def _check(
         raise ValueError(f"the folder of {file} does not exist")
 
 
-def _check_distinct(seen: Sequence[Panel]) -> None:
-    """A market that counted twice would make the evidence of all look stronger than it is."""
-    first: dict[str, str] = {}
-    for panel in seen:
-        if panel.fingerprint in first:
-            raise ValueError(
-                f"{panel.source} has the same prices as {first[panel.fingerprint]}: give a market "
-                "once"
-            )
-        first[panel.fingerprint] = panel.source
-
-
-def _known(panel: Panel, until: str | pd.Timestamp) -> Panel:
-    """The panel up to a date, of which nothing depends on what came later."""
+def _known(panels: Sequence[Panel], until: str | pd.Timestamp) -> list[Panel]:
+    """The panels up to a date, of which nothing depends on what came later; each of them once: a
+    market that counted twice would make the evidence of all look stronger than it is."""
     try:
         last = pd.Timestamp(until)
     except (ValueError, TypeError):
@@ -179,10 +170,19 @@ def _known(panel: Panel, until: str | pd.Timestamp) -> Panel:
         raise ValueError(
             f"until is the last date that is seen, such as '2012-12-31'; got {until!r}"
         )
-    part = panel.without_benchmark().until(until)
-    if not len(part):
-        raise ValueError(f"{panel.source} begins after {until}: choose a later until")
-    return part.replaced()
+    seen: dict[str, Panel] = {}  # by fingerprint
+    for panel in panels:
+        part = panel.without_benchmark().until(until)
+        if not len(part):
+            raise ValueError(f"{panel.source} begins after {until}: choose a later until")
+        part = part.replaced()
+        if part.fingerprint in seen:
+            raise ValueError(
+                f"{part.source} has the same prices as {seen[part.fingerprint].source}: give a "
+                "market once"
+            )
+        seen[part.fingerprint] = part
+    return list(seen.values())
 
 
 def sub_universe(panel: Panel, seed: int, number: int) -> Panel:
@@ -215,15 +215,6 @@ def _dataset(
     learner = Learner(panel, [fold], plan, costs, training, 1)
     learner.check_memory({panel.source: strategy})
     return learner.training_data(panel.source, strategy, fold)
-
-
-def _validation_start(
-    given: Sequence[Dataset], panels: Sequence[Panel], share: float
-) -> pd.Timestamp:
-    """From when on decisions validate: that share of the decisions of all markets together."""
-    dates = [panel.dates[data.rows] for data, panel in zip(given, panels, strict=True)]
-    every = np.sort(np.concatenate([each.to_numpy() for each in dates]))
-    return pd.Timestamp(every[int(len(every) * (1 - share))])
 
 
 def _parts(
