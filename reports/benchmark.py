@@ -21,7 +21,8 @@ from data_loaders.suggestions import known_names
 from engine.accounting.simulation import simulate
 from engine.runs.description import described
 from engine.runs.experiment import read_costs
-from engine.runs.result import BacktestResult, outcome
+from engine.runs.result import BacktestResult
+from engine.runs.result_views import outcome
 from reports.return_series import (
     aligned,
     benchmark_of,

@@ -21,7 +21,8 @@ from markupsafe import Markup
 
 from data_loaders.writing import atomic, remove_abandoned
 from engine.accounting.risk_free import Rates
-from engine.runs.result import BacktestResult, why_failed
+from engine.runs.result import BacktestResult
+from engine.runs.result_views import why_failed
 from engine.runs.run_directory import written
 from reports import export, formats, wording
 from reports.compare import flat

@@ -26,7 +26,8 @@ from engine.accounting.risk_free import Rates
 from engine.planning.walk_forward import Fold, WalkForward
 from engine.runs.description import described
 from engine.runs.ledger import TrialLedger, keep_record
-from engine.runs.result import BacktestResult, why_failed
+from engine.runs.result import BacktestResult
+from engine.runs.result_views import why_failed
 from engine.runs.run_directory import written
 from engine.runs.saved_run import save_paths
 from engine.training.settings import Training

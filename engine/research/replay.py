@@ -17,7 +17,8 @@ from data_loaders.validation import day
 from engine.planning.walk_forward import Fold, WalkForward
 from engine.runs.description import described
 from engine.runs.experiment import read_costs, read_plan
-from engine.runs.result import BacktestResult, why_failed
+from engine.runs.result import BacktestResult
+from engine.runs.result_views import why_failed
 from engine.training.fit_records import FitKey, Fitted
 from engine.training.settings import Training
 from engine.walking.decisions import DecisionTask

@@ -31,7 +31,8 @@ from engine.compute.broadcast import TASK_LOCK
 from engine.compute.worker_pool import is_alive
 from engine.planning.walk_forward import WalkForward
 from engine.runs.ledger import TrialLedger
-from engine.runs.result import BacktestResult, why_failed
+from engine.runs.result import BacktestResult
+from engine.runs.result_views import why_failed
 from engine.runs.storage import Claims, connect_arguments, storage_errors
 from engine.training.fit_records import TrainingError
 from engine.training.settings import Training

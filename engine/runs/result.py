@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
@@ -18,7 +19,8 @@ from data_loaders.writing import remove_abandoned
 from engine.accounting import performance
 from engine.accounting.risk_free import risk_free_of
 from engine.accounting.round_trips import CAPITAL, profit_by_asset, round_trips
-from engine.runs.result_views import ResultViews
+from engine.runs.explanations import explained, positions_by_decision
+from engine.runs.result_views import Frames, as_text, span
 from engine.runs.sealed_files import FILES, contents, sealed_folder, unsealed
 from engine.training.fit_records import training_summary
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from data_loaders import Panel
+    from engine.runs.result_plots import Plots
     from strategies.base import Strategy
 
 FORMAT = 1
@@ -33,10 +36,10 @@ RESULT = "result.json"
 
 
 @dataclass(frozen=True, repr=False)
-class BacktestResult(ResultViews):
+class BacktestResult:
     """Decisions, holdings, costs and returns of a strategy; fractions, and dates of closes.
 
-    ``frames``, ``summary()``, ``explain(date)`` and ``plot()`` show them, see ``ResultViews``.
+    ``frames``, ``summary()``, ``explain(date)`` and ``plot()`` show them.
 
     Attributes:
         name: of the strategy, as shown in reports.
@@ -138,8 +141,8 @@ class BacktestResult(ResultViews):
     def __post_init__(self) -> None:
         if self.risk_free.index.equals(self.net_returns.index) or not len(self.net_returns):
             return
-        dates, fills = pd.DatetimeIndex(self.net_returns.index), self.turnover.index
-        fills = dates.intersection(pd.DatetimeIndex(fills))
+        dates = pd.DatetimeIndex(self.net_returns.index)
+        fills = dates.intersection(pd.DatetimeIndex(self.turnover.index))
         object.__setattr__(self, "risk_free", risk_free_of(self.settings).returns(dates, fills))
 
     @property
@@ -166,10 +169,9 @@ class BacktestResult(ResultViews):
     def rows_per_year(self) -> float:
         """Rows over elapsed years, by which growth, turnover and costs are of a year.
 
-        T / ``rows_per_year`` are the years that the returns took, whatever rows are missing. The
-        first row takes none where it is the first fill; elsewhere it takes as long as the others.
+        The first row takes no time where it is the first fill, elsewhere as long as the others.
         ``settings["periods_per_year"]``, by which ratios and volatility are annualised, leaves out
-        holes, and is that of a usual calendar. So it is here of a single row.
+        missing rows, and is that of a usual calendar. So it is here of a single row.
         """
         dates = pd.DatetimeIndex(self.net_returns.index)
         years = float(elapsed_years(dates).sum())
@@ -186,9 +188,8 @@ class BacktestResult(ResultViews):
     def in_excess(self, returns: pd.Series) -> pd.Series:
         """Returns (T,) of the strategy, at other costs for example, less the risk-free ones.
 
-        Their mean in every row, so that no ratio is defined, where they vary by rounding only and
-        where nothing but cash was ever held: interest above the risk-free rate is no reward for
-        risk.
+        Their mean in every row, so that no ratio is defined, where they vary by rounding only or
+        nothing but cash was ever held: interest above the risk-free rate rewards no risk.
         """
         if not len(returns):
             return returns
@@ -240,6 +241,91 @@ class BacktestResult(ResultViews):
         """One row per fit, see ``engine.training.fit_records``."""
         return training_summary(self.training)
 
+    def summary(self) -> pd.Series:
+        """The figures that are looked at first; ``reports.summary_table`` has all.
+
+        annual return (geometric, after costs), volatility and Sharpe (annual), max drawdown,
+        turnover/year (times the portfolio) and costs paid (share of it, in all).
+        """
+        if not len(self.net_returns):
+            return pd.Series(dtype=float, name=self.name)
+        yearly = self.yearly
+        found = {
+            "annual return": yearly["annual_return"],
+            "volatility": yearly["volatility"],
+            "Sharpe": yearly["sharpe"],
+            "max drawdown": performance.max_drawdown(self.net_returns),
+            "turnover/year": yearly["turnover"],
+            "costs paid": float(self.costs.sum()),
+        }
+        return pd.Series(found, name=self.name)
+
+    @property
+    def yearly(self) -> dict[str, float]:
+        """Sharpe ratio, return, volatility and turnover of a year, net, as far as it came."""
+        year, net = self.settings["periods_per_year"], self.net_returns
+        traded = self.turnover if len(net) else float("nan")
+        return {
+            "sharpe": performance.sharpe(self.excess_returns, year),
+            "annual_return": performance.annual_return(net, self.rows_per_year),
+            "volatility": performance.volatility(net, year),
+            "turnover": performance.yearly(traded, len(net) or 1, self.rows_per_year),
+        }
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """``yearly``; NaN where it did not finish, as they are then of another period."""
+        return self.yearly if self.complete else dict.fromkeys(self.yearly, float("nan"))
+
+    @property
+    def frames(self) -> Frames:
+        """{name: DataFrame or Series} of everything that is known, without what is empty."""
+        return Frames.of(self)
+
+    @property
+    def plot(self) -> Plots:
+        """Figures of matplotlib: ``plot()`` growth and drawdowns, ``plot.weights()``, ..."""
+        from engine.runs.result_plots import Plots
+
+        return Plots(self)
+
+    def explain(self, date: pd.Timestamp | str | None = None) -> pd.DataFrame:
+        """Why a decision's portfolio is what it is: one row an asset, the largest first.
+
+        Forecast, beta (what the asset adds to the risk; the portfolio's own is 1) and limit_price
+        are over the variance of the portfolio. A sentence for each asset is in the column "why".
+        The other columns are those of ``positions_by_decision``; the date is in ``attrs``.
+
+        Args:
+            date: the last recorded decision up to it; default the last of all.
+
+        Raises ValueError where nothing is recorded, or nothing up to that date.
+        """
+        return explained(self.positions_by_decision, date, self.name)
+
+    @cached_property
+    def positions_by_decision(self) -> pd.DataFrame:
+        """One row per recorded decision and asset, indexed by both; weights are fractions.
+
+        Columns: held (before), aimed (by the optimiser, or the rule), ordered (NaN: nothing),
+        traded (bought less sold, by all fills of this decision) and the cost of that, over the
+        portfolio's value at the fill; kind (of its sentence, ``engine.runs.explanations.WHY``); and
+        of an optimising strategy forecast, beta, limit_price (positive of a cap, negative of a
+        floor), risk (share of the variance), no_forecast, no_trading_cost, no_cap: the weight there
+        would be. Of several seeds or strategies inside, the means.
+        """
+        return positions_by_decision(
+            self.reasons, self.decisions, self.targets, self.orders, self.turnover
+        )
+
+    def __repr__(self) -> str:
+        said = ", ".join(f"{k} {v}" for k, v in as_text(self.summary()).items())
+        return f"<BacktestResult {self.name}: {span(self)}; {said or 'nothing was earned'}>"
+
+    def _repr_html_(self) -> str:
+        table = as_text(self.summary()).to_frame(self.name)
+        return f"<p>{html.escape(span(self))}</p>{table.to_html()}"
+
     def save(self, directory: str | Path) -> Path:
         """Write the result to ``directory``: all of it or, on an error, nothing.
 
@@ -253,13 +339,8 @@ class BacktestResult(ResultViews):
         found = {each.name for each in target.iterdir()} if target.exists() else set()
         if not all(re.fullmatch(r"state-.*\.safetensors", name) for name in found - own):
             raise FileExistsError(f"{target} holds files that are no result; choose another place")
-        text = {
-            "format": FORMAT,
-            "name": self.name,
-            "strategy": self.strategy,
-            "settings": self.settings,
-            "failure": self.failure,
-        }
+        plain = ("name", "strategy", "settings", "failure")
+        text = {"format": FORMAT, **{name: getattr(self, name) for name in plain}}
         remove_abandoned(target)
         with sealed_folder(target, RESULT, text) as scratch:
             for name in FRAMES:
@@ -317,20 +398,3 @@ FRAMES = {
     for item in fields(BacktestResult)
     if str(item.type) in ("pd.DataFrame", "pd.Series")
 }
-
-
-def outcome(results: Mapping[str, BacktestResult]) -> str:
-    """How many strategies finished, and which failed, when and why; empty if none did."""
-    failed = {name: r for name, r in results.items() if r.failure is not None}
-    if not failed:
-        return ""
-    counted = f"{len(results) - len(failed)} of {len(results)} strategies finished"
-    return "; ".join([counted, *(f"{name} {why_failed(r)}" for name, r in failed.items())])
-
-
-def why_failed(result: BacktestResult) -> str:
-    """What happened to the strategy of a failed result, when and why, in words."""
-    failure = result.failure or {}
-    happened = "was ruined" if result.ruined else f"failed in {failure['stage']}"
-    when = f" on {failure['date']}" if failure["date"] else ""
-    return f"{happened}{when}: {failure['reason']}"

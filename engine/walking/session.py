@@ -41,7 +41,8 @@ from engine.compute.broadcast import broadcast
 from engine.compute.threads import limited_threads
 from engine.planning.walk_forward import Fold, WalkForward, fold_table
 from engine.runs.description import described, identity, run_settings
-from engine.runs.result import BacktestResult, outcome
+from engine.runs.result import BacktestResult
+from engine.runs.result_views import outcome
 from engine.runs.run_directory import RATES, RunDirectory, locked, written
 from engine.training.callbacks import Callback, ProgressBar, progress_bar
 from engine.training.fit_records import FitKey, Fitted, TrainingError
