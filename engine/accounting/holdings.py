@@ -46,7 +46,7 @@ class Holdings:
         self.market = market
         self.events: list[Event] = []
         self.after: list[np.ndarray] = []
-        self._money = [market.costs.capital or 0.0]
+        self._money = [market.costs.capital or 0.0]  # [e]: after the first e events
 
     def fill(self, event: Event) -> None:
         """Fill what an event says, at the end of all that was filled before."""
@@ -56,7 +56,16 @@ class Holdings:
             after = np.where(np.isnan(after) & (before == 0), 0.0, after)
             event = event._replace(targets=after)
             if np.isnan(after).any():
-                after = self.charged(event, before, self.money_before(event)).weights.numpy()
+                money = None  # where no cost depends on it
+                if not self.market.costs.proportional:
+                    for done in range(len(self._money) - 1, len(self.events)):
+                        earlier = self.events[done]
+                        held, grown = self.before(earlier.prices, earlier.row, done)
+                        money = self._money[-1] * grown
+                        cost = self.charged(earlier, held, money).cost.item()
+                        self._money.append(money * (1 - cost))
+                    money = self._money[-1] * self.before(event.prices, event.row)[1]
+                after = self.charged(event, before, money).weights.numpy()
         self.events.append(event)
         self.after.append(after)
 
@@ -69,19 +78,6 @@ class Holdings:
             money,
             event.most,
         )
-
-    def money_before(self, event: Event) -> float | None:
-        """Money before a fill; None where no cost depends on it."""
-        if self.market.costs.proportional:
-            return None
-        while len(self._money) <= len(self.events):  # [e]: after the first e events
-            done = len(self._money) - 1
-            each = self.events[done]
-            before, grown = self.before(each.prices, each.row, done)
-            money = self._money[-1] * grown
-            cost = self.charged(each, before, money).cost.item()
-            self._money.append(money * (1 - cost))
-        return self._money[-1] * self.before(event.prices, event.row)[1]
 
     def before(
         self, prices: np.ndarray, row: int, events: int | None = None

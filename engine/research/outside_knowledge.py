@@ -77,7 +77,12 @@ def places(strategy: Strategy) -> list[Place]:
         if function in seen:
             continue
         seen.add(function)
-        found += _bound(function)
+        where = function.__qualname__
+        for cell in function.__closure__ or ():
+            with suppress(ValueError):  # not set yet
+                found.append(Place(f"a variable around {where}", cell.cell_contents, None))
+        for value in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
+            found.append(Place(f"a default of {where}", value, None))
         for name in _names(function.__code__) & set(function.__globals__):
             value = function.__globals__[name]
             beside = getattr(value, "__module__", None) == function.__module__
@@ -88,16 +93,6 @@ def places(strategy: Strategy) -> list[Place]:
             else:
                 found.append(Place(f"the global {name}", value, function.__globals__))
     return found
-
-
-def _bound(function: FunctionType) -> Iterator[Place]:
-    """The variables of its closure, and its defaults."""
-    where = function.__qualname__
-    for cell in function.__closure__ or ():
-        with suppress(ValueError):  # not set yet
-            yield Place(f"a variable around {where}", cell.cell_contents, None)
-    for value in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
-        yield Place(f"a default of {where}", value, None)
 
 
 class CodeMemory:
@@ -225,22 +220,21 @@ class Watch:
         self.code = {function.__code__.co_filename for function in functions}
         self.opened: dict[str, None] = {}
         self.reached: dict[str, None] = {}
-        self._busy = False
+        self.busy = False
 
     def see(self, event: str, arguments: tuple, frame: FrameType | None) -> None:
-        if self._busy or not self.code:
-            return
-        self._busy = True
-        try:
-            if event in REACHING:
-                while frame is not None and frame.f_code.co_filename.endswith(HELPERS):
-                    frame = frame.f_back
-                if frame is not None and frame.f_code.co_filename in self.code:
-                    self.reached[event] = None
-            elif self._is_ours(frame):
-                self._open(event, arguments)
-        finally:
-            self._busy = False
+        if event in REACHING:
+            while frame is not None and frame.f_code.co_filename.endswith(HELPERS):
+                frame = frame.f_back
+            if frame is not None and frame.f_code.co_filename in self.code:
+                self.reached[event] = None
+        elif self._is_ours(frame):
+            what = arguments[-1] if event == "socket.connect" else arguments[0]
+            what = what.decode(errors="replace") if isinstance(what, bytes) else str(what)
+            if event != "open" or not (
+                isinstance(arguments[0], int) or what.endswith(CODE) or what.startswith(SYSTEM)
+            ):
+                self.opened[what] = None
 
     def _is_ours(self, frame: FrameType | None) -> bool:
         """Whether the strategy's code is what runs, and not an import."""
@@ -253,27 +247,20 @@ class Watch:
             frame = frame.f_back
         return found
 
-    def _open(self, event: str, arguments: tuple) -> None:
-        what = arguments[-1] if event == "socket.connect" else arguments[0]
-        what = what.decode(errors="replace") if isinstance(what, bytes) else str(what)
-        if event == "open" and (
-            isinstance(arguments[0], int) or what.endswith(CODE) or what.startswith(SYSTEM)
-        ):
-            return
-        self.opened[what] = None
-
 
 _watching: list[Watch] = []  # a hook cannot be removed, so there is one, which looks here
 _hooked = False
 
 
 def _hook(event: str, arguments: tuple) -> None:
-    if _watching and (event in EVENTS or event in REACHING) and not _watching[-1]._busy:
+    if _watching and (event in EVENTS or event in REACHING):
         watch = _watching[-1]
-        watch._busy = True  # the next line is an event itself
-        frame = sys._getframe(1)
-        watch._busy = False
-        watch.see(event, arguments, frame)
+        if watch.code and not watch.busy:
+            watch.busy = True  # the next line is an event itself
+            try:
+                watch.see(event, arguments, sys._getframe(1))
+            finally:
+                watch.busy = False
 
 
 @contextmanager

@@ -213,10 +213,12 @@ def _found(study: Study, task: Trials) -> SearchResult:
     known: set[str] = set()  # configurations of earlier slots
     for slot, trial in list(ended_slots(study).items())[: task.search.trials]:
         values = dict(sorted(trial.intermediate_values.items()))
+        configuration = json.dumps(trial.params, sort_keys=True, default=str)
+        state = {"FAIL": "failed"}.get(trial.state.name, trial.state.name.lower())
         rows.append(
             {
                 "trial": slot,
-                "state": _state(trial, known),
+                "state": "duplicate" if configuration in known else state,
                 "value": values[max(values)] if values else np.nan,
                 **trial.params,
                 **{f"fold_{number}": value for number, value in values.items()},
@@ -224,6 +226,7 @@ def _found(study: Study, task: Trials) -> SearchResult:
                 "error": trial.user_attrs.get("error", ""),
             }
         )
+        known.add(configuration)
     table = pd.DataFrame(rows).set_index("trial")
     complete = table[table["state"] == "complete"]
     if complete.empty:
@@ -235,15 +238,6 @@ def _found(study: Study, task: Trials) -> SearchResult:
     return SearchResult(
         dict(best), float(complete.loc[winner, "value"]), table, study.study_name, until
     )
-
-
-def _state(trial: Any, known: set[str]) -> str:
-    """What became of a trial; its configuration is added to those known."""
-    own = json.dumps(trial.params, sort_keys=True, default=str)
-    if own in known:
-        return "duplicate"
-    known.add(own)
-    return {"FAIL": "failed"}.get(trial.state.name, trial.state.name.lower())
 
 
 def _check_names(strategy: Strategy, ranges: Search) -> None:

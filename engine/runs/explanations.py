@@ -119,24 +119,14 @@ def explained(table: pd.DataFrame, date: pd.Timestamp | str | None, name: str) -
 
 def sentence(row: Mapping[str, float]) -> str:
     """Why a weight is what it is, what was ordered and traded, in one sentence."""
-    parts = WHY[int(row["kind"])] + ORDERED[order_kind(row)] + TRADED[trade_kind(row)]
+    ordered, traded = row["ordered"], row["traded"]
+    order = 2 if math.isnan(ordered) else int(abs(ordered - row["aimed"]) > APART)
+    trade = 1 if traded > 0 else -1
+    if abs(traded) <= SMALL:
+        trade = 2 if abs(ordered - row["held"]) > APART else 0  # NaN is no order
+    parts = WHY[int(row["kind"])] + ORDERED[order] + TRADED[trade]
     fields = [name for _, name, _, _ in Formatter().parse(parts) if name]
     return parts.format(**{name: FORMATS[name](float(row[name])) for name in fields}) + "."
-
-
-def order_kind(row: Mapping[str, float]) -> int:
-    """Which of ``ORDERED`` fits."""
-    if math.isnan(row["ordered"]):
-        return 2
-    return int(abs(row["ordered"] - row["aimed"]) > APART)
-
-
-def trade_kind(row: Mapping[str, float]) -> int:
-    """Which of ``TRADED`` fits."""
-    traded = row["traded"]
-    if abs(traded) <= SMALL:
-        return 2 if abs(row["ordered"] - row["held"]) > APART else 0  # NaN is no order
-    return 1 if traded > 0 else -1
 
 
 def _percent(value: float) -> str:

@@ -209,13 +209,21 @@ class RunDirectory:
 
         One that is not what was stored is removed, so that it is trained again.
         """
+        from safetensors.torch import load
+
         found = {}
         for key in keys:
             place = self._place(key)
             if not place.is_dir():
                 continue
             try:
-                found[key] = self._load(key)
+                record = unsealed(place / RECORD)
+                if record.get("key") != list(key):  # of another fit
+                    raise damaged(place)
+                names = ("state", "history.parquet")
+                state, history = (contents(place, record, name) for name in names)
+                table = pd.read_parquet(BytesIO(history))
+                found[key] = Fitted(load(state), table, record["solves"], record["checks"])
             except RunDamaged as error:
                 warnings.warn(f"{error}; this fit is trained again", RuntimeWarning, stacklevel=4)
                 shutil.rmtree(place)
@@ -245,18 +253,6 @@ class RunDirectory:
         folder = self.path / "checkpoints"
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
-
-    def _load(self, key: FitKey) -> Fitted:
-        from safetensors.torch import load
-
-        place = self._place(key)
-        record = unsealed(place / RECORD)
-        if record.get("key") != list(key):  # of another fit
-            raise damaged(place)
-        state, history = (contents(place, record, name) for name in ("state", "history.parquet"))
-        return Fitted(
-            load(state), pd.read_parquet(BytesIO(history)), record["solves"], record["checks"]
-        )
 
     def _place(self, key: FitKey) -> Path:
         return self.path / "fits" / f"{folder_name(key.name)}-{key.fold}-{key.seed}"
