@@ -13,15 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.accounting.holdings import BAR, BEFORE, CLOSE, Event, Holdings, Moment
-from engine.accounting.market import Market
-from engine.accounting.protective_orders import (
-    Exit,
-    Guard,
-    Levels,
-    best_price,
-    first_exit,
-    first_touch,
-)
+from engine.accounting.market import Exit, Levels, Market
 
 SAME = 1e-12  # a target this near to its holding is no order
 
@@ -34,6 +26,14 @@ class Delay(NamedTuple):
     asset: int
     outcome: str  # "waited", "waiting", "replaced", "cancelled" or "delisted"
     filled: int  # row; -1 where it was not
+
+
+class Guard(NamedTuple):
+    """The protective orders of a position."""
+
+    levels: Levels
+    decided: int  # row
+    exit: Exit | None  # what becomes of them
 
 
 class _Answer(NamedTuple):
@@ -254,7 +254,7 @@ class Positions:
             )
             if answer.sides is not None and levels is not None:
                 side, price = float(answer.sides[asset]), levels.limit[asset]
-                found = first_touch(self.market, asset, row, side, price)
+                found = self.market.first_touch(asset, row, side, price)
                 wake = (self._never, 0) if found is None else (found.row, BAR)
                 price = price if found is None else found.price
             target = float(answer.targets[asset])
@@ -352,13 +352,13 @@ class Positions:
 
     def _best(self, asset: int, until: int, side: float) -> float:
         opened, entry = self._opened[asset]
-        return best_price(self.market, asset, opened, until, side, abs(entry))
+        return self.market.best_price(asset, opened, until, side, abs(entry))
 
     def _guard(self, asset: int, levels: Levels, decided: int, first: int) -> None:
         side = np.sign(self.weights[asset])
         trailing = not np.isnan(levels.trailing[asset])
         best = self._best(asset, first, side) if trailing else np.nan
-        found = first_exit(self.market, asset, first, side, levels, best)
+        found = self.market.first_exit(asset, first, side, levels, best)
         self._guards[asset] = Guard(levels, decided, found)
 
     def _note(self, asset: int, order: _Order, outcome: str, filled: int = -1) -> None:

@@ -22,9 +22,8 @@ from data_loaders.validation import day
 from engine.accounting.bookkeeping import Book, Fills, books_to_the_end
 from engine.accounting.costs import Costs
 from engine.accounting.holdings import CLOSE, Event
-from engine.accounting.market import Market
+from engine.accounting.market import Levels, Market
 from engine.accounting.positions import Delay, Positions
-from engine.accounting.protective_orders import Levels
 from engine.accounting.round_trips import CAPITAL
 
 ORDER_COLUMNS = (

@@ -16,7 +16,7 @@ import pandas as pd
 
 from data_loaders import Panel
 from engine.accounting.costs import Costs
-from engine.accounting.protective_orders import Levels
+from engine.accounting.market import Levels
 from engine.planning.walk_forward import WalkForward, check_folds
 from engine.training.settings import Training
 from engine.walking.learner import Learner

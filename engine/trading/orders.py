@@ -13,9 +13,8 @@ import torch
 from data_loaders import Panel
 from engine.accounting.bookkeeping import whole_shares
 from engine.accounting.costs import Costs
-from engine.accounting.market import Market
+from engine.accounting.market import Levels, Market
 from engine.accounting.positions import SAME
-from engine.accounting.protective_orders import Levels
 from engine.runs.description import described, installed_versions
 from engine.runs.experiment import read_costs, read_plan
 from engine.runs.result import BacktestResult

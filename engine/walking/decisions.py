@@ -13,8 +13,8 @@ import pandas as pd
 from sklearn.base import clone
 
 from engine.accounting.holdings import PositionBook
+from engine.accounting.market import Levels
 from engine.accounting.positions import Positions
-from engine.accounting.protective_orders import Levels
 from engine.compute.threads import limited_threads
 from engine.planning.walk_forward import Fold
 from engine.training.fit_records import FitKey, Fitted, TrainingError

@@ -27,8 +27,7 @@ from data_loaders.validation import day
 from data_loaders.writing import write_text
 from engine.accounting.bookkeeping import Ruin
 from engine.accounting.costs import Costs
-from engine.accounting.market import Market
-from engine.accounting.protective_orders import level_table
+from engine.accounting.market import Market, level_table
 from engine.accounting.risk_free import Rates, read_risk_free
 from engine.accounting.simulation import (
     Simulation,

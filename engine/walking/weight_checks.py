@@ -14,8 +14,8 @@ import pandas as pd
 from data_loaders import Panel
 from data_loaders.suggestions import listed
 from data_loaders.validation import day
+from engine.accounting.market import Levels
 from engine.accounting.positions import SAME
-from engine.accounting.protective_orders import Levels
 from strategies.base import Book, Bracket, Strategy
 
 DUST = 1e-9  # a weight that no order fills exactly

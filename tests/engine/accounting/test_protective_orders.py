@@ -11,9 +11,8 @@ from random_brackets import answer, market
 from data_loaders import Panel
 from engine import Costs
 from engine.accounting.bookkeeping import keep_book
-from engine.accounting.market import Market
+from engine.accounting.market import Levels, Market
 from engine.accounting.positions import Positions
-from engine.accounting.protective_orders import Levels
 from engine.accounting.simulation import fills_of, load_vectorbt, simulate
 
 CASES = [(0, False), (1, False), (1, True), (2, False), (2, True)]
