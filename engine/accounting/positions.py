@@ -28,7 +28,7 @@ class Delay(NamedTuple):
     filled: int  # row; -1 where it was not
 
 
-class Guard(NamedTuple):
+class _Guard(NamedTuple):
     """The protective orders of a position."""
 
     levels: Levels
@@ -81,7 +81,7 @@ class Positions:
         self._at_fill = CLOSE if self.market.fill == "close" else BEFORE
         self._coming: list[_Answer] = []
         self._waiting: dict[int, _Order] = {}  # by asset
-        self._guards: dict[int, Guard] = {}  # by asset with a protected position
+        self._guards: dict[int, _Guard] = {}  # by asset with a protected position
         self._opened: dict[int, tuple[int, float]] = {}  # first bar and entry price of positions
         self._watches = False  # whether there was ever a protective order
         self.filled = Holdings(self.market)
@@ -309,7 +309,7 @@ class Positions:
         for asset, order in filled.items() if self._watches else ():
             self._protect(asset, order, now, prices[asset])
 
-    def _leave(self, now: Moment, leaving: dict[int, Guard]) -> None:
+    def _leave(self, now: Moment, leaving: dict[int, _Guard]) -> None:
         """Close the positions whose stop or take-profit a bar reaches."""
         prices = self._valued(now)
         targets, decided = np.full(len(prices), np.nan), np.zeros(len(prices), int)
@@ -338,7 +338,7 @@ class Positions:
                 low = side * self.market.bars[2 if side > 0 else 1][row, asset]
                 if low <= level:
                     leave = Exit(row, side * min(side * price, level), "stop")
-                    self._guards[asset] = Guard(order.levels, order.decided, leave)
+                    self._guards[asset] = _Guard(order.levels, order.decided, leave)
 
     def _look_back(self) -> None:
         """Find where the positions were opened that are held without protective orders so far."""
@@ -359,7 +359,7 @@ class Positions:
         trailing = not np.isnan(levels.trailing[asset])
         best = self._best(asset, first, side) if trailing else np.nan
         found = self.market.first_exit(asset, first, side, levels, best)
-        self._guards[asset] = Guard(levels, decided, found)
+        self._guards[asset] = _Guard(levels, decided, found)
 
     def _note(self, asset: int, order: _Order, outcome: str, filled: int = -1) -> None:
         self.delays.append(Delay(order.decided, order.due, asset, outcome, filled))
