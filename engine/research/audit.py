@@ -40,6 +40,7 @@ from engine.research.outside_knowledge import (
     own_classes,
     watched,
 )
+from engine.training.callbacks import progress_bar
 from engine.training.settings import Training
 from engine.walking.weight_checks import BrokenLimits
 from strategies.base import (
