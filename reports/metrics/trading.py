@@ -304,7 +304,7 @@ def impact_drag(
 
     Args:
         shares: (K, N) size of each order over the portfolio's value, q >= 0, by fill date.
-        illiquidity: (K, N) l before the fill, see ``accounting.liquidity``; in the unit of prices.
+        illiquidity: (K, N) l before the fill, see ``accounting.market``; in the unit of prices.
         periods, periods_per_year: T and P.
 
     Source: Almgren, Thum, Hauptmann and Li (2005), Direct Estimation of Equity Market Impact;
