@@ -221,8 +221,7 @@ def look(
     options: Reading = None,
 ) -> None:
     """Show the first rows of a file as they are read, and the options that were detected."""
-    from data_loaders.files import read_panel
-    from data_loaders.reading.many_files import first_lines, read_all
+    from data_loaders.files import first_lines, read_all, read_panel
     from data_loaders.reading.options import Options
 
     asked = Options(**_arguments(options))

@@ -8,10 +8,9 @@ from pathlib import Path
 import pandas as pd
 
 from data_loaders.calendars import check_periods_per_year, rows_until
-from data_loaders.files import is_file_name, read_features, read_members, read_panel
+from data_loaders.files import KNOWN, is_file_name, read_features, read_members, read_panel
 from data_loaders.panel import DateLike, Panel
 from data_loaders.plugins import SOURCES, installed, is_plugin, plugged_panel
-from data_loaders.reading.many_files import KNOWN
 from data_loaders.reading.options import Options
 from data_loaders.suggestions import did_you_mean, known_names
 from data_loaders.validation import DataError

@@ -97,8 +97,7 @@ def named_files(settings: object) -> Iterator[tuple[str, Path]]:
 
     Nothing is opened. The folder that an experiment was started in is none of them.
     """
-    from data_loaders.files import is_file_name
-    from data_loaders.reading.many_files import is_pattern
+    from data_loaders.files import is_file_name, is_pattern
 
     if isinstance(settings, dict):
         settings = [value for key, value in settings.items() if key != "folder"]

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from data_loaders.calendars import periods_per_year
+from data_loaders.files import read_all
 from data_loaders.reading import names
 from data_loaders.reading.frames import check_index
-from data_loaders.reading.many_files import read_all
 from data_loaders.reading.options import Options
 from data_loaders.reading.returns import prices_from, unit_doubt
 from data_loaders.validation import DataError, check_dates, day, days

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property, partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 from data_loaders.machine import check_room
 from data_loaders.reading import names
 from data_loaders.reading.dates import are_mostly_dates
-from data_loaders.reading.table import SAMPLE, Column, Kind, Table
+from data_loaders.reading.meaning import Column, Kind, Table
+from data_loaders.reading.text_layout import SAMPLE
 from data_loaders.validation import DataError
 
 BYTES = 32 << 20  # of columns converted at a time, at most
@@ -28,20 +29,24 @@ SUFFIXES = (".parquet", ".pq", ".feather", ".arrow")
 def read_arrow_file(path: Path, content: Any = None) -> Table:
     """The table of a Parquet or Feather file, or of its ``content``."""
     source: Any = str(path) if content is None else pa.BufferReader(content)
-    kind = "Parquet" if path.name.lower().endswith((".parquet", ".pq")) else "Feather"
-    with _readable(str(path), kind):
-        if kind == "Parquet":
-            file = pq.ParquetFile(source)
-            check_room(str(path), file.metadata.num_rows, file.metadata.num_columns)
-            head = partial(_first_rows, file)
-            return _table(
-                str(path), file.schema_arrow, file.metadata.num_rows, head,
-                lambda part: file.read(columns=part), path.name,
-            )  # fmt: skip
+    if not path.name.lower().endswith((".parquet", ".pq")):
         from pyarrow import feather
 
-        whole = feather.read_table(source if content is not None else str(path))
-        return _whole(str(path), whole, path.name)
+        with _readable(str(path), "Feather"):
+            return from_arrow(feather.read_table(source), str(path), path.name)
+    with _readable(str(path), "Parquet"):
+        file = pq.ParquetFile(source)
+        about = file.metadata
+        check_room(str(path), about.num_rows, about.num_columns)
+
+        def head(name: str) -> pa.ChunkedArray:
+            groups = range(min(1, about.num_row_groups))
+            return file.read_row_groups(groups, columns=[name]).column(0).slice(0, SAMPLE)
+
+        def read(names: list[str]) -> pa.Table:
+            return file.read(columns=names)
+
+        return _table(str(path), file.schema_arrow, about.num_rows, head, read, path.name)
 
 
 @contextlib.contextmanager
@@ -68,22 +73,14 @@ def read_partitioned(folder: Path) -> Table:
         data = dataset.dataset(
             files, format="parquet", partitioning=parts, partition_base_dir=str(folder)
         )
-        return _whole(str(folder), data.to_table(), folder.name)
+        return from_arrow(data.to_table(), str(folder), folder.name)
 
 
-def from_arrow(data: Any, source: str) -> Table:
+def from_arrow(data: Any, source: str, stem: str = "") -> Table:
     """The table of an object with Arrow's interface: a pyarrow Table, a Polars frame."""
-    return _whole(source, pa.table(data), "")
-
-
-def _whole(source: str, whole: pa.Table, stem: str) -> Table:
+    whole = pa.table(data)
     head = whole.slice(0, SAMPLE).column
     return _table(source, whole.schema, whole.num_rows, head, whole.select, stem)
-
-
-def _first_rows(file: pq.ParquetFile, name: str) -> pa.ChunkedArray:
-    groups = range(min(1, file.num_row_groups))
-    return file.read_row_groups(groups, columns=[name]).column(0).slice(0, SAMPLE)
 
 
 def _table(
@@ -96,8 +93,8 @@ def _table(
     labels, kinds = schema.names, schema.types  # each a new list
     columns = []
     for name, kind in zip(labels, kinds, strict=True):
-        sample = _Sample(partial(head, name), source)
-        columns.append(Column(names.levels(name), _kind(kind, sample), sample))
+        texts = cache(partial(_sample, head, name, source))
+        columns.append(Column(names.levels(name), _kind(kind, texts), texts))
 
     @_readable(source, "Parquet")
     def values(keys: Sequence[int], numbers: Sequence[int]) -> tuple[list[pd.Series], np.ndarray]:
@@ -121,25 +118,12 @@ def _table(
     return Table(source, columns, values, stem=stem)
 
 
-class _Sample(Sequence[str]):
-    """The first texts of a column, made when they are looked at."""
-
-    def __init__(self, head: Callable[[], pa.ChunkedArray], source: str):
-        self._head, self._source = head, source
-
-    @cached_property
-    def _texts(self) -> list[str]:
-        with _readable(self._source, "Parquet"):
-            return ["" if value is None else str(value) for value in self._head().to_pylist()]
-
-    def __len__(self) -> int:
-        return len(self._texts)
-
-    def __getitem__(self, row: Any) -> Any:
-        return self._texts[row]
+def _sample(head: Callable[[str], pa.ChunkedArray], name: str, source: str) -> list[str]:
+    with _readable(source, "Parquet"):
+        return ["" if value is None else str(value) for value in head(name).to_pylist()]
 
 
-def _kind(kind: pa.DataType, sample: Sequence[str]) -> Kind:
+def _kind(kind: pa.DataType, texts: Callable[[], list[str]]) -> Kind:
     types = pa.types
     if types.is_timestamp(kind) or types.is_date(kind):
         return "date"
@@ -149,8 +133,9 @@ def _kind(kind: pa.DataType, sample: Sequence[str]) -> Kind:
         return "number"
     if types.is_dictionary(kind):
         kind = kind.value_type
-    texts = types.is_string(kind) or types.is_large_string(kind)
-    return "date" if texts and are_mostly_dates([each for each in sample[:7] if each]) else "text"
+    if not (types.is_string(kind) or types.is_large_string(kind)):
+        return "text"
+    return "date" if are_mostly_dates([each for each in texts()[:7] if each]) else "text"
 
 
 def _numeric(kind: pa.DataType) -> bool:

@@ -10,10 +10,9 @@ import pandas as pd
 
 from data_loaders.machine import check_room
 from data_loaders.reading.dates import finished_sessions, read_dates, with_times
-from data_loaders.reading.meaning import Roles, interpret
+from data_loaders.reading.meaning import Roles, Table, interpret
 from data_loaders.reading.numbers import without_marks
 from data_loaders.reading.options import Options
-from data_loaders.reading.table import Table
 from data_loaders.validation import DataError, day
 from data_loaders.writing import as_written
 
@@ -122,7 +121,17 @@ def _wide(
     table: Table, roles: Roles, dates: pd.DatetimeIndex, values: np.ndarray, numbers: np.ndarray
 ) -> dict[str, pd.DataFrame]:
     """A frame (T, N) of each field, in order of the dates."""
-    dates, values = _ordered(table, roles, dates, values, numbers)
+    turned = len(dates) > 1 and dates.is_monotonic_decreasing  # newest first
+    if turned:
+        dates, values = dates[::-1], np.ascontiguousarray(values[::-1])
+    wrong = np.flatnonzero(dates[1:] <= dates[:-1]) + 1
+    if len(wrong):
+        row = int(wrong[0])
+        again = "a second time" if dates[row] in dates[:row] else "after a later date"
+        place = int(numbers[len(dates) - 1 - row if turned else row])
+        raise DataError(
+            f"{table.at(place, roles.date)}: {day(dates[row])} stands {again}", dates=dates[wrong]
+        )
     by_field: dict[str, list[int]] = {}
     for at, take in enumerate(roles.takes):
         by_field.setdefault(take.field, []).append(at)
@@ -146,24 +155,6 @@ def _wide(
         part = frame(np.ascontiguousarray(values[:, places]), dates, own)
         found[name] = part if own == assets else part.reindex(columns=assets)
     return found
-
-
-def _ordered(
-    table: Table, roles: Roles, dates: pd.DatetimeIndex, values: np.ndarray, numbers: np.ndarray
-) -> tuple[pd.DatetimeIndex, np.ndarray]:
-    """Newest first becomes oldest first; any other disorder is an error."""
-    turned = len(dates) > 1 and dates.is_monotonic_decreasing
-    if turned:
-        dates, values = dates[::-1], np.ascontiguousarray(values[::-1])
-    wrong = np.flatnonzero(dates[1:] <= dates[:-1]) + 1
-    if len(wrong):
-        row = int(wrong[0])
-        again = "a second time" if dates[row] in dates[:row] else "after a later date"
-        place = int(numbers[len(dates) - 1 - row if turned else row])
-        raise DataError(
-            f"{table.at(place, roles.date)}: {day(dates[row])} stands {again}", dates=dates[wrong]
-        )
-    return dates, values
 
 
 def frame(values: np.ndarray, dates: pd.DatetimeIndex, names: Sequence[str]) -> pd.DataFrame:

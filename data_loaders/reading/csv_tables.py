@@ -16,6 +16,7 @@ import pyarrow.csv as arrow
 
 from data_loaders.reading import names
 from data_loaders.reading.dates import are_mostly_dates
+from data_loaders.reading.meaning import Column, Kind, Table
 from data_loaders.reading.numbers import (
     is_number,
     parse_numbers,
@@ -24,7 +25,6 @@ from data_loaders.reading.numbers import (
     two_readings,
 )
 from data_loaders.reading.options import Options
-from data_loaders.reading.table import Column, Kind, Table
 from data_loaders.reading.text_layout import BLANKS, Layout, TextFile, after_table, find_layout
 from data_loaders.validation import DataError
 
@@ -40,24 +40,20 @@ def read_csv(file: TextFile, options: Options) -> Table:
     samples = list(zip(*layout.sample, strict=True)) or [()] * layout.width
     for levels, cells in zip(layout.levels, samples, strict=False):
         texts = [cell.strip() for cell in cells]
-        kind = _kind(texts, marks)
-        if kind == "empty" and any(texts) and names.asset_rank(levels[0]) is not None:
-            kind = "text"  # assets called NA
-        columns.append(Column(levels, kind, texts))
+        known = list(islice((text for text in texts if text not in marks), 7))
+        kind: Kind = "text"
+        if are_mostly_dates(known):
+            kind = "date"
+        elif known and sum(map(is_number, known)) * 2 >= len(known):
+            kind = "number"
+        elif not known and not (any(texts) and names.asset_rank(levels[0]) is not None):
+            kind = "empty"  # and not assets called NA
+        columns.append(Column(levels, kind, texts.copy))
     reader = _Reader(file, layout, options, columns)
     stem = (file.member or file.path.name).rpartition("/")[2]
     return Table(
         file.name, columns, reader.read, reader.place, layout.notes, stem=stem, chosen=layout.chosen
     )
-
-
-def _kind(texts: Sequence[str], marks: set[str]) -> Kind:
-    known = list(islice((text for text in texts if text not in marks), 7))
-    if not known:
-        return "empty"
-    if are_mostly_dates(known):
-        return "date"
-    return "number" if sum(map(is_number, known)) * 2 >= len(known) else "text"
 
 
 class _Reader:
@@ -86,7 +82,13 @@ class _Reader:
             except UNPARSED as error:
                 texts, values = self._slowly(keys, numbers, error)
             else:
-                self._check_points(values, numbers)
+                if not self.options.decimal and (found := thousands_jump(values)) is not None:
+                    row, position = found[0], numbers[found[1]]
+                    cells = next(islice((cells for _, cells in self._rows()), row, None))
+                    if "." in (text := cells[position].strip()):
+                        name = self.columns[position].name
+                        where = f"{self.file.name}, {self.place(row)}, column {name!r}"
+                        raise two_readings(where, text, ".")
         if not len(values):
             header = self.layout.headers[-1][0] if self.layout.headers else self.layout.start
             raise DataError(
@@ -94,25 +96,25 @@ class _Reader:
             )
         return texts, values
 
-    def _check_points(self, values: np.ndarray, numbers: Sequence[int]) -> None:
-        if self.options.decimal or (found := thousands_jump(values)) is None:
-            return
-        row, column = found
-        position = numbers[column]
-        text = next(islice((cells for _, cells in self._rows()), row, None))[position].strip()
-        if "." in text:
-            where = f"{self.file.name}, {self.place(row)}, column {self.columns[position].name!r}"
-            raise two_readings(where, text, ".")
-
     def _parse(
         self, keys: Sequence[int], numbers: Sequence[int]
     ) -> tuple[list[pd.Series], np.ndarray]:
         """As ``read``, by pyarrow, a block at a time into one array."""
+        columns = [str(i) for i in range(self.layout.width)]  # by position: names may occur twice
+        types = {str(i): pa.string() for i in keys} | {str(i): pa.float64() for i in numbers}
+        convert = arrow.ConvertOptions(
+            column_types=types,
+            include_columns=list(types),
+            null_values=self.options.marks,
+            strings_can_be_null=False,
+        )
         texts: list[list[np.ndarray]] = [[] for _ in keys]
         values = np.empty((1024, len(numbers)))
         rows = 0
         with self._stream() as (stream, skip):
-            for batch in self._open(stream, skip, keys, numbers):
+            read = arrow.ReadOptions(column_names=columns, skip_rows=skip, block_size=CHUNK)
+            parse = arrow.ParseOptions(delimiter=self._delimiter)
+            for batch in arrow.open_csv(stream, read, parse, convert):
                 stop = rows + batch.num_rows
                 if stop > len(values):
                     values.resize((stop + stop // 8 + 1, values.shape[1]), refcheck=False)
@@ -191,18 +193,3 @@ class _Reader:
         else:
             with file.bytes() as stream:
                 yield stream, skip
-
-    def _open(self, stream: Any, skip: int, keys: Sequence[int], numbers: Sequence[int]) -> Any:
-        columns = [str(i) for i in range(self.layout.width)]  # by position: names may occur twice
-        types = {str(i): pa.string() for i in keys} | {str(i): pa.float64() for i in numbers}
-        return arrow.open_csv(
-            stream,
-            arrow.ReadOptions(column_names=columns, skip_rows=skip, block_size=CHUNK),
-            arrow.ParseOptions(delimiter=self._delimiter),
-            arrow.ConvertOptions(
-                column_types=types,
-                include_columns=list(types),
-                null_values=self.options.marks,
-                strings_can_be_null=False,
-            ),
-        )

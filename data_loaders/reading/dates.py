@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -117,7 +117,22 @@ def _parsed(
     texts: pd.Series, codes: np.ndarray, options: Options, place: Place
 ) -> tuple[str, pd.Series]:
     """The format and wall-clock dates of distinct texts; refused where two formats disagree."""
-    found = list(_readings(texts, options.date_format))
+    formats: Sequence[str] = FORMATS
+    if options.date_format:
+        formats = [options.date_format]
+    elif texts.str.fullmatch(r"[0-9]+(\.[0-9]+)?").all():
+        numbers = pd.to_numeric(texts).to_numpy(dtype=np.float64)
+        form = numeric_format(numbers.astype(np.int64)) if numbers.max() < 9e18 else None
+        formats = [form] if form else []
+    elif texts.str.fullmatch(r"[0-9]{4}-[0-9]{2}").all():
+        formats = ["%Y-%m"]
+    elif texts.str.fullmatch(r"[0-9]{4}[- ]?[qQ][1-4]").all():
+        formats = ["quarter"]
+    elif len(texts):  # a format has the separators of the texts
+        marks = _separators(OFFSET.sub("", texts.iloc[0]))
+        formats = [form for form in FORMATS if form == "ISO8601" or _separators(form) == marks]
+    parsed = [(form, _parse(texts, form)) for form in formats]
+    found = [(form, dates) for form, dates in parsed if not dates.isna().any()]
     if not found:
         expected = options.date_format or "year-month-day, as 2020-01-31"
         formats = [options.date_format] if options.date_format else FORMATS
@@ -133,28 +148,6 @@ def _parsed(
                 f"{other[codes[row]].date()}: pass date_format={first!r} or {form!r}"
             )
     return first, dates
-
-
-def _readings(texts: pd.Series, date_format: str | None = None) -> Iterator[tuple[str, pd.Series]]:
-    """The formats that read every text, with what they read."""
-    formats: Sequence[str] = FORMATS
-    if date_format:
-        formats = [date_format]
-    elif texts.str.fullmatch(r"[0-9]+(\.[0-9]+)?").all():
-        numbers = pd.to_numeric(texts).to_numpy(dtype=np.float64)
-        form = numeric_format(numbers.astype(np.int64)) if numbers.max() < 9e18 else None
-        formats = [form] if form else []
-    elif texts.str.fullmatch(r"[0-9]{4}-[0-9]{2}").all():
-        formats = ["%Y-%m"]
-    elif texts.str.fullmatch(r"[0-9]{4}[- ]?[qQ][1-4]").all():
-        formats = ["quarter"]
-    elif len(texts):  # a format has the separators of the texts
-        marks = _separators(OFFSET.sub("", texts.iloc[0]))
-        formats = [form for form in FORMATS if form == "ISO8601" or _separators(form) == marks]
-    for form in formats:
-        parsed = _parse(texts, form)
-        if not parsed.isna().any():
-            yield form, parsed
 
 
 def _separators(text: str) -> str:
@@ -193,16 +186,12 @@ def _offsets(texts: pd.Series) -> pd.Series | None:
     zones = texts.str.extract(OFFSET)[1]
     if zones.isna().any():
         return None
-    unique = {zone: _offset(zone) for zone in zones.unique()}
-    return zones.map(unique)
-
-
-def _offset(zone: str) -> pd.Timedelta:
-    if zone in ("Z", "UTC", "GMT"):
-        return pd.Timedelta(0)
-    sign = -1 if zone[0] == "-" else 1
-    digits = zone[1:].replace(":", "")
-    return sign * pd.Timedelta(hours=int(digits[:2]), minutes=int(digits[2:] or 0))
+    found = {}
+    for zone in zones.unique():
+        digits = "0000" if zone in ("Z", "UTC", "GMT") else zone[1:].replace(":", "")
+        size = pd.Timedelta(hours=int(digits[:2]), minutes=int(digits[2:] or 0))
+        found[zone] = -size if zone[0] == "-" else size
+    return zones.map(found)
 
 
 def _without_zone(

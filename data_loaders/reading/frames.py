@@ -10,7 +10,7 @@ import pandas as pd
 
 from data_loaders.reading import names
 from data_loaders.reading.dates import EXAMPLES, numeric_format
-from data_loaders.reading.table import Column, Table
+from data_loaders.reading.meaning import Column, Table
 from data_loaders.validation import DataError
 
 WIDE = "each column is an asset"  # attribute of a frame whose names need no check
@@ -35,43 +35,35 @@ def as_frame(data: Any) -> tuple[pd.DataFrame, dict[str, pd.DataFrame], list[str
         if not data or not all(isinstance(each, pd.Series) for each in data.values()):
             raise DataError("prices as a dict need a Series with dates for each asset")
         data = pd.DataFrame(dict(data))
-    if not isinstance(data, pd.DataFrame):
-        if hasattr(data, "__arrow_c_stream__"):
-            from data_loaders.reading.arrow_tables import from_arrow
+    if hasattr(data, "__arrow_c_stream__") and not isinstance(data, pd.DataFrame):
+        from data_loaders.reading.arrow_tables import from_arrow
 
-            return _of_table(from_arrow(data, f"the {type(data).__name__}"))
+        table = from_arrow(data, f"the {type(data).__name__}")
+    elif not isinstance(data, pd.DataFrame):
         raise DataError(
             f"prices must be a DataFrame with a row per date and a column per asset, got "
             f"{type(data).__name__}: {INSTEAD} makes one"
         )
-    check_index(data)
-    if data.columns.nlevels > 1:
-        return _of_table(_by_fields(data))
-    if not data.attrs.get(WIDE):
-        data = _checked_names(data)
-    _check_types(data)
-    return data, {}, []
+    else:
+        check_index(data)
+        if data.columns.nlevels == 1:
+            data = data if data.attrs.get(WIDE) else _checked_names(data)
+            _check_types(data)
+            return data, {}, []
+        _check_types(data)
+        levels = [tuple(str(level).strip() for level in column) for column in data.columns]
+        columns = [Column(("date",), "date"), *(Column(each, "number") for each in levels)]
 
+        def read(keys: Any, numbers: Any) -> tuple[list[pd.Series], np.ndarray]:
+            values = data.iloc[:, [i - 1 for i in numbers]].to_numpy(np.float64, na_value=np.nan)
+            return [data.index.to_series() for _ in keys], values
 
-def _of_table(table: Table) -> tuple[pd.DataFrame, dict[str, pd.DataFrame], list[str]]:
+        table = Table("prices", columns, read)
     from data_loaders.reading.assembly import read_frames
     from data_loaders.reading.options import Options
 
     found = read_frames(table, Options())
     return found.fields.pop(found.price), found.fields, [found.caveat] if found.notes else []
-
-
-def _by_fields(data: pd.DataFrame) -> Table:
-    """A table of columns with levels (field, asset), in either order."""
-    _check_types(data)
-    levels = [tuple(str(level).strip() for level in column) for column in data.columns]
-    columns = [Column(("date",), "date"), *(Column(each, "number") for each in levels)]
-
-    def read(keys: Any, numbers: Any) -> tuple[list[pd.Series], np.ndarray]:
-        values = data.iloc[:, [i - 1 for i in numbers]].to_numpy(np.float64, na_value=np.nan)
-        return [data.index.to_series() for _ in keys], values
-
-    return Table("prices", columns, read)
 
 
 def _checked_names(data: pd.DataFrame) -> pd.DataFrame:
@@ -82,7 +74,16 @@ def _checked_names(data: pd.DataFrame) -> pd.DataFrame:
     stripped = [name.strip() for name in shown]
     found = names.fields(stripped)
     known = [name for name, each in zip(stripped, found, strict=True) if each]
-    if _are_fields(stripped, known) or ("volume" in found and "VOL" not in stripped):
+    # Beside assets called LOW and OPEN, which are names of fields, too.
+    certain = [name for name in known if name not in names.TICKERS]
+    priced = [name for name in known if names.field(name) in names.PRICES]
+    others = [n for n in certain if names.field(n) not in (*names.PRICES, "return")]
+    if (
+        (len(stripped) > 1 and any(name in certain for name in priced))
+        or (len(known) > 1 and priced)
+        or len(others) * 2 > len(stripped)
+        or ("volume" in found and "VOL" not in stripped)
+    ):
         keep = _price(stripped)
         advice = (
             f"frame[[{keep!r}]].set_axis(['NAME'], axis=1) keeps the prices under the asset's name"
@@ -95,15 +96,6 @@ def _checked_names(data: pd.DataFrame) -> pd.DataFrame:
             assets=known,
         )
     return data if stripped == shown else data.set_axis(stripped, axis=1)
-
-
-def _are_fields(shown: list[str], known: list[str]) -> bool:
-    """Whether the names that may be fields are, beside assets called LOW and OPEN."""
-    priced = [name for name in known if names.field(name) in names.PRICES]
-    certain = [name for name in known if name not in names.TICKERS]
-    others = [n for n in certain if names.field(n) not in (*names.PRICES, "return")]
-    mixed = len(shown) > 1 and any(name in certain for name in priced)
-    return mixed or (len(known) > 1 and bool(priced)) or len(others) * 2 > len(shown)
 
 
 def _price(shown: Iterable[Any]) -> Any:

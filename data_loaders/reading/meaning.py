@@ -1,19 +1,84 @@
-"""Which column of a table holds what: dates, assets, prices, other fields, nothing of use."""
+"""Tables of named columns, and which column holds what: dates, assets, prices, other fields.
+
+A ``Table`` is what files and frames are read as before anything is known about its meaning.
+"""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
 
 import numpy as np
+import pandas as pd
 
 from data_loaders.reading import names
 from data_loaders.reading.dates import looks_like_date, numeric_format
 from data_loaders.reading.options import Options
-from data_loaders.reading.table import Column, Table
 from data_loaders.validation import DataError
+
+Kind = Literal["date", "number", "text", "empty"]
+NO_PRICES = "needs a column of dates and at least one of prices"
+SUFFIXES = re.compile(r"(\.(csv|txt|tsv|dat|prn|parquet|pq|feather|arrow|gz|bz2|xz))+$", re.I)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table.
+
+    Attributes:
+        levels: of its name; (field, asset) for pandas' MultiIndex columns.
+        kind: what its sample holds.
+        texts: gives the sample when it is asked for: the first texts, ``SAMPLE`` at most.
+    """
+
+    levels: tuple[str, ...]
+    kind: Kind
+    texts: Callable[[], list[str]] = list
+
+    @property
+    def name(self) -> str:
+        return " ".join(self.levels) if len(self.levels) > 1 else self.levels[0]
+
+    @cached_property
+    def sample(self) -> list[str]:
+        """The texts that are not empty, without spaces around them."""
+        return [text.strip() for text in self.texts() if text]
+
+    @property
+    def whole_numbers(self) -> np.ndarray | None:
+        """The sample as whole numbers, or None if one of them is not."""
+        whole = (re.fullmatch(r"[+-]?[0-9]{1,19}(\.0*)?", text) for text in self.sample)
+        if not self.sample or not all(whole):
+            return None
+        return np.array([int(text.partition(".")[0]) for text in self.sample])
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns and a way to read them.
+
+    Attributes:
+        source: the file or frame, for messages; stem: the name of the file.
+        read: (positions of keys, positions of numbers) to the keys as Series of objects or dates
+            (rows,), and the numbers (rows, C), float64.
+        place: says where a row is, for messages: "line 7".
+        notes: what was decided, as sentences' parts; chosen: options that were detected, by name.
+    """
+
+    source: str
+    columns: list[Column]
+    read: Callable[[Sequence[int], Sequence[int]], tuple[list[pd.Series], np.ndarray]]
+    place: Callable[[int], str] = lambda row: f"row {row + 1}"
+    notes: list[str] = field(default_factory=list)
+    chosen: dict[str, object] = field(default_factory=dict)
+    stem: str = ""
+
+    def at(self, row: int, column: int) -> str:
+        return f"{self.source}, {self.place(row)}, column {self.columns[column].name!r}"
 
 
 @dataclass(frozen=True)
@@ -65,16 +130,11 @@ def interpret(table: Table, options: Options, features: bool = False) -> Roles:
     else:
         (_wide if asset is None else _long)(table, numbers, roles, options, left)
     if not roles.takes:
-        raise _no_prices(table)
-    if not given:
-        _note_unused(table, left, roles)
-    return roles
-
-
-def _note_unused(table: Table, left: list[int], roles: Roles) -> None:
-    unused = [table.columns[i].name or str(i + 1) for i in left if i != roles.time]
-    if unused:
+        raise DataError(f"{table.source} {NO_PRICES}")
+    unused = [columns[i].name or str(i + 1) for i in left if i != roles.time]
+    if unused and not given:
         roles.notes.append(f"column{'s' * (len(unused) > 1)} {_listed(unused)} left out")
+    return roles
 
 
 def _refuse_blocks(table: Table, date: int, others: Sequence[int]) -> None:
@@ -83,7 +143,7 @@ def _refuse_blocks(table: Table, date: int, others: Sequence[int]) -> None:
     for i in others:
         column = table.columns[i]
         same = names.plain(column.name).rstrip("0123456789") == names.plain(chosen.name)
-        if column.kind == "date" and same and list(column.sample[:]) != list(chosen.sample[:]):
+        if column.kind == "date" and same and column.texts() != chosen.texts():
             raise DataError(
                 f"{table.source}: columns {date + 1} and {i + 1} ({chosen.name}, {column.name}) "
                 "hold different dates, so that each block of columns has its own: save each block "
@@ -119,24 +179,15 @@ def _date(table: Table, options: Options) -> int:
     typed = [i for i, column in enumerate(columns) if column.kind == "date"]
     if typed:
         return next((i for i in named if i in typed), typed[0])
-    otherwise = named[0] if named else 0
-    return otherwise if options.date_format else next(_epochs(columns, named), otherwise)
-
-
-def _epochs(columns: Sequence[Column], named: Sequence[int]) -> Iterator[int]:
-    """The columns of numbers that can be read as dates, the likeliest first."""
-    numbers = [i for i, column in enumerate(columns) if column.kind == "number"]
-    indices = [i for i in numbers if names.is_row_number(columns[i].name)]
-    for i in [*named, 0, *indices]:
-        if i in numbers and numeric_format(columns[i].whole_numbers):
-            yield i
-    for i in numbers:
-        if names.may_be_date(columns[i].name) and _is_epoch(columns[i]):
-            yield i
-
-
-def _is_epoch(column: Column) -> bool:
-    return (numeric_format(column.whole_numbers) or "").startswith("epoch")
+    if not options.date_format:
+        numbers = [i for i, column in enumerate(columns) if column.kind == "number"]
+        likely = [*named, 0, *(i for i in numbers if names.is_row_number(columns[i].name))]
+        stamps = [i for i in numbers if names.may_be_stamp(columns[i].name)]
+        for i in (*likely, *stamps):
+            form = numeric_format(columns[i].whole_numbers) if i in numbers else None
+            if form and (i in likely or form.startswith("epoch")):
+                return i
+    return named[0] if named else 0
 
 
 def _is_left_out(column: Column, at: int, features: bool, given: bool) -> bool:
@@ -156,11 +207,10 @@ def _is_left_out(column: Column, at: int, features: bool, given: bool) -> bool:
 
 def _is_time(column: Column) -> bool:
     """Whether a column is named after the time of day, and holds it."""
-    texts = [text.strip() for text in column.sample if text]
-    if not texts or not names.is_time(column.name):
+    if names.plain(column.name) not in names.TIMES or not column.sample:
         return False
     if column.kind == "text":
-        return all(text.replace(":", "").isdecimal() and len(text) <= 8 for text in texts)
+        return all(text.replace(":", "").isdecimal() and len(text) <= 8 for text in column.sample)
     whole = column.whole_numbers
     if whole is None:
         return False
@@ -178,16 +228,11 @@ def _asset(columns: Sequence[Column], candidates: Sequence[int]) -> int | None:
         rank = names.asset_rank(column.name) if len(column.levels) == 1 else None
         if rank is None:
             continue
-        weak = names.plain(column.name) in names.WEAK
-        if column.kind == "text" or (not weak and not _are_decimals(column)):
+        prices = all(re.fullmatch(r"-?\d*\.\d*[1-9]\d*", text) for text in column.sample)
+        code = names.is_code(column.name) and not prices  # like 7203
+        if column.kind == "text" or code:
             found.append((rank, i))
     return min(found)[1] if found else None
-
-
-def _are_decimals(column: Column) -> bool:
-    """Whether the sample holds numbers with decimals, as prices, and not codes like 7203."""
-    texts = [text for text in column.sample if text]
-    return not texts or all(re.fullmatch(r"-?\d*\.\d*[1-9]\d*", text) for text in texts)
 
 
 def _long(
@@ -197,13 +242,12 @@ def _long(
     columns = table.columns
     texts = [
         i for i in numbers
-        if len(numbers) > 1
-        and (columns[i].kind == "text" or names.is_identifier(columns[i].name))
+        if len(numbers) > 1 and (columns[i].kind == "text" or names.is_code(columns[i].name))
     ]  # fmt: skip
     left += texts
     numbers = [i for i in numbers if i not in texts]
     if not numbers:
-        raise _no_prices(table)
+        raise DataError(f"{table.source} {NO_PRICES}")
     found = names.fields([columns[i].name for i in numbers])
     counts = Counter(found)
     chosen = _price(table, numbers, found, options)
@@ -224,7 +268,7 @@ def _wide(
     if pairs is None:
         if options.layout == "fields" or _are_fields(table, numbers, options):
             _long(table, numbers, roles, options, left)
-            name = options.asset or _without_suffix(table.stem)
+            name = options.asset or SUFFIXES.sub("", table.stem)
             if not name:
                 shown = [columns[i].name for i in numbers]
                 kept = next(t for t in roles.takes if t.field == roles.price)
@@ -238,12 +282,12 @@ def _wide(
         else:
             roles.takes = [Take(i, "price", columns[i].name) for i in numbers]
         return
-    available = sorted({pair[0] for pair in pairs}, key=[pair[0] for pair in pairs].index)
-    positions = [next(i for i, p in zip(numbers, pairs, strict=True) if p[0] == each)
-                 for each in available]  # fmt: skip
-    chosen = _price(table, positions, list(available), options)
+    first: dict[str, int] = {}  # columns of the fields
+    for i, (name, _) in zip(numbers, pairs, strict=True):
+        first.setdefault(name, i)
+    chosen = _price(table, list(first.values()), list(first), options)
     roles.price = pairs[numbers.index(chosen)][0]
-    roles.takes = [Take(i, p[0], p[1]) for i, p in zip(numbers, pairs, strict=True)]
+    roles.takes = [Take(i, *pair) for i, pair in zip(numbers, pairs, strict=True)]
     _describe(roles, "")
 
 
@@ -298,7 +342,16 @@ def _price(table: Table, numbers: list[int], found: Sequence[str | None], option
     shown = [table.columns[i].levels[0] if len(table.columns[i].levels) == 1 else str(each)
              for i, each in zip(numbers, found, strict=True)]  # fmt: skip
     if options.price:
-        return numbers[_named(table, shown, found, options.price.strip())]
+        wanted = options.price.strip()
+        alike = [  # that are named so, or mean the same
+            at for at, name in enumerate(shown)
+            if names.plain(name) == names.plain(wanted) or found[at] == wanted
+        ]  # fmt: skip
+        same = [at for at in alike if shown[at] == wanted] or alike
+        if len(same) != 1:
+            said = "may be" if alike else "names no column, there are"
+            raise DataError(f"{table.source}: price={wanted!r} {said} {_listed(shown)}")
+        return numbers[same[0]]
     if len(numbers) == 1:
         if found[0] == "return" and options.kind == "prices":
             raise DataError(
@@ -306,8 +359,8 @@ def _price(table: Table, numbers: list[int], found: Sequence[str | None], option
                 f"price={shown[0]!r} if they are prices"
             )
         return numbers[0]
-    wanted = ("return",) if options.kind == "returns" else names.PRICES
-    priced = [at for at, each in enumerate(found) if each in wanted]
+    fields = ("return",) if options.kind == "returns" else names.PRICES
+    priced = [at for at, each in enumerate(found) if each in fields]
     if not priced:
         raise DataError(
             f"{table.source}: which column holds the {options.kind}, {_listed(shown)}? "
@@ -325,30 +378,6 @@ def _price(table: Table, numbers: list[int], found: Sequence[str | None], option
             f"price={shown[chosen]!r}"
         )
     return numbers[chosen]
-
-
-def _named(table: Table, shown: list[str], found: Sequence[str | None], wanted: str) -> int:
-    """The place of the one name that was asked for, or of the one that means the same."""
-    alike = [
-        at for at, name in enumerate(shown)
-        if names.plain(name) == names.plain(wanted) or found[at] == wanted
-    ]  # fmt: skip
-    same = [at for at in alike if shown[at] == wanted] or alike
-    if len(same) != 1:
-        said = "may be" if alike else "names no column, there are"
-        raise DataError(f"{table.source}: price={wanted!r} {said} {_listed(shown)}")
-    return same[0]
-
-
-def _without_suffix(name: str) -> str:
-    """The name of a file without its type: "BRK.B.csv.gz" is "BRK.B"."""
-    return re.sub(
-        r"(\.(csv|txt|tsv|dat|prn|parquet|pq|feather|arrow|gz|bz2|xz))+$", "", name, flags=re.I
-    )
-
-
-def _no_prices(table: Table) -> DataError:
-    return DataError(f"{table.source} needs a column of dates and at least one of prices")
 
 
 def _describe(roles: Roles, column: str) -> None:

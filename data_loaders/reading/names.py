@@ -55,12 +55,12 @@ TICKERS = {"OPEN", "LOW", "HIGH", "VOL", "RET", "OI", "MID", "LAST", "CHG", "WAP
 
 _FIELD = {word: field for field, words in FIELDS.items() for word in words.split()}
 _OTHER = set(OTHERS.split())
-_DATES, _TIMES = set(DATES.split()), set(TIMES)
+_DATES = set(DATES.split())
 _RANKS = {word: rank for rank, word in enumerate(ASSETS.split())}
 _BARS = {"o": "open", "h": "high", "l": "low", "c": "close", "v": "volume"}
 
 
-def is_identifier(name: str) -> bool:
+def is_code(name: str) -> bool:
     """Whether a column of that name holds codes of assets, whatever else a table has."""
     return plain(name) in _RANKS and plain(name) not in WEAK
 
@@ -95,13 +95,9 @@ def is_date(name: str) -> bool:
     return plain(name) in _DATES
 
 
-def may_be_date(name: str) -> bool:
+def may_be_stamp(name: str) -> bool:
     """Whether a name holds a word for dates, as "window_start" and "kline_open_time" do."""
     return re.search("date|time|stamp|start|epoch", plain(name)) is not None
-
-
-def is_time(name: str) -> bool:
-    return plain(name) in _TIMES
 
 
 def is_row_number(name: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 from data_loaders.suggestions import did_you_mean, known_names
 
@@ -52,14 +53,25 @@ class Options:
             raise ValueError(
                 f"header is a number of lines, or names like 'date,A,B', got {self.header!r}"
             )
-        object.__setattr__(self, "_lines", _line_ranges(self.skip))
+        _ = self.skipped  # refuses what is no range of lines
         if self.table is not None and int(self.table) < 1:
             raise ValueError(f"table counts from 1, got {self.table!r}")
 
-    @property
+    @cached_property
     def skipped(self) -> list[tuple[int, int]]:
         """First and last number of each range of lines to leave out."""
-        return self._lines  # type: ignore[attr-defined]
+        text = str(self.skip).replace(" ", "")
+        if text.isdecimal():
+            return [(1, int(text))] if int(text) else []
+        found = []
+        for part in text.split(","):
+            first, dash, last = part.partition("-")
+            if not (first.isdecimal() and (last.isdecimal() if dash else True)):
+                raise ValueError(
+                    f'skip is a number of lines, or lines like "1-3,9", got {self.skip!r}'
+                )
+            found.append((int(first), int(last) if dash else int(first)))
+        return found
 
     @property
     def missing(self) -> list[str]:
@@ -94,16 +106,3 @@ def _one_of(name: str, value: object, known: object) -> None:
             f"unknown {name} {value!r}{did_you_mean(value, listed)}; known are "
             f"{', '.join(map(repr, listed))}"
         )
-
-
-def _line_ranges(skip: int | str) -> list[tuple[int, int]]:
-    text = str(skip).replace(" ", "")
-    if text.isdecimal():
-        return [(1, int(text))] if int(text) else []
-    found = []
-    for part in text.split(","):
-        first, dash, last = part.partition("-")
-        if not (first.isdecimal() and (last.isdecimal() if dash else True)):
-            raise ValueError(f'skip is a number of lines, or lines like "1-3,9", got {skip!r}')
-        found.append((int(first), int(last) if dash else int(first)))
-    return found

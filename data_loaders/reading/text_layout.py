@@ -1,4 +1,4 @@
-"""Where the table is in a text file: delimiter, lines above and below it, header lines."""
+"""Text files, packed or not, and where the table is in them: delimiter, header, other lines."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import takewhile
+from itertools import accumulate
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, TypeVar
 
 from data_loaders.reading import names
 from data_loaders.reading.dates import looks_like_date
+from data_loaders.reading.numbers import is_number
 from data_loaders.reading.options import Options
-from data_loaders.reading.table import SAMPLE
-from data_loaders.reading.unpacking import Unpacked, member
 from data_loaders.validation import DataError
 
 DELIMITERS = (",", ";", "\t", "|")
 BLANKS = " "  # any number of them, where no other delimiter makes columns
 HEADERS = 5  # header lines at most
 TOP = 100  # lines in which the table must begin
+SAMPLE = 200  # rows that are looked at to tell what a column holds
+ALWAYS = 256 << 20  # bytes that may be unpacked, whatever the size of the file
+RATIO = 200  # unpacked over packed bytes beyond that; tables of prices reach 20
 T = TypeVar("T")
 UNREADABLE = (UnicodeDecodeError, OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
-NUMBER = re.compile(r"[$€£]?\s*[+-]?[\d.,'\u00a0 ]*\d[.,]?(e[+-]?\d+)?\s*[%KMBT]?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -48,15 +49,14 @@ class TextFile:
         """The unpacked content."""
         if self.member is not None:
             with zipfile.ZipFile(self.path) as archive:
-                return io.BytesIO(member(archive, self.member))
-        opener = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}.get(
-            self.path.suffix.lower()
-        )
+                about = archive.getinfo(self.member)  # no more is read than it says
+                _check_unpacked(self.name, about.file_size, about.compress_size)
+                return io.BytesIO(archive.read(about))
+        openers = {".gz": gzip.GzipFile, ".bz2": bz2.BZ2File, ".xz": lzma.LZMAFile}
+        opener = openers.get(self.path.suffix.lower())
         if opener is None:
             return open(self.path, "rb")
-        packed: Any = opener(self.path, "rb")  # type: ignore[operator]
-        limited = Unpacked(packed, str(self.path), self.path.stat().st_size)
-        return io.BufferedReader(limited, 1 << 20)
+        return io.BufferedReader(_Unpacked(self, opener(self.path)), 1 << 20)
 
     def encoding(self) -> str:
         with self.bytes() as stream:
@@ -82,6 +82,36 @@ class TextFile:
         except (*UNREADABLE, csv.Error) as error:
             reason = f"after line {number}: {_reason(error)}"
             raise DataError(f"{self.name} is not a readable CSV file: {reason}") from error
+
+
+class _Unpacked(io.RawIOBase):
+    """An unpacked stream: a few kilobytes can hold terabytes of zeros, so it has a limit."""
+
+    def __init__(self, file: TextFile, stream: IO[bytes]):
+        self.file, self.stream, self.count = file, stream, 0
+        self.packed = file.path.stat().st_size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        content = self.stream.read(len(buffer))
+        self.count += len(content)
+        _check_unpacked(self.file.name, self.count, self.packed)
+        buffer[: len(content)] = content
+        return len(content)
+
+    def close(self) -> None:
+        self.stream.close()
+        super().close()
+
+
+def _check_unpacked(name: str, unpacked: int, packed: int) -> None:
+    if unpacked > max(ALWAYS, RATIO * packed):
+        raise DataError(
+            f"{name} unpacks to more than {ALWAYS >> 20} MB and {RATIO} times its own size, which "
+            "no table of prices does; unpack it yourself if you know what is in it"
+        )
 
 
 @dataclass
@@ -111,21 +141,18 @@ class Layout:
                     for at, cells in enumerate(rows)]  # fmt: skip
         if len(rows) == 1:
             return [names.levels(cell) for cell in rows[0]]
-        filled = [_filled(cells) for cells in rows[:-1]] + [rows[-1]]
+        filled: list[
+            Iterable[str]
+        ] = [  # names of groups stand above the first of their columns only
+            accumulate(cells, lambda left, cell: cell if cell.strip() else left)
+            for cells in rows[:-1]
+        ]
         found = []
-        for column in zip(*filled, strict=False):
+        for column in zip(*filled, rows[-1], strict=False):
             parts = tuple(part.strip() for part in column if part.strip())
             found.append(parts or ("",))
         found[0] = (found[0][0],)
         return found
-
-
-def _filled(cells: list[str]) -> list[str]:
-    """Names of groups stand above the first of their columns only."""
-    filled: list[str] = []
-    for cell in cells:
-        filled.append(cell if cell.strip() or not filled else filled[-1])
-    return filled
 
 
 def find_layout(file: TextFile, options: Options) -> Layout:
@@ -134,9 +161,18 @@ def find_layout(file: TextFile, options: Options) -> Layout:
     top = _head(_kept(file, delimiter, options, first))
     if not top:
         raise DataError(f"{file.name} is not a readable CSV file: it has no line")
-    tables = _tables(top)
     if options.table is not None:
-        return _chosen(file, delimiter, options, first)
+        rows = list(_kept(file, delimiter, options, first))
+        tables, number = _tables(rows), int(options.table)
+        if number > len(tables):
+            raise DataError(f"{file.name}: there are {len(tables)} tables, asked for {number}")
+        start, stop = tables[number - 1]
+        layout = _layout(file, delimiter, rows[start:stop], options)
+        layout.stop = rows[stop][0] if stop < len(rows) else None
+        span = f"{rows[start][0]} to {rows[stop - 1][0]}"
+        layout.notes.append(f"table {number} of {len(tables)}, lines {span}")
+        return layout
+    tables = _tables(top)
     at = tables[0][0] if tables else 0
     if at and (header := _header_of_other_width(top[at - 1 :])) is not None:
         at -= 1
@@ -211,19 +247,16 @@ def _header_lines(rows: list[tuple[int, list[str]]], options: Options) -> int:
         return 1
     if any(_is_date(rows[0][1], at) for at in dated):
         return 0
-    more = takewhile(
-        lambda row: _is_further_header(row[1], len(rows[0][1]), dated), rows[1:HEADERS]
-    )
-    return 1 + len(list(more))
-
-
-def _is_further_header(cells: list[str], width: int, dated: list[int]) -> bool:
-    if len(cells) != width or any(_is_date(cells, at) for at in dated):
-        return False
-    if names.plain(cells[0]) in ("ticker", "price", "date", "datetime", "symbol", "dates"):
-        return True
-    rest = [cell.strip() for cell in cells[1:] if cell.strip()]
-    return not any(map(NUMBER.match, rest)) and bool(rest or not cells[0].strip())
+    count = 1
+    for _, cells in rows[1:HEADERS]:
+        if len(cells) != len(rows[0][1]) or any(_is_date(cells, at) for at in dated):
+            break
+        rest = [cell for cell in cells[1:] if cell.strip()]
+        named = names.plain(cells[0]) in ("ticker", "price", "date", "datetime", "symbol", "dates")
+        if not named and (any(map(is_number, rest)) or (cells[0].strip() and not rest)):
+            break
+        count += 1
+    return count
 
 
 def _date_columns(body: list[list[str]]) -> list[int]:
@@ -262,21 +295,6 @@ def _tables(rows: list[tuple[int, list[str]]]) -> list[tuple[int, int]]:
             blocks.append((start, at))
         start = at
     return blocks
-
-
-def _chosen(file: TextFile, delimiter: str, options: Options, first: int) -> Layout:
-    """The layout of the table that was asked for by its number."""
-    rows = list(_kept(file, delimiter, options, first))
-    tables = _tables(rows)
-    number = int(options.table or 1)
-    if number > len(tables):
-        raise DataError(f"{file.name}: there are {len(tables)} tables, asked for {number}")
-    start, stop = tables[number - 1]
-    layout = _layout(file, delimiter, rows[start:stop], options)
-    layout.stop = rows[stop][0] if stop < len(rows) else None
-    layout.notes.append(f"table {number} of {len(tables)}, lines {rows[start][0]} to "
-                        f"{rows[stop - 1][0]}")  # fmt: skip
-    return layout
 
 
 def after_table(file: TextFile, layout: Layout, options: Options) -> tuple[int, str] | None:

@@ -12,14 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_loaders import DataError, load
-from data_loaders.reading import unpacking
+from data_loaders.reading import text_layout
 
 HEAD = b"date,A,B\n2020-01-01,1,2\n2020-01-02,1,2\n2020-01-03,2,3\n"
 
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
-    monkeypatch.setattr(unpacking, "ALWAYS", 1 << 20)
+    monkeypatch.setattr(text_layout, "ALWAYS", 1 << 20)
 
 
 @pytest.mark.parametrize(
