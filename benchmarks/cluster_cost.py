@@ -41,7 +41,7 @@ import torch
 from benchmarks.scaling import flagship, market
 from engine import Costs, Training, WalkForward, backtest
 from engine.accounting.simulation import load_vectorbt, simulate
-from engine.compute.broadcast import Parcel
+from engine.compute.executors import Parcel
 from engine.planning.walk_forward import Fold
 from engine.runs.description import run_settings
 from engine.training.fit_records import FitKey
@@ -121,7 +121,7 @@ def measure(assets: int, rows: int = ROWS) -> tuple[Pieces, Shape]:
     wanted = np.resize(decided.targets.to_numpy(), (len(tested), assets))
     targets = pd.DataFrame(wanted, panel.dates[tested], panel.assets)
     simulating = seconds(lambda: simulate(targets, panel, Costs(), PLAN.execution_lag))
-    code = "import engine.compute.preload, strategies.registry"
+    code = "import torch._dynamo, torch.nn.utils, strategies.registry"
     begun = time.perf_counter()
     subprocess.run([sys.executable, "-c", code], check=True)
     pieces = Pieces(

@@ -39,7 +39,7 @@ def cross_validate(
     if workers:
         import_for_workers()
     from engine import cross_validate as validate
-    from engine.compute.cluster import on_cluster
+    from engine.compute.executors import on_cluster
     from engine.runs.experiment import experiment_of, read_experiment, read_simulation
 
     asked = experiment_of(experiment) if experiment.is_dir() else read_experiment(experiment)
@@ -103,7 +103,7 @@ def sweep(
     import tomli_w
 
     from data_loaders.writing import safe_csv, write_text
-    from engine.compute.cluster import on_cluster
+    from engine.compute.executors import on_cluster
     from engine.research.search import Search, search, trials_of
     from engine.runs.experiment import (
         read_experiment,

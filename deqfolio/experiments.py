@@ -101,7 +101,7 @@ def run(
     from data_loaders.writing import write_text
     from engine import backtest
     from engine.accounting.risk_free import read_risk_free
-    from engine.compute.cluster import on_cluster
+    from engine.compute.executors import on_cluster
     from engine.runs.experiment import read_logs, read_report, read_simulation
     from engine.runs.run_directory import EXPERIMENT, holds_work, locked, written
     from engine.training.callbacks import named_callbacks

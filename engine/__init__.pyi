@@ -1,8 +1,10 @@
 from engine.accounting.costs import Costs as Costs
 from engine.backtest import backtest as backtest
+from engine.losses.portfolio import QLIKE as QLIKE
 from engine.losses.portfolio import Concentration as Concentration
 from engine.losses.portfolio import NegativeInformationRatio as NegativeInformationRatio
 from engine.losses.portfolio import PredictionError as PredictionError
+from engine.losses.portfolio import RealizedVariance as RealizedVariance
 from engine.losses.portfolio import RiskParity as RiskParity
 from engine.losses.portfolio import TrackingError as TrackingError
 from engine.losses.portfolio import Turnover as Turnover
@@ -15,8 +17,6 @@ from engine.losses.returns import NegativeMeanVariance as NegativeMeanVariance
 from engine.losses.returns import NegativeOmega as NegativeOmega
 from engine.losses.returns import NegativeSharpe as NegativeSharpe
 from engine.losses.returns import NegativeSortino as NegativeSortino
-from engine.losses.risk import QLIKE as QLIKE
-from engine.losses.risk import RealizedVariance as RealizedVariance
 from engine.planning.walk_forward import WalkForward as WalkForward
 from engine.research.audit import StrategyCheckError as StrategyCheckError
 from engine.research.audit import check_strategy as check_strategy

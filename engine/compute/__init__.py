@@ -1,1 +1,1 @@
-"""Compute: worker processes, clusters, threads, memory, progress. Names nothing of a backtest."""
+"""Compute: worker processes, clusters, threads. Names nothing of a backtest."""

@@ -31,7 +31,7 @@ from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import Any
 
-PRELOAD = "engine.compute.preload"
+PRELOAD = "torch._dynamo", "torch.nn.utils"  # what tasks of a backtest need
 SAFE_PATH = "PYTHONSAFEPATH"  # of Python 3.11 and later
 PATIENCE = 10  # seconds for the threads to notice that their workers were killed
 LONGEST = 50  # characters of the folder for temporary files; the name of a socket has 107 at most
@@ -64,7 +64,7 @@ def start_server(*modules: str) -> None:
     """
     if sys.platform != "linux":
         return
-    forkserver.set_forkserver_preload([PRELOAD, *modules])  # no effect if the server runs
+    forkserver.set_forkserver_preload([*PRELOAD, *modules])  # no effect if the server runs
     _use_own_folder()
     with _safe_path():
         # First, because starting it unblocks SIGINT in this thread.

@@ -5,8 +5,7 @@ loss = NegativeSharpe() + 0.1 * NegativeLogGrowth()
 A measure of which more is better is negated, as its name says (NegativeSharpe); others are not.
 Sharpe, Sortino and Omega ratios are of excess returns, as in the report; growth, drawdowns and
 tails are of net returns, and in a mean the risk-free rate is a constant that moves no optimum.
-Losses on the weights, against a benchmark and on forecasts are in ``portfolio.py``, those on risk
-in ``risk.py``.
+Losses on the weights, against a benchmark, on forecasts and on risk are in ``portfolio.py``.
 """
 
 from __future__ import annotations

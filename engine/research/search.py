@@ -25,7 +25,7 @@ from data_loaders.plugins import shown_module
 from data_loaders.suggestions import did_you_mean
 from engine.accounting.costs import Costs
 from engine.accounting.risk_free import Rates, read_risk_free
-from engine.compute.cluster import client_of
+from engine.compute.executors import client_of
 from engine.compute.worker_pool import local_processes, start_server
 from engine.planning.walk_forward import WalkForward
 from engine.research.trials import PAUSE, TRAINING, Search, Trials, ended_slots, work

@@ -27,7 +27,7 @@ from engine.accounting.costs import Costs
 from engine.accounting.performance import sharpe
 from engine.accounting.risk_free import Rates
 from engine.backtest import backtest
-from engine.compute.broadcast import TASK_LOCK
+from engine.compute.executors import TASK_LOCK
 from engine.compute.worker_pool import is_alive
 from engine.planning.walk_forward import WalkForward
 from engine.runs.ledger import TrialLedger

@@ -88,7 +88,7 @@ class BacktestResult:
             the trade), aimed, and of an optimising strategy those of ``Reasons.assets``. Of many
             assets, on fewer dates than there were decisions. ``explain`` reads it.
         sensitivity: one row per fold, seed and feature of a learned strategy: fold, seed, feature,
-            change, decisions (see ``engine.walking.sensitivity``).
+            change, decisions (see ``engine.walking.decision_record``).
         risk_free: (T,) simple risk-free returns of the same periods as ``net_returns``, see
             ``accounting.risk_free``; by default what the rate in the settings comes to.
         illiquidity: (K, N) daily volatility over the root of the money traded a day, by fill date;

@@ -18,11 +18,15 @@ from engine.accounting.positions import Positions
 from engine.compute.threads import limited_threads
 from engine.planning.walk_forward import Fold
 from engine.training.fit_records import FitKey, Fitted, TrainingError
-from engine.walking.decision_record import DecisionRecord
+from engine.walking.decision_record import DecisionRecord, sensitivity
 from engine.walking.learner import Learner
-from engine.walking.market_memory import unchanged_market
-from engine.walking.sensitivity import sensitivity
-from engine.walking.weight_checks import AllocationError, Answer, checked_answer, reason_of
+from engine.walking.weight_checks import (
+    AllocationError,
+    Answer,
+    checked_answer,
+    reason_of,
+    unchanged_market,
+)
 from strategies.base import (
     LearnedStrategy,
     SolveRecord,

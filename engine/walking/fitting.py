@@ -2,7 +2,7 @@
 
 A fit depends on nothing but itself and what all tasks share, so where it runs changes nothing: in
 this process, in others (``workers``), or on a cluster (any ``concurrent.futures.Executor``). A task
-is small: what all share is sent apart (``compute/broadcast.py``), and training rows are cut from it
+is small: what all share is sent apart (``compute/executors.py``), and training rows are cut from it
 where the fit is made.
 """
 
@@ -22,8 +22,7 @@ from engine.compute.threads import limited_threads
 from engine.training.fit_records import FitKey, Fitted, TrainingError
 from engine.training.trainer import train
 from engine.walking.learner import Learner
-from engine.walking.market_memory import unchanged_market
-from engine.walking.weight_checks import reason_of
+from engine.walking.weight_checks import reason_of, unchanged_market
 from strategies.base import LearnedStrategy
 
 

@@ -1,8 +1,9 @@
-"""The learner: what all fits and decisions of a run share, and what each of them sees."""
+"""The learner: what all fits and decisions of a run share, and what each of them sees; and whether
+it fits in memory, checked before hours are spent."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
 
@@ -12,19 +13,17 @@ import torch
 from sklearn.base import clone
 
 from data_loaders import Panel
-from data_loaders.machine import free_memory
+from data_loaders.machine import GIGABYTE, free_memory
 from data_loaders.validation import day
 from engine.accounting.costs import Costs
 from engine.accounting.market import Market, illiquidity
 from engine.accounting.risk_free import RiskFree
-from engine.compute.memory import check_memory
 from engine.planning.walk_forward import Fold, WalkForward
 from engine.training.dataset import Dataset, check_mirrored, mirrored, with_mirrors
 from engine.training.fit_records import FitKey, Fitted
 from engine.training.settings import Training
 from engine.training.trainer import build
 from engine.training.unpriced import steps_of
-from engine.walking.input_cache import InputCache
 from strategies.base import Inputs, LearnedStrategy
 
 STEP = 4  # times the inputs of its rows is what a step takes: benchmarks/scaling.py --only step
@@ -248,3 +247,98 @@ class Learner:
         gaps = (np.diff(np.searchsorted(self.dates, fold.train)) > 1).any()
         a_step = STEP * min(len(fold.train), self.training.block + 1)
         return a_step + ((1 + mirrors) * len(fold.train) if gaps or mirrors else 0)
+
+
+class InputCache:
+    """The inputs of a strategy on the dates of a run, made when they are first asked for.
+
+    Consecutive dates are handed out as a view, so the training rows of folds, which overlap, take
+    no memory of their own. Dates that nobody asked for take none either.
+    """
+
+    def __init__(self, name: str, rows: np.ndarray, make: Callable[[int], Inputs]):
+        """
+        Args:
+            name: of the strategy, for messages.
+            rows: (D,) rows of the panel, increasing: the dates that can be asked for.
+            make: prepares one of them.
+        """
+        self.name, self.make = name, make
+        self._place = {int(row): number for number, row in enumerate(rows)}
+        self._values: Inputs = {}  # (D, ...) each
+        self._known = np.zeros(len(rows), bool)
+        self._written: list[int] = []
+
+    def __call__(self, rows: np.ndarray) -> Inputs:
+        """The inputs (B, ...) of some of the dates.
+
+        Raises:
+            ValueError: two dates have inputs of other names or shapes.
+        """
+        if self._written != self._versions():  # a module wrote to a view: it may keep it
+            self._values, self._written = {}, []
+            self._known[:] = False
+        places = [self._place[int(row)] for row in rows]
+        for row, place in zip(rows, places, strict=True):
+            if not self._known[place]:
+                self._keep(place, self.make(int(row)))
+        first, last = places[0], places[-1] + 1
+        if places == list(range(first, last)):
+            return {name: values[first:last] for name, values in self._values.items()}
+        chosen = torch.tensor(places)
+        return {name: values[chosen] for name, values in self._values.items()}
+
+    def _keep(self, place: int, inputs: Inputs) -> None:
+        if not self._values:
+            dates = len(self._place)
+            self._values = {k: v.new_empty((dates, *v.shape)) for k, v in inputs.items()}
+        expected = {name: tuple(values.shape[1:]) for name, values in self._values.items()}
+        found = {name: tuple(values.shape) for name, values in inputs.items()}
+        if found != expected:
+            raise ValueError(
+                f"{self.name}.prepare() should give the same names and shapes on all dates, got "
+                f"{found} after {expected}"
+            )
+        for name, values in self._values.items():
+            values[place] = inputs[name]
+        self._known[place] = True
+        self._written = self._versions()
+
+    def _versions(self) -> list[int]:
+        """How often each was written to; a view shares the count with what it is a view of."""
+        return [values._version for values in self._values.values()]
+
+
+def check_memory(
+    name: str, prepared: Inputs, dates: int, copied: int, free: int | None, copies: int = 1
+) -> int:
+    """The number of bytes that the prepared inputs of a strategy take; refused if they do not fit.
+
+    The inputs of each date are kept, and a training step copies those of its rows several times.
+
+    Args:
+        name: of the strategy, for the message.
+        prepared: its inputs of one date.
+        dates: how many dates are prepared.
+        copied: how many dates' inputs a training step takes in addition.
+        free: bytes, or None if that is not known: then nothing is refused.
+        copies: number of processes that each hold all of it.
+
+    Raises:
+        ValueError: with how much is needed, how much is free, and the remedy.
+    """
+    sizes = {key: value.numel() * value.element_size() for key, value in prepared.items()}
+    per_date = sum(sizes.values())
+    needed = copies * per_date * (dates + copied)
+    if free is None or needed <= free:
+        return needed
+    largest = max(sizes, key=sizes.__getitem__)
+    shape = " x ".join(map(str, prepared[largest].shape))
+    raise ValueError(
+        f"{name} would keep {needed / GIGABYTE:.3g} GB of inputs in memory, and "
+        f"{free / GIGABYTE:.3g} GB are free: {per_date / 1e6:.3g} MB a date, most of it "
+        f"{largest!r} ({shape}), for {dates} dates and, for steps of training, {copied} more"
+        f"{f', in each of {copies} processes: take fewer workers' * (copies > 1)}; take a smaller "
+        'form of the risk where the strategy has one (risk="factor"), fewer assets, rarer '
+        "decisions or a rolling window of training"
+    )

@@ -1,10 +1,12 @@
-"""Checks of the weights that a strategy gives, and of the prices in a ``Bracket``: what cannot be
-held, and what no order could mean, is an error that says why."""
+"""Checks of what a strategy does: the weights that it gives, the prices in a ``Bracket``, and that
+it leaves the market's memory alone. What cannot be held, and what no order could mean, is an error
+that says why."""
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import NamedTuple, Self
 
@@ -242,3 +244,31 @@ def checked_levels(
                 f"{where} of {start[first]:g}, got {getattr(levels, name)[first]:g}"
             )
     return levels
+
+
+class MarketChanged(RuntimeError):
+    """A strategy wrote into the memory of the market; nothing of the run can be trusted."""
+
+
+@contextmanager
+def unchanged_market(panel: Panel, name: str) -> Iterator[None]:
+    """A block in which the code of a strategy runs.
+
+    Strategies are handed views of one history. Arrays of numpy can be made writable again, and a
+    strategy that writes prices trades at prices that never were.
+
+    Raises:
+        MarketChanged: at its end, if the content of the panel is not what it was.
+    """
+    before = panel.fingerprint
+    yield
+    values, returns = panel.prices.to_numpy(), panel.returns.to_numpy()
+    with np.errstate(all="ignore"):
+        moves = values[1:] / values[:-1] - 1
+    same = np.array_equal(moves, returns[1:], equal_nan=True)
+    if not (same and panel.content_hash() == before):
+        raise MarketChanged(
+            f"{name} wrote into the memory of the market: prices, features or members are not what "
+            "they were, so no result of this run can be trusted. Let it write to copies, like "
+            "history.prices.copy(), and load the data again"
+        )

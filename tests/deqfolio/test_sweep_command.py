@@ -96,7 +96,7 @@ def test_an_empty_ledger_says_so(here, capsys):
 
 
 def test_a_cluster_that_is_not_there(here, capsys, monkeypatch):
-    monkeypatch.setattr("engine.compute.cluster.WAIT", 1)
+    monkeypatch.setattr("engine.compute.executors.WAIT", 1)
     assert main(["sweep", "experiment.toml", "--cluster", "tcp://127.0.0.1:9"]) == 1
     assert "no cluster answers at tcp://127.0.0.1:9" in capsys.readouterr().err
 
@@ -105,7 +105,7 @@ def test_what_is_no_cluster_is_told_apart(here, capsys, monkeypatch):
     """An address without a scheme, and a port at which something else listens."""
     assert main(["sweep", "experiment.toml", "--cluster", "10.0.0.1:8786"]) == 1
     assert "it should be like tcp://10.0.0.1:8786" in capsys.readouterr().err
-    monkeypatch.setattr("engine.compute.cluster.WAIT", 1)
+    monkeypatch.setattr("engine.compute.executors.WAIT", 1)
     with socket.create_server(("127.0.0.1", 0)) as other:
         address = f"tcp://127.0.0.1:{other.getsockname()[1]}"
         monkeypatch.setattr("distributed.Client", lambda *_, **__: time.sleep(20))  # as Dask does

@@ -76,7 +76,7 @@ def test_every_option_is_kept_and_repeated_bit_for_bit(prices, tmp_path):
     ],
 )
 def test_wrong_options_are_one_sentence(prices, capsys, monkeypatch, words, message):
-    monkeypatch.setattr("engine.compute.cluster.WAIT", 1)
+    monkeypatch.setattr("engine.compute.executors.WAIT", 1)
     assert main(["backtest", "--data", prices, *RULES, *SHORT, *words]) == 1
     assert message in capsys.readouterr().err.strip().splitlines()[-1]
 

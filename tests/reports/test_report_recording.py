@@ -12,7 +12,7 @@ from torch import nn
 
 from data_loaders import Panel
 from engine import Costs, Training, WalkForward, backtest, load_run
-from engine.walking.sensitivity import sensitivity
+from engine.walking.decision_record import sensitivity
 from reports.compare import common_span
 from reports.metrics import trading
 from strategies import DEQMeanVariance, EqualWeight, LearnedStrategy, MinimumVariance

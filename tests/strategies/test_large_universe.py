@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from data_loaders import Panel
 from data_loaders.machine import free_memory
 from engine import WalkForward, backtest, check_strategy
-from engine.compute.memory import check_memory
+from engine.walking.learner import check_memory
 from strategies import DEQMeanVariance, EqualWeight, ExplicitMeanVariance, UnrolledMeanVariance
 from strategies.base import stack
 from strategies.covariance import factor_risk, ledoit_wolf_intensity, shrunk_covariance

@@ -23,7 +23,7 @@ from engine import Costs, StrategyCheckError, WalkForward, backtest, check_strat
 from engine.research.altered_markets import Futures
 from engine.research.audit import Audit
 from engine.runs.ledger import TrialLedger
-from engine.walking.market_memory import MarketChanged
+from engine.walking.weight_checks import MarketChanged
 from strategies import EqualWeight, LearnedStrategy, Strategy
 
 

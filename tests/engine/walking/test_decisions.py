@@ -17,9 +17,9 @@ from engine.accounting.positions import Positions
 from engine.planning.walk_forward import Fold
 from engine.training.fit_records import FitKey, Fitted
 from engine.training.trainer import build
+from engine.walking.decision_record import sensitivity
 from engine.walking.decisions import DecisionTask
 from engine.walking.learner import Learner
-from engine.walking.sensitivity import sensitivity
 from strategies import EqualWeight, ExplicitMeanVariance, LearnedStrategy, MinimumVariance, Strategy
 
 FOLDS = [

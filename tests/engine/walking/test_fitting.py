@@ -21,7 +21,7 @@ from small_runs import run
 
 from data_loaders import Panel
 from engine import Costs, RunMismatch, Training, backtest, load_run
-from engine.compute.broadcast import Parcel, WorkerLost
+from engine.compute.executors import Parcel, WorkerLost
 from engine.runs.run_directory import RunNotWritten
 from engine.runs.saved_run import unfinished
 from engine.walking.fitting import FitTask

@@ -13,7 +13,7 @@ from markets import random_walks
 
 from data_loaders import Panel
 from engine import Costs, Training, WalkForward, backtest
-from engine.compute.cluster import ClusterError, on_cluster
+from engine.compute.executors import ClusterError, on_cluster
 from engine.compute.worker_pool import start_server
 from engine.research.search import Search, search
 from engine.runs.ledger import TrialLedger
@@ -111,7 +111,8 @@ def test_a_search_outlives_a_worker_on_a_cluster_of_the_same_code(cluster, tmp_p
     assert list(found.trials.index) == list(range(6))
     assert set(found.trials["state"]) == {"complete"}
     assert TrialLedger(storage).trials()["runs"].sum() in (6, 7)  # what was killed, once more
-    monkeypatch.setattr("engine.compute.cluster.PACKAGES", ("engine",))  # here, not on the workers
+    ours = "engine.compute.executors.PACKAGES"
+    monkeypatch.setattr(ours, ("engine",))  # not those of the workers
     refused = pytest.raises(ClusterError, match="other code than here runs on")
     with refused, on_cluster(cluster.scheduler_address):
         pass

@@ -7,8 +7,7 @@ import torch
 from markets import random_walks
 
 from engine import Costs, Training, WalkForward
-from engine.walking.input_cache import InputCache
-from engine.walking.learner import Learner
+from engine.walking.learner import InputCache, Learner
 from strategies import DEQMeanVariance
 from strategies.base import stack
 
