@@ -21,7 +21,6 @@ if TYPE_CHECKING:  # what needs torch is imported where it is used: torch takes 
     from engine.accounting.risk_free import Rates
     from engine.training.callbacks import Callback
     from engine.training.settings import Training
-    from engine.walking.decisions import DecisionTask
 
 
 def backtest(
@@ -94,9 +93,6 @@ def backtest(
     settings = {**session.settings, "whole_shares": whole_shares}
     results: dict[str, BacktestResult] = {}
 
-    def tasks(name: str, fits: dict) -> list[DecisionTask]:
-        return [session.task(name, fits, folds)]
-
     def in_order() -> Results[BacktestResult]:
         return Results({name: results[name] for name in session.named if name in results})
 
@@ -104,8 +100,8 @@ def backtest(
         if session.run is not None:
             warn_of_damage(session.run.path)
         try:
-            for name, fits, (decided,) in session.decisions(tasks):  # trained on the way
-                results[name] = session.result(name, fits, decided, settings)  # simulated
+            for name, (decided,) in session.decisions([folds]):  # trained on the way
+                results[name] = session.result(name, decided, settings)  # simulated
         finally:
             keep_record(in_order(), ledger)
             if session.run is not None and results:

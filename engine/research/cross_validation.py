@@ -31,8 +31,8 @@ from engine.runs.result_views import why_failed
 from engine.runs.run_directory import written
 from engine.runs.saved_run import save_paths
 from engine.training.settings import Training
-from engine.walking.decisions import Decided, DecisionTask
-from engine.walking.session import Fits, Session
+from engine.walking.decisions import Decided
+from engine.walking.session import Session
 from strategies.base import Strategy
 
 MOST = 10_000  # splits: more would take years
@@ -90,20 +90,18 @@ def cross_validate(
     how = {"folds": folds, "test_folds": test_folds}
     settings = {**session.settings, "plan": session.settings["plan"] | {"cross_validation": how}}
 
-    def tasks(name: str, fits: Fits) -> list[DecisionTask]:
-        made = []
-        for path in paths:
-            parts = []
-            for split, block in path:  # a split's fold with one of its test blocks alone
-                fold, blocks = splits[split]
-                parts.append(replace(fold, refit=int(blocks[block][0]), test=blocks[block]))
-            made.append(session.task(name, fits, parts, observed=False))
-        return made
+    walks = []
+    for path in paths:
+        parts = []
+        for split, block in path:  # a split's fold with one of its test blocks alone
+            fold, blocks = splits[split]
+            parts.append(replace(fold, refit=int(blocks[block][0]), test=blocks[block]))
+        walks.append(parts)
 
     rows: dict[tuple[str, int], dict[str, float | str]] = {}
     first = {}
     with session.open([fold for fold, _ in splits], run_dir, restart, cross_validation=how):
-        for name, _, decided in session.decisions(tasks):
+        for name, decided in session.decisions(walks, observed=False):
             for path, outcome in enumerate(decided):
                 found = _result(name, session, outcome, settings)
                 figures = found.figures

@@ -17,8 +17,7 @@ from engine.runs.result import BacktestResult
 from engine.runs.result_views import Results, SeedResults
 from engine.training.callbacks import Callback
 from engine.training.settings import Training
-from engine.walking.decisions import DecisionTask
-from engine.walking.session import Fits, Session
+from engine.walking.session import Session
 from strategies.base import Strategy
 
 
@@ -75,12 +74,8 @@ def backtest_seeds(
     numbers = range(single.seed, single.seed + seeds)
     results = SeedResults[BacktestResult]({seed: Results() for seed in numbers})
 
-    def tasks(name: str, fits: Fits) -> list[DecisionTask]:
-        chosen = numbers if name in session.learned else numbers[:1]
-        return [session.task(name, fits, folds, [seed]) for seed in chosen]
-
     with session.open(folds, run_dir, restart):
-        for name, fits, decided in session.decisions(tasks):
+        for name, decided in session.decisions([folds], each_seed=True):
             for k, seed in enumerate(numbers):
                 alone = replace(single, seed=seed)
                 settings = run_settings(
@@ -88,8 +83,7 @@ def backtest_seeds(
                 )
                 settings["whole_shares"] = whole_shares
                 outcome = decided[min(k, len(decided) - 1)]
-                own = {key: fit for key, fit in fits.items() if key.seed == seed}
-                results[seed][name] = session.result(name, own, outcome, settings)
+                results[seed][name] = session.result(name, outcome, settings, seed)
     for seed, by_name in results.items():
         results[seed] = Results({name: by_name[name] for name in session.named})
         keep_record(results[seed], ledger)

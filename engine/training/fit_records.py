@@ -33,6 +33,9 @@ class Fitted:
     checks: list[dict]
 
 
+Fits = dict[FitKey, Fitted]
+
+
 class TrainingError(RuntimeError):
     """Training cannot go on; the message says at which epoch and why.
 

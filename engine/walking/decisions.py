@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, TypeGuard
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -134,37 +134,58 @@ class _Walk:
 
     def decide(self, fold: Fold) -> None:
         """Decide in a fold, with what is fitted for it."""
-        task, networks = self.task, []
+        task, learner, networks = self.task, self.learner, []
         if (learned := learned_inside(task.strategy)) is not None:
-            networks = self.learner.restored(task.name, learned, fold, task.fits)
+            networks = learner.restored(task.name, learned, fold, task.fits)
         fitted: Sequence[Strategy] = networks
-        if learned is not _decides(task.strategy):
-            self.rule = self._refitted(self.rule.with_trained(networks), fold)
+        decider = task.strategy
+        if not getattr(decider, "trains", True):  # ``Untrained`` only leaves the training out
+            decider = decider.inner_strategies()["strategy"]
+        if learned is not decider:
+            known = learner.known(fold.refit, fold.refit + 1 - fold.start)
+            rule = self.rule.with_trained(networks)
+            try:
+                self.rule = rule.refitted(known, learner.plan)
+            except Exception as error:
+                when, reason = known.dates[-1], reason_of(error)
+                raise AllocationError.at("fit", task.name, when, reason) from error
             fitted = [self.rule]
         detailed = task.observed or task.on_details is not None
         with record_solves(details=detailed) as record:
             self._ask(fold, fitted, record)
-        if task.observed:
-            about = {"fold": fold.number, "phase": "allocation"}
-            self.solves.extend({**about, **line} for line in record.summary())
-            self.sensitivity.extend(self._sensitivities(fold, networks))
-
-    def _refitted(self, rule: Strategy, fold: Fold) -> Strategy:
-        """The rule of the fold before, for this one."""
-        known = self.learner.known(fold.refit, fold.refit + 1 - fold.start)
-        try:
-            return rule.refitted(known, self.learner.plan)
-        except Exception as error:
-            name, reason = self.task.name, reason_of(error)
-            raise AllocationError.at("fit", name, known.dates[-1], reason) from error
+        if not task.observed:
+            return
+        about = {"fold": fold.number, "phase": "allocation"}
+        self.solves.extend({**about, **line} for line in record.summary())
+        if len(fold.test):
+            seeds = sorted(key.seed for key in task.fits if key.fold == fold.number)
+            for seed, network in zip(seeds, networks, strict=False):
+                inputs = learner.stacked(task.name, network, fold.test)
+                known = learner.known(int(fold.test[-1]), network.lookback)
+                moved = sensitivity(network, inputs, seed, known)
+                about = {"fold": fold.number, "seed": seed}
+                self.sensitivity.extend({**about, **line} for line in moved)
 
     def _ask(self, fold: Fold, fitted: Sequence[Strategy], record: SolveRecord) -> None:
-        """Ask for the weights of each row of a fold, and order them."""
-        task, learner, infer = self.task, self.learner, None
-        if task.on_details is None and _are_networks(fitted):
-            infer = Inference(task.name, fitted, learner, fold.test)
+        """Ask for the weights of each row of a fold, and order them.
+
+        Where the weights are those of modules, and no ``allocate`` of their own changes them, they
+        come from inputs that are prepared already; and all in one batch where the modules do not
+        look at the current holdings. Where the batch fails, they decide date by date as others do,
+        and the first date that fails is found.
+        """
+        task, learner = self.task, self.learner
+        networks = [each for each in fitted if isinstance(each, LearnedStrategy)]
+        own = any(type(each).allocate is not LearnedStrategy.allocate for each in fitted)
+        if own or task.on_details is not None:
+            networks = []
+        batch: np.ndarray | None = None  # (S, K, N), of S networks on K rows
+        if networks and len(fold.test) and not networks[0].knows_holdings:
+            inputs = learner.stacked(task.name, networks[0], fold.test)
+            with suppress(KeyError, ValueError, RuntimeError):
+                batch = np.stack([each.weights(inputs).numpy() for each in networks])
         if record.details is not None:
-            if infer is not None and infer.batch is not None:
+            if batch is not None:
                 self.noted.solves(fold.test, record)
             record.details.clear()
         for number, row in enumerate(map(int, fold.test)):
@@ -173,11 +194,13 @@ class _Walk:
             holdings = pd.Series(held.copy(), index=learner.panel.assets)
             answers = []
             for k, each in enumerate(fitted):
-                asked = partial(infer, k, number, holdings) if infer is not None else None
-                own = None
-                if self.book is not None:
-                    own = self.book.at(row, self.positions.pending())
-                answers.append(checked_answer(task.name, each, history, holdings, asked, own))
+                asked: Callable[[], np.ndarray] | None = None
+                if batch is not None:
+                    asked = partial(batch.__getitem__, (k, number))
+                elif networks:
+                    asked = partial(self._weights, networks[k], row, holdings)
+                book = self.book.at(row) if self.book is not None else None
+                answers.append(checked_answer(task.name, each, history, holdings, asked, book))
             if task.on_details is not None and record.details is not None:
                 task.on_details(row, record.details.copy())
             answer = answers[0] if len(answers) == 1 else mean_answer(answers, held)
@@ -191,60 +214,10 @@ class _Walk:
                 self.levels[row] = answer.levels
             self.on_decision()
 
-    def _sensitivities(
-        self, fold: Fold, networks: Sequence[LearnedStrategy]
-    ) -> Iterator[dict[str, object]]:
-        """Which inputs the fitted networks of a fold look at in its test rows."""
-        name, learner = self.task.name, self.learner
-        seeds = sorted(key.seed for key in self.task.fits if key.fold == fold.number)
-        for seed, strategy in zip(seeds, networks if len(fold.test) else (), strict=False):
-            inputs = learner.stacked(name, strategy, fold.test)
-            known = learner.known(int(fold.test[-1]), strategy.lookback)
-            for row in sensitivity(strategy, inputs, seed, known):
-                yield {"fold": fold.number, "seed": seed, **row}
-
-
-class Inference:
-    """The weights of S fitted networks on K rows, from inputs that are prepared already.
-
-    Networks that do not look at the current holdings decide on all rows in one batch. Where the
-    batch fails, they decide date by date as others do, and the first date that fails is found.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        networks: Sequence[LearnedStrategy],
-        learner: Learner,
-        rows: np.ndarray,
-    ):
-        self.name, self.networks, self.learner, self.rows = name, networks, learner, rows
-        self.batch: np.ndarray | None = None  # (S, K, N)
-        if len(rows) and not networks[0].knows_holdings:
-            inputs = learner.stacked(name, networks[0], rows)
-            with suppress(KeyError, ValueError, RuntimeError):
-                self.batch = np.stack([each.weights(inputs).numpy() for each in networks])
-
-    def __call__(self, network: int, number: int, holdings: pd.Series) -> np.ndarray:
-        """Weights (N,) of a network on one of the rows."""
-        if self.batch is not None:
-            return self.batch[network, number]
-        chosen, rows = self.networks[network], self.rows[number : number + 1]
-        inputs = self.learner.stacked(self.name, chosen, rows) | holdings_input(holdings)
-        return chosen.weights(inputs)[0].numpy()
-
-
-def _decides(strategy: Strategy) -> Strategy:
-    """What decides: the strategy or, as it only leaves the training out, that in ``Untrained``."""
-    return (
-        strategy if getattr(strategy, "trains", True) else strategy.inner_strategies()["strategy"]
-    )
-
-
-def _are_networks(fitted: Sequence[Strategy]) -> TypeGuard[Sequence[LearnedStrategy]]:
-    """Whether their weights are those of their modules, and no ``allocate`` of their own changes
-    them."""
-    return all(type(each).allocate is LearnedStrategy.allocate for each in fitted)
+    def _weights(self, network: LearnedStrategy, row: int, holdings: pd.Series) -> np.ndarray:
+        """Weights (N,) of a network on a row, from its prepared inputs."""
+        inputs = self.learner.stacked(self.task.name, network, np.array([row]))
+        return network.weights(inputs | holdings_input(holdings))[0].numpy()
 
 
 def mean_answer(answers: Sequence[Answer], held: np.ndarray) -> Answer:

@@ -8,22 +8,26 @@ where the fit is made.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
+from sklearn.base import clone
 from torch import Tensor
 
 from data_loaders.validation import day
+from engine.compute.executors import Submit
 from engine.compute.threads import limited_threads
-from engine.training.fit_records import FitKey, Fitted, TrainingError
+from engine.runs.run_directory import RunDirectory
+from engine.training.callbacks import Callback, ProgressBar
+from engine.training.fit_records import FitKey, Fits, Fitted, TrainingError
 from engine.training.trainer import train
 from engine.walking.learner import Learner
 from engine.walking.weight_checks import reason_of, unchanged_market
-from strategies.base import LearnedStrategy
+from strategies.base import LearnedStrategy, Strategy, is_trained, learned_inside
 
 
 @dataclass(frozen=True)
@@ -90,123 +94,141 @@ def training_error(key: FitKey, learner: Learner, error: Exception) -> TrainingE
     return failed
 
 
-def run_fits(
-    keys: Sequence[FitKey],
-    make: Callable[[FitKey, Mapping[str, Tensor] | None], FitTask],
-    learner: Learner,
-    submit: Callable[[FitTask], Future[Any]] | None,
-    done: dict[FitKey, Fitted],
-    on_done: Callable[[FitKey, Fitted], None],
-    on_epoch: Callable[[FitKey, dict], None],
-    on_last: Callable[[], None],
-) -> dict[FitKey, TrainingError]:
-    """Run the fits that are not yet ``done``, and put them there.
+class Fitting:
+    """The fits of a run: those that wait, run, are done and have failed.
 
     Args:
-        keys: all fits; the folds of a strategy and seed are in order of time.
-        make: the task of a key, and the state that it starts from: with ``Training.warm_start``
-            that of the fold before.
-        submit: where to run; None is this process, which shows every epoch.
-        on_done: called as each fit ends, in whatever order they end.
-        on_last: called once the last of them is submitted.
+        named: the strategies to fit, by the names to show.
+        run: the directory that finished fits are read from and kept in, if there is one.
+        submit: where to run; None is this process, which reports every epoch as it ends.
+        callbacks: are told of epochs and fits, as is a progress bar.
+        progress: whether to show it.
 
-    Returns:
-        The errors of the fits that failed. What would follow them, later folds of the same
-        strategy and seed, is not trained.
-
-    Raises:
-        Any error that is not one of training, of the earliest of the keys where there are several,
-        once those that had begun have ended and are kept.
+    Attributes:
+        done: the fits that have ended.
+        failed: the errors of those that failed. What would follow them, later folds of the same
+            strategy and seed, is not trained.
     """
-    runs = _Runs(keys, make, learner, done, on_done)
-    if submit is None:
-        while runs.waiting:
-            key = runs.waiting.pop(0)
-            try:
-                done[key] = runs.task(key).run(learner, partial(on_epoch, key))
-            except TrainingError as error:
-                runs.fail(key, error)
-            else:
-                on_done(key, done[key])
-        return runs.failed
-    # The longest first: no worker is left with one when others have ended.
-    runs.waiting.sort(key=lambda key: -len(learner.folds[key.fold].train))
-    told = False  # that the last is submitted
-    try:
-        while runs.waiting or runs.running or not told:
-            for key in filter(runs.ready, list(runs.waiting)):
-                runs.running[submit(runs.task(key))] = key
-                runs.waiting.remove(key)
-            if not runs.waiting and not told:
-                told = True
-                on_last()
-            runs.collect()
-    except BaseException:
-        cancel(runs.running)
-        raise
-    if runs.errors:
-        raise runs.errors[min(runs.errors, key=keys.index)]
-    return runs.failed
-
-
-def cancel(futures: Iterable[Future[Fitted]]) -> None:
-    for future in futures:
-        future.cancel()
-
-
-class _Runs:
-    """The fits that wait, run and have failed; arguments as of ``run_fits``."""
 
     def __init__(
         self,
-        keys: Sequence[FitKey],
-        make: Callable[[FitKey, Mapping[str, Tensor] | None], FitTask],
+        named: Mapping[str, Strategy],
+        seeds: Sequence[int],
         learner: Learner,
-        done: dict[FitKey, Fitted],
-        on_done: Callable[[FitKey, Fitted], None],
+        run: RunDirectory | None,
+        submit: Submit | None,
+        callbacks: Sequence[Callback] = (),
+        progress: bool | None = None,
     ):
-        self.keys, self.make, self.done, self.on_done = keys, make, done, on_done
-        self.warm_start = learner.training.warm_start
-        self.waiting = [key for key in keys if key not in done]
-        self.running: dict[Future[Fitted], FitKey] = {}
-        self.failed: dict[FitKey, TrainingError] = {}
-        self.errors: dict[FitKey, Exception] = {}  # others, which end the run
-
-    def before(self, key: FitKey) -> FitKey | None:
-        return key._replace(fold=key.fold - 1) if self.warm_start and key.fold else None
-
-    def ready(self, key: FitKey) -> bool:
-        before = self.before(key)
-        return before is None or before in self.done
-
-    def task(self, key: FitKey) -> FitTask:
-        before = self.before(key)
-        return self.make(key, self.done[before].state if before else None)
-
-    def fail(self, key: FitKey, error: TrainingError) -> None:
-        """Later folds of the same strategy and seed are not trained."""
-        self.failed[key] = error
-        self.waiting = [
-            each
-            for each in self.waiting
-            if (each.name, each.seed) != (key.name, key.seed) or each.fold <= key.fold
+        self.named, self.learner, self.run, self.submit = named, learner, run, submit
+        self.keys = [
+            FitKey(name, fold.number, seed)
+            for name in named
+            for seed in seeds
+            for fold in learner.folds
         ]
+        self.done: Fits = run.finished(self.keys) if run is not None else {}
+        self.failed: dict[FitKey, TrainingError] = {}
+        self.waiting = [key for key in self.keys if key not in self.done]
+        if submit is not None:  # the longest first: no worker is left with one when others ended
+            self.waiting.sort(key=lambda key: -len(learner.folds[key.fold].train))
+        self.running: dict[Future[Fitted], FitKey] = {}
+        self.broken: dict[FitKey, Exception] = {}  # not of training: they end the run
+        self.shown: set[FitKey] = set()  # fits whose epochs are reported as they end
+        self.bar = ProgressBar(len(self.keys), len(self.done), len(learner.folds), progress)
+        self.callbacks: list[Callback] = [self.bar, *callbacks]
 
-    def collect(self) -> None:
-        """Wait until a fit ends; with the first error other than of training, what follows its key
-        is cancelled."""
-        ended = wait(self.running, return_when=FIRST_COMPLETED).done if self.running else ()
-        for future in ended:
+    def finish(self, on_last: Callable[[], None]) -> None:
+        """Run the fits that are not yet done.
+
+        Args:
+            on_last: called once the last of them is submitted to other processes.
+
+        Raises:
+            Any error that is not one of training, of the earliest of the keys where there are
+            several, once those that had begun have ended and are kept.
+        """
+        with ExitStack() as stack:
+            for callback in self.callbacks:
+                stack.enter_context(callback)
+            told = self.submit is None
+            try:
+                while self.waiting or self.running or not told:
+                    ready = [
+                        key
+                        for key in self.waiting
+                        if (before := self._before(key)) is None or before in self.done
+                    ]
+                    for key in ready[:1] if self.submit is None else ready:
+                        self.waiting.remove(key)
+                        self.running[self._start(key)] = key
+                    if not self.waiting and not told:
+                        told = True
+                        on_last()
+                    self._collect()
+            except BaseException:
+                for future in self.running:
+                    future.cancel()
+                raise
+            if self.broken:
+                raise self.broken[min(self.broken, key=self.keys.index)]
+        if self.run is not None:
+            self.run.tidy()
+
+    def _before(self, key: FitKey) -> FitKey | None:
+        """The fit that this one starts from, if it does not start from random numbers."""
+        warm = self.learner.training.warm_start and key.fold
+        return key._replace(fold=key.fold - 1) if warm else None
+
+    def _start(self, key: FitKey) -> Future[Fitted]:
+        """Run a fit where it is to run; in this process it then has ended."""
+        strategy, before = self.named[key.name], self._before(key)
+        learned, trains = learned_inside(strategy), is_trained(strategy)
+        assert learned is not None
+        initial = self.done[before].state if before is not None and trains else None
+        file = self.run.checkpoint(key) if self.run is not None else None
+        task = FitTask(key, clone(learned), initial, file, trains)
+        if self.submit is not None:
+            return self.submit(task)
+        ended: Future[Fitted] = Future()
+        try:
+            ended.set_result(task.run(self.learner, partial(self._epoch, key)))
+        except Exception as error:
+            ended.set_exception(error)
+        return ended
+
+    def _epoch(self, key: FitKey, row: dict) -> None:
+        self.shown.add(key)
+        for callback in self.callbacks:
+            callback.epoch(key, row)
+
+    def _collect(self) -> None:
+        """Wait until a fit ends, keep it and report it; with the first error other than of
+        training, what follows its key is cancelled."""
+        for future in wait(self.running, return_when=FIRST_COMPLETED).done:
             key = self.running.pop(future)
             try:
-                self.done[key] = future.result()
-                self.on_done(key, self.done[key])
+                fitted = self.done[key] = future.result()
+                if self.run is not None:
+                    self.run.store(key, fitted)
+                rows = [] if key in self.shown else fitted.history.to_dict("records")
+                for callback in self.callbacks:
+                    for row in rows if callback is not self.bar else rows[-1:]:
+                        callback.epoch(key, {**row, "solves": fitted.solves})
+                    callback.fitted(key)
             except TrainingError as error:
-                self.fail(key, error)
+                self.failed[key] = error
+                self.waiting = [
+                    each
+                    for each in self.waiting
+                    if (each.name, each.seed) != (key.name, key.seed) or each.fold < key.fold
+                ]
             except Exception as error:
-                if not (self.errors and isinstance(error, CancelledError)):  # cancelled below
-                    self.errors[key] = error
-        if self.errors:
+                if not (self.broken and isinstance(error, CancelledError)):  # cancelled below
+                    self.broken[key] = error
+        if self.broken:
             self.waiting.clear()
-            first = min(map(self.keys.index, self.errors))
-            cancel(f for f, key in self.running.items() if self.keys.index(key) > first)
+            first = min(map(self.keys.index, self.broken))
+            for future, key in self.running.items():
+                if self.keys.index(key) > first:
+                    future.cancel()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pickle
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from sklearn.base import clone
-from torch import Tensor
 
 from data_loaders import Panel
 from data_loaders.machine import check_room
@@ -43,8 +41,8 @@ from engine.runs.description import described, identity, run_settings
 from engine.runs.result import BacktestResult
 from engine.runs.result_views import outcome
 from engine.runs.run_directory import RATES, RunDirectory, locked, written
-from engine.training.callbacks import Callback, ProgressBar, progress_bar
-from engine.training.fit_records import FitKey, Fitted, TrainingError
+from engine.training.callbacks import Callback, progress_bar
+from engine.training.fit_records import FitKey, Fits, TrainingError
 from engine.training.settings import Training, device_here
 from engine.walking.argument_checks import (
     check_arguments,
@@ -53,14 +51,13 @@ from engine.walking.argument_checks import (
     named_strategies,
 )
 from engine.walking.decisions import Decided, DecisionTask
-from engine.walking.fitting import FitTask, run_fits, training_error
+from engine.walking.fitting import Fitting, training_error
 from engine.walking.learner import Learner
-from strategies.base import LearnedStrategy, Strategy, is_trained, learned_inside
+from strategies.base import Strategy, learned_inside
 
 TABLES = 8  # of T x N numbers, that a run makes at least: weights, returns, orders, ...
 COPIED = 2  # in each worker
 SMALLER = "take fewer assets, fewer dates or fewer workers"
-Fits = dict[FitKey, Fitted]
 OWN = ("difference", "decided")  # fields of a simulation that its result has elsewhere
 
 
@@ -72,7 +69,7 @@ class Session:
             themselves, or the learned strategies inside wrappers.
         lookback: of the most demanding strategy.
         settings: what reproduces the run, as JSON can hold it.
-        errors: of the fits that failed.
+        fits, errors: of the fits that have ended, and of those that failed.
         raised: of the strategies that failed, by name.
     """
 
@@ -113,6 +110,7 @@ class Session:
         self.lookback = max(strategy.lookback for strategy in self.named.values())
         self.risk_free = read_risk_free(risk_free, self.costs.cash_rate, panel.dates)
         self.settings = run_settings(panel, self.plan, self.costs, self.training, self.risk_free)
+        self.fits: Fits = {}
         self.errors: dict[FitKey, TrainingError] = {}
         self.raised: dict[str, Exception] = {}
 
@@ -131,7 +129,12 @@ class Session:
         with ExitStack() as stack:
             if run_dir is not None:
                 stack.enter_context(locked(Path(run_dir)))
-            self._keep(run_dir, restart, others)
+                asked = identity(self.settings, self.named) | others
+                self.run = RunDirectory(run_dir, asked, restart)
+                if isinstance(rates := self.risk_free.rates, pd.Series):
+                    table = rates.rename("rate").to_csv(index_label="date")
+                    with written(self.run.path):
+                        write_text(self.run.path / RATES, table)
             self.learner = Learner(
                 self.panel, folds, self.plan, self.costs, self.training, self.threads,
                 self.risk_free,
@@ -146,50 +149,48 @@ class Session:
                 for future in self._cancelled_at_exit:
                     future.cancel()
 
-    def _keep(self, run_dir: str | Path | None, restart: bool, others: dict[str, Any]) -> None:
-        """Open the run directory, if there is to be one."""
-        if run_dir is not None:
-            asked = identity(self.settings, self.named) | others
-            self.run = RunDirectory(run_dir, asked, restart)
-            if isinstance(rates := self.risk_free.rates, pd.Series):
-                with written(self.run.path):
-                    write_text(
-                        self.run.path / RATES, rates.rename("rate").to_csv(index_label="date")
-                    )
+    @property
+    def seeds(self) -> range:
+        """Those that a learned strategy is trained with."""
+        return range(self.training.seed, self.training.seed + self.training.ensemble)
 
     def decisions(
-        self, tasks: Callable[[str, Fits], Sequence[DecisionTask]]
-    ) -> Iterator[tuple[str, Fits, list[Decided]]]:
+        self, walks: Sequence[Sequence[Fold]], each_seed: bool = False, observed: bool = True
+    ) -> Iterator[tuple[str, list[Decided]]]:
         """Fit what is learned, and decide.
 
         In this process rules decide before anything is trained; in other processes, once the last
         fit is submitted.
 
         Args:
-            tasks: the decisions to make of a strategy, by its name and its fits.
+            walks: the folds that a strategy decides in, once for each of its tasks.
+            each_seed: whether each seed decides alone, in a task of its own, and a rule, which has
+                no seed, once; else all decide together.
+            observed: see ``DecisionTask``.
 
         Yields:
-            Of each strategy its name, its fits, and what its tasks decided.
+            The name of each strategy, and what its tasks decided.
         """
-        fits: Fits = {}
         submitted: dict[str, list[Future[Decided]]] = {}
         rules = [name for name in self.named if name not in self.learned]
 
-        def fits_of(name: str) -> Fits:
-            return {key: fit for key, fit in fits.items() if key.name == name}
+        def tasks(name: str) -> list[DecisionTask]:
+            seeds = [[seed] for seed in self.seeds] if each_seed else [list(self.seeds)]
+            seeds = seeds if name in self.learned else seeds[:1]
+            return [self._task(name, walk, own, observed) for walk in walks for own in seeds]
 
         def submit(names: Iterable[str]) -> None:
             for name in names:
                 if self.submit is not None and _portable(self.named[name]):
-                    submitted[name] = [self.submit(task) for task in tasks(name, fits_of(name))]
+                    submitted[name] = [self.submit(task) for task in tasks(name)]
                     self._cancelled_at_exit += submitted[name]
 
         def on_last() -> None:
             submit(rules)
             load_vectorbt()  # while others work
 
-        def decided(name: str) -> tuple[str, Fits, list[Decided]]:
-            mine = tasks(name, fits_of(name))
+        def decided(name: str) -> tuple[str, list[Decided]]:
+            mine = tasks(name)
             total = sum(map(len, mine))
             with progress_bar(name, total, "decision", self.progress) as bar:
                 if name in submitted:
@@ -197,106 +198,60 @@ class Session:
                     bar.update(total)
                 else:
                     outcomes = [task.run(self.learner, bar.update) for task in mine]
-            return name, fits_of(name), outcomes
+            return name, outcomes
 
         if self.submit is None:
             yield from map(decided, rules)
-        fits = self.fit(on_last)
+        fitting = Fitting(
+            self._prepared(), self.seeds, self.learner, self.run, self.submit, self.callbacks,
+            self.progress,
+        )  # fmt: skip
+        fitting.finish(on_last)
+        self.fits, self.errors = fitting.done, self.errors | fitting.failed
         submit(self.learned)
         yield from map(decided, self.named if self.submit is not None else self.learned)
 
-    @property
-    def seeds(self) -> range:
-        """Those that a learned strategy is trained with."""
-        return range(self.training.seed, self.training.seed + self.training.ensemble)
+    def _prepared(self) -> dict[str, Strategy]:
+        """The strategies that can prepare the first date of what they learn from; the others have
+        failed before anything is trained.
 
-    def task(
-        self,
-        name: str,
-        fits: Fits,
-        folds: Sequence[Fold],
-        seeds: Sequence[int] | None = None,
-        observed: bool = True,
-    ) -> DecisionTask:
-        """The decisions of a strategy in some folds, up to the first that could not be trained.
-
-        Args:
-            seeds: whose fits decide; default all.
+        Raises:
+            ValueError: the inputs of all dates do not fit in the memory of this machine.
         """
-        strategy, seeds = self.named[name], self.seeds if seeds is None else seeds
-        decides, failed = list(folds), None
+        found = {}
+        for name, learned in self.learned.items():
+            try:
+                self.learner.first_inputs(name, learned)
+            except MemoryError:
+                raise
+            except Exception as error:
+                for key in (FitKey(name, 0, seed) for seed in self.seeds):
+                    self.errors[key] = training_error(key, self.learner, error)
+                    self.errors[key].__cause__ = error
+            else:
+                found[name] = self.named[name]
+        if found and (copies := self.workers or int(self.executor is None)):
+            self.learner.check_memory({name: self.learned[name] for name in found}, copies)
+        return found
+
+    def _task(
+        self, name: str, folds: Sequence[Fold], seeds: Sequence[int], observed: bool
+    ) -> DecisionTask:
+        """The decisions of a strategy in some folds, up to the first that could not be trained."""
+        decides, failed = folds, None
         if name in self.learned:
             for end, fold in enumerate(folds):
-                if not all(FitKey(name, fold.number, seed) in fits for seed in seeds):
+                if not all(FitKey(name, fold.number, seed) in self.fits for seed in seeds):
                     own = (key for key in self.errors if key.name == name and key.seed in seeds)
-                    decides, failed = decides[:end], self.errors[min(own, key=lambda k: k[1:])]
+                    decides, failed = folds[:end], self.errors[min(own, key=lambda k: k[1:])]
                     break
         numbers = {fold.number for fold in decides}
-        mine = {key: f for key, f in fits.items() if key.seed in seeds and key.fold in numbers}
-        return DecisionTask(name, strategy, mine, decides, observed, failed)
-
-    def fit(self, on_last: Callable[[], None]) -> Fits:
-        """All fits of the learned strategies; those in the run directory are read from there.
-
-        Args:
-            on_last: called once the last of them is submitted to other processes.
-        """
-        learner, run = self.learner, self.run
-        prepared = {name: each for name, each in self.learned.items() if self._prepares(name, each)}
-        keys = [
-            FitKey(name, fold.number, seed)
-            for name in prepared
-            for seed in self.seeds
-            for fold in learner.folds
-        ]
-        if prepared and (copies := self.workers or int(self.executor is None)):
-            learner.check_memory(prepared, copies)  # of inputs, on this machine
-        done = run.finished(keys) if run is not None else {}
-        shown: set[FitKey] = set()  # fits whose epochs are reported as they end
-        bar = ProgressBar(len(keys), len(done), len(learner.folds), self.progress)
-
-        def make(key: FitKey, initial: Mapping[str, Tensor] | None) -> FitTask:
-            file = run.checkpoint(key) if run is not None else None
-            trains = is_trained(self.named[key.name])
-            learned = clone(self.learned[key.name])
-            return FitTask(key, learned, initial if trains else None, file, trains)
-
-        def on_epoch(key: FitKey, row: dict) -> None:
-            shown.add(key)
-            for callback in callbacks:
-                callback.epoch(key, row)
-
-        def on_done(key: FitKey, fitted: Fitted) -> None:
-            if run is not None:
-                run.store(key, fitted)
-            rows = [] if key in shown else fitted.history.to_dict("records")
-            for callback in callbacks:
-                for row in rows if callback is not bar else rows[-1:]:
-                    callback.epoch(key, {**row, "solves": fitted.solves})
-                callback.fitted(key)
-
-        with ExitStack() as stack:
-            callbacks = [stack.enter_context(each) for each in (bar, *self.callbacks)]
-            self.errors |= run_fits(
-                keys, make, learner, self.submit, done, on_done, on_epoch, on_last
-            )
-        if run is not None:
-            run.tidy()
-        return done
-
-    def _prepares(self, name: str, strategy: LearnedStrategy) -> bool:
-        """Whether it can prepare its first date; else it has failed, before anything is trained."""
-        try:
-            self.learner.first_inputs(name, strategy)
-        except MemoryError:
-            raise
-        except Exception as error:
-            for seed in self.seeds:
-                key = FitKey(name, 0, seed)
-                self.errors[key] = training_error(key, self.learner, error)
-                self.errors[key].__cause__ = error
-            return False
-        return True
+        fits = {
+            key: fitted
+            for key, fitted in self.fits.items()
+            if key.name == name and key.seed in seeds and key.fold in numbers
+        }
+        return DecisionTask(name, self.named[name], fits, decides, observed, failed)
 
     def simulated(self, name: str, decided: Decided, whole_shares: bool = False) -> Simulation:
         """What orders for the decided targets come to, up to the failure of one that failed."""
@@ -334,15 +289,22 @@ class Session:
         dates, fills = simulated.net_returns.index, simulated.turnover.index
         return self.risk_free.returns(pd.DatetimeIndex(dates), pd.DatetimeIndex(fills))
 
-    def result(self, name: str, fits: Fits, decided: Decided, settings: dict) -> BacktestResult:
+    def result(
+        self, name: str, decided: Decided, settings: dict, seed: int | None = None
+    ) -> BacktestResult:
         """Simulate the decisions of a strategy; the result with all that is known about it.
 
         Args:
             settings: of the run, ``whole_shares`` among them.
+            seed: the one whose fits decided; None: all of them.
         """
         learner = self.learner
         simulated = self.simulated(name, decided, settings["whole_shares"])
-        fits = dict(sorted(fits.items(), key=lambda item: item[0][1:]))  # by fold and seed
+        fits = {
+            key: self.fits[key]
+            for key in sorted(self.fits, key=lambda key: key[1:])  # by fold and seed
+            if key.name == name and seed in (None, key.seed)
+        }
 
         def rows(kind: str) -> list[dict]:
             return [

@@ -172,17 +172,13 @@ def _why_refused(
             f"{most:g}; a strategy with leverage says so with leverage = ..."
         )
     untraded = ~alone & (size > DUST) & ~history.last_members
-    if untraded.any() and (more := untraded & ~_reduces(values, held)).any():
+    reduces = (size <= np.abs(held)) & (values * held >= 0)  # nearer to zero, on the same side
+    if (more := untraded & ~reduces).any():
         return (
             f"weights in {listed(assets[more])}, which do not trade that day or are not in the "
             "universe; they may be left as they are (NaN, or the holding) or reduced"
         )
     return ""
-
-
-def _reduces(values: np.ndarray, held: np.ndarray) -> np.ndarray:
-    """(N,) bool: nearer to zero than the holding, on the same side."""
-    return (np.abs(values) <= np.abs(held)) & (values * held >= 0)
 
 
 def reason_of(error: Exception) -> str:

@@ -239,7 +239,7 @@ def test_a_universe_that_does_not_fit_is_refused_with_the_mend(walks, monkeypatc
     """5 assets take 1133 bytes a date: 154 of them and a step on 101 do not fit in 10 kB."""
     monkeypatch.setattr("engine.walking.learner.free_memory", lambda: 10_000)
     started = []
-    monkeypatch.setattr("engine.walking.session.run_fits", lambda *_: started.append(1))
+    monkeypatch.setattr("engine.walking.fitting.FitTask.run", lambda *_: started.append(1))
     plan = WalkForward(train="1Y", refit="1Y", rebalance="W-FRI")
     said = (
         r"DEQMeanVariance would keep 0.000635 GB .*'features' \(5 x 16\), for 154 dates .* 404 more"
