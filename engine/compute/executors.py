@@ -1,4 +1,5 @@
-"""Where tasks run: in processes of this machine, on a Dask cluster, or on any executor.
+"""Where tasks run: in processes of this machine, on a Dask cluster, or on any executor; and on how
+many threads.
 
 What all tasks of a run share, as a backtest its panel, plan, costs and training, is sent to each
 worker once. The worker keeps the object, so what one task has computed on it, such as the inputs of
@@ -11,15 +12,18 @@ import hashlib
 import logging
 import pickle
 import re
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 from uuid import uuid4
+
+from threadpoolctl import ThreadpoolController
 
 from engine.compute.worker_pool import local_processes
 
@@ -123,6 +127,27 @@ def broadcast(
             "workers or a smaller problem. Fits that had ended are in the run's directory, if it "
             "has one: the same call resumes"
         ) from error
+
+
+@contextmanager
+def limited_threads(count: int) -> Iterator[None]:
+    """At most ``count`` threads inside the block, as many as before after it."""
+    import torch  # it takes a second: the command line looks for a cluster without it
+
+    before = torch.get_num_threads()
+    with _pools(len(sys.modules)).limit(limits=count):
+        torch.set_num_threads(count)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+@lru_cache(maxsize=1)
+def _pools(modules: int) -> ThreadpoolController:
+    """The loaded libraries that have threads; a search takes milliseconds, so it is repeated only
+    when the number of loaded modules has changed."""
+    return ThreadpoolController()
 
 
 class ClusterError(RuntimeError):

@@ -207,10 +207,7 @@ def targets_on(
         if futures is not None:
             own = session.learner
             session.learner = AlteredFutures(*own.__reduce__()[1]).alter(futures, turn)
-        made = session.decisions(
-            lambda name, fits: [session.task(name, fits, folds, observed=False)]
-        )
-        ((_, _, (decided,)),) = made
+        ((_, (decided,)),) = session.decisions([folds], observed=False)
     if decided.error is not None:
         raise decided.error
     found = decided.targets

@@ -18,7 +18,7 @@ from data_loaders import Panel
 from data_loaders.validation import day
 from data_loaders.writing import atomic, remove_abandoned
 from engine.accounting.costs import Costs
-from engine.compute.threads import limited_threads
+from engine.compute.executors import limited_threads
 from engine.planning.walk_forward import Fold, WalkForward
 from engine.training.dataset import Dataset, equal_blocks
 from engine.training.fit_records import TrainingError

@@ -28,7 +28,7 @@ from data_loaders.plugins import installed, load_plugin, shown_module
 from data_loaders.suggestions import known_names
 from engine.accounting.costs import Costs
 from engine.accounting.risk_free import Rates, read_rates
-from engine.losses import portfolio, returns, risk
+from engine.losses import portfolio, returns
 from engine.losses.returns import Loss
 from engine.planning.walk_forward import WalkForward
 from engine.runs.run_directory import CODE, EXPERIMENT
@@ -229,7 +229,7 @@ def read_loss(given: Any) -> Loss:
     """The loss of a name, built-in or module:Class, or of a table with ``class`` and parameters."""
     table = dict(given) if isinstance(given, Mapping) else {"class": given}
     name = str(table.pop("class", None))
-    built_in = vars(returns) | vars(portfolio) | vars(risk)
+    built_in = vars(returns) | vars(portfolio)
     known = {key: cls for key, cls in built_in.items() if _is_loss(cls) and key[0] != "_"}
     found = known.get(name) or load_plugin(name, LOSSES)
     if not _is_loss(found):

@@ -251,7 +251,7 @@ class Decider:
         history = self.panel.rows(max(0, row + 1 - self.strategy.lookback), row + 1)
         name = self.result.name
         answers = [checked_answer(name, each, history, holdings) for each in self._fitted]
-        return answers[0] if len(answers) == 1 else mean_answer(answers, holdings.to_numpy())
+        return mean_answer(answers, holdings.to_numpy())
 
     def _refit(self, row: int) -> None:
         learned = learned_inside(self.strategy)

@@ -5,19 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from data_loaders import Panel
+from engine.accounting.market import Market
 from engine.training.fit_records import TrainingError
 from engine.training.settings import Training
-from engine.training.unpriced import Steps
 from strategies.base import Inputs
 
 Block = tuple[int, int]  # decisions from the first up to the second, which is not one of them
+
+
+class Step(NamedTuple):
+    """A fill of a part of an answer, and what follows until the next fill."""
+
+    ordered: Tensor  # (N,) bool: assets that have a price
+    delisted: Tensor  # (N,) bool: these can be sold, at their last price, and not be bought
+    growth: Tensor  # (N,) of prices until the next step, or the end of the holding period
+    illiquidity: Tensor | None  # (N,) at the fill, if there is market impact
+    years: float  # until the next step, or the end of the holding period
 
 
 @dataclass(frozen=True)
@@ -38,7 +49,7 @@ class Dataset:
         assets: (N,) names, for losses that name one as their benchmark.
         mirrors: how many mirrored panels there are.
         risk_free: (K,) risk-free returns of the holding periods; None is 0.
-        steps: of the decisions whose orders may meet an asset without a price.
+        steps: by number, those of the decisions whose orders may meet an asset without a price.
         paths: (K, D, N) growth of prices from the fill to each close of the holding period and to
             its end, which is repeated where a period has fewer rows; for losses on risk.
     """
@@ -53,7 +64,7 @@ class Dataset:
     assets: tuple[str, ...] = ()
     mirrors: int = 0
     risk_free: Tensor | None = None
-    steps: Steps = field(default_factory=dict)
+    steps: Mapping[int, list[Step]] = field(default_factory=dict)
     paths: Tensor | None = None
 
     def __len__(self) -> int:
@@ -116,6 +127,42 @@ class Dataset:
     def _purged(self, cut: int) -> tuple[int, int]:
         last = int(np.sum(self.ends[:cut] <= self.rows[min(cut, len(self) - 1)]))
         return last, cut
+
+
+def steps_of(
+    market: Market, decided: np.ndarray, fills: np.ndarray, ends: np.ndarray, unpriced: str
+) -> dict[int, list[Step]]:
+    """By number, the steps of the decisions (K,) that may meet an asset without a price.
+
+    Args:
+        market: what is known when training ends, so that an asset that trades again later is not
+            told from one that does not.
+        decided, fills, ends: rows of the decisions, of their fills and of the fills after these.
+    """
+    quoted, following = market.quoted, market.next_quoted
+    started = np.logical_or.accumulate(~np.isnan(quoted), axis=0)
+    lack = market.illiquidity
+    found: dict[int, list[Step]] = {}
+    for k in np.flatnonzero(~market.all_quoted[fills]):
+        row, end = int(fills[k]), int(ends[k])
+        missing, gone = np.isnan(quoted[row]), row >= market.delisted
+        late = missing & ~gone
+        known = late & (started[row] | (following[row] < end))
+        if not (known | (gone & (decided[k] < market.delisted))).any():
+            continue  # nobody orders an asset that is not there yet, or buys one that is gone
+        waits = following[row][late] if unpriced == "wait" else np.empty(0, int)
+        rows = [row, *np.unique(waits[waits < end]).tolist(), end]
+        found[int(k)] = [
+            Step(
+                torch.from_numpy(~late if at == row else late & (following[row] == at)),
+                torch.from_numpy(gone if at == row else np.zeros_like(gone)),
+                torch.from_numpy(market.at_fills[after] / market.at_fills[at]),
+                None if lack is None else lack[at],
+                float(market.clock[after] - market.clock[at]),
+            )
+            for at, after in pairwise(rows)
+        ]
+    return found
 
 
 def check_dataset(data: Dataset, training: Training) -> None:

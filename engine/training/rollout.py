@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engine.accounting.costs import Account, Costs, settle
-from engine.training.dataset import Block, Dataset
+from engine.accounting.costs import NO_ORDER, Account, Costs, settle
+from engine.training.dataset import Block, Dataset, Step
 from engine.training.fit_records import TrainingError
-from engine.training.unpriced import in_steps, patched
 from strategies.base import Inputs, drift
 
 
@@ -78,6 +80,64 @@ def rollout(
     return account._replace(
         expected_return=None if expected_return is None else expected_return[kept],
         predicted_variance=None if variance is None else variance[kept],
+    )
+
+
+class Period(NamedTuple):
+    """What a holding period with several fills came to."""
+
+    gross: Tensor
+    net: Tensor
+    cost: Tensor
+    turnover: Tensor
+    after: Tensor  # (N,) weights at its end
+
+
+def in_steps(weights: Tensor, before: Tensor, steps: list[Step], costs: Costs) -> Period | None:
+    """Fill ``weights`` (N,) from ``before`` (N,) step by step; None where no order has to wait.
+
+    The rule is that of ``Positions``: an order without a price waits for one or is cancelled, the
+    assets without one keep their holdings, and others buy no more than the answer leaves beside
+    these. Here it is differentiable.
+    """
+    first = steps[0]
+    grows = (weights.abs() > before.abs()) | (weights * before < 0)
+    kept = ~first.ordered | (first.delisted & grows)
+    if not (kept & ((weights - before).abs() > NO_ORDER)).any():
+        return None
+    gross = net = torch.ones((), dtype=weights.dtype)
+    paid, turnover = torch.zeros_like(net), torch.zeros_like(net)
+    most = weights.sum().detach().clamp(min=1)
+    waiting = torch.ones_like(first.ordered)
+    for step in steps:
+        alone = ~step.ordered | (step.delisted & grows)
+        waiting = waiting & ~step.ordered
+        room = most
+        if waiting.any():  # others buy no more than the answer leaves beside what is not sold
+            meant = torch.where(alone & ~waiting, before, weights).sum()
+            room = torch.minimum(most, meant)
+        targets = weights.masked_fill(alone, torch.nan)
+        trade = costs.charge(targets, before, step.illiquidity, most=room)
+        earned = (trade.weights * (step.growth - 1)).sum()
+        carried = costs.carry(trade.weights) * step.years
+        gross, net = gross * (1 + earned), net * (1 - trade.cost) * (1 + earned + carried)
+        paid, turnover = paid + trade.cost, turnover + trade.turnover
+        before = drift(trade.weights, step.growth, carried)
+    return Period(gross - 1, net - 1, paid, turnover, before)
+
+
+def patched(account: Account, periods: Mapping[int, Period]) -> Account:
+    """The account with some of its S periods replaced."""
+    rows = torch.tensor(list(periods), device=account.cost.device)
+
+    def replaced(whole: Tensor, name: str) -> Tensor:
+        return whole.index_copy(0, rows, torch.stack([getattr(p, name) for p in periods.values()]))
+
+    return account._replace(
+        gross_returns=replaced(account.gross_returns, "gross"),
+        net_returns=replaced(account.net_returns, "net"),
+        cost=replaced(account.cost, "cost"),
+        turnover=replaced(account.turnover, "turnover"),
     )
 
 

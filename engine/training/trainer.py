@@ -181,7 +181,13 @@ def run_epochs(
                 else:
                     take_steps(steps, progress, part, training, charged)
             if steps.norms and max(steps.norms) == 0:
-                warn_of_zero_gradients(progress)
+                warnings.warn(
+                    f"every gradient of epoch {progress.epoch} is zero: the weights do not depend "
+                    "on the parameters (a dead layer, or limits that leave one portfolio only); "
+                    f"training ends, and the state of epoch {progress.best_epoch} is kept",
+                    TrainingWarning,
+                    stacklevel=2,
+                )
                 break
             accounts = [validate(steps, progress, part, costs) for part in progress.parts]
         on_end(progress.end_epoch(steps, accounts, training))
@@ -279,16 +285,6 @@ def take_steps(
             f"no step of epoch {epoch} had a solve and a gradient that converged; "
             "a lower learning_rate, or more max_steps in the solver, may help"
         )
-
-
-def warn_of_zero_gradients(progress: Progress) -> None:
-    warnings.warn(
-        f"every gradient of epoch {progress.epoch} is zero: the weights do not depend on the "
-        "parameters (a dead layer, or limits that leave one portfolio only); training "
-        f"ends, and the state of epoch {progress.best_epoch} is kept",
-        TrainingWarning,
-        stacklevel=3,
-    )
 
 
 def validate(steps: Steps, progress: Progress, part: Part, costs: Costs) -> Account:

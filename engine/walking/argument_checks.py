@@ -76,7 +76,9 @@ def named_strategies(
     else:
         named = {}
         for strategy in strategies:
-            base = name = _shown_name(strategy)
+            base = type(strategy).__name__
+            base = strategy.shown_name() if isinstance(strategy, Strategy) else base
+            name = base
             number = 2
             while name in named:
                 name, number = f"{base} {number}", number + 1
@@ -126,7 +128,3 @@ def check_unseen(
                 f"{name} has seen prices up to {day(until)}, and its test begins on {day(first)}: "
                 "pretrain with an earlier until, or give the plan a longer train span"
             )
-
-
-def _shown_name(strategy: object) -> str:
-    return strategy.shown_name() if isinstance(strategy, Strategy) else type(strategy).__name__

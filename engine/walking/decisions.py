@@ -15,7 +15,7 @@ from sklearn.base import clone
 from engine.accounting.holdings import PositionBook
 from engine.accounting.market import Levels
 from engine.accounting.positions import Positions
-from engine.compute.threads import limited_threads
+from engine.compute.executors import limited_threads
 from engine.planning.walk_forward import Fold
 from engine.training.fit_records import FitKey, Fitted, TrainingError
 from engine.walking.decision_record import DecisionRecord, sensitivity
@@ -199,11 +199,13 @@ class _Walk:
                     asked = partial(batch.__getitem__, (k, number))
                 elif networks:
                     asked = partial(self._weights, networks[k], row, holdings)
-                book = self.book.at(row) if self.book is not None else None
+                book = None
+                if self.book is not None:
+                    book = self.book.at(row, self.positions.pending())
                 answers.append(checked_answer(task.name, each, history, holdings, asked, book))
             if task.on_details is not None and record.details is not None:
                 task.on_details(row, record.details.copy())
-            answer = answers[0] if len(answers) == 1 else mean_answer(answers, held)
+            answer = mean_answer(answers, held)
             ordered = self.positions.order(row, *answer)
             if task.observed:
                 self.noted.decided(row, held, answer.weights, record)
@@ -221,11 +223,13 @@ class _Walk:
 
 
 def mean_answer(answers: Sequence[Answer], held: np.ndarray) -> Answer:
-    """The mean of several answers; one without an order wants the holdings.
+    """The mean of the answers of several seeds, of which one without an order wants the holdings.
 
     Raises:
         ValueError: one of them has protective orders.
     """
+    if len(answers) == 1:
+        return answers[0]
     if any(answer.levels is not None for answer in answers):
         raise ValueError(
             f"{len(answers)} seeds decide together, by the mean of their weights, and protective "

@@ -19,8 +19,7 @@ from sklearn.base import clone
 from torch import Tensor
 
 from data_loaders.validation import day
-from engine.compute.executors import Submit
-from engine.compute.threads import limited_threads
+from engine.compute.executors import Submit, limited_threads
 from engine.runs.run_directory import RunDirectory
 from engine.training.callbacks import Callback, ProgressBar
 from engine.training.fit_records import FitKey, Fits, Fitted, TrainingError

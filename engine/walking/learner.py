@@ -19,11 +19,10 @@ from engine.accounting.costs import Costs
 from engine.accounting.market import Market, illiquidity
 from engine.accounting.risk_free import RiskFree
 from engine.planning.walk_forward import Fold, WalkForward
-from engine.training.dataset import Dataset, check_mirrored, mirrored, with_mirrors
+from engine.training.dataset import Dataset, check_mirrored, mirrored, steps_of, with_mirrors
 from engine.training.fit_records import FitKey, Fitted
 from engine.training.settings import Training
 from engine.training.trainer import build
-from engine.training.unpriced import steps_of
 from strategies.base import Inputs, LearnedStrategy
 
 STEP = 4  # times the inputs of its rows is what a step takes: benchmarks/scaling.py --only step

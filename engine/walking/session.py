@@ -34,8 +34,7 @@ from engine.accounting.simulation import (
     nothing_filled,
     simulate,
 )
-from engine.compute.executors import broadcast
-from engine.compute.threads import limited_threads
+from engine.compute.executors import broadcast, limited_threads
 from engine.planning.walk_forward import Fold, WalkForward, fold_table
 from engine.runs.description import described, identity, run_settings
 from engine.runs.result import BacktestResult
