@@ -229,7 +229,7 @@ def _parts(
     device = device_here(training.device)
     for data, panel in zip(given, panels, strict=True):
         cut = int(panel.dates[data.rows].searchsorted(start))
-        last = int(np.sum(data.ends[:cut] <= data.rows[min(cut, len(data) - 1)]))
+        last = data.purged(cut)
         if last < FEWEST or len(data) - cut < 3:
             raise ValueError(
                 f"validation begins on {day(start)} in all markets, and {panel.source} has {last} "

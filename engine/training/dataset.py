@@ -118,15 +118,12 @@ class Dataset:
         Args:
             before: how many validation blocks lie after this one, 0 for the last.
         """
-        return self._purged(max(0, round(len(self) * (1 - validation * (before + 1)))))
+        cut = max(0, round(len(self) * (1 - validation * (before + 1))))
+        return self.purged(cut), cut
 
-    def split_before(self, end: int, validation: float) -> tuple[int, int, int]:
-        """The same of the decisions before ``end`` alone: last, cut and end."""
-        return *self._purged(max(0, round(end * (1 - validation)))), end
-
-    def _purged(self, cut: int) -> tuple[int, int]:
-        last = int(np.sum(self.ends[:cut] <= self.rows[min(cut, len(self) - 1)]))
-        return last, cut
+    def purged(self, cut: int) -> int:
+        """How many decisions end their holding period before the decision number ``cut``."""
+        return int(np.sum(self.ends[:cut] <= self.rows[min(cut, len(self) - 1)]))
 
 
 def steps_of(

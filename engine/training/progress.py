@@ -117,6 +117,7 @@ class Progress:
 
     def __init__(self, parts: Sequence[Part], first_gain: float = math.nan):
         self.parts, self.module = parts, parts[-1].module
+        self.device = next(self.module.parameters()).device
         self.epoch, self.finished = 0, False
         self.history: list[dict] = []
         self.best_loss, self.best_epoch = math.inf, 0
@@ -213,12 +214,15 @@ class Progress:
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values, between two epochs; with torch's random numbers."""
+        random = [torch.random.get_rng_state()]
+        if self.device.type == "cuda":
+            random.append(torch.cuda.get_rng_state(self.device))
         return {
             "epoch": self.epoch,
             "finished": self.finished,
             "parts": [part.state_dict() for part in self.parts],
             "start": self.start,
-            "random": self._random_states(),
+            "random": random,
             "history": self.history,
             "best": [self.best_loss, self.best_epoch, self.best_state],
             "solves": {kind: vars(tally) for kind, tally in self.solves.tallies.items()},
@@ -238,17 +242,8 @@ class Progress:
         self.first_gain = state["first_gain"]
         self.solves.tallies = {k: SolveTally(**tally) for k, tally in state["solves"].items()}
         torch.random.set_rng_state(random[0])
-        if (device := self._gpu()) is not None:
-            torch.cuda.set_rng_state(random[1], device)
-
-    def _random_states(self) -> list[Tensor]:
-        device = self._gpu()
-        states = [torch.random.get_rng_state()]
-        return states if device is None else [*states, torch.cuda.get_rng_state(device)]
-
-    def _gpu(self) -> torch.device | None:
-        device = next(self.module.parameters()).device
-        return device if device.type == "cuda" else None
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(random[1], self.device)
 
 
 class Checkpoint:

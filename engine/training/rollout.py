@@ -37,7 +37,9 @@ def rollout(
         TrainingError: weights of the wrong shape, or no expected returns where they are needed.
     """
     numbers, is_entry = rollout_rows(data, *block)
-    rows = _index(numbers)
+    rows: Tensor | slice = torch.from_numpy(numbers)
+    if (np.diff(numbers) == 1).all():  # which needs no copy
+        rows = slice(int(numbers[0]), int(numbers[-1]) + 1)
     growth = data.growth[rows]  # (M, N), M = S and the entries
     if noise:
         growth = growth * noise_factors(growth, noise)
@@ -179,13 +181,6 @@ def rollout_rows(data: Dataset, start: int, stop: int) -> tuple[np.ndarray, np.n
         numbers.append(np.arange(first, b))
         is_entry.append(numbers[-1] < a)
     return np.concatenate(numbers), np.concatenate(is_entry)
-
-
-def _index(rows: np.ndarray) -> Tensor | slice:
-    """Of a tensor's rows, without a copy where they are consecutive."""
-    if (np.diff(rows) == 1).all():
-        return slice(int(rows[0]), int(rows[-1]) + 1)
-    return torch.from_numpy(rows)
 
 
 def _weights(

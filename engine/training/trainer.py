@@ -137,7 +137,9 @@ def learn_first(parts: Sequence[Part], costs: Costs, training: Training) -> floa
     assert training.first is not None
     gain = 0.0
     for part in parts:
-        last, cut, end = part.data.split_before(part.blocks[-1][1], training.validation)
+        end = part.blocks[-1][1]
+        cut = max(0, round(end * (1 - training.validation)))
+        last = part.data.purged(cut)
         if last < 4 or end - cut < 3:
             raise TrainingError(
                 f"{end} decisions before a validation block are too few for two losses, one after "

@@ -230,22 +230,20 @@ class Learner:
         """
         strategies = {name: s for name, s in strategies.items() if name not in self._fitting}
         self._fitting |= set(strategies)
-        dates = (1 + self.training.mirrors) * len(self.dates)
-        copied = max(self._copied(fold) for fold in self.folds)
+        panels = 1 + self.training.mirrors
+        # Rows of inputs that training in a fold takes besides: of its steps and, where there are
+        # gaps between its dates or mirrored panels beside the true one, of all of them.
+        copied = 0
+        for fold in self.folds:
+            rows = len(fold.train)
+            gaps = (np.diff(np.searchsorted(self.dates, fold.train)) > 1).any()
+            a_step = STEP * min(rows, self.training.block + 1)
+            copied = max(copied, a_step + (panels * rows if gaps or panels > 1 else 0))
         free = free_memory()
         for name, strategy in strategies.items():
-            taken = check_memory(
-                name, self.first_inputs(name, strategy), dates, copied, free, copies
-            )
+            first, dates = self.first_inputs(name, strategy), panels * len(self.dates)
+            taken = check_memory(name, first, dates, copied, free, copies)
             free = None if free is None else free - taken
-
-    def _copied(self, fold: Fold) -> int:
-        """Rows of inputs that training in a fold takes besides: of its steps and, where there are
-        gaps between its dates or mirrored panels beside the true one, of all of them."""
-        mirrors = self.training.mirrors
-        gaps = (np.diff(np.searchsorted(self.dates, fold.train)) > 1).any()
-        a_step = STEP * min(len(fold.train), self.training.block + 1)
-        return a_step + ((1 + mirrors) * len(fold.train) if gaps or mirrors else 0)
 
 
 class InputCache:
