@@ -128,22 +128,17 @@ def decision_rows(
     else:
         nominal = pd.date_range(days[0], days[-1], freq=when.offset)
         start = type(when.offset).__name__.endswith("Begin")
-        chosen = _moved(days, nominal, holiday or ("next" if start else "previous"))
+        if (holiday or ("next" if start else "previous")) == "next":
+            chosen = days.searchsorted(nominal, side="left")
+        else:
+            chosen = days.searchsorted(nominal, side="right") - 1
+        chosen = np.unique(chosen[(chosen >= 0) & (chosen < len(days))])
     if when.time is None:
         return dates.searchsorted(days[chosen] + DAY) - 1
     if (dates == dates.normalize()).all():
         raise ValueError(f"rebalance={rebalance!r} names a time of day, and the dates have none")
     rows = dates.searchsorted(days[chosen] + when.time, side="right") - 1
     return rows[(rows >= 0) & (dates[rows] >= days[chosen])]
-
-
-def _moved(days: pd.DatetimeIndex, nominal: pd.DatetimeIndex, holiday: str) -> np.ndarray:
-    """Which of the days (D,) nominal ones are, or go to where they are not among them."""
-    if holiday == "next":
-        found = days.searchsorted(nominal, side="left")
-    else:
-        found = days.searchsorted(nominal, side="right") - 1
-    return np.unique(found[(found >= 0) & (found < len(days))])
 
 
 def _nth_sessions(days: pd.DatetimeIndex, nth: int, period: str) -> np.ndarray:

@@ -40,7 +40,7 @@ from engine.research.outside_knowledge import (
     own_classes,
     watched,
 )
-from engine.training.callbacks import progress_bar
+from engine.training.callbacks import Bar
 from engine.training.settings import Training
 from engine.walking.weight_checks import BrokenLimits
 from strategies.base import (
@@ -104,7 +104,7 @@ def check_strategy(
     audit = Audit(strategy, panel, plan, costs or Costs(), training or Training(epochs=2, block=24))
     rows = []
     checks = audit.checks
-    with progress_bar("check", len(checks), "check", progress) as bar:
+    with Bar("check", len(checks), "check", progress) as bar:
         for number, check in enumerate(checks):
             if audit.base.empty and number >= FIRST:
                 break

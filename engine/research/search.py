@@ -30,7 +30,7 @@ from engine.compute.worker_pool import local_processes, start_server
 from engine.planning.walk_forward import WalkForward
 from engine.research.trials import PAUSE, TRAINING, Search, Trials, ended_slots, work
 from engine.runs.storage import storage_url
-from engine.training.callbacks import progress_bar
+from engine.training.callbacks import Bar
 from engine.training.settings import Training
 from strategies.base import Strategy
 
@@ -179,7 +179,7 @@ def _spread(
     task: Trials, workers: int | None, executor: Executor | None, progress: bool | None
 ) -> None:
     """``work`` in this process or on each worker; if the pool breaks, the rest in this process."""
-    with progress_bar("search", task.search.trials, "trial", progress) as bar:
+    with Bar("search", task.search.trials, "trial", progress) as bar:
         if workers is None and executor is None:
             work(task, bar.reach)
             return

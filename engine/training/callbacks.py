@@ -32,13 +32,18 @@ LOG = logging.getLogger("deqfolio")
 LINES = 4  # logged for each bar
 
 
-class Progress(tqdm):
-    """A bar that, without a terminal, logs each quarter of its progress at level INFO."""
+class Bar(tqdm):
+    """A progress bar of ``total`` units; without a terminal it logs each quarter, at level INFO.
 
-    def __init__(self, what: str, total: int, unit: str, hidden: bool | None):
-        super().__init__(total=total, desc=what, unit=unit, disable=hidden)
+    Args:
+        show: None shows it on a terminal and logs elsewhere, False is silent.
+    """
+
+    def __init__(self, what: str, total: int, unit: str, show: bool | None):
+        disable = None if show is None else not show
+        super().__init__(total=total, desc=what, unit=unit, disable=disable)
         self.what, self.goal, self.units, self.counted = what, total, unit, 0
-        self.quiet = hidden is True
+        self.quiet = show is False
 
     def reach(self, count: int) -> None:
         """Set the number of units that are done."""
@@ -54,11 +59,6 @@ class Progress(tqdm):
         ):
             LOG.info("%s: %d of %d %ss", self.what, self.counted, self.goal, self.units)
         return super().update(n)
-
-
-def progress_bar(what: str, total: int, unit: str, show: bool | None) -> Progress:
-    """A bar of ``total`` units; None shows it on a terminal and logs elsewhere, False is silent."""
-    return Progress(what, total, unit, None if show is None else not show)
 
 
 class Callback:
@@ -95,7 +95,7 @@ class ProgressBar(Callback):
         self.fits, self.done, self.folds, self.show = fits, done, folds, show
 
     def __enter__(self) -> Self:
-        self.bar = progress_bar("training", self.fits, "fit", self.show if self.fits else False)
+        self.bar = Bar("training", self.fits, "fit", self.show if self.fits else False)
         self.bar.update(self.done)
         return self
 

@@ -40,7 +40,7 @@ from engine.runs.description import described, identity, run_settings
 from engine.runs.result import BacktestResult
 from engine.runs.result_views import outcome
 from engine.runs.run_directory import RATES, RunDirectory, locked, written
-from engine.training.callbacks import Callback, progress_bar
+from engine.training.callbacks import Bar, Callback
 from engine.training.fit_records import FitKey, Fits, TrainingError
 from engine.training.settings import Training, device_here
 from engine.walking.argument_checks import (
@@ -191,7 +191,7 @@ class Session:
         def decided(name: str) -> tuple[str, list[Decided]]:
             mine = tasks(name)
             total = sum(map(len, mine))
-            with progress_bar(name, total, "decision", self.progress) as bar:
+            with Bar(name, total, "decision", self.progress) as bar:
                 if name in submitted:
                     outcomes = [future.result() for future in submitted[name]]
                     bar.update(total)
