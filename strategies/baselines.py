@@ -50,14 +50,14 @@ class InverseVolatility(WindowRule):
     equivariant = True
 
     def allocate(self, history: Panel, holdings: pd.Series) -> pd.Series:
-        volatility = history.returns.iloc[1:].std().where(history.trades_throughout)
-        moves = volatility > ROUNDING
-        if volatility.notna().any() and not moves.any():
+        trades, volatility = history.trades_throughout, history.returns.iloc[1:].std()
+        moves = trades & (volatility > ROUNDING)
+        if trades.any() and not moves.any():
             raise ValueError(
-                f"{', '.join(volatility.dropna().index)}: prices did not move in the "
+                f"{', '.join(trades.index[trades])}: prices did not move in the "
                 f"{self.lookback} rows to {history.dates[-1].date()}, so volatility is zero"
             )
-        return normalised(1 / volatility.where(moves))
+        return normalised(moves / volatility)
 
 
 class MinimumVariance(Strategy):
