@@ -21,6 +21,7 @@ from engine.accounting.costs import Costs
 from engine.compute.executors import limited_threads
 from engine.planning.walk_forward import Fold, WalkForward
 from engine.training.dataset import Dataset, equal_blocks
+from engine.training.evidence import between
 from engine.training.fit_records import TrainingError
 from engine.training.progress import Part, Progress
 from engine.training.settings import Training, device_here
@@ -109,7 +110,7 @@ def pretrain(
         if not math.isfinite(progress.best_loss):
             raise TrainingError("the validation loss was never finite")
         evidence = progress.evidence(pooled=True)
-        state = progress.kept_state(evidence.share)
+        state = between(progress.start, progress.best_state, evidence.share)
     kept = {name: state[name] for name, _ in progress.module.named_parameters()}
     about = {
         "strategy": shown_parameters(strategy),

@@ -46,31 +46,30 @@ class Compared(NamedTuple):
         return float(self.loss(before) - self.loss(after))
 
 
-def evidence(blocks: Sequence[Compared]) -> Evidence:
-    """Of validation blocks of one market, in order of time."""
-    accounts = ([each.untrained for each in blocks], [each.trained for each in blocks])
-    whole = Compared(blocks[0].loss, *map(joined, accounts))
-    return _believed(whole.gain, np.arange(len(whole.untrained.cost)))
+def evidence(blocks: Sequence[Compared], pooled: bool = False) -> Evidence:
+    """Of validation blocks of one market, in order of time.
 
-
-def pooled_evidence(markets: Sequence[Compared]) -> Evidence:
-    """Of the same time in several markets: the mean of their gains.
-
-    Markets move together: a group that is left out is left out in all of them at once.
+    Args:
+        pooled: they are of the same time in several markets: the mean of their gains. Markets move
+            together, so a group that is left out is left out in all of them at once.
     """
-    parts = np.arange(3 * GROUPS)  # of the time
+    if pooled:
+        rows = np.arange(3 * GROUPS)  # parts of the time
+    else:  # one after the other, they are one block
+        before, after = ([each.untrained for each in blocks], [each.trained for each in blocks])
+        blocks = [Compared(blocks[0].loss, joined(before), joined(after))]
+        rows = np.arange(len(blocks[0].untrained.cost))
 
     def gain(kept: np.ndarray) -> float:
-        counts = [len(each.untrained.cost) for each in markets]
-        rows = [np.flatnonzero(np.isin(np.arange(n) * len(parts) // n, kept)) for n in counts]
-        return float(np.mean([each.gain(own) for each, own in zip(markets, rows, strict=True)]))
+        gains = []
+        for block in blocks:
+            count = len(block.untrained.cost)
+            own = np.isin(np.arange(count) * len(rows) // count, kept)
+            gains.append(block.gain(np.flatnonzero(own)))
+        return float(np.mean(gains))
 
-    return _believed(gain, parts)
-
-
-def _believed(gain: Callable[[np.ndarray], float], rows: np.ndarray) -> Evidence:
-    whole, error = gain(rows), jackknife_error(gain, rows)
-    return Evidence(whole, error, positive_part(whole, error))
+    found, error = gain(rows), jackknife_error(gain, rows)
+    return Evidence(found, error, positive_part(found, error))
 
 
 def positive_part(gain: float, error: float) -> float:

@@ -27,7 +27,7 @@ from data_loaders.writing import atomic
 from engine.accounting.costs import Account, Costs
 from engine.losses.returns import Loss
 from engine.training.dataset import Block, Dataset
-from engine.training.evidence import Compared, Evidence, between, evidence, pooled_evidence
+from engine.training.evidence import Compared, Evidence, evidence
 from engine.training.fit_records import TrainingError
 from engine.training.rollout import rollout
 from engine.training.settings import Training
@@ -184,11 +184,7 @@ class Progress:
         if self.best_epoch == 0 or len(known) < 2:
             gain = self.history[0]["validation_loss"] - self.best_loss
             return Evidence(gain, math.nan, float(self.best_epoch > 0))
-        return pooled_evidence(known) if pooled else evidence(known)
-
-    def kept_state(self, share: float) -> dict[str, Tensor]:
-        """The state at a share of the way from the start to the best."""
-        return between(self.start, self.best_state, share)
+        return evidence(known, pooled)
 
     def slowest(self, steps: Steps) -> str:
         """How fast the epoch's slowest fixed point converged, and that of the epoch before."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from engine.accounting.costs import Account, Costs
 from engine.training.dataset import Dataset, check_dataset, epoch_blocks, equal_blocks
+from engine.training.evidence import between
 from engine.training.fit_records import TrainingError, TrainingWarning
 from engine.training.progress import Checkpoint, Part, Progress, Steps
 from engine.training.settings import Training, device_here
@@ -112,7 +113,7 @@ def train(
             raise TrainingError("the validation loss was never finite")
         found = progress.evidence()
         module = progress.module
-        module.load_state_dict(progress.kept_state(found.share))
+        module.load_state_dict(between(progress.start, progress.best_state, found.share))
         module.eval()
         progress.checks += _solver_check(progress, here, "after training", slice(-4, None))
     strategy.module_ = module

@@ -15,7 +15,6 @@ from engine.training.evidence import (
     between,
     evidence,
     jackknife_error,
-    pooled_evidence,
     positive_part,
 )
 
@@ -125,8 +124,8 @@ def test_markets_that_move_together_are_no_more_evidence_than_one():
     one, two = rng.normal(0.001, 0.01, (2, 120))
     loss = NegativeSharpe()
     market = Compared(lambda each: loss(each, 52.0), account(one), account(two))
-    alone = pooled_evidence([market])
-    assert pooled_evidence([market] * 3) == pytest.approx(alone)
+    alone = evidence([market], pooled=True)
+    assert evidence([market] * 3, pooled=True) == pytest.approx(alone)
     assert alone == pytest.approx(evidence([market]))  # groups of equal length
     turned = Compared(market.loss, market.trained, market.untrained)
-    assert pooled_evidence([market, turned]) == (0.0, 0.0, 0.0)
+    assert evidence([market, turned], pooled=True) == (0.0, 0.0, 0.0)
