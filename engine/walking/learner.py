@@ -61,7 +61,6 @@ class Learner:
         self.costs, self.training, self.threads = costs, training, threads
         self.risk_free = risk_free or RiskFree(costs.cash_rate)
         self.market = Market(panel, costs, plan.fill)
-        self.illiquidity = self.market.illiquidity
         self._inputs: dict[str, InputCache] = {}  # strategies of one kind share one
         self._kinds: dict[object, InputCache] = {}
         self._first: dict[str, Inputs] = {}
@@ -78,7 +77,7 @@ class Learner:
 
     @cached_property
     def mirrors(self) -> list[Learner]:
-        """The same on each of the mirrored panels, see ``mirrors.py``."""
+        """The same on each of the mirrored panels, see ``mirrored``."""
         settings, features = self.training, self.training.mirrored_features
         plain = replace(settings, mirrors=0, mirrored_features=())
         return [
@@ -145,7 +144,7 @@ class Learner:
         rows = (fold.ends - fills).mean()  # of a holding period
         accrued = self.risk_free.accrued(self.panel.dates)
         inputs = self.stacked(name, strategy, fold.train)
-        at_fills = self.market.at_fills
+        at_fills, illiquid = self.market.at_fills, self.market.illiquidity
         known = replace(self.market, panel=self.panel.rows(0, int(fold.ends.max()) + 1))
         return Dataset(
             inputs=inputs | self.drift(fold),
@@ -154,7 +153,7 @@ class Learner:
             ends=fold.ends,
             per_year=self.panel.periods_per_year / rows,
             years=periods if self.costs.holding else None,
-            illiquidity=None if self.illiquidity is None else self.illiquidity[fills],
+            illiquidity=None if illiquid is None else illiquid[fills],
             assets=tuple(map(str, self.panel.assets)),
             risk_free=torch.from_numpy(accrued[fold.ends] - accrued[fills]),
             steps=steps_of(known, fold.train, fills, fold.ends, self.plan.unpriced),
