@@ -148,8 +148,7 @@ class Fitting:
             several, once those that had begun have ended and are kept.
         """
         with ExitStack() as stack:
-            for callback in self.callbacks:
-                stack.enter_context(callback)
+            self.callbacks = [stack.enter_context(each) for each in self.callbacks]
             told = self.submit is None
             try:
                 while self.waiting or self.running or not told:
