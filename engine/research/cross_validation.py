@@ -102,13 +102,13 @@ def cross_validate(
     first = {}
     with session.open([fold for fold, _ in splits], run_dir, restart, cross_validation=how):
         for name, decided in session.decisions(walks, observed=False):
-            for path, outcome in enumerate(decided):
+            for number, outcome in enumerate(decided):
                 found = _result(name, session, outcome, settings)
                 figures = found.figures
                 figures["annual_turnover"] = figures.pop("turnover")
                 failure = why_failed(found) if found.failure is not None else ""
-                rows[name, path] = {**figures, "failure": failure}
-                if path == 0:
+                rows[name, number] = {**figures, "failure": failure}
+                if number == 0:
                     first[name] = found
     session.check_some_finished(first)
     keep_record({name: first[name] for name in session.named}, ledger, "cross-validation")
