@@ -33,9 +33,9 @@ def beside() -> None:
     import torch
 
     from strategies.layers.equilibrium.deq_encoder import DEQEncoder
-    from strategies.layers.optimisation.active_set.calls import compile_gradients
+    from strategies.layers.optimisation.active_set.solver import compile_gradients
 
-    DEQEncoder(1, 2)(torch.zeros(1, 2, 1)).sum().backward()
+    DEQEncoder(1, 2).double()(torch.zeros(1, 2, 1, dtype=torch.float64)).sum().backward()
     compile_gradients()
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # torch takes a second to import, and a rule needs none
     from strategies.constraints import Constraints
     from strategies.layers.drift import carry as carry
     from strategies.layers.drift import drift as drift
-    from strategies.layers.equilibrium.fixed_point_solution import (
+    from strategies.layers.equilibrium.fixed_point_loop import (
         ConvergenceError as ConvergenceError,
     )
     from strategies.layers.optimisation.cross_check import cross_check as cross_check
@@ -50,7 +50,7 @@ if TYPE_CHECKING:  # torch takes a second to import, and a rule needs none
 
 LAYERS = {  # the parts of the layers that the engine uses, by where they are
     "drift": ("carry", "drift"),
-    "equilibrium.fixed_point_solution": ("ConvergenceError",),
+    "equilibrium.fixed_point_loop": ("ConvergenceError",),
     "optimisation.cross_check": ("cross_check",),
     "optimisation.explanation": ("Explanation", "explanations"),
     "optimisation.reasons": ("joined_solves", "solve_reasons"),

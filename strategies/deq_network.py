@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from strategies.base import Inputs
+from strategies.layers.kernel_calls import refuse_second_derivative
 from strategies.layers.optimisation.consecutive import weights_from_holdings, weights_on_dates
 from strategies.layers.optimisation.mean_variance import FactorRisk, MeanVarianceLayer
-from strategies.layers.second_derivatives import refuse_second_derivative
 from strategies.layers.solve_record import note_exposure
 from strategies.signal_forecast import SignalForecast
 from strategies.strategy_constraints import KEPT, count, fix_bounds, limits_in

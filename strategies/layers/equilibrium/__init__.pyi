@@ -3,7 +3,7 @@ from strategies.layers.equilibrium.fixed_point import Implicit as Implicit
 from strategies.layers.equilibrium.fixed_point import Phantom as Phantom
 from strategies.layers.equilibrium.fixed_point import Unrolled as Unrolled
 from strategies.layers.equilibrium.fixed_point import fixed_point as fixed_point
-from strategies.layers.equilibrium.fixed_point_solution import ConvergenceError as ConvergenceError
+from strategies.layers.equilibrium.fixed_point_loop import ConvergenceError as ConvergenceError
 from strategies.layers.equilibrium.fixed_point_solvers import Anderson as Anderson
 from strategies.layers.equilibrium.fixed_point_solvers import Broyden as Broyden
 from strategies.layers.equilibrium.fixed_point_solvers import Picard as Picard

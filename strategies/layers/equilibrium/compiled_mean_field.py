@@ -7,12 +7,9 @@ on the other samples of the batch.
 
 from __future__ import annotations
 
-import logging
 import math
-import threading
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -20,20 +17,18 @@ import torch
 from torch import Tensor
 
 from strategies.layers.equilibrium.fixed_point import ONCE
-from strategies.layers.equilibrium.fixed_point_solution import (
-    OnFailure,
-    Report,
-    Solution,
+from strategies.layers.equilibrium.fixed_point_loop import OnFailure, Report, Solution
+from strategies.layers.equilibrium.fixed_point_solvers import (
+    Anderson,
+    Picard,
+    Solver,
     Tolerance,
     tolerance_of,
 )
-from strategies.layers.equilibrium.fixed_point_solvers import Anderson, Picard, Solver
-from strategies.layers.second_derivatives import refuse_second_derivative
+from strategies.layers.kernel_calls import in_parts, refuse_second_derivative, run_kernel
 from strategies.layers.solve_record import FIXED_POINT, open_record
-from strategies.layers.threads import in_parts
 
-logger = logging.getLogger(__name__)
-
+WORDS = "the equilibrium kernels, once per installation"
 FEWEST = 64  # samples for which a thread of their own is worth starting
 
 
@@ -69,12 +64,11 @@ def mean_field_equilibrium(
     tolerance = tolerance_of(solver, drive.dtype)
     relative = tolerance_of(adjoint, drive.dtype)._replace(atol=0.0)
     present, record = present.squeeze(2), open_record()  # the record of backward, too
-    found = _run(compiled().solve_equilibria, solver, tolerance, W1, W2, drive, present)
+    found = _run("solve_equilibria", solver, tolerance, W1, W2, drive, present)
     solution = Report(FIXED_POINT, on_failure, record).conclude(tolerance, *found)
 
     def pull(W1: Tensor, W2: Tensor, z: Tensor, grad: Tensor) -> Tensor:
-        kernel = compiled().solve_adjoints
-        found = _run(kernel, adjoint, relative, W1.mT, W2.mT, z, present, grad)
+        found = _run("solve_adjoints", adjoint, relative, W1.mT, W2.mT, z, present, grad)
         return Report("adjoint", on_failure, record).conclude(relative, *found).value
 
     value = _Attach.apply(W1, W2, drive, present, solution.value, pull)
@@ -110,12 +104,15 @@ class _Attach(torch.autograd.Function):
         return of_W1, of_W2, t, None, None, None
 
 
-def _run(kernel: Any, solver: Solver, tolerance: Tolerance, *tensors: Tensor) -> tuple[Tensor, ...]:
-    """Call a kernel on the batch, in one part for each of torch's threads; it releases the GIL.
+def _run(name: str, solver: Solver, tolerance: Tolerance, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """Call a kernel on the batch, in one part for each of torch's threads.
 
     Returns:
         value (B, N, H); residual (B,); those on the way (2, B), see ``Report``; steps (B,).
     """
+    from strategies.layers.equilibrium import mean_field_kernels  # it imports Numba
+
+    kernel = getattr(mean_field_kernels, name)
     W1, W2, *arrays = (each.detach().contiguous().numpy() for each in tensors)
     count = len(arrays[0])
     found = np.empty(arrays[0].shape)
@@ -130,27 +127,8 @@ def _run(kernel: Any, solver: Solver, tolerance: Tolerance, *tensors: Tensor) ->
     def work(part: slice) -> None:
         own = (array[part] for array in arrays)
         out = (array[part] for array in (found, residual, on_the_way, steps))
-        kernel(W1, W2, *own, settings, *out)
+        run_kernel(kernel, WORDS, W1, W2, *own, settings, *out)
 
-    in_parts(count, min(torch.get_num_threads(), count // FEWEST), work)
+    threads = torch.get_num_threads() if kernel.overloads else 1  # one compiles it
+    in_parts(count, min(threads, count // FEWEST), work)
     return tuple(map(torch.from_numpy, (found, residual, on_the_way.T, steps)))
-
-
-@cache
-def compiled() -> Any:
-    """The kernels' module; says so where compiling takes a while (once per installation)."""
-    note = threading.Timer(
-        3.0, logger.warning, ("compiling the equilibrium kernels, once per installation",)
-    )
-    note.start()
-    try:
-        from strategies.layers.equilibrium import mean_field_kernels as kernels
-
-        one, matrix = np.zeros((1, 1, 1)), np.zeros((1, 1))
-        settings = (1e-9, 1e-4, 9, 2, 1e-12, 0.0)
-        out = (one.copy(), np.zeros(1), np.zeros((1, 2)), np.zeros(1, dtype=np.int64))
-        kernels.solve_equilibria(matrix, matrix, one, matrix, settings, *out)
-        kernels.solve_adjoints(matrix, matrix, one, matrix, one, settings, *out)
-    finally:
-        note.cancel()
-    return kernels

@@ -22,12 +22,13 @@ from strategies.layers.equilibrium.encoder_cells import (
     PairCell,
 )
 from strategies.layers.equilibrium.fixed_point import Adjoint, Implicit, fixed_point
-from strategies.layers.equilibrium.fixed_point_solution import (
-    OnFailure,
-    Solution,
+from strategies.layers.equilibrium.fixed_point_loop import OnFailure, Solution
+from strategies.layers.equilibrium.fixed_point_solvers import (
+    Anderson,
+    Picard,
+    Solver,
     tolerance_of,
 )
-from strategies.layers.equilibrium.fixed_point_solvers import Anderson, Picard, Solver
 
 _CELLS: dict[str, type[MeanFieldCell | GraphCell | MonotoneCell]] = {
     "mean_field": MeanFieldCell,
@@ -128,8 +129,8 @@ class DEQEncoder(nn.Module):
         cell, adjoint = self.cell, self.adjoint
         if (
             not history
-            and isinstance(cell, MeanFieldCell)
-            and cell.own_kernel == "mean field"
+            and type(cell) is MeanFieldCell  # a subclass may well have another map
+            and "problem" not in vars(cell)
             and isinstance(adjoint, Implicit)
             and compilable(x, self.solver, adjoint.solver_beside(self.solver))
         ):

@@ -8,7 +8,6 @@ bound, so that f has exactly one fixed point.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,20 +16,10 @@ Map = Callable[..., Tensor]
 
 
 class Cell(nn.Module):
-    """What all cells share: the projection of the features, and the bound.
-
-    A class whose ``problem`` is just what a compiled kernel computes says so in ``kernel``. That
-    is not inherited: a subclass may well have another map.
-    """
+    """What all cells share: the projection of the features, and the bound."""
 
     inject: nn.Linear
     bound: float
-    kernel: ClassVar[str] = ""
-
-    @property
-    def own_kernel(self) -> str:
-        """The kernel stated by this very class, if its map is still the one of the class."""
-        return "" if "problem" in vars(self) else vars(type(self)).get("kernel", "")
 
     def problem(self, x: Tensor, present: Tensor) -> tuple[Map, tuple[Tensor, ...]]:
         """The map f, and what it takes after the state, from x (B, N, F) and present (B, N, 1)."""
@@ -48,8 +37,6 @@ class MeanFieldCell(Cell):
     linear part's 2-norm is exactly max(s(W1), s(W1 + W2)), with s the largest singular value, and
     tanh adds nothing to it. These two matrices are the parameters, each scaled to ``bound``.
     """
-
-    kernel = "mean field"
 
     def __init__(self, features: int, hidden: int, bound: float):
         super().__init__()

@@ -20,17 +20,17 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from strategies.layers.equilibrium.fixed_point_loop import solve, solve_linear
-from strategies.layers.equilibrium.fixed_point_solution import (
+from strategies.layers.equilibrium.fixed_point_loop import (
     OnFailure,
     Report,
     Solution,
     check_image,
     norm,
-    tolerance_of,
+    solve,
+    solve_linear,
 )
-from strategies.layers.equilibrium.fixed_point_solvers import Picard, Solver
-from strategies.layers.second_derivatives import refuse_second_derivative
+from strategies.layers.equilibrium.fixed_point_solvers import Picard, Solver, tolerance_of
+from strategies.layers.kernel_calls import refuse_second_derivative
 from strategies.layers.solve_record import FIXED_POINT, open_record
 
 ONCE = "a fixed point's gradient", "use adjoint=Unrolled()"

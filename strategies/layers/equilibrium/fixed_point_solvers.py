@@ -1,17 +1,20 @@
 """Solvers for ``z = f(z)`` on a batch: what each does between two evaluations of f.
 
 A solver is a frozen dataclass of settings. Its ``start`` makes a *step*, an object that turns one
-evaluation of f into the next iterate; fixed_point_loop.py drives it.
+evaluation of f into the next iterate; fixed_point_loop.py drives it until its ``Tolerance``.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+
+# Rounding alone leaves a relative residual of a few units in the last place.
+_REACHABLE, _COMFORTABLE = 10.0, 100.0
 
 
 class Step(Protocol):
@@ -135,6 +138,12 @@ class Anderson(_Tolerances):
 
 
 class _AndersonStep:
+    """Mixes, and takes a mixed iterate back where it did not reduce the residual.
+
+    The plain step from the iterate before is taken instead, and then stands whatever it brings.
+    So of two evaluations at least one is worth a plain step, and a contraction converges.
+    """
+
     def __init__(self, z: Tensor, memory: int, ridge: float, onset: float):
         B, D = z.shape[0], z[0].numel()
         self.ridge, self.onset = ridge, onset
@@ -144,14 +153,16 @@ class _AndersonStep:
         self.empty = z.new_ones(B, memory)
         self.count = 0
         self.begun = z.new_full((B,), onset == 0, dtype=torch.bool)
-        self.safeguard = _Safeguard(z)
+        self.size = z.new_full((B,), math.inf)
+        self.plain = torch.ones_like(self.begun)
+        self.image = z
 
     def __call__(self, z: Tensor, image: Tensor, gap: Tensor, size: Tensor) -> Tensor:
-        begun, slow = self.begun, size > self.onset * self.safeguard.size
+        begun, slow = self.begun, size > self.onset * self.size
         if self.onset:
             self.begun = begun | slow
             if begun.device.type == "cpu" and not begun.any():
-                return self.safeguard(image, image, size, begun)
+                return self._guarded(image, image, size, begun)
         slot = self.count % self.empty.shape[1]
         self.count += 1
         self.empty[:, slot] = (~begun).to(z.dtype)
@@ -175,12 +186,20 @@ class _AndersonStep:
             own = (torch.arange(weights.shape[1], device=z.device) == slot).to(weights.dtype)
             weights = torch.where(plainly.unsqueeze(1), own, weights)
         mixed = torch.bmm(weights.unsqueeze(1), self.images).view_as(image)
-        return self.safeguard(mixed, image, size, begun)
+        return self._guarded(mixed, image, size, begun)
+
+    def _guarded(self, proposal: Tensor, image: Tensor, size: Tensor, mixed: Tensor) -> Tensor:
+        """The proposal, or the plain step; ``mixed`` (B,): where the proposal is no plain step."""
+        worse = (size >= self.size) & ~self.plain
+        if worse.device.type != "cpu" or worse.any():  # elsewhere the question costs more
+            proposal = torch.where(worse.view(-1, *[1] * (image.ndim - 1)), self.image, proposal)
+        self.size, self.image, self.plain = size, image, worse | ~mixed
+        return proposal
 
     def keep(self, rows: Tensor) -> None:
         self.images, self.gaps = self.images[rows], self.gaps[rows]
         self.gram, self.empty, self.begun = self.gram[rows], self.empty[rows], self.begun[rows]
-        self.safeguard.keep(rows)
+        self.size, self.plain, self.image = self.size[rows], self.plain[rows], self.image[rows]
 
 
 @dataclass(frozen=True)
@@ -260,28 +279,36 @@ def _combine(weights: Tensor, vectors: Tensor) -> Tensor:
     return torch.bmm(weights.unsqueeze(1), vectors).squeeze(1)
 
 
-class _Safeguard:
-    """Takes an accelerated iterate back where it did not reduce the residual.
+class Tolerance(NamedTuple):
+    """When a solve ends, in numbers; see ``Picard``."""
 
-    The plain step from the iterate before is taken instead, and then stands whatever it brings.
-    So of two evaluations at least one is worth a plain step, and a contraction converges.
+    rtol: float
+    atol: float
+    max_steps: int
+
+    @property
+    def marks(self) -> tuple[int, int]:
+        """After how many steps the residual is kept for the message of a failure."""
+        return self.max_steps // 4, self.max_steps // 2
+
+
+def tolerance_of(solver: Solver, dtype: torch.dtype) -> Tolerance:
+    """The tolerance of a solver on states of a dtype.
+
+    Raises:
+        TypeError: where the dtype is not real floating point, or the solver is none.
+        ValueError: where ``rtol`` lies below what rounding leaves within reach.
     """
-
-    def __init__(self, z: Tensor):
-        self.size = z.new_full((z.shape[0],), math.inf)
-        self.plain = torch.ones_like(self.size, dtype=torch.bool)
-        self.image = z
-
-    def __call__(
-        self, proposal: Tensor, image: Tensor, size: Tensor, accelerated: Tensor | None = None
-    ) -> Tensor:
-        """The proposal, or the plain step; ``accelerated`` (B,): where the proposal is mixed."""
-        worse = (size >= self.size) & ~self.plain
-        if worse.device.type != "cpu" or worse.any():  # elsewhere the question costs more
-            proposal = torch.where(worse.view(-1, *[1] * (image.ndim - 1)), self.image, proposal)
-        self.size, self.image = size, image
-        self.plain = worse if accelerated is None else worse | ~accelerated
-        return proposal
-
-    def keep(self, rows: Tensor) -> None:
-        self.size, self.plain, self.image = self.size[rows], self.plain[rows], self.image[rows]
+    if isinstance(solver, type) or not hasattr(solver, "start"):
+        raise TypeError(f"solver must be Picard(), Anderson() or Broyden(), got {solver!r}")
+    if not dtype.is_floating_point:
+        raise TypeError(f"the state must be real floating point, got {dtype}")
+    eps = torch.finfo(dtype).eps
+    rtol = max(1e-9, _COMFORTABLE * eps) if solver.rtol is None else solver.rtol
+    reachable = _REACHABLE * eps
+    if rtol < reachable:
+        raise ValueError(
+            f"rtol={rtol:g} lies below the precision of {dtype}, which reaches about "
+            f"{reachable:.0e}: loosen rtol in the solver and in the adjoint's, or use float64"
+        )
+    return Tolerance(rtol, solver.atol, solver.max_steps)

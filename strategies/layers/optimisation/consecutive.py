@@ -27,7 +27,7 @@ from torch import Tensor
 
 from strategies.layers.drift import carry, drift
 from strategies.layers.optimisation.active_set import ActiveSet
-from strategies.layers.optimisation.active_set.calls import Dates
+from strategies.layers.optimisation.active_set.solver import Dates
 from strategies.layers.optimisation.mean_variance import MeanVarianceLayer
 from strategies.layers.optimisation.problem import (
     FactorRisk,
@@ -93,11 +93,6 @@ def weights_on_dates(
         risk, expected_return, constraints: as of ``MeanVarianceLayer.forward``.
     """
     rates = growth.new_zeros(len(growth), 3) if rates is None else rates
-    if isinstance(layer.solver, ActiveSet) and growth.device.type != "cpu":
-        # Each date waits for the one before: a GPU would idle where the kernels take microseconds.
-        here = {name: _on_cpu(value) for name, value in constraints.items()}
-        given = map(_on_cpu, (risk, expected_return, cost, growth, rates, proportional))
-        return weights_on_dates(layer, *given, **here).to(growth.device)
     begins = growth.isnan().any(-1)
     begins[0] = True
     cost = torch.where(begins, 0.0, cost)  # (M,)
@@ -115,12 +110,6 @@ def weights_on_dates(
     if proportional is not None:
         problem = replace(problem, holdings=held)
     return layer.reported(problem, solution)
-
-
-def _on_cpu(value: Any) -> Any:
-    if isinstance(value, FactorRisk):
-        return FactorRisk(value.loadings.cpu(), value.specific.cpu())
-    return value.cpu() if isinstance(value, Tensor) else value
 
 
 def _step_by_step(

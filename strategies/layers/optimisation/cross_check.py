@@ -27,7 +27,6 @@ import torch
 from torch import Tensor
 
 from strategies.layers.optimisation.active_set import ActiveSet
-from strategies.layers.optimisation.active_set.batched_rounds import Geometry
 from strategies.layers.optimisation.problem import Problem, Solver
 from strategies.layers.optimisation.qpth_solver import Qpth, installed
 from strategies.layers.optimisation.reference import Reference
@@ -154,20 +153,32 @@ def _into_the_side(problem: Problem, sizes: Tensor) -> Tensor:
     weights, and the active rows, holds them harder. The largest entry of either is 1.
     """
     solution = ActiveSet().solve(problem)
-    geometry, states = Geometry.of(problem), solution.states
-    assert states is not None
-    count = problem.lower.shape[1]
-    states, row_states = states[:, :count].long().to(sizes.device), states[0, count:]
-    low, high = geometry.at(states)
+    assert solution.states is not None
+    count, zero = problem.lower.shape[1], torch.zeros_like(problem.lower)
+    states, row_states = solution.states[:, :count].long(), solution.states[0, count:]
+    upper = torch.maximum(problem.lower, problem.upper)
+    holdings = zero if problem.holdings is None else problem.holdings
+    kinks = [holdings] if problem.holdings is not None else []
+    kinks += [zero] if problem.gross_limit is not None else []
+    inner = [torch.minimum(torch.maximum(kink, problem.lower), upper) for kink in kinks]
+    breaks = torch.stack([problem.lower, *inner, upper], dim=-1).sort(dim=-1).values
+    low, high = (
+        breaks.gather(-1, place.unsqueeze(-1)).squeeze(-1)
+        for place in (states // 2, (states + 1) // 2)
+    )
     z, free = solution.weights, states % 2 == 1
+    sides = [  # signs of z - z0 and of z
+        torch.where(free, torch.where(low >= kink, 1.0, -1.0), torch.sign(low - kink))
+        for kink in (holdings, zero)
+    ]
     inward = (z - low < CLOSE).to(z) - (high - z < CLOSE).to(z)
     move = torch.where(free, inward * sizes, 0.0)
     loose = (free & (inward == 0))[0]
-    rows = geometry.rows(states)[0][(row_states != 0).to(sizes.device)]  # the active ones
+    rows = torch.cat([problem.rows[0], *sides])[row_states != 0]  # the active ones
     if len(rows) and bool(loose.any()):
         lacking = rows @ move[0]
         move[0, loose] -= torch.linalg.pinv(rows[:, loose]) @ lacking
-    harder = (z == geometry.breaks[..., -1]).to(z) - (z == geometry.breaks[..., 0]).to(z)
+    harder = (z == upper).to(z) - (z == problem.lower).to(z)
     harder = torch.where(free, 0.0, harder * sizes)
     signs = row_states[row_states != 0].to(z)
     held = signs @ rows if len(rows) else torch.zeros_like(z[0])

@@ -17,10 +17,10 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
+from strategies.layers.kernel_calls import refuse_second_derivative
 from strategies.layers.optimisation.checks import check_jointly, check_problem, kkt_residual
 from strategies.layers.optimisation.problem import ONCE, Problem, Solution, status_of
 from strategies.layers.optimisation.standard_form import duals_by_row, scale_of, standard_form
-from strategies.layers.second_derivatives import refuse_second_derivative
 
 GRADIENT_LOST = 1e-3  # multiplier times slack, P of order 1; 2e-5 is usual with 50 weights
 

@@ -21,13 +21,14 @@ Letters: B samples, T scenarios, N assets.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from strategies.layers.optimisation.mean_variance import MeanVarianceLayer, SolveError
+from strategies.layers.optimisation.problem import Problem, build_problem
 from strategies.layers.solve_record import open_record
 
 LOWEST = 1e-6  # radius: s grows like 1 / sqrt(delta), and F is a small difference to it
@@ -81,7 +82,14 @@ class RobustLayer(nn.Module):
             ValueError: a radius out of range, shapes that do not fit, or a limit on turnover.
             SolveError: Newton's method missed its tolerance on some samples.
         """
-        batch, count = _checked(scenarios, expected_return, constraints)
+        if scenarios.dim() != 3 or expected_return.shape != (len(scenarios), scenarios.shape[-1]):
+            raise ValueError(
+                "expected scenarios (B, T, N) and expected returns (B, N), got "
+                f"{tuple(scenarios.shape)} and {tuple(expected_return.shape)}"
+            )
+        if wrong := [name for name in constraints if name in UNSUPPORTED]:
+            raise ValueError(f"the robust layer knows no {', '.join(wrong)}: leave it out")
+        batch, count, assets = scenarios.shape
         radius = torch.as_tensor(radius, dtype=scenarios.dtype).expand(batch)
         highest = highest_radius(count)
         if not bool(((radius >= LOWEST) & (radius < highest)).all()):
@@ -91,7 +99,9 @@ class RobustLayer(nn.Module):
                 f"{highest:.4f} for {count} scenarios, got {got}"
             )
         scale = scenarios.detach().var(dim=1).mean(dim=1)  # (B,), the solution does not change
-        problem = _Problem(
+        unit = torch.eye(assets, dtype=torch.float64, device=scenarios.device)
+        within = build_problem(unit, expected_return, **constraints)
+        robust = _Robust(
             scenarios / scale.sqrt()[:, None, None],
             expected_return / scale[:, None],
             (1 - radius / 2) ** 2,
@@ -99,36 +109,36 @@ class RobustLayer(nn.Module):
         record = open_record()
         kept = 0 if record is None or record.details is None else len(record.details)
         with torch.no_grad():
-            point, steps, change = self._solve(problem, radius, constraints)
+            point, steps, change = self._solve(robust, radius, within)
         if record is not None and record.details is not None:
             del record.details[kept:]  # the last step, which follows, is the portfolio
         self._report(steps, change)
-        curvature = problem.hessian(point.detach())
-        weights, _ = self._step(point, problem.gradient(point), curvature, constraints)
+        curvature = robust.hessian(point.detach())
+        weights, _ = self._step(point, robust.gradient(point), curvature, within)
         return weights
 
-    def _start(self, problem: _Problem, radius: Tensor, constraints: dict) -> Tensor:
+    def _start(self, robust: _Robust, radius: Tensor, within: Problem) -> Tensor:
         """The weights without ambiguity, their mean, and an s inside the domain: (B, N + 2)."""
-        centred = problem.scenarios - problem.scenarios.mean(dim=1, keepdim=True)
+        centred = robust.scenarios - robust.scenarios.mean(dim=1, keepdim=True)
         covariance = centred.mT @ centred / centred.shape[1]
-        weights = self.optimiser(_positive(2 * covariance), problem.expected_return, **constraints)
+        weights = self._weights(_positive(2 * covariance), robust.expected_return, within)
         losses = (centred @ weights.unsqueeze(-1)).squeeze(-1) ** 2  # (B, T)
-        mean = (problem.scenarios.mean(dim=1) * weights).sum(dim=1)
+        mean = (robust.scenarios.mean(dim=1) * weights).sum(dim=1)
         bound = losses.amax(dim=1) + losses.std(dim=1) / radius.sqrt()
         return torch.cat([weights, mean[:, None], bound[:, None]], dim=1)
 
     def _solve(
-        self, problem: _Problem, radius: Tensor, constraints: dict
+        self, robust: _Robust, radius: Tensor, within: Problem
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The minimum (B, N + 2), the steps it took (B,) and the last change of a weight (B,)."""
-        point = self._start(problem, radius, constraints)
+        point = self._start(robust, radius, within)
         steps = torch.zeros(len(point), dtype=torch.int64)
         change = torch.full((len(point),), torch.inf, dtype=point.dtype)
         going = torch.arange(len(point))
         for _ in range(self.max_steps):
-            part, here = problem.of(going), point[going]
+            part, here = robust.of(going), point[going]
             slope, curvature = part.gradient(here), part.hessian(here)
-            target, rest = self._step(here, slope, curvature, _of(constraints, going, len(point)))
+            target, rest = self._step(here, slope, curvature, within.of_samples(going))
             move = torch.cat([target, rest], dim=1) - here
             length = _line_search(part, here, move, slope)
             point[going] = here + length[:, None] * move
@@ -140,7 +150,7 @@ class RobustLayer(nn.Module):
         return point, steps, change
 
     def _step(
-        self, point: Tensor, slope: Tensor, curvature: Tensor, constraints: dict
+        self, point: Tensor, slope: Tensor, curvature: Tensor, within: Problem
     ) -> tuple[Tensor, Tensor]:
         """Where a full Newton step leads: weights (B, N), and c and s (B, 2), eliminated."""
         n = point.shape[1] - 2
@@ -150,12 +160,17 @@ class RobustLayer(nn.Module):
         risk = _positive((risk + risk.mT) / 2)
         reduced = slope[:, :n] - (gain @ slope[:, n:, None]).squeeze(-1)
         linear = (risk @ point[:, :n, None]).squeeze(-1) - reduced
-        weights = self.optimiser(risk, linear, **constraints)
+        weights = self._weights(risk, linear, within)
         pull = slope[:, n:] + (cross.mT @ (weights - point[:, :n]).unsqueeze(-1)).squeeze(-1)
         rest = point[:, n:] - torch.cholesky_solve(
             pull.unsqueeze(-1), torch.linalg.cholesky(corner)
         ).squeeze(-1)
         return weights, rest
+
+    def _weights(self, risk: Tensor, linear: Tensor, within: Problem) -> Tensor:
+        """The mean-variance weights within the limits of a problem."""
+        aim = replace(within, risk=risk.double(), expected_return=linear.double())
+        return self.optimiser.reported(aim, self.optimiser.solver.solve(aim, None))
 
     def _report(self, steps: Tensor, change: Tensor) -> None:
         converged = change <= self.tolerance
@@ -172,17 +187,17 @@ class RobustLayer(nn.Module):
             )
 
 
-class _Problem(NamedTuple):
+class _Robust(NamedTuple):
     """F and its derivatives at points (z, c, s), (B, N + 2)."""
 
     scenarios: Tensor  # (B, T, N)
     expected_return: Tensor  # (B, N)
     kappa: Tensor  # (B,)
 
-    def of(self, samples: Tensor) -> _Problem:
+    def of(self, samples: Tensor) -> _Robust:
         if len(samples) == len(self.kappa):
             return self
-        return _Problem(*(tensor[samples] for tensor in self))
+        return _Robust(*(tensor[samples] for tensor in self))
 
     def losses(self, point: Tensor) -> tuple[Tensor, Tensor]:
         """u and u^2, (B, T) each."""
@@ -243,34 +258,22 @@ class _Problem(NamedTuple):
         return ratio * (second - 2 * outer / mean[:, None, None])
 
 
-def _line_search(problem: _Problem, point: Tensor, move: Tensor, slope: Tensor) -> Tensor:
+def _line_search(robust: _Robust, point: Tensor, move: Tensor, slope: Tensor) -> Tensor:
     """Step lengths (B,), halved until F falls enough (Armijo) and the domain is kept."""
-    before = problem.value(point)
-    nearest = EDGE * problem.gap(point)
+    before = robust.value(point)
+    nearest = EDGE * robust.gap(point)
     fall = (slope * move).sum(dim=1)
     length = torch.ones_like(before)
     rounding = 1e-13 * (1 + before.abs())
     for _ in range(HALVINGS):
         reached = point + length[:, None] * move
-        after = problem.value(reached)
+        after = robust.value(reached)
         short = ~(after <= before + ARMIJO * length * fall + rounding)
-        short |= problem.gap(reached) < nearest
+        short |= robust.gap(reached) < nearest
         if not short.any():
             break
         length = torch.where(short, length / 2, length)
     return length
-
-
-def _checked(scenarios: Tensor, expected_return: Tensor, constraints: dict) -> tuple[int, int]:
-    if scenarios.dim() != 3 or expected_return.shape != (len(scenarios), scenarios.shape[-1]):
-        raise ValueError(
-            "expected scenarios (B, T, N) and expected returns (B, N), got "
-            f"{tuple(scenarios.shape)} and {tuple(expected_return.shape)}"
-        )
-    wrong = [name for name in constraints if name in UNSUPPORTED]
-    if wrong:
-        raise ValueError(f"the robust layer knows no {', '.join(wrong)}: leave it out")
-    return scenarios.shape[0], scenarios.shape[1]
 
 
 def _positive(risk: Tensor) -> Tensor:
@@ -278,21 +281,3 @@ def _positive(risk: Tensor) -> Tensor:
     diagonal = risk.diagonal(dim1=-2, dim2=-1)
     rounding = ROUNDING * diagonal.mean(dim=-1, keepdim=True)
     return risk + torch.diag_embed(torch.where(diagonal > 0, rounding, 1.0))
-
-
-def _of(constraints: dict, samples: Tensor, batch: int) -> dict:
-    """The constraints of some samples of the batch."""
-    if len(samples) == batch:
-        return constraints
-    chosen = dict(constraints)
-    if isinstance(ends := constraints.get("budget"), Sequence):
-        chosen["budget"] = tuple(
-            end[samples] if isinstance(end, Tensor) and end.dim() else end for end in ends
-        )
-    for name, value in constraints.items():
-        shared = {"rows": 2, "budget": 0, "gross_limit": 0}.get(name, 1)  # dimensions for all
-        if isinstance(value, Tensor) and value.dim() > shared and len(value) == batch:
-            chosen[name] = value[samples]
-        elif name == "labels":
-            chosen[name] = [value[sample] for sample in samples.tolist()]
-    return chosen

@@ -13,11 +13,6 @@ import torch
 from torch import Tensor
 
 from strategies.layers.optimisation.active_set import ActiveSet
-from strategies.layers.optimisation.active_set.batched import solve_batched
-from strategies.layers.optimisation.active_set.calls import (
-    Call,
-)
-from strategies.layers.optimisation.active_set.solver import BatchedSolve
 from strategies.layers.optimisation.checks import kkt_residual
 from strategies.layers.optimisation.mean_variance import (
     FactorRisk,
@@ -31,7 +26,6 @@ BENCHMARK = runpy.run_path(str(Path(__file__).parents[3] / "benchmarks" / "mean_
 make_problem = BENCHMARK["make_problem"]
 KINDS = BENCHMARK["PORTFOLIO"] + BENCHMARK["ADVERSARIAL"]
 LAYER = MeanVarianceLayer(ActiveSet())
-COMPILED = "strategies.layers.optimisation.active_set.solver.CompiledSolve"
 
 
 def factors(batch: int, assets: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -205,14 +199,9 @@ WEAK: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("compute", ["compiled", "batched"])
 @pytest.mark.parametrize("case", WEAK)
-def test_the_gradient_at_a_weak_limit_is_as_though_it_was_not_there(
-    case: str, compute: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_gradient_at_a_weak_limit_is_as_though_it_was_not_there(case: str) -> None:
     """With P = I and q = (0, .4, .6) the budget alone gives z = q: every limit is just reached."""
-    if compute == "batched":
-        monkeypatch.setattr(COMPILED, BatchedSolve)
     risk = torch.eye(3, dtype=torch.float64)
     incoming = torch.tensor([[1.0, 3.0, -1.0]], dtype=torch.float64)
     states = LAYER.solve(risk, torch.zeros(3).double(), **WEAK[case]).states
@@ -228,13 +217,9 @@ def test_the_gradient_at_a_weak_limit_is_as_though_it_was_not_there(
         torch.testing.assert_close(gradient, incoming - 1, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("solver", ["compiled", "batched", "qpth"])
-def test_second_derivatives_are_refused_in_words(
-    solver: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if solver == "batched":
-        monkeypatch.setattr(COMPILED, BatchedSolve)
-    layer = MeanVarianceLayer(Qpth() if solver == "qpth" else ActiveSet())
+@pytest.mark.parametrize("solver", [ActiveSet(), Qpth()])
+def test_second_derivatives_are_refused_in_words(solver: Any) -> None:
+    layer = MeanVarianceLayer(solver)
     loadings, specific, q = factors(2, 4)
     q.requires_grad_()
     weights = layer(dense(loadings, specific), q)
@@ -299,14 +284,11 @@ def test_any_start_leads_to_the_same_weights(kind: str) -> None:
         constraints["lower"] = -torch.inf
     cold = LAYER.solve(risk, q, **constraints)
     assert cold.states is not None
-    problem = build_problem(risk, q, **constraints)
     draw = torch.Generator().manual_seed(0)
     garbage = torch.randint(-128, 128, cold.states.shape, generator=draw).to(torch.int8)
     garbage[:, 0] = 0
     for start in (garbage, torch.full_like(cold.states, -1)):
         weights = LAYER.solve(risk, q, start=start, **constraints).weights
-        torch.testing.assert_close(weights, cold.weights, rtol=0, atol=1e-12)
-        weights = BatchedSolve.apply(Call(problem, start), None)
         torch.testing.assert_close(weights, cold.weights, rtol=0, atol=1e-12)
     with pytest.raises(ValueError, match="start must have shape"):
         LAYER.solve(risk, q, start=garbage[:, 1:], **constraints)
@@ -322,45 +304,6 @@ def test_an_asset_that_cannot_trade_stays_where_it_is() -> None:
     weights = LAYER(risk, q, **(constraints | {"lower": lower, "upper": upper}))
     assert (weights[:, 2] == held[:, 2]).all()
     assert weights[1, 3] == 0
-
-
-@pytest.mark.parametrize("form", ["dense", "factor", "shared"])
-@pytest.mark.parametrize("case", ["bounds", "groups", "beta", "cost", "turnover", "all"])
-def test_the_torch_version_gives_what_the_kernels_give(
-    case: str, form: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    loadings, specific, q = factors(6, 7, seed=9)
-    matrix = dense(loadings, specific)
-    parts = {"dense": [matrix], "factor": [loadings, specific], "shared": [matrix[0]]}[form]
-    given = {
-        name: torch.as_tensor(value, dtype=torch.float64) for name, value in CASES[case].items()
-    }
-    for name in ("holdings", "benchmark"):
-        if name in given:
-            given[name] = torch.tensor([0.1, 0.15, 0.05, 0.25, 0.2, 0.13, 0.12]).double()
-    inputs = [part.requires_grad_() for part in (*parts, q, *given.values())]
-    incoming = torch.randn(6, 7, generator=torch.Generator().manual_seed(0)).double()
-    results = []
-    for solve in (None, BatchedSolve):
-        if solve is not None:
-            monkeypatch.setattr(
-                "strategies.layers.optimisation.active_set.solver.CompiledSolve", solve
-            )
-        risk = FactorRisk(parts[0], parts[1]) if form == "factor" else parts[0]
-        solution = LAYER.solve(risk, q, **given)
-        gradients = torch.autograd.grad(solution.weights, inputs, incoming, allow_unused=True)
-        states = solution.states
-        results.append([solution.weights, solution.duals, states, *gradients])
-    for ours, expected in zip(*results, strict=True):
-        torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-12)
-
-
-def test_the_torch_version_leaves_what_it_does_not_solve_to_the_kernels() -> None:
-    risk, q, constraints = make_problem("everything", 16, 25, seed=25)
-    problem = build_problem(risk, q, **constraints)
-    assert solve_batched(problem, None)[-1].isinf().any()
-    weights = BatchedSolve.apply(Call(problem), None)
-    torch.testing.assert_close(weights, LAYER(risk, q, **constraints), rtol=0, atol=1e-12)
 
 
 def test_unbounded_weights_have_a_closed_form() -> None:
@@ -413,9 +356,7 @@ def test_bad_problems_are_refused_in_words() -> None:
         LAYER(risk, q, tracking=-0.1, benchmark=q)
 
 
-def test_what_the_weights_do_not_depend_on_is_checked_as_far_as_asked(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_what_the_weights_do_not_depend_on_is_checked_as_far_as_asked() -> None:
     q = torch.tensor([5.0, 5.0, -5.0, -5.0, -5.0], dtype=torch.float64)
     solvers = {
         check: MeanVarianceLayer(ActiveSet(check_risk=check))
@@ -451,15 +392,6 @@ def test_what_the_weights_do_not_depend_on_is_checked_as_far_as_asked(
     assert verdicts((2, 3, 0.5)) == ["", "", "is not symmetric: give (P + P.mT) / 2"]
     between_free = [(0, 1, 1.5), (1, 0, 1.5)]
     assert verdicts(*between_free) == ["is not positive definite: add a ridge to its diagonal"] * 3
-    monkeypatch.setattr(
-        "strategies.layers.optimisation.active_set.solver.CompiledSolve", BatchedSolve
-    )
-    assert verdicts((3, 4, torch.nan)) == [told] * 3  # it multiplies by zeros too
-    assert verdicts(*too_large) == [
-        "",
-        *["is not positive definite: add a ridge to its diagonal"] * 2,
-    ]
-    assert verdicts(*triangle) == ["", "", "is not positive definite: add a ridge to its diagonal"]
     with pytest.raises(ValueError, match="check_risk must be one of"):
         ActiveSet(check_risk="all")  # type: ignore[arg-type]
 

@@ -5,12 +5,10 @@ import pytest
 import torch
 
 from strategies.layers import ActiveSet, FactorRisk, InfeasibleError, MeanVarianceLayer, Qpth
-from strategies.layers.optimisation.active_set.solver import BatchedSolve
 from strategies.layers.optimisation.consecutive import weights_on_dates
 from strategies.layers.optimisation.problem import build_problem
 from strategies.layers.optimisation.reference import Reference
 
-COMPILED = "strategies.layers.optimisation.active_set.solver.CompiledSolve"
 LAYER = MeanVarianceLayer()
 WIDE = {"lower": -9.0, "upper": 9.0}
 
@@ -23,13 +21,7 @@ def drawn(batch, assets, seed=0):
     return loadings, specific, q
 
 
-@pytest.fixture(params=["compiled", "batched"])
-def compute(request, monkeypatch):
-    if request.param == "batched":
-        monkeypatch.setattr(COMPILED, BatchedSolve)
-
-
-def test_one_asset_is_held_by_its_price_of_risk_within_the_ends(compute):
+def test_one_asset_is_held_by_its_price_of_risk_within_the_ends():
     """w = clip(q / p, 0, 1), whose slopes are 1 / p inside, and 1 of the end that binds."""
     q = torch.linspace(-1, 3, 9, dtype=torch.float64).unsqueeze(1).requires_grad_()
     ends = torch.tensor([[0.0, 1.0]], dtype=torch.float64).repeat(9, 1).requires_grad_()
@@ -47,7 +39,7 @@ def test_one_asset_is_held_by_its_price_of_risk_within_the_ends(compute):
         torch.testing.assert_close(one, two, rtol=0, atol=1e-14)
 
 
-def test_a_budget_that_does_not_bind_leaves_the_unconstrained_optimum(compute):
+def test_a_budget_that_does_not_bind_leaves_the_unconstrained_optimum():
     loadings, specific, q = drawn(6, 8)
     risk = loadings @ loadings.mT + torch.diag_embed(specific)
     free = torch.linalg.solve_ex(risk, q.unsqueeze(2)).result.squeeze(2)
@@ -91,7 +83,7 @@ def test_every_solver_gives_the_same_weights_and_gradients(form, kind):
 
 
 @pytest.mark.parametrize("form", ["dense", "factor"])
-def test_gradients_of_both_ends_agree_with_finite_differences(form, compute):
+def test_gradients_of_both_ends_agree_with_finite_differences(form):
     loadings, specific, q = drawn(3, 5, seed=1)
     q = q + torch.tensor([[-1.0], [0.2], [2.0]])  # at the lower end, inside, at the upper one
     ends = torch.tensor([[0.1, 0.9]] * 3, dtype=torch.float64)

@@ -10,7 +10,7 @@ import torch
 
 import strategies.layers.optimisation.active_set.compilation as compilation
 from strategies.layers import MeanVarianceLayer
-from strategies.layers.optimisation.active_set.calls import compile_gradients, kernels
+from strategies.layers.optimisation.active_set.solver import compile_gradients, kernels
 
 HELPER = """
 from compilation import helper

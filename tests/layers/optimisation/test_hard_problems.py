@@ -8,8 +8,7 @@ import torch
 
 from benchmarks.hard_problems import EXACT, KINDS, hard_problem, outcome, semi_infinite
 from strategies.layers import ActiveSet, FactorRisk, MeanVarianceLayer
-from strategies.layers.optimisation.active_set.solver import BatchedSolve
-from strategies.layers.optimisation.active_set.tolerances import PATIENCE
+from strategies.layers.optimisation.active_set.arrays import PATIENCE
 from strategies.layers.optimisation.checks import kkt_residual
 from strategies.layers.optimisation.problem import build_problem
 from strategies.layers.optimisation.reference import Reference
@@ -104,17 +103,6 @@ def test_a_bad_start_is_forgotten():
         assert warm.converged.all()
         tolerance = 1e-6 if kind == "nearly singular" else 1e-9
         torch.testing.assert_close(warm.weights, cold.weights, rtol=0, atol=tolerance)
-
-
-def test_the_torch_version_hands_over_what_cycles(monkeypatch):
-    for kind in ("exposures at zero", "kinks"):
-        risk, q, limits = hard_problem(kind, 6, 2)
-        compiled = LAYER(risk, q, **limits)
-        with monkeypatch.context() as patch:
-            patch.setattr(
-                "strategies.layers.optimisation.active_set.solver.CompiledSolve", BatchedSolve
-            )
-            torch.testing.assert_close(LAYER(risk, q, **limits), compiled, rtol=0, atol=1e-10)
 
 
 def test_a_thousand_rows_on_twenty_variables():

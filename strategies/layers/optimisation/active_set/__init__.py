@@ -9,7 +9,6 @@ guess that the result contradicts, and stop when there is none. In a capped port
 ``solver.py`` (from Python), ``arrays.py`` (what the kernels work on), ``kernels.py`` (a batch, one
 sample after the other), ``rounds.py`` (one round), ``linear_algebra.py``, ``gradient.py``. Rounds
 may cycle where constraints are degenerate; ``dual.py`` takes over there.
-``batched.py`` and ``batched_rounds.py`` do the same in torch, for other devices than the CPU.
 """
 
 from strategies.layers.optimisation.active_set.solver import ActiveSet

@@ -12,22 +12,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from strategies.layers.optimisation.active_set.compilation import helper
-from strategies.layers.optimisation.active_set.one_problem import (
-    copy,
-    missed_by_side,
-    row_value,
-    segment_beside,
-    slopes,
-)
-from strategies.layers.optimisation.active_set.tolerances import (
+from strategies.layers.optimisation.active_set.arrays import (
     CHASED,
     DEPENDENT_ROW,
     FEASIBLE,
     RETURN_TOLERANCE,
     ROUNDING,
     ROW_ROUNDING,
+    copy,
+    missed_by_side,
+    row_value,
+    segment_beside,
+    slopes,
 )
+from strategies.layers.optimisation.active_set.compilation import helper
 
 
 @helper

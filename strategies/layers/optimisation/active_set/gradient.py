@@ -12,18 +12,18 @@ from __future__ import annotations
 
 import numpy as np
 
+from strategies.layers.optimisation.active_set.arrays import (
+    coefficient,
+    diagonal_entry,
+    set_breaks,
+    side_of,
+)
 from strategies.layers.optimisation.active_set.compilation import helper
 from strategies.layers.optimisation.active_set.linear_algebra import (
     factorise,
     orthonormal_rows,
     solve_free,
     with_rows,
-)
-from strategies.layers.optimisation.active_set.one_problem import (
-    coefficient,
-    diagonal_entry,
-    set_breaks,
-    side_of,
 )
 
 

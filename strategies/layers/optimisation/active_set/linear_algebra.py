@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from strategies.layers.optimisation.active_set.arrays import DEPENDENT_ROW, coefficient
 from strategies.layers.optimisation.active_set.compilation import helper
-from strategies.layers.optimisation.active_set.one_problem import coefficient
-from strategies.layers.optimisation.active_set.tolerances import DEPENDENT_ROW
 
 
 @helper

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from strategies.layers.optimisation.active_set.compilation import helper
-from strategies.layers.optimisation.active_set.linear_algebra import (
-    add_rows,
-    factorise,
-    orthonormal_rows,
-    solve_free,
-    with_rows,
-)
-from strategies.layers.optimisation.active_set.one_problem import (
+from strategies.layers.optimisation.active_set.arrays import (
+    AT_ONCE,
+    FEASIBLE,
+    RETURN_TOLERANCE,
+    ROUNDING,
+    ROW_ROUNDING,
+    WEAK,
     coefficient,
     copy,
     largest,
@@ -23,13 +21,13 @@ from strategies.layers.optimisation.active_set.one_problem import (
     side_of,
     slopes,
 )
-from strategies.layers.optimisation.active_set.tolerances import (
-    AT_ONCE,
-    FEASIBLE,
-    RETURN_TOLERANCE,
-    ROUNDING,
-    ROW_ROUNDING,
-    WEAK,
+from strategies.layers.optimisation.active_set.compilation import helper
+from strategies.layers.optimisation.active_set.linear_algebra import (
+    add_rows,
+    factorise,
+    orthonormal_rows,
+    solve_free,
+    with_rows,
 )
 
 

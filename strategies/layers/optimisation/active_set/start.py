@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from strategies.layers.optimisation.active_set.arrays import START, START_HALVINGS, row_value
 from strategies.layers.optimisation.active_set.compilation import helper
-from strategies.layers.optimisation.active_set.one_problem import row_value
-from strategies.layers.optimisation.active_set.tolerances import START, START_HALVINGS
 
 
 @helper
@@ -14,7 +13,8 @@ def cold_start(s, w, state, row_state):
     """States of the optimum for diag(P), the budget and, one after the other, the gross and the
     turnover limit, whose multipliers are found by bisection."""
     given = s.rows.shape[0]
-    only_equalities(s, row_state)
+    for row in range(s.limits.shape[1]):  # equalities active, all other rows slack
+        row_state[row] = 1 if s.limits[0, row] == s.limits[1, row] else 0
     multiplier = w.multipliers[:2]
     multiplier[:] = 0.0
     row_state[0] = separable_optimum(s, w, 0.0, 0.0)
@@ -35,7 +35,12 @@ def cold_start(s, w, state, row_state):
                 low = multiplier[kink]
             else:
                 high = multiplier[kink]
-    locate(s, w, state)
+    last = w.breaks.shape[0] - 1
+    for i in range(s.linear.shape[0]):  # states from where the weights are
+        j = 0
+        while j < last and w.breaks[j + 1, i] <= w.z[i]:
+            j += 1
+        state[i] = 2 * j if j == last or w.z[i] <= w.breaks[j, i] else 2 * j + 1
 
 
 @helper
@@ -116,24 +121,6 @@ def bent(s, w, i, z, turnover, gross):
     if holding > 0:
         z = min(z, max(holding, z - 2 * trade))
     return z, not (z == holding and trade > 0) and not (z == 0 and short > 0)
-
-
-@helper
-def only_equalities(s, row_state):
-    """Equalities active, all other rows slack."""
-    for row in range(s.limits.shape[1]):
-        row_state[row] = 1 if s.limits[0, row] == s.limits[1, row] else 0
-
-
-@helper
-def locate(s, w, state):
-    """States from where the weights are."""
-    last = w.breaks.shape[0] - 1
-    for i in range(s.linear.shape[0]):
-        j = 0
-        while j < last and w.breaks[j + 1, i] <= w.z[i]:
-            j += 1
-        state[i] = 2 * j if j == last or w.z[i] <= w.breaks[j, i] else 2 * j + 1
 
 
 @helper
