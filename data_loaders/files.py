@@ -130,7 +130,17 @@ def read_members(
         if len(cells) != len(plain):
             raise DataError(f"{path}, line {number}: has {len(cells)} columns, expected 3")
         row = {name: cell.strip() for name, cell in zip(plain, cells, strict=True)}
-        start, end = (_day(path, number, name, row[name]) for name in ("from", "to"))
+        span = []
+        for name in ("from", "to"):
+            text = row[name]
+            day = pd.to_datetime(text, format="%Y-%m-%d", errors="coerce")
+            if (day is pd.NaT and text) or text in ("now", "today"):
+                raise DataError(
+                    f"{path}, line {number}, column {name!r}: {text!r} is not a date (expected "
+                    "year-month-day, as 2020-01-31, or nothing)"
+                )
+            span.append(day if text else None)
+        start, end = span
         if start is not None and end is not None and start > end:
             raise DataError(
                 f"{path}, line {number}, column 'to': {row['to']!r} is before 'from', "
@@ -143,17 +153,6 @@ def read_members(
         high = len(dates) if end is None else dates.searchsorted(end, side="right")
         inside[low:high, assets.get_loc(row["asset"])] = True
     return pd.DataFrame(inside, index=dates, columns=assets), sorted(absent)
-
-
-def _day(path: Path, number: int, column: str, text: str) -> pd.Timestamp | None:
-    """The day of a text like 2020-01-31; None for an empty one."""
-    day = pd.to_datetime(text, format="%Y-%m-%d", errors="coerce")
-    if (day is pd.NaT and text) or text in ("now", "today"):
-        raise DataError(
-            f"{path}, line {number}, column {column!r}: {text!r} is not a date (expected "
-            "year-month-day, as 2020-01-31, or nothing)"
-        )
-    return day if text else None
 
 
 def is_file_name(name: str) -> bool:

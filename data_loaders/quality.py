@@ -59,12 +59,8 @@ _found: WeakKeyDictionary[Panel, Quality] = WeakKeyDictionary()
 
 def check(panel: Panel) -> Quality:
     """Look for what should not be in a panel, or should at least be known; once for each panel."""
-    if panel not in _found:
-        _found[panel] = _look(panel)
-    return _found[panel]
-
-
-def _look(panel: Panel) -> Quality:
+    if panel in _found:
+        return _found[panel]
     values = panel.prices.to_numpy()
     known = ~np.isnan(values)
     rows = np.arange(len(values))[:, None]
@@ -90,10 +86,13 @@ def _look(panel: Panel) -> Quality:
         },
         index=pd.Index(panel.assets, name="asset"),
     )
-    year, changes = _year(panel)
-    bars = bars_per_day(panel.dates)
-    found = [
-        *changes,
+    bars, found = bars_per_day(panel.dates), []
+    try:
+        year = panel.periods_per_year
+    except DataError as error:  # the dates have no such number
+        year = len(panel) / elapsed_years(panel.dates).sum()
+        found.append(("two frequencies", "all", str(error)))
+    found += [
         *([("not prices", "all", doubt)] if (doubt := looks_like_returns(panel, year)) else []),
         *_survivorship(panel),
         *moves_found,
@@ -117,16 +116,8 @@ def _look(panel: Panel) -> Quality:
             found.append(("stale price", asset, detail))
         if row["zero_returns"] > (ZEROS if bars == 1 else ZEROS_WITHIN_A_DAY):
             found.append(("hardly traded", asset, f"{row['zero_returns']:.0%} of returns are zero"))
-    return Quality(assets, pd.DataFrame(found, columns=["problem", "where", "detail"]))
-
-
-def _year(panel: Panel) -> tuple[float, list[tuple[str, str, str]]]:
-    """Rows per year; and the finding, where the dates have no such number."""
-    try:
-        return panel.periods_per_year, []
-    except DataError as error:
-        counted = len(panel) / elapsed_years(panel.dates).sum()
-        return counted, [("two frequencies", "all", str(error))]
+    problems = pd.DataFrame(found, columns=["problem", "where", "detail"])
+    return _found.setdefault(panel, Quality(assets, problems))
 
 
 def _twins(panel: Panel, values: np.ndarray) -> list[tuple[str, str, str]]:
@@ -219,7 +210,14 @@ def _calendar(
             detail = f"{len(weekend)} dates on a weekend: {days(weekend)}"
             found.append(("calendar mismatch", "all", detail))
     steps = np.diff(panel.dates.values) / np.timedelta64(1, "D")  # days
-    holes = steps > _largest_steps(panel.dates, steps, year, bars)
+    largest: np.ndarray | float  # above which dates are missing
+    largest = BREAK.get(round(year / bars), 5 if year > 52 else 1.5 * 365 / year)
+    if bars > 1 and len(steps):
+        within = BARS * float(np.median(steps))
+        nights = panel.dates.normalize().values[1:] > panel.dates.normalize().values[:-1]
+        never_closed = year >= 365 * bars
+        largest = np.where(nights & (not never_closed), max(largest, within), within)
+    holes = steps > largest
     if holes.any():
         longest = steps[holes].max()
         size = f"{longest:.0f} days" if longest >= 2 else f"{24 * longest:.3g} hours"
@@ -232,20 +230,6 @@ def _calendar(
             )
         found.append(("missing dates", "all", detail))
     return found
-
-
-def _largest_steps(
-    dates: pd.DatetimeIndex, steps: np.ndarray, year: float, bars: int
-) -> np.ndarray | float:
-    """Days from row to row, above which dates are missing."""
-    usual = BREAK.get(round(year / bars), 5 if year > 52 else 1.5 * 365 / year)
-    if bars == 1 or not len(steps):
-        return usual
-    within = BARS * float(np.median(steps))
-    if year >= 365 * bars:  # never closed
-        return within
-    nights = dates.normalize().values[1:] > dates.normalize().values[:-1]
-    return np.where(nights, max(usual, within), within)
 
 
 def _survivorship(panel: Panel) -> list[tuple[str, str, str]]:

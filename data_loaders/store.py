@@ -137,6 +137,10 @@ class Store:
         table.to_parquet(buffer)
         content = buffer.getvalue()
         digest = hashlib.sha256(content).hexdigest()
+        versions = {"python": platform.python_version()}
+        for package in PACKAGES:
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                versions[package] = importlib.metadata.version(package)
         now = pd.Timestamp.now("UTC")
         about = {
             **manifest,
@@ -146,7 +150,7 @@ class Store:
             "rows": len(table),
             "first": str(table.index[0].date()) if len(table) else None,
             "last": str(table.index[-1].date()) if len(table) else None,
-            "versions": _versions(),
+            "versions": versions,
         }
         place = self._place(name)
         place.mkdir(parents=True, exist_ok=True)
@@ -230,11 +234,3 @@ class Store:
 def _safe(name: str) -> str:
     """A file name for any text, like '^GSPC', 'BRK/B' or '..'; ``unquote`` reverses it."""
     return quote(name, safe="").replace(".", "%2E")
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found

@@ -76,8 +76,10 @@ def _history(
 ) -> History:
     name = f"yahoo/{ticker}"
     old, damage = _stored(store, name)
-    if old is not None and not update and _reaches(old[0], end):
-        return _known(ticker, *old)
+    if old is not None and not update:
+        yesterday = yahoo.now().tz_localize(None).normalize() - pd.Timedelta("1D")
+        if end is None or pd.Timestamp(old[0].manifest["through"]) >= min(end, yesterday):
+            return _known(ticker, *old)
     note = store.note(name)
     remembered = note is not None and yahoo.now() - pd.Timestamp(note["asked_at"]) <= REMEMBERED
     if old is None and not update and note is not None and remembered:
@@ -157,11 +159,6 @@ def _stored(store: Store, name: str) -> tuple[tuple[Snapshot, pd.DataFrame] | No
             return (None if snapshot is None else (snapshot, store.read(snapshot))), damage
         except DamagedSnapshot as error:
             damage = str(error)
-
-
-def _reaches(snapshot: Snapshot, end: pd.Timestamp | None) -> bool:
-    yesterday = yahoo.now().tz_localize(None).normalize() - pd.Timedelta("1D")
-    return end is None or pd.Timestamp(snapshot.manifest["through"]) >= min(end, yesterday)
 
 
 def rewritten(old: pd.DataFrame, new: pd.DataFrame, shared: bool = True) -> dict[str, Any]:
@@ -259,7 +256,16 @@ def _panel(histories: Sequence[History], caveats: Sequence[str]) -> Panel:
     snapshots = [history.snapshot for history in histories if history.snapshot is not None]
     fetched = sorted(f"{snapshot.fetched_at:%Y-%m-%d}" for snapshot in snapshots)
     span = fetched[0] if fetched[0] == fetched[-1] else f"{fetched[0]} to {fetched[-1]}"
-    by_ticker = {history.ticker: _as_traded(history.table) for history in histories}
+    by_ticker = {}
+    for history in histories:  # as traded: not adjusted by the splits after each day
+        table = history.table
+        factors = table["splits"].where(table["splits"] > 0, 1.0)
+        later = factors[::-1].cumprod()[::-1] / factors
+        by_ticker[history.ticker] = table.assign(
+            close=table["close"] * later,
+            volume=table["volume"] / later,
+            dividends=table["dividends"] * later,
+        )
     tables = pd.concat(by_ticker, axis=1, sort=True).swaplevel(axis=1)
     prices = tables["adjusted_close"]
     prices = prices[prices.notna().any(axis=1)].rename_axis("date")
@@ -270,17 +276,6 @@ def _panel(histories: Sequence[History], caveats: Sequence[str]) -> Panel:
         source=f"Yahoo adjusted daily closes, fetched {span}",
         caveats=caveats,
         snapshots={snapshot.name: snapshot.identity for snapshot in snapshots},
-    )
-
-
-def _as_traded(table: pd.DataFrame) -> pd.DataFrame:
-    """Without Yahoo's adjustment of close, volume and dividends by the splits after each day."""
-    factors = table["splits"].where(table["splits"] > 0, 1.0)
-    later = factors[::-1].cumprod()[::-1] / factors
-    return table.assign(
-        close=table["close"] * later,
-        volume=table["volume"] / later,
-        dividends=table["dividends"] * later,
     )
 
 

@@ -142,21 +142,15 @@ def _finished(
         raise ValueError("the sessions are not in order")
     local = now.tz_convert(about["exchangeTimezoneName"])
     today = local.normalize().tz_localize(None)
-    close = _session_end(about, local)
-    through = today if close is not None and local >= close + DELAY else today - pd.Timedelta("1D")
+    through = today - pd.Timedelta("1D")
+    end = about.get("currentTradingPeriod", {}).get("regular", {}).get("end")
+    if end is not None:
+        close = pd.Timestamp(end) if not np.isscalar(end) else pd.Timestamp(end, unit="s", tz="UTC")
+        close = close.tz_convert(local.tz)
+        if close.date() == local.date() and local >= close + DELAY:  # today's session has ended
+            through = today
     traded = table["close"].notna() | table["dividends"].ne(0) | table["splits"].ne(0)
     return table[traded & (table.index >= since) & (table.index <= through)], through
-
-
-def _session_end(about: Mapping[str, Any], local: pd.Timestamp) -> pd.Timestamp | None:
-    """The end of today's regular session, if Yahoo reports one."""
-    regular = about.get("currentTradingPeriod", {}).get("regular", {})
-    if "end" not in regular:
-        return None
-    end = regular["end"]
-    close = pd.Timestamp(end) if not np.isscalar(end) else pd.Timestamp(end, unit="s", tz="UTC")
-    close = close.tz_convert(local.tz)
-    return close if close.date() == local.date() else None
 
 
 def nothing() -> pd.DataFrame:

@@ -141,7 +141,18 @@ class _Reader:
         try:
             texts, _ = self._parse([*keys, *numbers], [])
         except UNPARSED as failed:
-            raise self._ragged(failed) from None
+            width = self.layout.width
+            for number, cells in self._rows():
+                if len(cells) != width:
+                    raise DataError(
+                        f"{self.file.name}, line {number}: has {len(cells)} columns, expected "
+                        f"{width} as in the header; the line starts {shown(','.join(cells))}. To "
+                        f"leave it out, pass skip='{number}-{number}'"
+                    ) from None
+            reason = " ".join(str(failed).split())
+            raise DataError(
+                f"{self.file.name} is not a readable CSV file: {reason[:300]}"
+            ) from None
         where = [self.columns[i].name for i in numbers]
 
         def at(row: int, column: int) -> str:
@@ -150,19 +161,6 @@ class _Reader:
         values, convention = parse_numbers(texts[len(keys) :], self.options, at)
         self.layout.chosen.update(convention)
         return texts[: len(keys)], values
-
-    def _ragged(self, error: Exception) -> DataError:
-        """The error with the first line that has another number of columns."""
-        width = self.layout.width
-        for number, cells in self._rows():
-            if len(cells) != width:
-                return DataError(
-                    f"{self.file.name}, line {number}: has {len(cells)} columns, expected {width} "
-                    f"as in the header; the line starts {shown(','.join(cells))}. To leave it out, "
-                    f"pass skip='{number}-{number}'"
-                )
-        reason = " ".join(str(error).split())
-        return DataError(f"{self.file.name} is not a readable CSV file: {reason[:300]}")
 
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
         """(number, cells) of the rows of data."""

@@ -20,7 +20,16 @@ def simple_returns(returns: pd.DataFrame, options: Options, source: str) -> pd.D
         values = returns.to_numpy(dtype=np.float64, na_value=np.nan)
     except (TypeError, ValueError):
         return returns  # refused where they become prices
-    _refuse_marks(returns, values, options, source)
+    rows, columns = np.nonzero(np.isin(values, MARKS))
+    named = pd.to_numeric(pd.Series(options.missing, dtype=object), errors="coerce")
+    if len(rows) and options.unit != "bp" and not named.isin(MARKS).any():
+        value, name = values[rows[0], columns[0]], returns.columns[columns[0]]
+        raise DataError(  # a return of almost -100%, or a mark of a missing one
+            f"{source}: {name} is {value:g} on {day(returns.index[rows[0]])} ({len(rows)} such "
+            f"values), usually a mark of a missing one: pass na='{value:g}'",
+            dates=returns.index[np.unique(rows)],
+            assets=list(returns.columns[np.unique(columns)]),
+        )
     if options.unit is None and (doubt := unit_doubt(values, returns.index)):
         raise DataError(f"{source}: {doubt}")
     if options.unit in (None, "fraction"):
@@ -28,21 +37,6 @@ def simple_returns(returns: pd.DataFrame, options: Options, source: str) -> pd.D
     assert options.unit is not None
     shift = 1.0 if options.unit == "gross" else 0.0
     return (returns - shift) / UNITS[options.unit]
-
-
-def _refuse_marks(returns: pd.DataFrame, values: np.ndarray, options: Options, source: str) -> None:
-    """Refuse -99.99 and the like: a return of almost -100%, or a mark of a missing one."""
-    rows, columns = np.nonzero(np.isin(values, MARKS))
-    named = pd.to_numeric(pd.Series(options.missing, dtype=object), errors="coerce")
-    if not len(rows) or options.unit == "bp" or named.isin(MARKS).any():
-        return
-    value = values[rows[0], columns[0]]
-    raise DataError(
-        f"{source}: {returns.columns[columns[0]]} is {value:g} on {day(returns.index[rows[0]])} "
-        f"({len(rows)} such values), usually a mark of a missing one: pass na='{value:g}'",
-        dates=returns.index[np.unique(rows)],
-        assets=list(returns.columns[np.unique(columns)]),
-    )
 
 
 def unit_doubt(values: np.ndarray, dates: pd.DatetimeIndex) -> str:
