@@ -3,8 +3,8 @@
 ``from deqfolio import load, backtest, DEQMeanVariance, write_report``: ``__init__.pyi`` lists the
 names. Of the command line read ``command_line.py`` (the list of commands, and how errors are
 reported), then ``experiments.py`` (from an experiment to a run), then the commands:
-``backtests.py``, ``choosing.py``, ``results.py``, ``plugging_in.py``; those of ``deqfolio data``
-are in ``data_loaders/commands.py``.
+``backtests.py``, ``results.py``, ``strategy_commands.py``, ``trading.py``; those of
+``deqfolio data`` are in ``data_loaders/commands.py``.
 """
 
 import sys

@@ -17,7 +17,7 @@ import typer
 
 from data_loaders.commands import app as data_commands
 from data_loaders.package_imports import PACKAGES
-from deqfolio import backtests, choosing, fills, installation, plugging_in, results, trading
+from deqfolio import backtests, results, strategy_commands, trading
 
 EXIT_CODES = (
     "Exit codes: 0 success; 1 an error or a failed check, in one line (--debug shows the "
@@ -36,10 +36,10 @@ app = typer.Typer(
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Backtest": (backtests.demo, backtests.backtest, backtests.resume),
     "Read": (results.report, results.compare, results.verify),
-    "Plug in": (plugging_in.strategies, plugging_in.new, plugging_in.check),
-    "Choose": (choosing.cross_validate, choosing.sweep, choosing.trials),
-    "Trade": (trading.orders, fills.fills, trading.refit),
-    "Install": (installation.warm_up,),
+    "Plug in": (strategy_commands.strategies, strategy_commands.new, strategy_commands.check),
+    "Choose": (strategy_commands.cross_validate, strategy_commands.sweep, strategy_commands.trials),
+    "Trade": (trading.orders, trading.fills, trading.refit),
+    "Install": (backtests.warm_up,),
 }
 for panel, commands in COMMANDS.items():
     for command in commands:

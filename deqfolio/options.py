@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -97,14 +98,12 @@ About = Annotated[
 FinishedRun = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")]
 
 
-def _plan(text: str, min: int | None = None) -> Any:
-    return typer.Option(help=text, rich_help_panel="The plan", min=min)
+def in_panel(panel: str, text: str, *names: str, **rest: Any) -> Any:
+    """An option that the help lists in a panel of its own."""
+    return typer.Option(*names, help=text, rich_help_panel=panel, **rest)
 
 
-def _costs(text: str, *names: str) -> Any:
-    return typer.Option(*names, help=text, rich_help_panel="Costs")
-
-
+_plan, _costs = partial(in_panel, "The plan"), partial(in_panel, "Costs")
 Train = Annotated[
     str, _plan("Training history before the first fit: 5Y, 18M, or a number of rows.")
 ]

@@ -1,17 +1,18 @@
-"""deqfolio orders, refit: what to trade today, from a finished run."""
+"""deqfolio orders, fills, refit: what to trade today, from a finished run; what became of it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from deqfolio.experiments import make_strategy, where_it_ran
-from deqfolio.options import Trust
+from deqfolio.options import Trust, in_panel
 from deqfolio.trust import check_trust
 
 if TYPE_CHECKING:
@@ -25,12 +26,8 @@ if TYPE_CHECKING:
 NOT_TODAY, BUSY = 3, 4  # exit codes: no decision at the last close; another process is at it
 
 
-def _money(text: str, *names: str) -> Any:
-    return typer.Option(*names, help=text, rich_help_panel="The account")
-
-
-def _refused(text: str, *names: str) -> Any:
-    return typer.Option(*names, help=text, rich_help_panel="What is refused, unless")
+_money = partial(in_panel, "The account")
+_refused = partial(in_panel, "What is refused, unless")
 
 
 def orders(
@@ -129,7 +126,10 @@ def orders(
         return
     if file is not None:
         raise typer.BadParameter(f"unexpected argument {file}")
-    _check_account(cash, capital, holdings, job)
+    if (cash is not None and capital is not None) or (cash is capital is job is None):
+        raise typer.BadParameter("give --cash, the money beside the shares, or --capital")
+    if job is not None and (capital is not None or (cash is None and holdings is not None)):
+        raise typer.BadParameter("with --job, --cash states the account, beside --holdings")
     for path in out or []:
         form_of(path)
     rules = OrderRules(
@@ -161,15 +161,6 @@ def orders(
     typer.echo(as_text(found))
 
 
-def _check_account(
-    cash: float | None, capital: float | None, holdings: Path | None, job: Path | None
-) -> None:
-    if (cash is not None and capital is not None) or (cash is capital is job is None):
-        raise typer.BadParameter("give --cash, the money beside the shares, or --capital")
-    if job is not None and (capital is not None or (cash is None and holdings is not None)):
-        raise typer.BadParameter("with --job, --cash states the account, beside --holdings")
-
-
 def verify(file: Path, prices: str | None = None, trust: bool = False) -> None:
     """Make the orders of a document again, and say what differs."""
     from engine.trading.order_files import differences, given_in, read_document
@@ -180,11 +171,8 @@ def verify(file: Path, prices: str | None = None, trust: bool = False) -> None:
     accepting = replace(rules, accept_changes=True)  # a change is a difference, and named
     with _chosen(run, name, prices, trust, changed=True) as (chosen, _):
         again = _document(chosen, account, accepting, today, earlier, last)
-    found = differences(before, again)
-    for line in found:
-        typer.echo(line)
-    if found:
-        typer.echo(f"{file}: {len(found)} differences")
+    if found := differences(before, again):
+        typer.echo("\n".join([*found, f"{file}: {len(found)} differences"]))
         raise typer.Exit(1)
     typer.echo(f"{file}: the same orders, from the same prices and code")
 
@@ -215,6 +203,60 @@ def _of_the_day(
     if no_day is not None:
         raise no_day
     return found
+
+
+def fills(
+    job: Annotated[Path, typer.Argument(metavar="JOB", help="Ledger of orders --job.")],
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="FILE",
+            help="CSV file of what was traded: asset, shares (negative: sold), price, fees.",
+        ),
+    ] = None,
+    as_planned: Annotated[
+        bool, typer.Option("--as-planned", help="All was filled at the planned prices and costs.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Also write the comparison to CSV.")] = None,
+) -> None:
+    """Note what became of the last orders of a job, and compare planned with realised.
+
+    Example: deqfolio fills state/job.sqlite3 fills.csv
+
+    Without a file it only compares. What was ordered and is not in the file was missed: the account
+    continues without it.
+    """
+    from data_loaders.writing import safe_csv, write_text
+    from engine.trading.job import Job, compared, read_fills
+
+    if file is not None and as_planned:
+        raise typer.BadParameter("give a file, or --as-planned")
+    if not job.is_file():
+        raise ValueError(f"there is no ledger {job}: deqfolio orders --job {job} begins one")
+    with Job(job).day() as ledger:
+        if file is not None or as_planned:
+            ledger.fill(None if file is None else read_fills(file))
+        orders, periods = compared(ledger)
+    if out is not None:
+        write_text(out, safe_csv(orders, index=False))
+    if orders.empty:
+        typer.echo("no orders yet")
+        return
+    typer.echo(orders.to_string(index=False, float_format=lambda x: f"{x:,.2f}", na_rep="-"))
+    traded = orders["filled"] * orders["planned"]
+    missed = orders[orders["filled"].abs() < orders["ordered"].abs() - 1e-9]
+    typer.echo(
+        f"slippage {orders['slippage'].sum():,.2f}, fees {orders['fees'].sum():,.2f} (expected "
+        f"{orders['expected'].sum():,.2f}) on {traded.abs().sum():,.2f} traded; "
+        f"{len(missed)} of {len(orders)} orders missed, in whole or in part"
+    )
+    if len(periods):
+        apart = periods["realised"] - periods["paper"]
+        typer.echo(
+            f"realised less paper portfolio: {apart.sum():+.4%} over "
+            f"{len(periods)} period{'s' * (len(periods) > 1)}, at most "
+            f"{apart.abs().max():.4%} in one"
+        )
 
 
 def refit(
@@ -346,10 +388,9 @@ def _days(path: Path | None) -> tuple[str, ...]:
         return ()
     found = []
     for number, line in enumerate(path.read_text().splitlines(), 1):
-        if not (text := line.partition("#")[0].strip()):
-            continue
+        text = line.partition("#")[0].strip()
         try:
-            found.append(str(pd.Timestamp(text).date()))
+            found += [str(pd.Timestamp(text).date())] if text else []
         except ValueError:
             raise ValueError(
                 f"{path}, line {number}: {text!r} is not a date like 2024-12-25"
