@@ -53,10 +53,10 @@ def read_runs(folders: list[Path]) -> dict[str, BacktestResult]:
     Raises:
         NoCommonDates: no period lies in all results.
     """
-    ends = [folder.resolve().name for folder in folders]
+    titles = [folder.resolve().name for folder in folders]
     runs = {
-        end if ends.count(end) == 1 else str(folder): load_run(folder)
-        for end, folder in zip(ends, folders, strict=True)
+        title if titles.count(title) == 1 else str(folder): load_run(folder)
+        for title, folder in zip(titles, folders, strict=True)
     }
     kept: list[tuple[str, BacktestResult]] = []
     for title, run in runs.items():
@@ -72,21 +72,18 @@ def read_runs(folders: list[Path]) -> dict[str, BacktestResult]:
     cut = common_span(merged)
     if sum(any(result.complete for result in run.values()) for run in runs.values()) < 2:
         return cut
-    found = _recorded(runs)
-    return {n: replace(r, settings={**r.settings, "runs": found}) for n, r in cut.items()}
-
-
-def _recorded(runs: Mapping[str, Mapping[str, BacktestResult]]) -> dict[str, Any]:
-    """What ``differences`` needs, as JSON can hold it."""
-    runs = {title: {n: r for n, r in run.items() if r.complete} for title, run in runs.items()}
-    runs = {title: run for title, run in runs.items() if run}
-    dates = [next(iter(run.values())).net_returns.index for run in runs.values()]
-    *span, same_dates = _shared(dates)
-    return {
-        "runs": {title: described(run, pd.DatetimeIndex(span)) for title, run in runs.items()},
-        "same_market": same_market(runs, pd.DatetimeIndex(span)),
+    finished = {title: {n: r for n, r in run.items() if r.complete} for title, run in runs.items()}
+    finished = {title: run for title, run in finished.items() if run}
+    *ends, same_dates = _shared(
+        [next(iter(r.values())).net_returns.index for r in finished.values()]
+    )
+    span = pd.DatetimeIndex(ends)
+    found = {  # what ``differences`` needs, as JSON can hold it
+        "runs": {title: settings_of(run, span) for title, run in finished.items()},
+        "same_market": same_market(finished, span),
         "same_dates": same_dates,
     }
+    return {n: replace(r, settings={**r.settings, "runs": found}) for n, r in cut.items()}
 
 
 def common_span(results: Mapping[str, BacktestResult]) -> dict[str, BacktestResult]:
@@ -166,7 +163,7 @@ def flat(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str
             yield f"{path}{key}", str(value)
 
 
-def described(results: Mapping[str, BacktestResult], span: pd.DatetimeIndex) -> dict[str, str]:
+def settings_of(results: Mapping[str, BacktestResult], span: pd.DatetimeIndex) -> dict[str, str]:
     """The settings of a run by their paths, its dates, calendar and code.
 
     Args:
@@ -187,7 +184,7 @@ def described(results: Mapping[str, BacktestResult], span: pd.DatetimeIndex) -> 
 def differences(
     runs: Mapping[str, Mapping[str, str]], same_market: bool, same_dates: bool
 ) -> RunDifferences:
-    """What the runs differ in, of their ``described`` settings.
+    """What the runs differ in, of their ``settings_of``.
 
     Args:
         same_market: whether the assets had the same returns on the common dates.
@@ -206,11 +203,6 @@ def differences(
     places = [[key[level] for key in ranked] for level in range(2)]
     index = pd.MultiIndex.from_arrays(places, names=["aspect", "setting"])
     table = pd.DataFrame([rows[key] for key in ranked], index=index, columns=list(runs))
-    return RunDifferences(table, _incomparable(set(rows), same_market))
-
-
-def _incomparable(rows: Collection[tuple[str, str]], same_market: bool) -> dict[str, list[str]]:
-    """{metric: the aspects for which it cannot be compared}, of the settings that differ."""
     aspects, found = {aspect for aspect, _ in rows}, {}
     for group, metrics in GROUPS.items():
         for metric in metrics:
@@ -228,7 +220,7 @@ def _incomparable(rows: Collection[tuple[str, str]], same_market: bool) -> dict[
             }
             if reasons := [each for each, affected in hit.items() if affected and each in aspects]:
                 found[metric.name] = reasons
-    return found
+    return RunDifferences(table, found)
 
 
 def same_market(runs: Mapping[str, Mapping[str, BacktestResult]], span: pd.DatetimeIndex) -> bool:

@@ -33,12 +33,6 @@ COLUMNS = {  # of the table: column of the record, heading, format
 SUMS = ("held", "aimed", "traded", "cost", "risk")  # of the assets that are not listed
 
 
-def decision_tables(results: Mapping[str, BacktestResult]) -> dict[str, pd.DataFrame]:
-    """``positions_by_decision`` of each strategy that has a record."""
-    found = {name: result.positions_by_decision for name, result in results.items()}
-    return {name: table for name, table in found.items() if len(table)}
-
-
 def shown_decisions(
     results: Mapping[str, BacktestResult], tables: Mapping[str, pd.DataFrame], subject: str
 ) -> dict[str, dict[str, Any]]:
@@ -49,31 +43,27 @@ def shown_decisions(
     """
     found = {}
     for name in sorted(tables, key=lambda each: each != subject):
+        table, result = tables[name], results[name]
+        dates = pd.DatetimeIndex(table.index.get_level_values("date").unique())
+        assets = table.index.get_level_values("asset")[: len(table) // len(dates)].tolist()
+        values = {k: column.to_numpy().reshape(len(dates), -1) for k, column in table.items()}
         cells = CELLS if name == subject else CELLS // max(1, len(tables) - 1)
-        found[name] = _shown(results[name], tables[name], cells)
+        most = min(len(dates), max(2, cells // min(len(assets), LISTED)))
+        places = np.unique(np.linspace(0, len(dates) - 1, most).round().astype(int))
+        columns = [k for k in COLUMNS if k in values and (values[k] != 0).any()]
+        facts, texts = decision_facts(result), []
+        for place in places.tolist():
+            rows = _rows(assets, {k: value[place] for k, value in values.items()}, columns)
+            texts.append({"facts": facts.get(dates[place], []), "rows": rows})
+        found[name] = {
+            "columns": ["Asset", *(COLUMNS[k][0] for k in columns), "Why"],
+            "dates": [day(date) for date in dates[places]],
+            "total": len(result.targets),
+            "size": BLOCK,
+            "blocks": [packed(texts[at : at + BLOCK]) for at in range(0, len(texts), BLOCK)],
+            "last": texts[-1],
+        }
     return found
-
-
-def _shown(result: BacktestResult, table: pd.DataFrame, cells: int) -> dict[str, Any]:
-    dates = pd.DatetimeIndex(table.index.get_level_values("date").unique())
-    assets = table.index.get_level_values("asset")[: len(table) // len(dates)].tolist()
-    values = {name: column.to_numpy().reshape(len(dates), -1) for name, column in table.items()}
-    most = max(2, cells // min(len(assets), LISTED))
-    places = np.unique(np.linspace(0, len(dates) - 1, min(len(dates), most)).round().astype(int))
-    columns = [name for name in COLUMNS if name in values and (values[name] != 0).any()]
-    facts = decision_facts(result)
-    texts = []
-    for place in places.tolist():
-        one = {name: value[place] for name, value in values.items()}
-        texts.append({"facts": facts.get(dates[place], []), "rows": _rows(assets, one, columns)})
-    return {
-        "columns": ["Asset", *(COLUMNS[name][0] for name in columns), "Why"],
-        "dates": [day(date) for date in dates[places]],
-        "total": len(result.targets),
-        "size": BLOCK,
-        "blocks": [packed(texts[first : first + BLOCK]) for first in range(0, len(texts), BLOCK)],
-        "last": texts[-1],
-    }
 
 
 def _rows(

@@ -88,24 +88,18 @@ def trained_less_untrained(
         row = {"strategy": name, "fits": len(fits), "nothing": int((~fits["learned"]).sum())}
         row |= {"untrained": None} | dict.fromkeys(("difference", "low", "high", "p"), float("nan"))
         for other, before in results.items():
-            if _is_untrained(before) and _inner(before) == result.strategy["parameters"]:
+            given = before.strategy.get("parameters", {}).items()
+            inner = {
+                k.removeprefix("strategy__"): v for k, v in given if k.startswith("strategy__")
+            }
+            is_untrained = str(before.strategy.get("class", "")).endswith(":Untrained")
+            if is_untrained and inner == result.strategy["parameters"]:
                 both = pd.DataFrame({"a": result.excess_returns, "b": before.excess_returns})
                 found = sharpe_differences(both.dropna(), "b", periods_per_year).loc["a"]
                 row |= {"untrained": other, "p": found["studentised"]}
                 row |= {k: found[k] for k in ("difference", "low", "high")}
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def _is_untrained(result: BacktestResult) -> bool:
-    return str(result.strategy.get("class", "")).endswith(":Untrained")
-
-
-def _inner(result: BacktestResult) -> dict:
-    """The parameters of the strategy inside a wrapper."""
-    inside = "strategy__"
-    given = result.strategy["parameters"].items()
-    return {k.removeprefix(inside): v for k, v in given if k.startswith(inside)}
 
 
 def solves(solves: pd.DataFrame) -> pd.DataFrame:

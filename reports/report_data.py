@@ -14,7 +14,6 @@ from engine.runs.result import BacktestResult
 from reports import learning
 from reports.benchmark import EQUAL_WEIGHT, Given, class_of, finished, on_common_dates
 from reports.compare import RunDifferences, differences, flat
-from reports.decisions import decision_tables
 from reports.formats import day
 from reports.metrics import (
     catalogue,
@@ -130,7 +129,14 @@ def gather(
     ratios = selection.trial_ratios(found, results, known)
     assets = trading.asset_table(first, first.settings["periods_per_year"])
     net = {name: result.net_returns for name, result in results.items()}
-    months = _months({**results, **failed})
+    begun = {n: r.net_returns for n, r in {**results, **failed}.items() if len(r.net_returns)}
+    months = {name: periods.monthly_returns(line) for name, line in begun.items()}
+    group_of = [(groups or {}).get(asset, "no group") for asset in assets.index]
+    by_group = assets[["mean", "return", "risk"]].groupby(pd.Index(group_of, name="group"))
+    settings = {name: dict(flat(r.settings)) for name, r in results.items() if has_holdings(r)}
+    own_settings = pd.DataFrame(settings, None if settings else [], results, dtype=object).fillna(
+        ""
+    )
     return ReportData(
         results=results,
         subject=subject,
@@ -154,7 +160,7 @@ def gather(
         seed_tests=learning.paired_by_seed(results, benchmark),
         sweep=trading.sharpe_by_cost(results),
         assets=assets,
-        groups=_grouped(assets, groups),
+        groups=by_group.sum(min_count=1) if groups else pd.DataFrame(),
         trips=trading.trip_summary(first),
         profits=first.profit_by_asset(),
         group_profits=first.profit_by_asset(groups) if groups else pd.DataFrame(),
@@ -162,16 +168,23 @@ def gather(
         sensitivity=_stacked(results, lambda result: learning.sensitivity(result.sensitivity)),
         capacity=trading.capacity_table(results),
         whole=trading.whole_shares(results),
-        factors=_factors(results, factors),
+        factors=pd.DataFrame()
+        if factors is None
+        else _stacked(
+            results,
+            lambda result: relative.factor_regression(
+                result.excess_returns, factors, result.settings["periods_per_year"]
+            ).reset_index(),
+        ),
         trained=learning.trained_less_untrained(results, often),
         epochs=_stacked(results, lambda result: result.training_summary()),
         solves=_stacked(results, lambda result: learning.solves(result.solves)),
         checks=_stacked(results, lambda result: learning.checks(result.checks)),
-        differing=_differing(results),
+        differing=own_settings[own_settings.nunique(axis=1) > 1],
         runs=differences(**first.settings["runs"]) if "runs" in first.settings else None,
         forecasts={n: q for n in results if (q := forecast_quality(results[n])) is not None},
         grouping=dict(groups or {}),
-        decisions=decision_tables(results),
+        decisions={n: t for n, r in results.items() if len(t := r.positions_by_decision)},
     )
 
 
@@ -184,11 +197,6 @@ def _free_loan(result: BacktestResult) -> str:
         f"{result.name} borrowed up to {owed.max():.0%} of its value, without interest: the costs "
         "name none (financing=0.05 is 5% a year)."
     )
-
-
-def _months(results: Mapping[str, BacktestResult]) -> dict[str, pd.DataFrame]:
-    begun = {name: result.net_returns for name, result in results.items()}
-    return {name: periods.monthly_returns(line) for name, line in begun.items() if len(line)}
 
 
 def _pair_first(names: Iterable[str], subject: str, benchmark: str | None) -> list[str]:
@@ -251,24 +259,6 @@ def luck_table(
     return table
 
 
-def _grouped(assets: pd.DataFrame, groups: Mapping[str, str] | None) -> pd.DataFrame:
-    if not groups:
-        return pd.DataFrame()
-    names = pd.Index([groups.get(asset, "no group") for asset in assets.index], name="group")
-    return assets[["mean", "return", "risk"]].groupby(names).sum(min_count=1)
-
-
-def _factors(results: Mapping[str, BacktestResult], factors: pd.DataFrame | None) -> pd.DataFrame:
-    if factors is None:
-        return pd.DataFrame()
-
-    def fitted(result: BacktestResult) -> pd.DataFrame:
-        year = result.settings["periods_per_year"]
-        return relative.factor_regression(result.excess_returns, factors, year).reset_index()
-
-    return _stacked(results, fitted)
-
-
 def _stacked(
     results: Mapping[str, BacktestResult], table: Callable[[BacktestResult], pd.DataFrame]
 ) -> pd.DataFrame:
@@ -302,10 +292,3 @@ def _folds(
             table.loc[~reached, ["return", "Sharpe"]] = np.nan
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
-
-
-def _differing(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
-    """Rows: the settings in which the results differ; columns: strategies."""
-    rows = {name: dict(flat(r.settings)) for name, r in results.items() if has_holdings(r)}
-    table = pd.DataFrame(rows, index=None if rows else [], columns=results, dtype=object).fillna("")
-    return table[table.nunique(axis=1) > 1]

@@ -31,26 +31,21 @@ MARK = "\N{DAGGER}"  # of figures that cannot be compared between runs
 
 
 def headline(data: ReportData) -> Markup:
-    """How many finished, where some did not, and how the subject did."""
+    """How many finished, where some did not, how the subject did, what its training was worth."""
     done, asked = data.finished
     counted = "" if done == asked else f"{done} of {asked} strategies finished. "
-    return counted + _about_subject(data) + training_sentence(data)
-
-
-def training_sentence(data: ReportData) -> Markup:
-    """What the subject's training was worth; empty where it has none."""
     rows = data.trained
     rows = rows[rows["strategy"] == data.subject] if len(rows) else rows
-    if not len(rows):
-        return Markup("")
-    row = rows.iloc[0]
-    said = f" In {row['nothing']} of {row['fits']} fits nothing was learned."
-    if np.isfinite(row["difference"]) and row["nothing"] < row["fits"]:
-        said += (
-            f" Training changed the Sharpe ratio by {number(row['difference'])} (95% interval "
-            f"{number(row['low'])} to {number(row['high'])}, p = {number(row['p'])})."
-        )
-    return Markup('<span class="quiet">{}</span>').format(said)
+    said = ""
+    for row in rows.to_dict("records")[:1]:
+        said = f" In {row['nothing']} of {row['fits']} fits nothing was learned."
+        if np.isfinite(row["difference"]) and row["nothing"] < row["fits"]:
+            said += (
+                f" Training changed the Sharpe ratio by {number(row['difference'])} (95% interval "
+                f"{number(row['low'])} to {number(row['high'])}, p = {number(row['p'])})."
+            )
+    learned = Markup('<span class="quiet">{}</span>').format(said) if said else Markup("")
+    return counted + _about_subject(data) + learned
 
 
 def _about_subject(data: ReportData) -> Markup:

@@ -11,12 +11,13 @@ from markupsafe import Markup
 
 from engine.accounting import performance
 from engine.runs.result import BacktestResult
+from engine.runs.settings import read_costs
 from reports import learning
 from reports.benchmark import on_common_dates
 from reports.figures import charts
 from reports.figures.axes import ASSET_COLOURS, STRATEGY_COLOURS, svg
 from reports.formats import day, number, percent
-from reports.metrics import periods, trading
+from reports.metrics import periods
 from reports.report_data import ReportData
 
 SHOWN = len(STRATEGY_COLOURS)  # strategies with a colour of their own
@@ -46,6 +47,8 @@ def draw(data: ReportData) -> dict[str, Any]:
     colours = colours_of(data.ranked)
     results = {name: data.results[name] for name in data.ranked}
     shown = {name: results[name] for name in data.ranked[:SHOWN]}
+    folds = [result.folds for result in data.results.values() if len(result.folds)]
+    trained = [t for t in folds if "validation_start" in t and t["validation_start"].notna().any()]
     return {
         **dict.fromkeys(OPTIONAL),
         **_growth(data, results, colours),
@@ -57,7 +60,7 @@ def draw(data: ReportData) -> dict[str, Any]:
         "ic_names": [name for name, quality in data.forecasts.items() if len(quality.by_date)],
         "limits": _limits(shown),
         "folds": _folds(data, colours),
-        "plan": _plan(data.results),
+        "plan": svg(*charts.timeline([*trained, *folds][0])) if folds else None,
         **_learning(shown),
     }
 
@@ -160,8 +163,8 @@ def _trading(data: ReportData, results: Results, colours: Colours) -> dict[str, 
             drawn["carried"] = charts.line_chart(label, carried, colours, percent=True)
     lines = {name: data.sweep[name].dropna() for name in results if name in data.sweep}
     if lines:
-        rate = trading.cost_rate(data.first)
-        drawn["own_cost"] = None if rate is None else 1e4 * rate
+        costs = data.first.settings.get("costs")
+        drawn["own_cost"] = 1e4 * read_costs(costs).rate if costs else None
         ends = _listed(lines, lambda name: number(lines[name].iloc[-1]))
         label = f"Sharpe ratio after costs, by basis points of the value traded. At 50: {ends}."
         drawn["sweep"] = charts.line_chart(label, lines, colours, mark=drawn["own_cost"])
@@ -261,13 +264,6 @@ def _limits(results: Results) -> dict[str, Any]:
         label = f"Shadow prices of the limits of {name} by date, in units of the variance."
         drawn[name]["price"] = charts.line_chart(label, price, colours)
     return drawn
-
-
-def _plan(results: Results) -> Markup | None:
-    """The folds in time: of a strategy that is trained, if there is one."""
-    tables = [result.folds for result in results.values() if len(result.folds)]
-    trained = [t for t in tables if "validation_start" in t and t["validation_start"].notna().any()]
-    return svg(*charts.timeline([*trained, *tables][0])) if tables else None
 
 
 def _folds(data: ReportData, colours: Colours) -> Markup | None:

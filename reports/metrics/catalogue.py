@@ -161,10 +161,16 @@ def metric_table(
     """One row a strategy, one column a metric; NaN where one is not defined, as those against the
     benchmark are for the benchmark itself."""
     other = results[benchmark] if benchmark else None
-    rows = {}
+    rows: dict[str, dict[str, float]] = {}
     for name, result in results.items():
         given = inputs_of(name, result, None if name == benchmark else other)
-        rows[name] = {column: _value(METRICS[column], given) for column in names}
+        rows[name] = {}
+        for column in names:
+            metric = METRICS[column]
+            asked = [given[each] for each in metric.inputs.split() if each in given]
+            known = len(asked) == len(metric.inputs.split())
+            value = float(metric.compute(*asked)) if known else np.nan
+            rows[name][column] = value if np.isfinite(value) else np.nan
     return pd.DataFrame.from_dict(rows, orient="index", dtype=float)
 
 
@@ -227,10 +233,3 @@ def best_in_columns(table: pd.DataFrame) -> dict[str, set[str]]:
         top = values.index[values == (values.max() if high else values.min())]
         best[column] = set(top) if high is not None and len(top) < len(values) else set()
     return best
-
-
-def _value(metric: Metric, given: Mapping[str, Any]) -> float:
-    names = metric.inputs.split()
-    known = all(name in given for name in names)
-    value = float(metric.compute(*(given[name] for name in names))) if known else np.nan
-    return value if np.isfinite(value) else np.nan

@@ -61,7 +61,15 @@ def forecast_quality(result: BacktestResult) -> ForecastQuality | None:
     horizons = pd.DataFrame(rows, columns=["ahead", "decisions", "ic", "error", "t"])
     horizons = horizons.dropna(subset=["ic"])
     groups = _by_group(forecast, paid[0])
-    return ForecastQuality(by_date, _by_fold(result, by_date), horizons, groups, volatility)
+    folds = []
+    if len(result.folds):
+        starts = pd.to_datetime(result.folds["test_start"])
+        fold = starts.searchsorted(by_date.index, side="right") - 1
+        at = np.unique(fold[fold >= 0])
+        folds = [(str(k), *_mean(correlations[0][fold == k])) for k in at]
+    folds.append(("all", *_mean(correlations[0])))
+    by_fold = pd.DataFrame(folds, columns=["fold", "decisions", "ic", "error", "t"])
+    return ForecastQuality(by_date, by_fold, horizons, groups, volatility)
 
 
 def rank_correlations(forecast: np.ndarray, returns: np.ndarray) -> np.ndarray:
@@ -104,16 +112,6 @@ def _mean(values: np.ndarray) -> tuple[int, float, float, float]:
         return len(known), np.nan, np.nan, np.nan
     error = known.std(ddof=1) / np.sqrt(len(known))
     return len(known), known.mean(), error, known.mean() / error if error > 0 else np.nan
-
-
-def _by_fold(result: BacktestResult, by_date: pd.Series) -> pd.DataFrame:
-    rows = []
-    if len(result.folds):
-        starts = pd.to_datetime(result.folds["test_start"])
-        fold = starts.searchsorted(by_date.index, side="right") - 1
-        rows = [(str(k), *_mean(by_date.to_numpy()[fold == k])) for k in np.unique(fold[fold >= 0])]
-    rows.append(("all", *_mean(by_date.to_numpy())))
-    return pd.DataFrame(rows, columns=["fold", "decisions", "ic", "error", "t"])
 
 
 def _by_group(forecast: np.ndarray, returns: np.ndarray) -> pd.DataFrame:

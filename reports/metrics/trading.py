@@ -144,12 +144,6 @@ def resimulation(result: BacktestResult) -> Resimulation | None:
         return None
 
 
-def cost_rate(result: BacktestResult) -> float | None:
-    """Cost of trading of the run, a fraction of the value traded; None where it is not known."""
-    costs = result.settings.get("costs")
-    return read_costs(costs).rate if costs else None
-
-
 def whole_shares(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
     """One row a strategy that traded whole shares: its results with them and with fractions."""
     rows = {}
