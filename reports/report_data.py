@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -134,9 +134,12 @@ def gather(
     group_of = [(groups or {}).get(asset, "no group") for asset in assets.index]
     by_group = assets[["mean", "return", "risk"]].groupby(pd.Index(group_of, name="group"))
     settings = {name: dict(flat(r.settings)) for name, r in results.items() if has_holdings(r)}
-    own_settings = pd.DataFrame(settings, None if settings else [], results, dtype=object).fillna(
-        ""
-    )
+    own = pd.DataFrame(settings, None if settings else [], results, dtype=object).fillna("")
+    regressions = {}
+    for name, result in results.items() if factors is not None else ():
+        years = result.settings["periods_per_year"]
+        fit = relative.factor_regression(result.excess_returns, factors, years)
+        regressions[name] = fit.reset_index()
     return ReportData(
         results=results,
         subject=subject,
@@ -164,23 +167,16 @@ def gather(
         trips=trading.trip_summary(first),
         profits=first.profit_by_asset(),
         group_profits=first.profit_by_asset(groups) if groups else pd.DataFrame(),
-        limits=_stacked(results, lambda result: learning.limits(result.limits)),
-        sensitivity=_stacked(results, lambda result: learning.sensitivity(result.sensitivity)),
+        limits=_stacked({n: learning.limits(r.limits) for n, r in results.items()}),
+        sensitivity=_stacked({n: learning.sensitivity(r.sensitivity) for n, r in results.items()}),
         capacity=trading.capacity_table(results),
         whole=trading.whole_shares(results),
-        factors=pd.DataFrame()
-        if factors is None
-        else _stacked(
-            results,
-            lambda result: relative.factor_regression(
-                result.excess_returns, factors, result.settings["periods_per_year"]
-            ).reset_index(),
-        ),
+        factors=_stacked(regressions),
         trained=learning.trained_less_untrained(results, often),
-        epochs=_stacked(results, lambda result: result.training_summary()),
-        solves=_stacked(results, lambda result: learning.solves(result.solves)),
-        checks=_stacked(results, lambda result: learning.checks(result.checks)),
-        differing=own_settings[own_settings.nunique(axis=1) > 1],
+        epochs=_stacked({n: r.training_summary() for n, r in results.items()}),
+        solves=_stacked({n: learning.solves(r.solves) for n, r in results.items()}),
+        checks=_stacked({n: learning.checks(r.checks) for n, r in results.items()}),
+        differing=own[own.nunique(axis=1) > 1],
         runs=differences(**first.settings["runs"]) if "runs" in first.settings else None,
         forecasts={n: q for n in results if (q := forecast_quality(results[n])) is not None},
         grouping=dict(groups or {}),
@@ -191,7 +187,8 @@ def gather(
 def _free_loan(result: BacktestResult) -> str:
     """A sentence, where a strategy owed more than 1% of its value and paid no interest on it."""
     owed = result.weights.sum(axis=1) - 1
-    if not (owed > 0.01).any() or result.settings["costs"]["financing"]:
+    costs = result.settings.get("costs") or {}
+    if not (owed > 0.01).any() or costs.get("financing", True):
         return ""
     return (
         f"{result.name} borrowed up to {owed.max():.0%} of its value, without interest: the costs "
@@ -259,12 +256,9 @@ def luck_table(
     return table
 
 
-def _stacked(
-    results: Mapping[str, BacktestResult], table: Callable[[BacktestResult], pd.DataFrame]
-) -> pd.DataFrame:
-    """The tables of all results below each other, with a first column "strategy"."""
-    parts = {name: table(result) for name, result in results.items()}
-    parts = {name: part for name, part in parts.items() if len(part)}
+def _stacked(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The tables of all strategies below each other, with a first column "strategy"."""
+    parts = {name: part for name, part in tables.items() if len(part)}
     if not parts:
         return pd.DataFrame()
     return pd.concat(parts, names=["strategy"]).reset_index("strategy").reset_index(drop=True)
