@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -164,13 +165,16 @@ def _settings(given: dict[str, Any]) -> dict[str, Any]:
 
     rates = {"spread": given["spread_bp"] / 1e4, "fixed": given["fixed_fee"]}
     rates |= {"minimum": given["minimum_fee"], **known(COSTS)}
+    rate = known(["risk_free"])
+    with suppress(ValueError, KeyError):  # text that is no number names a file
+        rate["risk_free"] = float(rate["risk_free"])
     settings: dict[str, Any] = {
         "data": {"source": given["data"], **known(DATA)},
         "strategies": [{"class": name} for name in given["strategy"]],
         "plan": {name: _rows(value) for name, value in known(PLAN).items()}
         | {"execution_lag": given["lag"]},
         "costs": {"commission": given["cost_bp"] / 1e4, **{k: x for k, x in rates.items() if x}},
-        "simulation": {"whole_shares": given["whole_shares"]} | _risk_free(given["risk_free"]),
+        "simulation": {"whole_shares": given["whole_shares"], **rate},
         "training": {"seed": given["seed"], "ensemble": given["ensemble"]},
         "report": known(("benchmark", "about")),
     }
@@ -199,16 +203,6 @@ def resume(
     with where_it_ran(folder, experiment) as place:
         check_trust(place(folder), experiment, trust, place(Path()))
         run(experiment, place(folder), None, workers, cluster, complete=True)
-
-
-def _risk_free(value: str | None) -> dict[str, float | str]:
-    """The setting of the simulation; text that is no number names a file."""
-    if value is None:
-        return {}
-    try:
-        return {"risk_free": float(value)}
-    except ValueError:
-        return {"risk_free": value}
 
 
 def _rows(value: str | int) -> str | int | list[str]:

@@ -89,7 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     elif not sys.stderr.isatty():
         logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S")
         logging.getLogger("deqfolio").setLevel(logging.INFO)
-    kept, warnings.formatwarning = warnings.formatwarning, _one_warning
+    kept = warnings.formatwarning  # which names the file and the line that raised the warning
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
         app([word for word in words if word != "--debug"])
     except SystemExit as stop:
@@ -135,11 +136,6 @@ def _json_handler() -> logging.Handler:
     handler = logging.StreamHandler()
     handler.setFormatter(Lines())
     return handler
-
-
-def _one_warning(message: Warning | str, *where: object, **more: object) -> str:
-    """A line, without the file and line number that raised the warning."""
-    return f"warning: {message}\n"
 
 
 def hidden() -> list[Path]:

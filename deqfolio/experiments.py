@@ -102,7 +102,7 @@ def run(
     from engine import backtest
     from engine.accounting.risk_free import read_risk_free
     from engine.compute.executors import on_cluster
-    from engine.runs.experiment import read_logs, read_report, read_simulation
+    from engine.runs.experiment import read_logs, read_report, read_simulation, short_name
     from engine.runs.run_directory import EXPERIMENT, holds_work, locked, written
     from engine.training.callbacks import named_callbacks
     from engine.walking.argument_checks import named_strategies
@@ -116,8 +116,10 @@ def run(
     callbacks = named_callbacks(read_logs(experiment["training"]), out)
     asked = read_report(experiment.get("report", {}))
     by_default = asked.benchmark is None and "benchmark" not in experiment["data"]
-    if not complete and (by_default or asked.benchmark == "EqualWeight"):
-        experiment = _with_equal_weight(experiment)
+    listed = experiment["strategies"]
+    known = "EqualWeight" in [short_name(each["class"]) for each in listed]
+    if not complete and not known and (by_default or asked.benchmark == "EqualWeight"):
+        experiment = experiment | {"strategies": [*listed, {"class": "EqualWeight"}]}
     made = prepare(experiment)
     read_risk_free(risk_free, made.costs.cash_rate, made.panel.dates)
     folds = made.plan.folds(made.panel.dates, max(each.lookback for each in made.strategies))
@@ -149,16 +151,6 @@ def run(
         typer.echo(write_and_summarise(results, page, benchmark=asked.benchmark, about=asked.about))
     if not all(result.complete for result in results.values()):
         raise typer.Exit(SOME_FAILED)
-
-
-def _with_equal_weight(experiment: dict[str, Any]) -> dict[str, Any]:
-    """The experiment with 1/N as its last strategy, if it has none."""
-    from engine.runs.experiment import short_name
-
-    listed = experiment["strategies"]
-    if any(short_name(each["class"]) == "EqualWeight" for each in listed):
-        return experiment
-    return experiment | {"strategies": [*listed, {"class": "EqualWeight"}]}
 
 
 @contextmanager

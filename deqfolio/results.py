@@ -139,36 +139,33 @@ def write_and_summarise(
         groups: CSV file of two columns, asset and group, with a heading.
         benchmark, about: as ``benchmark`` and ``subject`` of ``write_report``.
     """
+    import pandas as pd
+
     from reports.report import check_report_path, write_data
     from reports.report_data import gather
     from reports.wording import terminal_summary
 
     check_report_path(out)
-    table = _factors(factors) if factors else None
-    named = _groups(groups) if groups else None
+    table, named = None, None
+    if factors:
+        table = _read(factors, "factor returns", index_col=0)
+        try:
+            table.index = pd.to_datetime(table.index)
+            table = table.astype(float)
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"{factors} should hold dates in its first column and returns in the others: "
+                f"{error}"
+            ) from error
+    if groups:
+        pairs = _read(groups, "groups", dtype=str)
+        if pairs.shape[1] != 2:
+            columns = pairs.shape[1]
+            raise ValueError(f"{groups} has {columns} columns, expected two: asset and group")
+        named = dict(pairs.itertuples(index=False))
     data = gather(results, table, named, True, benchmark, about)
     path = write_data(data, out)
     return f"{terminal_summary(data)}\n\nreport: {path}"
-
-
-def _factors(path: Path) -> pd.DataFrame:
-    import pandas as pd
-
-    table = _read(path, "factor returns", index_col=0)
-    try:
-        table.index = pd.to_datetime(table.index)
-        return table.astype(float)
-    except (ValueError, TypeError) as error:
-        raise ValueError(
-            f"{path} should hold dates in its first column and returns in the others: {error}"
-        ) from error
-
-
-def _groups(path: Path) -> dict[str, str]:
-    table = _read(path, "groups", dtype=str)
-    if table.shape[1] != 2:
-        raise ValueError(f"{path} has {table.shape[1]} columns, expected two: asset and group")
-    return dict(table.itertuples(index=False))
 
 
 def _read(path: Path, what: str, **how: Any) -> pd.DataFrame:

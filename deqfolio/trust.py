@@ -73,7 +73,9 @@ def check_trust(
     for name, path in named_files(experiment):
         if not path.exists():
             continue  # whoever opens it says so
-        places = [path, *files_in(path)] if _inside(path, mine) else [path]
+        places = [path]
+        if path.is_dir() and _inside(path, mine):  # a link in it leads elsewhere
+            places += path.rglob("*")
         as_before = path.is_file() and kept.get("data", {}).get(name) == _digest(path)
         if not as_before and not all(_inside(each, mine) for each in places):
             raise NotTrusted(
@@ -85,11 +87,6 @@ def check_trust(
 
 def _inside(path: Path, places: tuple[Path, ...]) -> bool:
     return any(path.resolve().is_relative_to(each) for each in places)
-
-
-def files_in(path: Path) -> Iterator[Path]:
-    """What may be opened where a folder is loaded: a link in it leads elsewhere."""
-    return path.rglob("*") if path.is_dir() else iter(())
 
 
 def named_files(settings: object) -> Iterator[tuple[str, Path]]:

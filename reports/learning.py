@@ -114,13 +114,6 @@ def solves(solves: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index()
 
 
-def steps_by_fold(solves: pd.DataFrame) -> pd.DataFrame:
-    """One row a fold and kind of solve in training, over all seeds."""
-    grouped = solves[solves["phase"] == "training"].groupby(["fold", "solve"], sort=False)
-    how = {"mean_steps": "mean", "most_steps": "max", "residual": "max"}
-    return grouped.agg(how).reset_index()
-
-
 def checks(checks: pd.DataFrame) -> pd.DataFrame:
     """One row a time of comparison: the largest differences to the other solver, over all folds."""
     if not len(checks):

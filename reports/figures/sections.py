@@ -10,8 +10,8 @@ import pandas as pd
 from markupsafe import Markup
 
 from engine.accounting import performance
+from engine.runs.experiment import read_costs
 from engine.runs.result import BacktestResult
-from engine.runs.settings import read_costs
 from reports import learning
 from reports.benchmark import on_common_dates
 from reports.figures import charts
@@ -296,7 +296,9 @@ def _learning(results: Results) -> dict[str, Any]:
         label = f"Loss by epoch of {name}, training and validation, one line a fold."
         curves[name] = charts.training_curves(label, result.training)
         if len(result.solves):
-            rows = learning.steps_by_fold(result.solves)
+            training = result.solves[result.solves["phase"] == "training"]  # over all seeds
+            how = {"mean_steps": "mean", "most_steps": "max", "residual": "max"}
+            rows = training.groupby(["fold", "solve"], sort=False).agg(how).reset_index()
             kinds = {k: c for k, c in SOLVE_COLOURS.items() if (rows["solve"] == k).any()}
             label = f"Mean and most steps, and largest residuals, of the solves of {name} by fold."
             figure = charts.solver_steps(label, rows, kinds)

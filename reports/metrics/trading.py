@@ -15,7 +15,6 @@ from scipy.optimize import brentq
 from engine.accounting.performance import annual_return, sharpe, wealth
 from engine.accounting.round_trips import CAPITAL
 from engine.research.cost_sweep import Resimulation
-from engine.runs.experiment import read_costs
 from engine.runs.result import BacktestResult
 
 DUST = 1e-6  # a smaller weight counts as none
