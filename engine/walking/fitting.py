@@ -59,23 +59,14 @@ class FitTask:
             training = replace(learner.training, seed=key.seed)
             if not self.trains:
                 training = replace(training, epochs=0, warmup=0, warm_start=False)
-            others: list[Exception] = []  # of who is told, not of the strategy
-
-            def told(row: dict) -> None:
-                try:
-                    on_epoch(row)
-                except Exception as error:
-                    others.append(error)
-                    raise
-
             try:
                 data = learner.training_data(key.name, strategy, learner.folds[key.fold])
                 trained = train(
-                    strategy, data, learner.costs, training, told, self.initial, self.checkpoint
+                    strategy, data, learner.costs, training, on_epoch, self.initial, self.checkpoint
                 )
+            except (MemoryError, OSError):
+                raise
             except Exception as error:
-                if error in others or isinstance(error, MemoryError | OSError):
-                    raise
                 raise training_error(key, learner, error) from error
         state = trained.module.state_dict()
         state = {name: value.detach().cpu().clone() for name, value in state.items()}
@@ -197,8 +188,12 @@ class Fitting:
 
     def _epoch(self, key: FitKey, row: dict) -> None:
         self.shown.add(key)
-        for callback in self.callbacks:
-            callback.epoch(key, row)
+        try:
+            for callback in self.callbacks:
+                callback.epoch(key, row)
+        except Exception as error:  # of a callback, not of the strategy
+            self.broken[key] = error
+            raise
 
     def _collect(self) -> None:
         """Wait until a fit ends, keep it and report it; with the first error other than of

@@ -75,15 +75,17 @@ def test_every_epoch_and_fit_is_told_once(panel, workers, tmp_path):
     assert not again.fits
 
 
-def test_it_is_closed_where_training_is_interrupted(panel):
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_it_is_closed_where_training_is_interrupted_or_it_fails_itself(panel, error):
     class Stops(Notes):
         def epoch(self, fit, row):
             super().epoch(fit, row)
-            raise KeyboardInterrupt
+            raise error("the log is full")
 
     notes = Stops()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(error, match="^the log is full$"):  # which is no failure of the strategy
         run(panel, [notes])
+    assert len(notes.rows) == 1
     assert notes.open == 0
 
 
