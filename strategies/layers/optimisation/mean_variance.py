@@ -1,7 +1,7 @@
 """The differentiable mean-variance layer: expected returns and risk in, weights out.
 
 ``problem.py`` states the problem and what is checked about it; a solver (``qpth_solver.py``,
-``active_set.py``) finds the weights and their gradient. The layer brings the two together, reports
+``active_set/``) finds the weights and their gradient. The layer brings the two together, reports
 how each solve ended, and refuses results that missed the solver's tolerance.
 """
 
