@@ -103,7 +103,8 @@ def run(
     from engine.accounting.risk_free import read_risk_free
     from engine.compute.executors import on_cluster
     from engine.runs.experiment import read_logs, read_report, read_simulation, short_name
-    from engine.runs.run_directory import EXPERIMENT, holds_work, locked, written
+    from engine.runs.run_directory import holds_work
+    from engine.runs.run_files import EXPERIMENT, locked, written
     from engine.training.callbacks import named_callbacks
     from engine.walking.argument_checks import named_strategies
     from reports import check_report_path

@@ -49,8 +49,8 @@ def report(
     from data_loaders.writing import remove_unfinished
     from engine import load_run
     from engine.runs.experiment import experiment_of, read_report
-    from engine.runs.run_directory import EXPERIMENT, locked
-    from engine.runs.saved_run import unfinished
+    from engine.runs.run_directory import unfinished
+    from engine.runs.run_files import EXPERIMENT, locked
     from reports import check_report_path
     from reports.return_series import results_of
 

@@ -184,7 +184,7 @@ def sweep(
         short_name,
         with_parameters,
     )
-    from engine.runs.run_directory import locked, written
+    from engine.runs.run_files import locked, written
 
     if workers:
         import_for_workers()
@@ -222,7 +222,7 @@ def sweep(
 def _check_sweep_folder(out: Path, name: str) -> None:
     """Refuse a folder that holds another sweep; the file ``study`` says which one it holds."""
     from data_loaders.writing import write_text
-    from engine.runs.run_directory import written
+    from engine.runs.run_files import written
 
     file = out / "study"
     before = file.read_text().strip() if file.is_file() else ""
@@ -247,7 +247,7 @@ def trials(
     """
     from data_loaders.writing import safe_csv, write_text
     from engine.runs.ledger import TrialLedger
-    from engine.runs.run_directory import written
+    from engine.runs.run_files import written
 
     ledger = TrialLedger(storage)
     if export is not None:

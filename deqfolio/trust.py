@@ -25,8 +25,7 @@ def keep_hashes(folder: Path, experiment: dict[str, Any]) -> None:
     """Keep the hashes of an experiment, and of the code and the data that it names, as now."""
     from data_loaders.plugins import code_files
     from data_loaders.writing import write_text
-    from engine.runs.run_directory import CODE, EXPERIMENT
-    from engine.runs.sealed_files import digest, sealed
+    from engine.runs.run_files import CODE, EXPERIMENT, digest, sealed
 
     code = {
         name: digest(path.read_bytes()) for name, path in code_files(experiment) if path is not None
@@ -49,8 +48,7 @@ def check_trust(
         NotTrusted: the message names the code or the file, and why it is not run or opened.
     """
     from data_loaders.plugins import code_files
-    from engine.runs.run_directory import CODE
-    from engine.runs.sealed_files import digest, unsealed
+    from engine.runs.run_files import CODE, digest, unsealed
 
     if trust:
         return

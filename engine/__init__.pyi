@@ -25,12 +25,12 @@ from engine.research.cross_validation import cross_validate as cross_validate
 from engine.research.pretraining import pretrain as pretrain
 from engine.research.seeds import backtest_seeds as backtest_seeds
 from engine.runs.result import BacktestResult as BacktestResult
-from engine.runs.run_directory import RunInUse as RunInUse
 from engine.runs.run_directory import RunMismatch as RunMismatch
-from engine.runs.saved_run import load_run as load_run
-from engine.runs.saved_run import save_run as save_run
-from engine.runs.saved_run import verify_run as verify_run
-from engine.runs.sealed_files import RunDamaged as RunDamaged
+from engine.runs.run_directory import load_run as load_run
+from engine.runs.run_directory import save_run as save_run
+from engine.runs.run_directory import verify_run as verify_run
+from engine.runs.run_files import RunDamaged as RunDamaged
+from engine.runs.run_files import RunInUse as RunInUse
 from engine.training.callbacks import Callback as Callback
 from engine.training.callbacks import CsvLog as CsvLog
 from engine.training.callbacks import MLflow as MLflow

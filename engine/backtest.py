@@ -12,8 +12,8 @@ from engine.planning.walk_forward import WalkForward, check_folds
 from engine.runs.ledger import TrialLedger, keep_record
 from engine.runs.result import BacktestResult
 from engine.runs.result_views import Results
-from engine.runs.run_directory import written
-from engine.runs.saved_run import save_run, warn_of_damage
+from engine.runs.run_directory import save_run, warn_of_damage
+from engine.runs.run_files import written
 from strategies.base import Strategy
 
 if TYPE_CHECKING:  # what needs torch is imported where it is used: torch takes a second

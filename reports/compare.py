@@ -13,7 +13,7 @@ import pandas as pd
 
 from data_loaders.suggestions import listed
 from engine.runs.result import BacktestResult
-from engine.runs.saved_run import load_run
+from engine.runs.run_directory import load_run
 from reports.formats import day
 from reports.metrics.catalogue import GROUPS
 

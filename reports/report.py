@@ -23,7 +23,7 @@ from data_loaders.writing import atomic, remove_abandoned
 from engine.accounting.risk_free import Rates
 from engine.runs.result import BacktestResult
 from engine.runs.result_views import why_failed
-from engine.runs.run_directory import written
+from engine.runs.run_files import written
 from reports import export, formats, wording
 from reports.compare import flat
 from reports.decisions import shown_decisions

@@ -28,8 +28,8 @@ from engine.runs.description import described
 from engine.runs.ledger import TrialLedger, keep_record
 from engine.runs.result import BacktestResult
 from engine.runs.result_views import why_failed
-from engine.runs.run_directory import written
-from engine.runs.saved_run import save_paths
+from engine.runs.run_directory import save_paths
+from engine.runs.run_files import written
 from engine.training.settings import Training
 from engine.walking.decisions import Decided
 from engine.walking.session import Session

@@ -31,8 +31,7 @@ from engine.accounting.risk_free import Rates, read_rates
 from engine.losses import portfolio, returns
 from engine.losses.returns import Loss
 from engine.planning.walk_forward import WalkForward
-from engine.runs.run_directory import CODE, EXPERIMENT
-from engine.runs.sealed_files import FILES, RunDamaged, contents, unsealed
+from engine.runs.run_files import CODE, EXPERIMENT, FILES, RunDamaged, contents, unsealed
 from engine.training.settings import Training
 
 TABLES = ("data", "plan", "costs", "training", "simulation", "report")

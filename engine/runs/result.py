@@ -21,7 +21,7 @@ from engine.accounting.risk_free import risk_free_of
 from engine.accounting.round_trips import CAPITAL, profit_by_asset, round_trips
 from engine.runs.explanations import explained, positions_by_decision
 from engine.runs.result_views import Frames, as_text, span
-from engine.runs.sealed_files import FILES, contents, sealed_folder, unsealed
+from engine.runs.run_files import FILES, contents, sealed_folder, unsealed
 from engine.training.fit_records import training_summary
 
 if TYPE_CHECKING:

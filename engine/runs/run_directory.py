@@ -1,167 +1,50 @@
-"""A run directory: finished fits are kept, whatever happens to the process; one writer at a time.
+"""A run directory: finished fits are kept, whatever happens to the process, and the results.
 
-RUN/experiment.toml            the experiment, if it was run from the command line
-RUN/plan.json                  the identity of the run: fingerprint of the panel, plan, costs, ...
-RUN/code.json                  hashes of the experiment, and of the files that it names
-RUN/risk_free.csv              the yearly risk-free rates by date, if they were given as a series
-RUN/fits/NAME-FOLD-SEED/       a finished fit, written whole or not at all
-RUN/refits/NAME/FOLD/          a fit made later, on new data (see trading/refit.py)
-RUN/checkpoints/NAME-...       the progress of an unfinished fit; removed when it ends
-RUN/00-NAME/ ..., run.json     the results (see result.py)
-RUN/paths.csv, run.json        those of a cross-validation
+What is in it: see ``run_files.py``.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import socket
-import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from datetime import datetime
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import pandas as pd
 
-from data_loaders.writing import remove_unfinished, write_text
-from engine.runs.sealed_files import (
+from data_loaders.writing import remove_unfinished, safe_csv, write_text
+from engine.runs.result import FORMAT, RESULT, BacktestResult
+from engine.runs.result_views import Results
+from engine.runs.run_files import (
+    CODE,
+    EXPERIMENT,
     FILES,
+    LOCK,
+    PATHS,
+    PLAN,
+    RATES,
+    RECORD,
+    REFIT,
+    RUN,
     RunDamaged,
     contents,
     damaged,
+    folder_name,
     sealed,
     sealed_folder,
     unsealed,
+    written,
 )
 from engine.training.fit_records import FitKey, Fitted
 
-EXPERIMENT = "experiment.toml"
-PLAN = "plan.json"
-RATES = "risk_free.csv"
-RECORD = "record.json"
-REFIT = "refit.json"
-PATHS = "paths.csv"
-RUN = "run.json"
-CODE = "code.json"
-LOCK = ".lock"
+SETTINGS = (EXPERIMENT, CODE, PLAN, RATES)  # files whose hashes are kept with the results
 
 
 class RunMismatch(ValueError):
     """The directory holds another run than this one."""
-
-
-class RunInUse(RuntimeError):
-    """Another process is writing to the directory."""
-
-
-class RunNotWritten(OSError):
-    """The disk is full, or the directory may not be written; the message says what is kept."""
-
-
-@contextmanager
-def written(path: Path) -> Iterator[None]:
-    """Raise errors of writing below ``path`` as one sentence with the remedy.
-
-    Raises:
-        RunNotWritten: the system refused it, whichever library asked.
-    """
-    try:
-        yield
-    except RunNotWritten:
-        raise
-    except Exception as error:
-        reason = str(error)
-        if not (isinstance(error, OSError) or "os error" in reason):  # of safetensors
-            raise
-        if isinstance(error, OSError) and error.strerror:
-            reason = error.strerror
-        raise RunNotWritten(
-            f"{path} cannot be written ({reason}); what was finished before is kept: make "
-            "room, and the same call resumes"
-        ) from error
-
-
-_held: set[tuple[Path, int]] = set()  # run directories, and the threads that have locked them
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """A block that alone writes to a run directory, which is created if it does not exist.
-
-    It may be entered again inside. The system takes the lock from a process that ends, however it
-    ends, so none is ever stale. Where a file system has no locks, there is none.
-
-    Raises:
-        RunInUse: another process, or another thread, is in such a block.
-        RunNotWritten: it is a file, or cannot be written.
-    """
-    for place in (path, *path.parents):
-        if place.is_file():
-            raise RunNotWritten(f"{place} is a file, not a folder; choose another directory")
-    key = path.resolve(), threading.get_ident()
-    if key in _held:
-        yield
-        return
-    with written(path):
-        path.mkdir(parents=True, exist_ok=True)
-        file = _acquired(path / LOCK)
-    _held.add(key)
-    try:
-        yield
-    finally:
-        _held.remove(key)
-        with suppress(OSError):
-            (path / LOCK).unlink(missing_ok=True)
-        file.close()
-
-
-def _acquired(path: Path) -> IO[str]:
-    """The lock file, locked; it says who has it."""
-    while True:
-        file = path.open("a+", encoding="utf-8")
-        try:
-            _lock(file)
-        except BlockingIOError:
-            file.seek(0)
-            owner = "another process"
-            with file, suppress(ValueError, KeyError, TypeError):
-                known = json.load(file)
-                owner = f"process {known['process']} on {known['host']}, since {known['since']}"
-            raise RunInUse(
-                f"{path.parent} is in use by {owner}: wait for it to end, or choose another folder"
-            ) from None
-        except OSError:  # this file system has no locks
-            pass
-        with suppress(OSError):
-            if os.fstat(file.fileno()).st_ino == path.stat().st_ino:
-                break
-        file.close()  # whoever had it removed it in between
-    file.truncate(0)
-    started = datetime.now().astimezone().isoformat(timespec="minutes")
-    json.dump({"process": os.getpid(), "host": socket.gethostname(), "since": started}, file)
-    file.flush()
-    return file
-
-
-def _lock(file: IO[str]) -> None:
-    """Lock a file, or raise BlockingIOError where another process has done so."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        import msvcrt
-
-        file.seek(1 << 20)  # a place that nobody reads
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-        except PermissionError:
-            raise BlockingIOError from None
-        return
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 class RunDirectory:
@@ -182,7 +65,15 @@ class RunDirectory:
         plan = self.path / PLAN
         identity = json.loads(json.dumps(identity))
         if plan.exists():
-            before = _plan(plan, restart)
+            try:
+                before = unsealed(plan)
+            except RunDamaged as error:
+                if not restart:
+                    raise RunDamaged(
+                        f"{error}; restart the run, or choose another directory"
+                    ) from None
+                before = {}
+            before.pop(FILES, None)
             changed = [
                 key for key in {**before, **identity} if before.get(key) != identity.get(key)
             ]
@@ -258,22 +149,6 @@ class RunDirectory:
         return self.path / "fits" / f"{folder_name(key.name)}-{key.fold}-{key.seed}"
 
 
-def folder_name(name: str) -> str:
-    """The name of a strategy as that of a folder."""
-    return "".join(c if c.isalnum() else f"_{ord(c):x}_" for c in name)[:80]
-
-
-def _plan(path: Path, restart: bool) -> dict:
-    """The identity of the run that a folder holds; none where it is lost and not needed."""
-    try:
-        found = unsealed(path)
-    except RunDamaged as error:
-        if restart:
-            return {}
-        raise RunDamaged(f"{error}; restart the run, or choose another directory") from None
-    return {name: value for name, value in found.items() if name != FILES}
-
-
 def holds_work(path: Path) -> bool:
     """Whether the directory holds anything that another run must not overwrite."""
     if (path / PLAN).exists():
@@ -283,3 +158,141 @@ def holds_work(path: Path) -> bool:
     return any(
         name not in (EXPERIMENT, CODE, LOCK) and not name.endswith(".part") for name in names
     )
+
+
+def save_run(results: Mapping[str, BacktestResult], directory: str | Path) -> Path:
+    """Write all results of a backtest under ``directory``, one folder per strategy.
+
+    ``run.json`` names them and is written last: without it the run counts as unfinished.
+    """
+    root = Path(directory)
+    root.mkdir(parents=True, exist_ok=True)
+    (root / RUN).unlink(missing_ok=True)
+    order = []
+    for number, result in enumerate(results.values()):
+        folder = f"{number:02d}-" + "".join(c if c.isalnum() else "-" for c in result.name)[:40]
+        result.save(root / folder)
+        order.append(folder)
+    for old in root.iterdir():  # of an earlier run with more strategies
+        if old.is_dir() and old.name not in order and (old / RESULT).is_file():
+            shutil.rmtree(old)
+    _write_index(root, order, [f"{folder}/{RESULT}" for folder in order])
+    return root
+
+
+def save_paths(table: pd.DataFrame, root: Path) -> None:
+    """Write the table of a cross-validation to ``paths.csv`` in the folder of its fits."""
+    write_text(root / PATHS, safe_csv(table.reset_index(), index=False))
+    _write_index(root, [], [PATHS])
+
+
+def _write_index(root: Path, folders: list[str], files: list[str]) -> None:
+    files = files + [name for name in SETTINGS if (root / name).is_file()]
+    write_text(root / RUN, sealed({"format": FORMAT, "results": folders}, root, files))
+
+
+def unfinished(directory: str | Path) -> list[str]:
+    """Names of the run's strategies that have no result yet."""
+    root = Path(directory)
+    if not ((root / PLAN).is_file() and (root / RUN).is_file()):
+        return []
+    asked = unsealed(root / PLAN)["strategies"]
+    folders = _folders(root, unsealed(root / RUN))
+    done = {unsealed(root / folder / RESULT)["name"] for folder in folders}
+    return [name for name in asked if name not in done]
+
+
+def load_run(directory: str | Path) -> Results[BacktestResult]:
+    """Read what ``save_run`` wrote, in the same order.
+
+    Raises:
+        FileNotFoundError: nothing is saved there, or nothing is finished yet.
+        RunDamaged: a file is missing, or is not what was written; the message names it.
+    """
+    root = Path(directory)
+    started = (root / PLAN).is_file()
+    if started and not any((root / name).exists() for name in (RUN, PATHS)):
+        raise FileNotFoundError(
+            f"{root} holds a run of which no strategy is finished yet; the same call resumes "
+            f"it, or on the command line: deqfolio resume {root}"
+        )
+    if not (root / RUN).is_file():
+        raise FileNotFoundError(f"{root} holds no {RUN}: it is not a saved run")
+    try:
+        run = unsealed(root / RUN)
+        for name in run.get(FILES, ()):
+            contents(root, run, name)
+        results = [BacktestResult.load(root / folder) for folder in _folders(root, run)]
+    except (RunDamaged, FileNotFoundError) as error:
+        raise RunDamaged(
+            f"{error}; deqfolio verify {root} lists what is damaged, and deqfolio resume {root}, "
+            "or the same call, makes results again from the finished fits"
+        ) from None
+    if not results:
+        raise FileNotFoundError(f"{root} holds a cross-validation, see {root / PATHS}: no results")
+    return Results({result.name: result for result in results})
+
+
+def _folders(root: Path, run: dict[str, Any]) -> list[str]:
+    """The folders of the results, all of them inside of the run's."""
+    folders = run.get("results")
+    if not (isinstance(folders, list) and all(isinstance(each, str) for each in folders)):
+        raise damaged(root / RUN)
+    for each in folders:
+        if Path(each).name != each or each in ("", ".", ".."):
+            raise RunDamaged(f"{root / RUN} names {each!r}, which is no folder of the run")
+    return folders
+
+
+def verify_run(directory: str | Path) -> dict[str, str]:
+    """Compare every file of a run with its hash.
+
+    Returns:
+        {file, relative to the folder: "ok", "damaged", "missing", or "no hash" (written by version
+        0.1)}.
+    """
+    root = Path(directory)
+    states: dict[str, str] = {}
+    folders = [each for each in sorted(root.glob("[0-9][0-9]-*")) if each.is_dir()]
+    indices = [root / name for name in (RUN, PLAN, CODE) if (root / name).is_file()]
+    indices += [folder / RESULT for folder in folders]
+    indices += [each / RECORD for each in sorted(root.glob("fits/[!.]*")) if each.is_dir()]
+    indices += [each / REFIT for each in sorted(root.glob("refits/*/[!.]*")) if each.is_dir()]
+    for path in indices:
+        folder, found = path.parent, None
+        own = str(path.relative_to(root))
+        try:
+            found = unsealed(path)
+        except RunDamaged:
+            states[own] = "damaged" if path.is_file() else "missing"
+            continue
+        hashed = FILES in found
+        states.setdefault(own, "ok" if hashed else "no hash")
+        beside = [each.name for each in folder.iterdir() if each.is_file() and each != path]
+        names = found[FILES] if hashed else beside if folder != root else []
+        for name in sorted(names):
+            try:
+                contents(folder, found, name)
+            except RunDamaged:
+                state = "damaged" if (folder / name).is_file() else "missing"
+            else:
+                state = "ok" if hashed else "no hash"
+            states[str((folder / name).relative_to(root))] = state
+    return states
+
+
+def warn_of_damage(directory: Path) -> None:
+    """Say which stored results are damaged, where a run is about to make them again."""
+    wrong = [
+        file
+        for file, state in verify_run(directory).items()
+        if state in ("damaged", "missing") and not file.startswith("fits/")
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        warnings.warn(
+            f"{directory}: {', '.join(wrong[:3])}{more} damaged or missing; results are made again "
+            "from the finished fits",
+            RuntimeWarning,
+            stacklevel=3,
+        )

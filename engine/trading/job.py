@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 from data_loaders.validation import day
-from engine.runs.sealed_files import damaged, opened, sealed
+from engine.runs.run_files import damaged, opened, sealed
 from engine.trading.account import Account, OrderError
 from engine.trading.todays_decision import Earlier
 

@@ -15,8 +15,7 @@ from data_loaders import Panel
 from data_loaders.writing import remove_abandoned, safe_csv, write_text
 from engine.runs.description import described, installed_versions
 from engine.runs.result import BacktestResult
-from engine.runs.run_directory import written
-from engine.runs.sealed_files import SEAL, seal_of
+from engine.runs.run_files import SEAL, seal_of, written
 from engine.trading.account import Account, OrderError
 from engine.trading.orders import OrderRules, Orders
 from engine.trading.todays_decision import Earlier

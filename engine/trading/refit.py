@@ -18,8 +18,16 @@ from engine.planning.walk_forward import check_folds
 from engine.runs.description import described, installed_versions
 from engine.runs.experiment import read_costs, read_plan
 from engine.runs.result import BacktestResult
-from engine.runs.run_directory import REFIT, folder_name, written
-from engine.runs.sealed_files import FILES, contents, damaged, sealed_folder, unsealed
+from engine.runs.run_files import (
+    FILES,
+    REFIT,
+    contents,
+    damaged,
+    folder_name,
+    sealed_folder,
+    unsealed,
+    written,
+)
 from engine.trading.account import OrderError
 from engine.trading.todays_decision import Decider, schedule
 from engine.training.fit_records import FitKey

@@ -39,7 +39,8 @@ from engine.planning.walk_forward import Fold, WalkForward, fold_table
 from engine.runs.description import described, identity, run_settings
 from engine.runs.result import BacktestResult
 from engine.runs.result_views import outcome
-from engine.runs.run_directory import RATES, RunDirectory, locked, written
+from engine.runs.run_directory import RunDirectory
+from engine.runs.run_files import RATES, locked, written
 from engine.training.callbacks import Bar, Callback
 from engine.training.fit_records import FitKey, Fits, TrainingError
 from engine.training.settings import Training, device_here

@@ -19,7 +19,7 @@ from engine import Costs, RunMismatch, WalkForward, backtest, backtest_seeds, cr
 from engine.accounting import performance
 from engine.accounting.risk_free import read_rates
 from engine.research.search import Search, search
-from engine.runs.saved_run import load_run
+from engine.runs.run_directory import load_run
 from reports import summary_table
 from reports.formats import DASH
 from reports.metrics.catalogue import GROUPS, metric_table

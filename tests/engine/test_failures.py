@@ -18,7 +18,7 @@ from engine import (
     train,
 )
 from engine.runs.ledger import TrialLedger
-from engine.runs.saved_run import unfinished
+from engine.runs.run_directory import unfinished
 from strategies import EqualWeight, LearnedStrategy, Strategy
 
 PLAN = WalkForward(train="1Y", refit="6M", rebalance="W-FRI")

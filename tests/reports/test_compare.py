@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from report_results import make_result, text_of
 
-from engine.runs.saved_run import save_run
+from engine.runs.run_directory import save_run
 from reports import export
 from reports.compare import read_runs
 from reports.report import render

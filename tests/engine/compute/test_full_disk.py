@@ -15,7 +15,7 @@ from small_runs import Holds
 from engine import Costs, Training, WalkForward, backtest
 from engine.research.search import Search, search
 from engine.runs.ledger import TrialLedger
-from engine.runs.run_directory import RunNotWritten
+from engine.runs.run_files import RunNotWritten
 from engine.runs.storage import StorageError
 from strategies import DEQMeanVariance, EqualWeight
 

@@ -8,7 +8,7 @@ from contextlib import closing
 import pandas as pd
 import pytest
 
-from engine.runs.sealed_files import RunDamaged
+from engine.runs.run_files import RunDamaged
 from engine.trading.account import Account, OrderError
 from engine.trading.job import Job, read_fills
 

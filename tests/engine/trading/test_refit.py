@@ -4,7 +4,7 @@ from markets import random_walks
 from small_runs import BRIEF, MONTHLY
 
 from engine import Costs, Training, backtest, verify_run
-from engine.runs.sealed_files import RunDamaged
+from engine.runs.run_files import RunDamaged
 from engine.trading.account import OrderError
 from engine.trading.refit import refit, save_refit, states_of
 from strategies import DEQMeanVariance, EqualWeight, Untrained

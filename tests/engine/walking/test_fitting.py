@@ -22,8 +22,8 @@ from small_runs import run
 from data_loaders import Panel
 from engine import Costs, RunMismatch, Training, backtest, load_run
 from engine.compute.executors import Parcel, WorkerLost
-from engine.runs.run_directory import RunNotWritten
-from engine.runs.saved_run import unfinished
+from engine.runs.run_directory import unfinished
+from engine.runs.run_files import RunNotWritten
 from engine.walking.fitting import FitTask
 from engine.walking.learner import Learner
 from strategies import DEQMeanVariance

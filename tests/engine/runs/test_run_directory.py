@@ -24,7 +24,7 @@ from engine import (
     load_run,
     verify_run,
 )
-from engine.runs.run_directory import locked
+from engine.runs.run_files import locked
 from strategies import EqualWeight
 
 PANEL = random_walks(260, 3)
@@ -158,7 +158,7 @@ def test_two_threads_do_not_write_to_one_folder(tmp_path):
 HOLD = """
 import sys, time
 from pathlib import Path
-from engine.runs.run_directory import locked
+from engine.runs.run_files import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
