@@ -1,7 +1,9 @@
 """The order-level simulation: targets in, holdings, orders and returns out.
 
-The returns come from our own bookkeeping, with the same costs and the same drift as the training
-loss. vectorbt then executes the same orders one by one, and the two must agree.
+The way of an order: ``Positions`` finds when the ``Market`` has a price for it, ``Holdings`` what
+its fill leaves, and ``bookkeeping.py`` makes value, shares, fees and returns of all fills, with the
+same costs and the same drift as the training loss. vectorbt then executes the same orders one by
+one, and the two must agree.
 """
 
 from __future__ import annotations
