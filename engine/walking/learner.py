@@ -61,6 +61,7 @@ class Learner:
         self.costs, self.training, self.threads = costs, training, threads
         self.risk_free = risk_free or RiskFree(costs.cash_rate)
         self.market = Market(panel, costs, plan.fill)
+        self.illiquidity = self.market.illiquidity  # refuses a panel without volumes, before a fit
         self._inputs: dict[str, InputCache] = {}  # strategies of one kind share one
         self._kinds: dict[object, InputCache] = {}
         self._first: dict[str, Inputs] = {}
@@ -144,7 +145,7 @@ class Learner:
         rows = (fold.ends - fills).mean()  # of a holding period
         accrued = self.risk_free.accrued(self.panel.dates)
         inputs = self.stacked(name, strategy, fold.train)
-        at_fills, illiquid = self.market.at_fills, self.market.illiquidity
+        at_fills = self.market.at_fills
         known = replace(self.market, panel=self.panel.rows(0, int(fold.ends.max()) + 1))
         return Dataset(
             inputs=inputs | self.drift(fold),
@@ -153,7 +154,7 @@ class Learner:
             ends=fold.ends,
             per_year=self.panel.periods_per_year / rows,
             years=periods if self.costs.holding else None,
-            illiquidity=None if illiquid is None else illiquid[fills],
+            illiquidity=None if self.illiquidity is None else self.illiquidity[fills],
             assets=tuple(map(str, self.panel.assets)),
             risk_free=torch.from_numpy(accrued[fold.ends] - accrued[fills]),
             steps=steps_of(known, fold.train, fills, fold.ends, self.plan.unpriced),
