@@ -4,8 +4,7 @@ Read in this order: ``base.py`` (the contract) with ``contract_types.py``, ``bas
 ``deq.py`` (DEQMeanVariance, the flagship) with ``deq_network.py``, then ``ablations.py`` (with
 one part exchanged), ``linear_mean_variance.py`` and ``estimators.py`` (anyone's).
 What strategies share: ``features.py``, ``covariance.py``, ``constraints.py`` (limits of weights),
-``strategy_constraints.py`` (the same at a date), ``eigenvalue_cleaning.py`` (learned correlations),
-``parameter_ranges.py``. ``registry.py`` finds a
+``strategy_constraints.py`` (the same at a date), ``parameter_ranges.py``. ``registry.py`` finds a
 strategy by its name. The mathematics, which knows no finance, is in ``layers``.
 """
 

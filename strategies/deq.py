@@ -99,7 +99,7 @@ class DEQMeanVariance(LearnedStrategy):
         solver: "active_set" (exact and fast) or "qpth" (the reference).
         risk: "covariance" (dense, N x N numbers a date), "factor" (its principal components and
             specific variances, see ``covariance.py``), "auto": dense up to 250 assets; or
-            "cleaned" (learned correlations, see ``eigenvalue_cleaning.py``), for losses on risk.
+            "cleaned" (learned correlations, see ``EigenvalueCleaning``), for losses on risk.
         factors: how many components, where the risk is in factor form.
         fixed_point: what solves for the equilibrium: "picard", "anderson", "broyden", or "auto",
             see `DEQEncoder`. One with other settings: override ``encoder``.

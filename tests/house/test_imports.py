@@ -1,5 +1,6 @@
 """Imports run one way, between packages and between the rooms of a package, and in no circle."""
 
+import re
 from importlib import import_module
 
 import pytest
@@ -58,6 +59,14 @@ def test_an_import_to_the_right_is_found(tmp_path, file, text, reason):
     (tmp_path / file).write_text(text)
     (found,) = structure.violations(structure.graph(tmp_path))
     assert reason in found
+
+
+def test_files_that_are_named_exist():
+    known = {path.name for path in structure.ROOT.rglob("*.py") if ".venv" not in path.parts}
+    examples = {"engine.py"}  # a user's own, that hides a package
+    for path in structure.modules().values():
+        named = set(re.findall(r"``[\w/]*?(\w+\.py)``", path.read_text(encoding="utf-8")))
+        assert named <= known | examples, path
 
 
 def test_a_circle_is_found():

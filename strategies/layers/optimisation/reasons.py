@@ -38,7 +38,7 @@ class Reasons(NamedTuple):
     """Of B samples.
 
     Attributes:
-        limits: what binds in each, see ``activity.py``.
+        limits: what binds in each, see ``explanation.py``.
         samples: {name: (B,)}: variance (z'Pz), exposure (sum of z), gross (of their sizes), hurdle
             (the price of the budget: what a forecast has to pay beyond its risk), trading_cost (c),
             and direction_1 to 3 (the largest eigenvalues of P over its trace).
