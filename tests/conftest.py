@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from machine import ALLOW_SKIP, CHROMIUM
 from markets import random_walks
 
 from data_loaders import Panel, load
+from engine.compute.worker_pool import PRELOAD
 
 torch.set_num_threads(1)  # the problems are small: more threads only wait for each other
 
@@ -39,6 +41,27 @@ def _leaves_the_environment():
     before = _inherited()
     yield
     assert _inherited() == before
+
+
+@pytest.fixture(autouse=True)
+def _begins_as_if_alone():
+    """Where a test works, imports from and draws random numbers is not up to those before it."""
+    folder, path, state = os.getcwd(), list(sys.path), torch.get_rng_state()
+    yield
+    os.chdir(folder)
+    sys.path[:] = path
+    torch.set_rng_state(state)
+    torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _workers_have_imports():
+    """The server of the workers imports once what each of a test's few tasks would import anew."""
+    more = "engine.walking.session", "strategies.deq_network", "strategies.deq"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("engine.compute.worker_pool.PRELOAD", (*PRELOAD, *more))
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -68,19 +68,11 @@ def prepared(tmp_path_factory):
 
 
 @pytest.fixture
-def user(prepared, tmp_path, monkeypatch):
-    """A copy of the folder to work in, where the bundled stocks begin in 2016."""
+def user(prepared, brief, tmp_path, monkeypatch):
+    """A copy of the folder to work in."""
     folder = tmp_path / "user"
     shutil.copytree(prepared, folder)
     monkeypatch.chdir(folder)
-    load = data_loaders.load
-
-    def recent(source, start=None, end=None, **rest):
-        if source == "sp500":
-            start = max(str(start or ""), "2016-01-01")
-        return load(source, start, end, **rest)
-
-    monkeypatch.setattr(data_loaders, "load", recent)
     modules = ("my_alpha", "my_idea", "our_lake", "our_costs", "our_features")
     for name in modules:  # another test's may be known by the same name
         sys.modules.pop(name, None)

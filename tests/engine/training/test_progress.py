@@ -91,7 +91,7 @@ def test_no_file_where_there_is_no_folder(tmp_path):
 
 
 def test_a_killed_backtest_resumes_inside_a_fold(panel, tmp_path):
-    long = Training(epochs=30, block=12, learning_rate=0.002, patience=30)
+    long = Training(epochs=5, block=12, learning_rate=0.002, patience=5)
 
     def run(**rest):
         return backtest(
@@ -112,14 +112,14 @@ def test_a_killed_backtest_resumes_inside_a_fold(panel, tmp_path):
         "from markets import random_walks\nfrom small_runs import MONTHLY, SMALL\n"
         "from engine import Training, backtest\nfrom strategies import DEQMeanVariance\n"
         "backtest(DEQMeanVariance(**SMALL), random_walks(880, 4), MONTHLY, progress=False,"
-        " training=Training(epochs=30, block=12, learning_rate=0.002, patience=30),"
+        " training=Training(epochs=5, block=12, learning_rate=0.002, patience=5),"
         f" ledger=False, run_dir={str(tmp_path / 'run')!r})\n"
     )
     process = subprocess.Popen([sys.executable, str(script)])
     checkpoints = tmp_path / "run" / "checkpoints"
     process.wait(240)
     (left,) = checkpoints.glob("[!.]*")
-    assert 1 <= torch.load(BytesIO(left.read_bytes()), weights_only=True)["epoch"] < 30
+    assert 1 <= torch.load(BytesIO(left.read_bytes()), weights_only=True)["epoch"] < 5
     same(run(run_dir=tmp_path / "run"), run())
     assert not checkpoints.exists()
 
