@@ -1,5 +1,6 @@
 import os
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -75,16 +76,16 @@ def test_a_run_is_repeated_from_its_experiment(prices, tmp_path, capsys):
     assert capsys.readouterr().out.replace("two/", "") == first
 
 
-def test_a_new_strategy_runs_at_once_and_passes_its_test(prices, tmp_path, capsys):
+def test_a_new_strategy_runs_at_once_and_passes_its_test(prices, tmp_path, capsys, monkeypatch):
     assert main(["new", "my_idea"]) == 0
     assert "deqfolio check my_idea:Alpha" in capsys.readouterr().out
     words = ["backtest", "--data", prices, *SHORT, "--strategy"]
     assert main([*words, "my_idea:Alpha"]) == 0
     assert main([*words, "my_idea.py:Alpha", "--set", "Alpha.count=2", "--out", "file"]) == 0
-    told = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "test_my_idea.py"], capture_output=True, text=True
-    )
-    assert "1 passed" in told.stdout
+    monkeypatch.syspath_prepend(tmp_path)  # as pytest does
+    names = runpy.run_path("test_my_idea.py")
+    (test,) = (value for name, value in names.items() if name.startswith("test_"))
+    test()
     assert main(["new", "my_idea"]) == 1
     assert "exists already" in capsys.readouterr().err
 

