@@ -128,6 +128,7 @@ class SoftmaxAllocation(LearnedStrategy):
     """
 
     equivariant = True
+    feature_names = DEQMeanVariance.feature_names
     ranges: ClassVar = {
         name: DEQMeanVariance.ranges[name] for name in ("lookback", "hidden", "cap", "cell")
     }
@@ -145,10 +146,6 @@ class SoftmaxAllocation(LearnedStrategy):
         self.cap = cap
         self.cell = cell
         self.features = features
-
-    def feature_names(self, history: Panel) -> list[str]:
-        """Of the input "features", for the report of what the network looks at."""
-        return list(feature_table(history.last(self.lookback), self.features).columns)
 
     def prepare(self, history: Panel) -> Inputs:
         trades = history.trades_throughout
@@ -215,8 +212,6 @@ class UnrolledEncoder(nn.Module):
         super().__init__()
         if not (isinstance(steps, int) and steps >= 1):
             raise ValueError(f"steps is a whole number from 1 on, got {steps!r}")
-        if cell not in ("mean_field", "graph"):
-            raise ValueError(f"cell is 'mean_field' or 'graph' where it is unrolled, got {cell!r}")
         self.cell = DEQEncoder(features, hidden, cell=cell).cell
         self.steps = steps
 

@@ -145,7 +145,7 @@ class Strategy(BaseEstimator):
         if not isinstance(given, Constraints | Mapping):
             return None
         try:
-            found = constraints_of(given, 1.0)
+            found = constraints_of(self)
             if found.short and found.gross_limit is None and not self.short:
                 raise ValueError(
                     "a negative floor allows short positions: say with gross_limit what the "

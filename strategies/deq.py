@@ -196,7 +196,7 @@ class DEQMeanVariance(LearnedStrategy):
                 f"{type(self).__name__}: max_exposure goes with cash=True and cap, not constraints"
             )
         if self._scales and self.constraints is not None:
-            given = constraints_of(self.constraints, self.cap)
+            given = constraints_of(self)
             floors = {f"the floor of {asset}": floor for asset, floor in given.floors.items()}
             floors |= {"lower": given.lower} | {row.name: row.lower for row in given.rows}
             unscaled = [name for name, floor in floors.items() if floor > 0]
@@ -219,7 +219,7 @@ class DEQMeanVariance(LearnedStrategy):
         """Whether an exposure scales the portfolio: the constraints leave room for cash."""
         if self.constraints is None:
             return self.cash
-        constraints = constraints_of(self.constraints, self.cap)
+        constraints = constraints_of(self)
         least, most = constraints.budget_ends
         by_date = isinstance(constraints.budget, Mapping)
         return self.cash and not by_date and 0 <= least < most <= 1
@@ -229,29 +229,31 @@ class DEQMeanVariance(LearnedStrategy):
         return list(feature_table(history.last(self.lookback), self.features).columns)
 
     def prepare(self, history: Panel) -> Inputs:
-        constraints = constraints_of(self.constraints, self.cap)
+        constraints = constraints_of(self)
         if constraints.needs_holdings or self.fallback == "hold":
             raise ValueError(
                 "turnover terms and the fallback 'hold' need the holdings of each date before the "
                 "network runs; the loss charges turnover, and inertia reduces it"
             )
-        risk = prepared_risk(history, self.risk, self.factors)  # (N, N), or (N, K) and (N,)
+        table = feature_table(history, self.features)
+        arrays = prepared_risk(history, self.risk, self.factors)  # (N, N), or (N, K) and (N,)
         if self._scales:
             constraints = replace(constraints, budget=1.0)
-            risk |= recent_risk(history, self.factors if "loadings" in risk else None)
-        table = feature_table(history, self.features)
+            arrays |= recent_risk(history, self.factors if "loadings" in arrays else None)
         if self.signals:
-            risk |= {"signals": signals_of(table, self.signals)}
+            arrays["signals"] = signals_of(table, self.signals)  # (N, S)
         return {
             "features": torch.tensor(table.to_numpy()),  # (N, F)
-            **{name: torch.from_numpy(value) for name, value in risk.items()},
+            **{name: torch.from_numpy(value) for name, value in arrays.items()},
             "trades": torch.tensor(history.trades_throughout.to_numpy()),  # (N,)
             "suspended": torch.tensor(suspended(history)),  # (N,)
         } | limit_inputs(limits_of(self, history, constraints=constraints))
 
     def build(self, inputs: Inputs) -> nn.Module:
         self.check_parameters()
-        constraints = constraints_of(self.constraints, self.cap)
+        constraints, invested = constraints_of(self), (0.0, self.max_exposure)
+        if self.constraints is not None:
+            invested = constraints.budget_ends
         network = DEQMeanVarianceNetwork(
             scaler=Standardise(inputs["features"], inputs["trades"]),
             encoder=self.encoder(*inputs["features"].shape[-2:]),
@@ -260,11 +262,8 @@ class DEQMeanVariance(LearnedStrategy):
             ridge=self.ridge,
             inertia=self.inertia,
             proportional=self.proportional,
-            cash=self._scales,
-            cleaning="eigenvectors" in inputs,
-            shares=(0.0, self.max_exposure)
-            if self.constraints is None
-            else constraints.budget_ends,
+            invested=invested if self._scales else None,
+            cleaning=self.risk == "cleaned",
             row_names=[row.name for row in constraints.rows],
             forecast=SignalForecast(inputs, self.cell == "pairs") if self.signals else None,
         )

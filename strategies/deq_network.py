@@ -31,8 +31,8 @@ class DEQMeanVarianceNetwork(nn.Module):
     (and ``carry_rates``), the samples are consecutive dates, each of which trades from the one
     before. With neither, the cost of trading is left out.
 
-    With ``cash``, the weights are exposure times a portfolio that sums to one, whose own weights
-    in the holdings the cost of trading is of.
+    Where ``invested`` says how much may be, at least and at most, the weights are an exposure times
+    a portfolio that sums to one, whose own weights in the holdings the cost of trading is of.
     """
 
     def __init__(
@@ -44,9 +44,8 @@ class DEQMeanVarianceNetwork(nn.Module):
         ridge: float,
         inertia: float = 0.0,
         proportional: float = 0.0,
-        cash: bool = False,
+        invested: tuple[float, float] | None = None,
         cleaning: bool = False,
-        shares: tuple[float, float] = (0.0, 1.0),
         row_names: Sequence[str] = (),
         forecast: SignalForecast | None = None,
     ):
@@ -65,7 +64,7 @@ class DEQMeanVarianceNetwork(nn.Module):
         self.proportional = proportional
         if proportional:
             self.log_proportional = nn.Parameter(torch.zeros(()))
-        self.exposure = InvestedShare(hidden, *shares) if cash else None
+        self.exposure = None if invested is None else InvestedShare(hidden, *invested)
         self.forecast = forecast
         self.cleaning = EigenvalueCleaning(hidden) if cleaning else None
 
@@ -75,6 +74,7 @@ class DEQMeanVarianceNetwork(nn.Module):
     def weights_and_forecast(self, inputs: Inputs) -> tuple[Tensor, Tensor, Tensor | None]:
         """The weights and the expected returns q behind them, (B, N) each; and, with cash, the
         predicted variance (B,) a year of the invested part, the weights over their sum."""
+        # What is predicted of each asset
         trades = inputs["trades"]  # (B, N), whether an asset trades
         state = self.encoder(self.scaler(inputs["features"]), trades)  # (B, N, H), f(z*) = z*
         expected_return, scale, ridge = self.heads(state).unbind(-1)  # (B, N) each
@@ -85,6 +85,8 @@ class DEQMeanVarianceNetwork(nn.Module):
         market = state.sum(-2) / trades.sum(-1, keepdim=True).clamp_min(1)  # (B, H), mean state
         cleaned = None if self.cleaning is None else self.cleaning(inputs, market)
         risk = scaled_risk(inputs, within(scale, 2.0), ridge, cleaned)
+
+        # The portfolio, from the holdings where they are known
         limits = limits_in(inputs) | {"row_names": self.row_names}
         holdings, held = inputs.get("holdings"), torch.zeros_like(expected_return)
         cost, paid = None, None  # of trading, in units of the mean variance; of value traded
@@ -111,6 +113,8 @@ class DEQMeanVarianceNetwork(nn.Module):
             )
         else:
             weights = self.optimiser(risk, expected_return, **limits)
+
+        # How much of it is held, the rest in cash
         variance = None
         if self.exposure is not None:
             exposure, variance = self.exposure(weights, market, inputs)

@@ -54,20 +54,13 @@ def feature_table(history: Panel, sets: Sequence[str]) -> pd.DataFrame:
 
 def _table(history: Panel, name: str) -> pd.DataFrame:
     """The features of one set."""
-    if name == "prices":
-        names = feature_names(len(history) - 1)
-        return pd.DataFrame(price_features(history), history.assets, names)
-    if name == "panel":
-        return panel_features(history)
-    if name == "volatility":
-        return volatility_features(history)
+    if name in BUILT_IN:
+        return BUILT_IN[name](history)
     if name.startswith("lags:") and name[5:].isdecimal():
         return lagged_returns(history, int(name[5:]))
     own = None if name.startswith("lags:") else _own(name)
     if own is None:
-        known = ", ".join(
-            ["'prices'", "'volatility'", "'panel'", "'lags:5'", *map(repr, installed(GROUP))]
-        )
+        known = ", ".join(map(repr, [*BUILT_IN, "lags:5", *installed(GROUP)]))
         raise ValueError(
             f"unknown features {name!r}; known are {known}, and your own as module:function"
         )
@@ -147,7 +140,7 @@ def lagged_returns(history: Panel, lags: int) -> pd.DataFrame:
     return pd.DataFrame(values, history.assets, [f"return {lag} back" for lag in range(lags)])
 
 
-def price_features(history: Panel) -> np.ndarray:
+def price_features(history: Panel) -> pd.DataFrame:
     """Features (N, F) of the assets at the last date of ``history``, all without unit.
 
     By asset: returns over each horizon in units of their own volatility; the logarithm of
@@ -156,25 +149,32 @@ def price_features(history: Panel) -> np.ndarray:
     of the market). Horizons longer than the window are left out. Assets that do not trade
     throughout the window get zeros.
     """
-    rows = len(history) - 1
-    horizons = [h for h in HORIZONS if h <= rows]
+    horizons = [h for h in HORIZONS if h < len(history)]
     if not horizons:
-        raise ValueError(
-            f"features need at least {HORIZONS[0] + 1} rows of history, got {rows + 1}: "
-            "raise the strategy's lookback"
-        )
-    features = np.zeros((len(history.assets), len(feature_names(rows))))
-    parts = [(assets, _of_each(returns, horizons)) for assets, returns in _log_returns(history)]
-    if not parts:
-        return features
-    each = np.hstack([values for _, values in parts])  # (2 horizons - 1, n), n that trade
-    momentum = each[: len(horizons)]
-    ranks = [_rank(momentum[0]), _rank(momentum[-1])][: len(horizons)]
-    own = np.stack([*each, *ranks], axis=1)
-    market = own[:, : len(each)].mean(axis=0)
-    trades = np.concatenate([assets for assets, _ in parts])
-    features[trades] = np.hstack([own, np.broadcast_to(market, (len(own), market.size))])
-    return features
+        raise ValueError(f"features 'prices' need a lookback of {HORIZONS[0] + 1} or more")
+    names = [f"return over {h} rows" for h in horizons]
+    names += [f"volatility, {short} over {long} rows" for short, long in pairwise(horizons)]
+    ends = dict.fromkeys((horizons[0], horizons[-1]))
+    ranks = [f"rank of the return over {h} rows" for h in ends]
+    names = [*names, *ranks, *(f"mean {name}" for name in names)]
+    features = np.zeros((len(history.assets), len(names)))
+    parts, trades = [], []  # of the assets that trade
+    for assets, returns in _log_returns(history):
+        volatility = {h: _volatility(returns[-h:]) for h in horizons}
+        longest = volatility[horizons[-1]]
+        momentum = [returns[-h:].sum(axis=0) / (longest * np.sqrt(h)) for h in horizons]
+        pairs = pairwise(horizons)
+        ratios = [np.log(volatility[short] / volatility[long]) for short, long in pairs]
+        parts.append(np.stack([*momentum, *ratios]))
+        trades.append(assets)
+    if parts:
+        each = np.hstack(parts)  # (2 horizons - 1, n), n that trade
+        order = [_rank(each[horizons.index(h)]) for h in ends]
+        own = np.stack([*each, *order], axis=1)
+        market = own[:, : len(each)].mean(axis=0)
+        market = np.broadcast_to(market, (len(own), market.size))
+        features[np.concatenate(trades)] = np.hstack([own, market])
+    return pd.DataFrame(features, history.assets, names)
 
 
 def _log_returns(history: Panel) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -189,27 +189,6 @@ def _log_returns(history: Panel) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         yield assets, np.log1p(returns[:, assets])
 
 
-def _of_each(returns: np.ndarray, horizons: Sequence[int]) -> np.ndarray:
-    """Momentum by horizon and ratios of volatility (2 horizons - 1, c) of log returns."""
-    volatility = {h: _volatility(returns[-h:]) for h in horizons}
-    longest = volatility[horizons[-1]]
-    momentum = [returns[-h:].sum(axis=0) / (longest * np.sqrt(h)) for h in horizons]
-    ratios = [np.log(volatility[short] / volatility[long]) for short, long in pairwise(horizons)]
-    return np.stack([*momentum, *ratios])
-
-
-def feature_names(rows: int) -> list[str]:
-    """Names of the F features from a window of ``rows`` returns, in their order."""
-    horizons = [h for h in HORIZONS if h <= rows]
-    if not horizons:
-        raise ValueError(f"features 'prices' need a lookback of {HORIZONS[0] + 1} or more")
-    momentum = [f"return over {h} rows" for h in horizons]
-    ratios = [f"volatility, {short} over {long} rows" for short, long in pairwise(horizons)]
-    ends = dict.fromkeys((horizons[0], horizons[-1]))
-    ranks = [f"rank of the return over {h} rows" for h in ends]
-    return [*momentum, *ratios, *ranks, *(f"mean {name}" for name in [*momentum, *ratios])]
-
-
 def _volatility(returns: np.ndarray) -> np.ndarray:
     return np.sqrt(np.maximum((returns**2).mean(axis=0), 1e-12))  # 1e-6 a day: a stale price
 
@@ -218,3 +197,10 @@ def _rank(values: np.ndarray) -> np.ndarray:
     if values.size < 2:
         return np.zeros_like(values)
     return 2 * values.argsort(kind="stable").argsort(kind="stable") / (values.size - 1) - 1
+
+
+BUILT_IN: dict[str, Callable[[Panel], pd.DataFrame]] = {
+    "prices": price_features,
+    "volatility": volatility_features,
+    "panel": panel_features,
+}

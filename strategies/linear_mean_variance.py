@@ -83,7 +83,7 @@ class LinearMeanVariance(LearnedStrategy):
         self.solver = solver
 
     def prepare(self, history: Panel) -> Inputs:
-        constraints = constraints_of(self.constraints, self.cap)
+        constraints = constraints_of(self)
         if constraints.needs_holdings:
             raise ValueError(
                 "turnover terms need the holdings of each date, which training on blocks of dates "
@@ -114,7 +114,15 @@ class LinearMeanVariance(LearnedStrategy):
             raise ValueError("learn='delta' needs a positive delta to start from")
         assets, factors = inputs["trades"].shape[-1], inputs["features"].shape[-1]
         if not self.delta:  # the robust portfolio needs no inverse
-            self._check_rank(inputs, assets)
+            moments = inputs["moments"][-1, :assets, :assets]
+            held = inputs["trades"][-1] & (moments.diagonal() > 0)  # cash has no variance
+            moments = moments[held][:, held]
+            rank = int(torch.linalg.matrix_rank(moments, hermitian=True)) if len(moments) else 0
+            if rank < len(moments):
+                raise ValueError(
+                    f"the covariance of {len(moments)} assets over {self.lookback - 1} returns has "
+                    f"rank {rank}: take a longer lookback, and of assets that move alike keep one"
+                )
         network = LinearNetwork(
             nn.Linear(factors, assets, dtype=torch.float64),
             self.gamma,
@@ -126,18 +134,6 @@ class LinearMeanVariance(LearnedStrategy):
             for parameter in parameters:
                 parameter.requires_grad_(name in LEARNED[self.learn])
         return network
-
-    def _check_rank(self, inputs: Inputs, assets: int) -> None:
-        """ValueError where the last covariance of the training rows has no inverse."""
-        moments = inputs["moments"][-1, :assets, :assets]
-        held = inputs["trades"][-1] & (moments.diagonal() > 0)  # cash has no variance
-        moments = moments[held][:, held]
-        rank = int(torch.linalg.matrix_rank(moments, hermitian=True)) if len(moments) else 0
-        if rank < len(moments):
-            raise ValueError(
-                f"the covariance of {len(moments)} assets over {self.lookback - 1} returns has "
-                f"rank {rank}: take a longer lookback, and of assets that move alike keep one"
-            )
 
 
 class LinearNetwork(nn.Module):

@@ -32,11 +32,13 @@ _read: tuple[Mapping[str, Any], Constraints] | None = None  # plain values, read
 _capped = lru_cache(maxsize=8)(lambda cap: Constraints(upper=cap))  # likewise
 
 
-def constraints_of(given: Constraints | Mapping[str, Any] | None, cap: float) -> Constraints:
-    """The constraints given, as an object or as plain values, or long-only with a cap."""
+def constraints_of(strategy: Any) -> Constraints:
+    """A strategy's ``constraints``, given as an object or as plain values, or long-only with its
+    ``cap``."""
     global _read
+    given = strategy.constraints
     if given is None:
-        return _capped(cap)
+        return _capped(strategy.cap)
     if isinstance(given, Constraints):
         return given
     known = _read
@@ -71,7 +73,7 @@ def limits_of(
     if fallback not in FALLBACKS:
         raise ValueError(f"unknown fallback {fallback!r}; known are {', '.join(FALLBACKS)}")
     if constraints is None:
-        constraints = constraints_of(strategy.constraints, strategy.cap)
+        constraints = constraints_of(strategy)
     if isinstance(constraints.budget, Mapping):
         constraints = constraints.on(history.dates[-1])
     held = None if holdings is None else torch.tensor(holdings.to_numpy())
@@ -183,7 +185,7 @@ def broken(strategy: Any, weights: pd.Series, history: Panel, holdings: pd.Serie
     """
     given = getattr(strategy, "constraints", None)
     if isinstance(given, Constraints | Mapping):
-        constraints = constraints_of(given, 1.0)
+        constraints = constraints_of(strategy)
         if isinstance(constraints.budget, Mapping):
             constraints = constraints.on(history.dates[-1])
         budget = constraints.budget_ends[0]
@@ -249,10 +251,9 @@ def binding(
     In words; floors of zero are left out. Empty for a strategy without the parameters
     ``constraints`` and ``cap``.
     """
-    parameters = strategy.get_params(deep=False)
-    if not {"constraints", "cap"} <= set(parameters):
+    if not {"constraints", "cap"} <= set(strategy.get_params(deep=False)):
         return []
-    constraints = constraints_of(parameters["constraints"], parameters["cap"]).on(date)
+    constraints = constraints_of(strategy).on(date)
     assets, values, found = list(weights.index), torch.tensor(weights.to_numpy(np.float64)), []
     lower, upper = (bounds.tolist() for bounds in constraints.bounds(assets))
     for asset, weight, low, high in zip(assets, values.tolist(), lower, upper, strict=True):

@@ -16,9 +16,9 @@ import pandas as pd
 
 from data_loaders import Panel
 from strategies.base import Book, Bracket, LearnedStrategy, Plan, Strategy, asks_for_book
+from strategies.strategy_constraints import SAME
 
 ROUNDING = 1e-6  # of weights computed in single precision, or by another optimiser
-SAME = 1e-12  # a target this near to its holding is no order
 
 
 class Wrapper(Strategy):

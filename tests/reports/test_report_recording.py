@@ -273,11 +273,8 @@ def test_the_names_of_the_features_are_theirs():
     growth = np.full((64, 3), 1.0005) + np.random.default_rng(0).normal(0, 1e-4, (64, 3))
     growth[-5:, 0] = 1.05
     prices = pd.DataFrame(100 * growth.cumprod(axis=0), dates, list("ABC"))
-    named = pd.DataFrame(
-        price_features(Panel(prices)),
-        list("ABC"),
-        DEQMeanVariance(lookback=64).feature_names(Panel(prices)),
-    )
+    named = price_features(Panel(prices))
+    assert DEQMeanVariance(lookback=64).feature_names(Panel(prices)) == list(named)
     assert named.loc["A", "rank of the return over 5 rows"] == 1
     assert named.loc["A", "return over 5 rows"] > named.loc["A", "return over 63 rows"] > 1
     assert named.loc["A", "volatility, 5 over 21 rows"] > 0.5
