@@ -7,6 +7,7 @@ import numpy as np
 
 from data_loaders import Panel
 from data_loaders.machine import check_room
+from data_loaders.suggestions import did_you_mean
 
 SQUARES = 6  # at least, of N x N numbers, that a decision holds at once; 13 were measured
 SMALLER = (
@@ -27,7 +28,7 @@ def prepared_risk(history: Panel, form: str, factors: int) -> dict[str, np.ndarr
     "auto" goes by the assets of the panel, not by those that trade: it is the same on all dates.
 
     Raises:
-        ValueError: a number of factors that is not a whole one from 1 on.
+        ValueError: an unknown form, or a number of factors that is not a whole one from 1 on.
     """
     if form == "auto":
         form = "factor" if len(history.assets) > MANY else "covariance"
@@ -35,6 +36,9 @@ def prepared_risk(history: Panel, form: str, factors: int) -> dict[str, np.ndarr
         return {"covariance": shrunk_covariance(history)}
     if form == "cleaned":
         return correlation_parts(history)
+    if form != "factor":
+        hint = did_you_mean(form, FORMS)
+        raise ValueError(f"risk must be one of {list(FORMS)}, got {form!r}{hint}")
     loadings, specific = factor_risk(history, factors)
     return {"loadings": loadings, "specific": specific}
 
