@@ -65,7 +65,8 @@ def test_any_estimator_is_a_strategy(walks):
     np.testing.assert_allclose(named.allocate(history, CASH), theirs)
     given = clone(EstimatorStrategy(HandWritten(0.6), lookback=64))
     assert given.allocate(history, CASH).tolist() == pytest.approx([0.6, 0.1, 0.1, 0.1, 0.1])
-    words = {"estimator": "test_estimators:HandWritten", "parameters": {"first": 0.2}, "lookback": 64}
+    cls = "test_estimators:HandWritten"
+    words = {"estimator": cls, "parameters": {"first": 0.2}, "lookback": 64}
     made = create_strategy("EstimatorStrategy", words)
     assert made.allocate(history, CASH).tolist() == pytest.approx([0.2] * 5)
 
@@ -116,7 +117,7 @@ def test_what_does_not_trade_is_not_shown_to_an_estimator(walks):
         (Inverse, None, "estimator should be an object with a method fit"),
         (None, None, "estimator should be an object with a method fit"),
         (Inverse(), {"no": 1}, "parameters are for the estimator given by the name"),
-        ("test_estimators:HandWritten", {"first": np.nan}, "HandWritten leaves weights_ that are not"),
+        ("test_estimators:HandWritten", {"first": np.nan}, "HandWritten leaves weights_ that are"),
         ("sklearn.linear_model:LinearRegression", None, "LinearRegression cannot be fitted"),
         ("sklearn.preprocessing:StandardScaler", None, "it is not a portfolio estimator"),
     ],
