@@ -235,11 +235,11 @@ class DEQMeanVariance(LearnedStrategy):
                 "turnover terms and the fallback 'hold' need the holdings of each date before the "
                 "network runs; the loss charges turnover, and inertia reduces it"
             )
-        table = feature_table(history, self.features)
         arrays = prepared_risk(history, self.risk, self.factors)  # (N, N), or (N, K) and (N,)
         if self._scales:
             constraints = replace(constraints, budget=1.0)
             arrays |= recent_risk(history, self.factors if "loadings" in arrays else None)
+        table = feature_table(history, self.features)
         if self.signals:
             arrays["signals"] = signals_of(table, self.signals)  # (N, S)
         return {
