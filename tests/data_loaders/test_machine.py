@@ -5,6 +5,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -73,14 +74,19 @@ def test_kernels_of_a_cache_that_is_read_only_are_kept(homeless, monkeypatch):
     assert (Path(writable_cache()) / "kernel.nbi").read_text() == "compiled"
 
 
+@pytest.fixture
+def anyones():
+    """A folder that all may write; pytest closes its own to others whenever it starts again."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o777)
+        yield Path(folder)
+
+
 @pytest.mark.skipif(
     not shutil.which("setpriv") or os.getuid() != 0, reason="another user is asked for by root"
 )
-def test_another_user_without_a_home_compiles(tmp_path):
-    tmp_path.chmod(0o777)
-    for parent in tmp_path.parents[:3]:  # with xdist, each process has a folder
-        parent.chmod(0o755)
-    environment = {"PATH": os.environ["PATH"], "HOME": NOWHERE, "TMPDIR": str(tmp_path)}
+def test_another_user_without_a_home_compiles(anyones):
+    environment = {"PATH": os.environ["PATH"], "HOME": NOWHERE, "TMPDIR": str(anyones)}
     words = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable, "-B"]
     probe = subprocess.run([*words, "-c", "import numba"], env=environment, capture_output=True)
     if probe.returncode:
@@ -95,7 +101,7 @@ def test_another_user_without_a_home_compiles(tmp_path):
     )
     told = subprocess.run([*words, "-c", code], env=environment, capture_output=True, text=True)
     assert told.returncode == 0, told.stderr
-    assert told.stdout.strip() == str(tmp_path / "deqfolio-kernels-65534")
+    assert told.stdout.strip() == str(anyones / "deqfolio-kernels-65534")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ulimit -v is of Linux")

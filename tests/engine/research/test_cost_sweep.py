@@ -93,7 +93,6 @@ def test_each_cost_term_is_that_of_the_books(panel, term):
             cost_sweep(result, [points])["sharpe"].iloc[0], abs=1e-12
         )
     assert page[round(own, 6)] == pytest.approx(sharpe(result, result.net_returns), abs=1e-12)
-    assert trading.cost_rate(result) == costs.rate
 
 
 @pytest.mark.parametrize("term", TERMS)
