@@ -132,7 +132,13 @@ class Wrapper(Strategy):
         return changed if self._bracket is None else replace(self._bracket, weights=changed)
 
     def _inner(self) -> list[Strategy]:
-        found = list(self.inner_strategies().values())
+        inner = self.inner_strategies()
+        if not isinstance(inner, Mapping):
+            raise ValueError(
+                f"{type(self).__name__} wraps strategies by name, like "
+                f"{{'equal': EqualWeight()}}, got {inner!r}"
+            )
+        found = list(inner.values())
         if not found:
             raise ValueError(f"{type(self).__name__} wraps one strategy at least")
         for each in found:

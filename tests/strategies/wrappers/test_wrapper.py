@@ -219,6 +219,8 @@ def test_what_cannot_be_wrapped_is_refused_at_once(panel):
         ValueError, match=r"NoTradeBand wraps a strategy, like EqualWeight\(\), got"
     ):
         run(NoTradeBand(EqualWeight), panel)
+    with pytest.raises(ValueError, match="Blend wraps strategies by name, like"):
+        run(Blend([EqualWeight()]), panel)
     with pytest.raises(ValueError, match="holds 2 learned strategies"):
         run(Blend({"a": Softmax(), "b": Softmax()}), panel)
     with pytest.raises(ValueError, match="cap should be above 0"):
