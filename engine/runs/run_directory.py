@@ -250,6 +250,9 @@ def verify_run(directory: str | Path) -> dict[str, str]:
     Returns:
         {file, relative to the folder: "ok", "damaged", "missing", or "no hash" (written by version
         0.1)}.
+
+    Raises:
+        FileNotFoundError: nothing of a run is there.
     """
     root = Path(directory)
     states: dict[str, str] = {}
@@ -258,6 +261,8 @@ def verify_run(directory: str | Path) -> dict[str, str]:
     indices += [folder / RESULT for folder in folders]
     indices += [each / RECORD for each in sorted(root.glob("fits/[!.]*")) if each.is_dir()]
     indices += [each / REFIT for each in sorted(root.glob("refits/*/[!.]*")) if each.is_dir()]
+    if not indices:
+        raise FileNotFoundError(f"{root} is not the folder of a run: there is nothing to compare")
     for path in indices:
         folder, found = path.parent, None
         own = str(path.relative_to(root))

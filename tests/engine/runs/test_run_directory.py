@@ -64,6 +64,11 @@ def test_a_whole_run_is_verified_and_leaves_no_litter(finished, capsys):
     assert f"{len(states)} files, 0 damaged or missing" in capsys.readouterr().out
 
 
+def test_a_folder_without_a_run_is_not_verified(tmp_path, capsys):
+    assert main(["verify", str(tmp_path / "mistyped")]) == 1
+    assert "mistyped is not the folder of a run" in capsys.readouterr().err
+
+
 def test_no_changed_number_is_read_in_silence(finished, tmp_path):
     """A slice of ``make attack``: each file of a run is damaged once."""
     folder, results = finished
