@@ -263,12 +263,11 @@ class LearnedStrategy(Strategy):
         """A module whose ``forward(inputs)`` gives weights (B, N).
 
         The engine adds inputs of its own. In training the samples are consecutive dates, with
-        ``row`` (B,), a number that identifies a date in all epochs, and ``drift`` (B, N), the
-        growth factors of prices from the fill of the date before to the close of each: by these
-        the weights of one date have drifted at the next. Where holding costs or earns anything,
-        also ``carry_rates`` (B, 3): what cash earns, borrowed cash costs and short positions cost
-        in that time (see ``layers/drift.py``). At a decision, ``holdings`` (B, N), the current
-        weights; zeros at the start.
+        ``drift`` (B, N), the growth factors of prices from the fill of the date before to the close
+        of each: by these the weights of one date have drifted at the next. Where holding costs or
+        earns anything, also ``carry_rates`` (B, 3): what cash earns, borrowed cash costs and short
+        positions cost in that time (see ``layers/drift.py``). At a decision, ``holdings`` (B, N),
+        the current weights; zeros at the start.
 
         Args:
             inputs: the prepared training rows, stacked to a leading dimension B: sizes and
