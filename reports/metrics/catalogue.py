@@ -147,12 +147,15 @@ METRICS = {metric.name: metric for group in GROUPS.values() for metric in group}
 def summary_table(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
     """One row a strategy, net of costs; the columns are ``COLUMNS``.
 
+    The row of a strategy that did not finish is NaN: it has not seen the same dates.
+
     Raises:
         ValueError: there is no result, or returns hold a NaN (the error names the dates).
     """
     if not results:
         raise ValueError("there is no result to summarise: results are empty")
-    return metric_table(results, None, COLUMNS)
+    complete = {name: result for name, result in results.items() if result.complete}
+    return metric_table(complete, None, COLUMNS).reindex(index=list(results), columns=COLUMNS)
 
 
 def metric_table(

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from report_results import make_result, text_of
 
-from reports import write_report
+from reports import summary_table, write_report
 from reports.compare import common_span
 from reports.report import render
 from reports.report_data import gather
@@ -126,3 +126,13 @@ def test_failed_runs_do_not_shorten_a_comparison():
     cut = common_span({"EqualWeight": whole, "X": failed("X", 50), "Y": failed("Y", 0)})
     assert len(cut["EqualWeight"].net_returns) == 300
     assert len(cut["X"].net_returns) == 50
+
+
+@pytest.mark.parametrize("rows", [0, 100])
+def test_the_summary_has_no_figures_of_what_did_not_finish(rows):
+    results = {"Half": failed("Half", rows), "Whole": make_result("Whole", 300)}
+    table = summary_table(results)
+    assert list(table.index) == ["Half", "Whole"]
+    assert table.loc["Half"].isna().all()
+    assert table.loc[["Whole"]].equals(summary_table({"Whole": results["Whole"]}))
+    assert summary_table({"Half": results["Half"]}).columns.equals(table.columns)
