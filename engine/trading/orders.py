@@ -124,6 +124,11 @@ def todays_orders(
             f"{result.name} decides by its book, and at which prices and when the current holdings "
             "were bought is not known here: the backtest's last targets are in its result"
         )
+    if result.failure is not None:
+        raise OrderError(
+            f"{result.name} did not come to the end of its run: {result.failure['reason']}; the "
+            "same backtest tries it again"
+        )
     panel = panel.without_benchmark()
     panel = panel.until(str(today.date()) if today == today.normalize() else today)
     if not len(panel):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -95,6 +97,9 @@ def test_orders_that_would_rest_on_the_wrong_thing_are_refused(results, panel):
             orders(results, panel, capital=none)
     with pytest.raises(OrderError, match="other assets: A4"):
         orders(results, random_walks(880, 5))
+    why = {"date": None, "stage": "fit", "reason": "a singular matrix"}
+    with pytest.raises(OrderError, match="EqualWeight did not come to .*: a singular matrix; the"):
+        orders({"EqualWeight": replace(results["EqualWeight"], failure=why)}, panel)
     longer = random_walks(1300, 4)
     with pytest.raises(OrderError, match="its refit was due on"):
         orders(results, longer, "DEQMeanVariance", today=longer.dates[-1])
