@@ -17,8 +17,9 @@ INSTALL := -m pip install --quiet --disable-pip-version-check \
 	$(if $(PYTHONDONTWRITEBYTECODE),,--no-compile)
 
 # What does not depend on the stack, or is long and only repeats there what other tests do.
-SAME := house/ layers/ reports/test_page_in_browser.py reports/test_failures_on_the_page.py \
-	engine/compute/ engine/losses/ engine/training/ engine/test_known_truth.py engine/test_paper.py \
+SAME := house/ layers/ reports/statistics/ reports/test_page_in_browser.py \
+	reports/test_failures_on_the_page.py engine/accounting/test_protective_orders.py engine/compute/ \
+	engine/losses/ engine/training/ engine/test_known_truth.py engine/test_paper.py \
 	engine/test_engine_options.py engine/research/test_audit.py engine/research/test_replay.py \
 	engine/research/test_search.py engine/research/test_seeds.py engine/runs/test_result_views.py \
 	engine/trading/test_job.py engine/trading/test_todays_decision.py engine/walking/test_fitting.py \
