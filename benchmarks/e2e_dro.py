@@ -33,7 +33,7 @@ from engine import Costs, Training, WalkForward, backtest, backtest_seeds
 from engine.planning.walk_forward import Fold
 from reports.statistics.difference_tests import sharpe_differences
 from strategies import DEQMeanVariance, EqualWeight, Strategy
-from strategies.base import Inputs, stack
+from strategies.contract_types import Inputs, stack
 from strategies.linear_mean_variance import LOWEST, LinearMeanVariance, LinearNetwork
 
 WINDOW = 104  # weeks of residuals

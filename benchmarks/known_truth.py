@@ -45,8 +45,8 @@ from strategies import (
     PredictThenOptimize,
     SoftmaxAllocation,
 )
-from strategies.base import drift
 from strategies.layers import MeanVarianceLayer
+from strategies.layers.drift import drift
 
 YEAR = 252
 ROWS, TRAIN = 3500, 2000

@@ -35,7 +35,7 @@ from engine.training.rollout import row_returns
 from engine.walking.learner import Learner
 from reports.statistics.difference_tests import variance_differences
 from strategies import DEQMeanVariance, MeanVarianceLayer
-from strategies.base import Inputs
+from strategies.contract_types import Inputs
 from strategies.features import IMPLIED
 from strategies.strategy_constraints import LIMIT
 

@@ -34,7 +34,7 @@ import torch
 from data_loaders import Panel
 from engine import Training, WalkForward, backtest
 from strategies import DEQMeanVariance
-from strategies.base import stack
+from strategies.contract_types import stack
 from strategies.layers import ActiveSet
 
 LOOKBACK = 253

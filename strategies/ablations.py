@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from data_loaders import Panel
-from strategies.base import Inputs, LearnedStrategy
+from strategies.base import LearnedStrategy
 from strategies.constraints import Constraints
+from strategies.contract_types import Inputs
 from strategies.deq import DEQMeanVariance
 from strategies.deq_network import Standardise
 from strategies.features import feature_table

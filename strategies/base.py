@@ -8,65 +8,21 @@ decision date, so there is nothing to peek at.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import import_module
 from inspect import Parameter, signature
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import pandas as pd
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import NotFittedError
 
 from data_loaders import Panel
-from strategies.contract_types import Book as Book
-from strategies.contract_types import Bracket as Bracket
-from strategies.contract_types import Inputs as Inputs
-from strategies.contract_types import Plan as Plan
-from strategies.contract_types import holdings_input as holdings_input
-from strategies.contract_types import stack as stack
+from strategies.contract_types import Bracket, Inputs, Plan, holdings_input, stack
 from strategies.parameter_ranges import Range, above, at_least, check_ranges
-from strategies.parameter_ranges import shown_parameters as shown_parameters
 
 if TYPE_CHECKING:  # torch takes a second to import, and a rule needs none
     from torch import Tensor, nn
 
     from strategies.constraints import Constraints
-    from strategies.layers.drift import carry as carry
-    from strategies.layers.drift import drift as drift
-    from strategies.layers.equilibrium.fixed_point_loop import (
-        ConvergenceError as ConvergenceError,
-    )
-    from strategies.layers.optimisation.cross_check import cross_check as cross_check
-    from strategies.layers.optimisation.explanation import Explanation as Explanation
-    from strategies.layers.optimisation.explanation import explanations as explanations
-    from strategies.layers.optimisation.reasons import joined_solves as joined_solves
-    from strategies.layers.optimisation.reasons import solve_reasons as solve_reasons
-    from strategies.layers.solve_record import EXPOSURE as EXPOSURE
-    from strategies.layers.solve_record import FIXED_POINT as FIXED_POINT
-    from strategies.layers.solve_record import MEAN_VARIANCE as MEAN_VARIANCE
-    from strategies.layers.solve_record import SolveRecord as SolveRecord
-    from strategies.layers.solve_record import SolveTally as SolveTally
-    from strategies.layers.solve_record import note_exposure as note_exposure
-    from strategies.layers.solve_record import record_solves as record_solves
-
-LAYERS = {  # the parts of the layers that the engine uses, by where they are
-    "drift": ("carry", "drift"),
-    "equilibrium.fixed_point_loop": ("ConvergenceError",),
-    "optimisation.cross_check": ("cross_check",),
-    "optimisation.explanation": ("Explanation", "explanations"),
-    "optimisation.reasons": ("joined_solves", "solve_reasons"),
-    "solve_record": (
-        *("EXPOSURE", "FIXED_POINT", "MEAN_VARIANCE", "SolveRecord", "SolveTally"),
-        *("note_exposure", "record_solves"),
-    ),
-}
-
-if not TYPE_CHECKING:
-
-    def __getattr__(name: str) -> Any:
-        for place, names in LAYERS.items():
-            if name in names:
-                return getattr(import_module(f"strategies.layers.{place}"), name)
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def asks_for_book(strategy: Strategy) -> bool:

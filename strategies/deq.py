@@ -15,8 +15,9 @@ import torch
 from torch import nn
 
 from data_loaders import Panel
-from strategies.base import Inputs, LearnedStrategy
+from strategies.base import LearnedStrategy
 from strategies.constraints import Constraints
+from strategies.contract_types import Inputs
 from strategies.covariance import FORMS, prepared_risk, recent_risk
 from strategies.deq_network import DEQMeanVarianceNetwork, Standardise
 from strategies.features import feature_table

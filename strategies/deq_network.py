@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from strategies.base import Inputs
+from strategies.contract_types import Inputs
 from strategies.layers.kernel_calls import refuse_second_derivative
 from strategies.layers.optimisation.consecutive import weights_from_holdings, weights_on_dates
 from strategies.layers.optimisation.mean_variance import FactorRisk, MeanVarianceLayer

@@ -13,9 +13,10 @@ from sklearn.exceptions import NotFittedError
 
 from data_loaders import Panel
 from data_loaders.plugins import load_object
-from strategies.base import Plan, Strategy
+from strategies.base import Strategy
 from strategies.baselines import MeanVariance, WindowRule, optimal, window_volatility
 from strategies.constraints import Constraints
+from strategies.contract_types import Plan
 from strategies.covariance import shrunk_covariance
 from strategies.features import feature_table
 from strategies.parameter_ranges import at_least

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from data_loaders import Panel
-from strategies.base import Inputs, LearnedStrategy
+from strategies.base import LearnedStrategy
 from strategies.constraints import Constraints
+from strategies.contract_types import Inputs
 from strategies.deq import SOLVERS
 from strategies.layers.optimisation.mean_variance import MeanVarianceLayer
 from strategies.layers.optimisation.robust import RobustLayer, highest_radius

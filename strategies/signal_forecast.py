@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from data_loaders.suggestions import known_names
-from strategies.base import Inputs
+from strategies.contract_types import Inputs
 
 KNOTS = 199  # quantiles of the training rows, by which a signal is ranked
 RIDGE = 0.1  # of the regression, per sample: signals have a variance of one

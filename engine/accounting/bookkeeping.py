@@ -14,7 +14,7 @@ from torch import Tensor
 
 from data_loaders.validation import day
 from engine.accounting.costs import NO_ORDER, Costs, CostsTooHigh
-from strategies.base import drift
+from strategies.layers.drift import drift
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from strategies.base import carry
+from strategies.layers.drift import carry
 
 NO_ORDER = 1e-12  # fraction of the portfolio up to which a difference is rounding, not an order
 PER_ORDER = ("fixed", "minimum")

@@ -16,7 +16,8 @@ import torch
 from engine.accounting.costs import NO_ORDER, Trade
 from engine.accounting.market import Market
 from engine.accounting.round_trips import CAPITAL, AverageCost
-from strategies.base import Book, drift
+from strategies.contract_types import Book
+from strategies.layers.drift import drift
 
 Moment = tuple[int, int]  # row and moment
 BEFORE, BAR, CLOSE = range(3)  # moments of a row, in order of time

@@ -43,15 +43,8 @@ from engine.research.outside_knowledge import (
 from engine.training.callbacks import Bar
 from engine.training.settings import Training
 from engine.walking.weight_checks import BrokenLimits
-from strategies.base import (
-    Book,
-    Bracket,
-    Strategy,
-    asks_for_book,
-    fit_to_plan,
-    learned_inside,
-    with_inner,
-)
+from strategies.base import Strategy, asks_for_book, fit_to_plan, learned_inside, with_inner
+from strategies.contract_types import Book, Bracket
 
 SAME = 1e-6  # difference of a weight that rounding may make, if the arithmetic differs
 MOVED = 1e-4  # difference of a weight that matters

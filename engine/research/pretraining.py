@@ -28,7 +28,8 @@ from engine.training.settings import Training, device_here
 from engine.training.trainer import FEWEST, adamw, run_epochs
 from engine.walking.argument_checks import check_arguments, check_financing
 from engine.walking.learner import Learner
-from strategies.base import LearnedStrategy, shown_parameters
+from strategies.base import LearnedStrategy
+from strategies.parameter_ranges import shown_parameters
 
 
 def pretrain(

@@ -23,7 +23,8 @@ from engine.training.fit_records import FitKey, Fitted
 from engine.training.settings import Training
 from engine.walking.decisions import DecisionTask
 from engine.walking.learner import Learner
-from strategies.base import Explanation, Strategy, explanations
+from strategies.base import Strategy
+from strategies.layers.optimisation.explanation import Explanation, explanations
 
 SAME = 1e-9  # of a weight: what another batch size or machine may change by rounding
 

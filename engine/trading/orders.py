@@ -28,7 +28,8 @@ from engine.trading.asset_checks import (
 from engine.trading.todays_decision import Decider, Earlier, States, check_decision_day, schedule
 from engine.walking.decision_record import DecisionRecord
 from engine.walking.weight_checks import AllocationError, Answer
-from strategies.base import Strategy, asks_for_book, record_solves
+from strategies.base import Strategy, asks_for_book
+from strategies.layers.solve_record import record_solves
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ from engine.runs.result import BacktestResult
 from engine.trading.account import OrderError
 from engine.walking.decisions import mean_answer
 from engine.walking.weight_checks import Answer, checked_answer
-from strategies.base import LearnedStrategy, Strategy, learned_inside, stack
+from strategies.base import LearnedStrategy, Strategy, learned_inside
+from strategies.contract_types import stack
 
 RECENT = 130  # days from which the weekdays of sessions are taken
 USUAL = 0.2  # share of the most frequent weekday's sessions, below which a weekday has none

@@ -16,7 +16,7 @@ from data_loaders import Panel
 from engine.accounting.market import Market
 from engine.training.fit_records import TrainingError
 from engine.training.settings import Training
-from strategies.base import Inputs
+from strategies.contract_types import Inputs
 
 Block = tuple[int, int]  # decisions from the first up to the second, which is not one of them
 

@@ -31,7 +31,8 @@ from engine.training.evidence import Compared, Evidence, evidence
 from engine.training.fit_records import TrainingError
 from engine.training.rollout import rollout
 from engine.training.settings import Training
-from strategies.base import ConvergenceError, SolveRecord, SolveTally
+from strategies.layers.equilibrium.fixed_point_loop import ConvergenceError
+from strategies.layers.solve_record import SolveRecord, SolveTally
 
 LOG = logging.getLogger("deqfolio")
 HASH = hashlib.sha256().digest_size  # bytes at the end of the file

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from engine.accounting.costs import NO_ORDER, Account, Costs, settle
 from engine.training.dataset import Block, Dataset, Step
 from engine.training.fit_records import TrainingError
-from strategies.base import Inputs, drift
+from strategies.contract_types import Inputs
+from strategies.layers.drift import drift
 
 
 def rollout(

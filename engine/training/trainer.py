@@ -22,12 +22,10 @@ from engine.training.evidence import between
 from engine.training.fit_records import TrainingError, TrainingWarning
 from engine.training.progress import Checkpoint, Part, Progress, Steps
 from engine.training.settings import Training, device_here
-from strategies.base import (
-    ConvergenceError,
-    LearnedStrategy,
-    cross_check,
-    record_solves,
-)
+from strategies.base import LearnedStrategy
+from strategies.layers.equilibrium.fixed_point_loop import ConvergenceError
+from strategies.layers.optimisation.cross_check import cross_check
+from strategies.layers.solve_record import record_solves
 
 FEWEST = 10  # decisions in a block, below which a Sharpe ratio is mostly noise
 

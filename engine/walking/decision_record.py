@@ -16,17 +16,11 @@ import torch
 from torch import Tensor
 
 from data_loaders import Panel
-from strategies.base import (
-    EXPOSURE,
-    FIXED_POINT,
-    MEAN_VARIANCE,
-    ConvergenceError,
-    Inputs,
-    LearnedStrategy,
-    SolveRecord,
-    joined_solves,
-    solve_reasons,
-)
+from strategies.base import LearnedStrategy
+from strategies.contract_types import Inputs
+from strategies.layers.equilibrium.fixed_point_loop import ConvergenceError
+from strategies.layers.optimisation.reasons import joined_solves, solve_reasons
+from strategies.layers.solve_record import EXPOSURE, FIXED_POINT, MEAN_VARIANCE, SolveRecord
 
 CELLS = 200_000  # dates times assets that are recorded; beyond, dates are left out
 SHUFFLED = 48  # decisions of a fold at most, evenly spread over it

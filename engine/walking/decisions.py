@@ -27,15 +27,9 @@ from engine.walking.weight_checks import (
     reason_of,
     unchanged_market,
 )
-from strategies.base import (
-    LearnedStrategy,
-    SolveRecord,
-    Strategy,
-    asks_for_book,
-    holdings_input,
-    learned_inside,
-    record_solves,
-)
+from strategies.base import LearnedStrategy, Strategy, asks_for_book, learned_inside
+from strategies.contract_types import holdings_input
+from strategies.layers.solve_record import SolveRecord, record_solves
 
 
 class Decided(NamedTuple):

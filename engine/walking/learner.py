@@ -23,7 +23,8 @@ from engine.training.dataset import Dataset, check_mirrored, mirrored, steps_of,
 from engine.training.fit_records import FitKey, Fitted
 from engine.training.settings import Training
 from engine.training.trainer import build
-from strategies.base import Inputs, LearnedStrategy
+from strategies.base import LearnedStrategy
+from strategies.contract_types import Inputs
 
 STEP = 4  # times the inputs of its rows is what a step takes: benchmarks/scaling.py --only step
 

@@ -18,7 +18,8 @@ from data_loaders.suggestions import listed
 from data_loaders.validation import day
 from engine.accounting.market import Levels
 from engine.accounting.positions import SAME
-from strategies.base import Book, Bracket, Strategy
+from strategies.base import Strategy
+from strategies.contract_types import Book, Bracket
 
 DUST = 1e-9  # a weight that no order fills exactly
 ROUNDING = 1e-6  # of weights computed in single precision, or by another optimiser

@@ -12,7 +12,9 @@ import numpy as np
 import pandas as pd
 
 from data_loaders import Panel
-from strategies.base import Inputs, LearnedStrategy, Strategy, learned_inside, shown_parameters
+from strategies.base import LearnedStrategy, Strategy, learned_inside
+from strategies.contract_types import Inputs
+from strategies.parameter_ranges import shown_parameters
 from strategies.wrappers.wrapper import Wrapper
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from data_loaders import Panel
-from strategies.base import Book, Bracket, Strategy
+from strategies.base import Strategy
+from strategies.contract_types import Book, Bracket
 from strategies.parameter_ranges import above, at_least, one_of
 from strategies.wrappers.wrapper import Wrapper
 

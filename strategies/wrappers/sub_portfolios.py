@@ -11,8 +11,11 @@ import pandas as pd
 from sklearn.base import clone
 
 from data_loaders import Panel
-from strategies.base import Bracket, Plan, Strategy, drift, note_exposure
+from strategies.base import Strategy
+from strategies.contract_types import Bracket, Plan
 from strategies.covariance import HALF_LIFE, WINDOW, recent_returns
+from strategies.layers.drift import drift
+from strategies.layers.solve_record import note_exposure
 from strategies.parameter_ranges import above, at_least
 from strategies.wrappers.wrapper import Wrapper
 

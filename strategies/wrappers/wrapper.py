@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from data_loaders import Panel
-from strategies.base import Book, Bracket, LearnedStrategy, Plan, Strategy, asks_for_book
+from strategies.base import LearnedStrategy, Strategy, asks_for_book
+from strategies.contract_types import Book, Bracket, Plan
 from strategies.strategy_constraints import SAME
 
 ROUNDING = 1e-6  # of weights computed in single precision, or by another optimiser

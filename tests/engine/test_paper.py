@@ -15,7 +15,7 @@ import torch
 from data_loaders import Panel
 from engine import Costs, Training, WalkForward, backtest, check_strategy
 from strategies import EqualWeight
-from strategies.base import stack
+from strategies.contract_types import stack
 from strategies.layers import MeanVarianceLayer, SolveError
 from strategies.layers.optimisation.robust import RobustLayer, highest_radius
 from strategies.linear_mean_variance import LinearMeanVariance

@@ -15,7 +15,7 @@ from strategies import (
     UnrolledMeanVariance,
 )
 from strategies.ablations import UnrolledEncoder, capped_softmax
-from strategies.base import stack
+from strategies.contract_types import stack
 from strategies.features import feature_table, lagged_returns
 
 SMALL = {"lookback": 30, "hidden": 4, "cap": 0.5}

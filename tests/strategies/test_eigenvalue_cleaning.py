@@ -9,7 +9,7 @@ from sklearn.covariance import ledoit_wolf
 
 from data_loaders import Panel
 from strategies import DEQMeanVariance
-from strategies.base import stack
+from strategies.contract_types import stack
 from strategies.covariance import correlation_parts
 from strategies.deq_network import EigenvalueCleaning, scaled_risk
 from strategies.features import feature_table

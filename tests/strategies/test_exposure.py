@@ -9,7 +9,7 @@ from markets import random_walks
 from data_loaders import Panel
 from engine import Costs, Training, WalkForward, backtest
 from strategies import Constraints, DEQMeanVariance, Group, Strategy, VolatilityManaged
-from strategies.base import stack
+from strategies.contract_types import stack
 from strategies.layers import MeanVarianceLayer
 
 PLAN = WalkForward(train="18M", refit="9M", rebalance="W-FRI")

@@ -15,7 +15,7 @@ from data_loaders.machine import free_memory
 from engine import WalkForward, backtest, check_strategy
 from engine.walking.learner import check_memory
 from strategies import DEQMeanVariance, EqualWeight, ExplicitMeanVariance, UnrolledMeanVariance
-from strategies.base import stack
+from strategies.contract_types import stack
 from strategies.covariance import factor_risk, ledoit_wolf_intensity, shrunk_covariance
 from strategies.deq_network import Standardise, scaled_risk
 from strategies.features import feature_table

@@ -6,7 +6,7 @@ import torch
 from data_loaders.synthetic import planted
 from engine import Costs, Training, WalkForward, backtest
 from strategies import Constraints, DEQMeanVariance
-from strategies.base import stack
+from strategies.contract_types import stack
 
 MANDATES = {
     "dollar-neutral": Constraints(lower=-0.2, upper=0.2, budget=0.0, gross_limit=1.0),

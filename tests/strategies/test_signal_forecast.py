@@ -14,7 +14,7 @@ from engine import Costs, WalkForward
 from engine.training.trainer import build
 from engine.walking.learner import Learner
 from strategies import DEQMeanVariance
-from strategies.base import stack
+from strategies.contract_types import stack
 from strategies.signal_forecast import AVERSION, RIDGE, SignalForecast, relative_volatility
 
 ROWS, ASSETS = 600, 6

@@ -21,9 +21,10 @@ from strategies import (
     Strategy,
     load_strategy,
 )
-from strategies.base import record_solves, stack
+from strategies.contract_types import stack
 from strategies.deq_network import within
 from strategies.features import price_features
+from strategies.layers.solve_record import record_solves
 
 CASH = pd.Series(0.0, index=[f"A{i}" for i in range(5)])
 

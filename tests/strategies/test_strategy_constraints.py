@@ -28,10 +28,10 @@ from strategies import (
     MinimumVariance,
     Strategy,
 )
-from strategies.base import record_solves
 from strategies.baselines import bayes_stein
 from strategies.constraints import Constraints, Exposure, Group
 from strategies.covariance import shrunk_covariance
+from strategies.layers.solve_record import record_solves
 
 PLAN = WalkForward(train="18M", refit="9M", rebalance="ME")
 WHOLE = {"budget": 1.0, "upper": 1.0}

@@ -15,7 +15,7 @@ from engine.runs.experiment import read_loss
 from engine.training.rollout import rollout, row_returns
 from engine.walking.learner import Learner
 from strategies import DEQMeanVariance, LearnedStrategy
-from strategies.base import drift
+from strategies.layers.drift import drift
 
 PLAN = WalkForward(train="6M", refit="3M", rebalance="W-FRI")
 

@@ -22,8 +22,8 @@ from strategies import (
     SoftmaxAllocation,
     UnrolledMeanVariance,
 )
-from strategies.base import ConvergenceError
 from strategies.deq_network import DEQMeanVarianceNetwork
+from strategies.layers.equilibrium.fixed_point_loop import ConvergenceError
 
 
 @pytest.fixture(scope="module")

@@ -21,8 +21,8 @@ from engine.training.fit_records import TrainingWarning
 from engine.training.rollout import noise_factors
 from engine.walking.learner import Learner
 from strategies import DEQMeanVariance
-from strategies.base import ConvergenceError
 from strategies.layers import fixed_point
+from strategies.layers.equilibrium.fixed_point_loop import ConvergenceError
 
 
 def test_training_finds_a_planted_signal():

@@ -9,7 +9,7 @@ from markets import random_walks
 from engine import Costs, Training, WalkForward
 from engine.walking.learner import InputCache, Learner
 from strategies import DEQMeanVariance
-from strategies.base import stack
+from strategies.contract_types import stack
 
 
 def of_row(row: int) -> dict[str, torch.Tensor]:

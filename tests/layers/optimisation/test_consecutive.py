@@ -11,7 +11,7 @@ from torch.autograd import gradcheck
 from engine import Costs, Training, WalkForward, backtest
 from engine.walking.learner import Learner
 from strategies import Constraints, DEQMeanVariance, ExplicitMeanVariance
-from strategies.base import stack
+from strategies.contract_types import stack
 from strategies.layers.optimisation.active_set import ActiveSet
 from strategies.layers.optimisation.consecutive import weights_from_holdings, weights_on_dates
 from strategies.layers.optimisation.cross_check import cross_check
